@@ -1,0 +1,108 @@
+/* The secondary's side: one op of the primary's at a time, in seq order, done to the local tree.
+ *
+ * Ids, owners, modes and times come with the frame and are enforced. An fsync is given to a worker, so that it holds up
+ * nothing; its answer is a frame of its own. An op that fails here is never skipped: the copy stays at the op before it,
+ * the engine says so once, and the session ends (the application on the primary sees nothing of it). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "link.h"
+#include "op.h"
+
+struct peer_sync {
+    struct job job;
+    uint64_t session, seq;
+    int fd;
+    bool data_only;
+};
+
+static void sync_for_peer(rfs_engine *engine, struct job *job) {
+    struct peer_sync *sync = ITEM(job, struct peer_sync, job);
+    int result = (sync->data_only ? fdatasync(sync->fd) : fsync(sync->fd)) < 0 ? -errno : 0;
+    close(sync->fd);
+    if (result < 0 && !atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "fsync failed: %s", strerror(-result));
+    pthread_rwlock_rdlock(&engine->state);
+    struct link *link = engine->link;
+    if (!atomic_load(&engine->failed) && link && engine->target && link_session(link) == sync->session) link_send_small(link, FRAME_SYNCED, sync->seq, 0);
+    pthread_rwlock_unlock(&engine->state);
+    free(sync);
+}
+
+static int start_sync(rfs_engine *engine, struct link *link, const struct wire_header *header) {
+    struct inode *inode = inode_get(engine, header->fid);
+    struct peer_sync *sync = inode ? calloc(1, sizeof *sync) : NULL;
+    int result = !inode ? -EUCLEAN : !sync ? -ENOMEM : inode_open(engine, inode, O_RDONLY | O_NONBLOCK);
+    inode_put(engine, inode);
+    if (result < 0) {
+        free(sync);
+        return result;
+    }
+    *sync = (struct peer_sync){.job.run = sync_for_peer, .session = link_session(link), .seq = header->seq, .fd = result, .data_only = header->flags & FLAG_DATA_ONLY};
+    submit_job(engine, &sync->job);
+    return 0;
+}
+
+static int replay(rfs_engine *engine, struct op *op) {
+    switch (op->type) {
+    case FRAME_WRITE: return local_write(engine, op, true);
+    case FRAME_FALLOCATE: return local_fallocate(engine, op, true);
+    case FRAME_SET_ATTRIBUTES: return local_set_attributes(engine, op, true);
+    case FRAME_SET_XATTR:
+    case FRAME_REMOVE_XATTR: return local_set_xattr(engine, op, true);
+    case FRAME_LINK: return local_link(engine, op, true);
+    case FRAME_UNLINK:
+    case FRAME_RMDIR: return local_remove(engine, op, true);
+    case FRAME_RENAME: return local_rename(engine, op, true);
+    case FRAME_FSYNC: return 0;
+    default: return local_make(engine, op, true);
+    }
+}
+
+static int apply_op(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
+    struct op op = {.type = (enum frame_type)header->type, .sync_fd = -1, .body = *body, .data = (uint8_t *)(uintptr_t)data};
+    op.frame.header.flags = header->flags;
+    int result = replay(engine, &op);
+    inode_put(engine, op.inode);
+    return result;
+}
+
+static bool is_sync(const struct wire_header *header) { return header->flags & FLAG_DURABLE; }
+
+static int apply_new(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload) {
+    struct op_body body;
+    const uint8_t *data;
+    int result = wire_decode_body(header, payload, &body, &data);
+    if (result < 0) return result;
+    if (header->type > FRAME_LAST_OP) return apply_resync(engine, link, header, &body, data);
+    return apply_op(engine, header, &body, data);
+}
+
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, char reason[RFS_REASON_BYTES]) {
+    uint64_t received = atomic_load(&engine->received_seq);
+    int result = -EPROTO;
+    snprintf(reason, RFS_REASON_BYTES, "op %llu of generation %llx does not follow op %llu here", (unsigned long long)header->seq,
+             (unsigned long long)header->generation, (unsigned long long)received);
+    pthread_rwlock_rdlock(&engine->state); /* the apply lock: session, generation and role cannot change meanwhile */
+    if (!engine->target || header->generation != engine->session.generation || header->seq > received + 1) goto out;
+    result = 0;
+    bool again = header->seq <= received; /* shipped again after a short link loss: applied once */
+    if (atomic_load(&engine->failed)) result = -EIO;
+    if (result == 0 && !again) result = apply_new(engine, link, header, payload);
+    if (result == 0 && is_sync(header)) result = start_sync(engine, link, header);
+    if (result == 0 && !again) {
+        atomic_store(&engine->received_seq, header->seq);
+        atomic_store(&engine->applied_seq, header->seq);
+        if (header->type == FRAME_END) emit(engine, RFS_EVENT_END_RECEIVED, 0, 0, "%s", "");
+    }
+    if (result < 0) {
+        snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) cannot be applied here: %s", (unsigned long long)header->seq, header->type, strerror(-result));
+        emit(engine, RFS_EVENT_APPLY_FAILED, result, 0, "%s", reason);
+    }
+out:
+    pthread_rwlock_unlock(&engine->state);
+    return result;
+}

@@ -1,0 +1,172 @@
+/* Ops that change an inode's attributes, done to the local tree. The caller holds the inode's stripe. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "op.h"
+
+enum { MAX_LIST_BYTES = 65536, MAX_VALUE_BYTES = 65536 };
+
+int set_mtime(int fd, int64_t mtime_ns) {
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, to_timespec(mtime_ns)};
+    return futimens(fd, times) < 0 ? -errno : 0;
+}
+
+static int get_object(rfs_engine *engine, struct op *op, struct descriptor *descriptor) {
+    *descriptor = (struct descriptor){-1, -1};
+    if (!op->inode) op->inode = inode_get(engine, op->body.fid);
+    return op->inode ? descriptor_get(engine, op->inode, descriptor) : -ESTALE;
+}
+
+static int change_times(const char *path, const struct op_body *body) {
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
+    if (body->flags & HAS_ATIME) times[0] = to_timespec(body->atime_ns);
+    if (body->flags & ATIME_NOW) times[0] = (struct timespec){.tv_nsec = UTIME_NOW};
+    if (body->flags & HAS_MTIME) times[1] = to_timespec(body->child_mtime_ns);
+    if (body->flags & MTIME_NOW) times[1] = (struct timespec){.tv_nsec = UTIME_NOW};
+    return utimensat(AT_FDCWD, path, times, 0) < 0 ? -errno : 0;
+}
+
+int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
+    struct op_body *body = &op->body;
+    struct descriptor object;
+    int result = get_object(engine, op, &object);
+    if (result < 0) return result;
+    struct proc_path path = proc_path(object.fd);
+    result = -EINVAL;
+    if (body->flags & HAS_SIZE && (!S_ISREG(op->inode->type) || body->length > INT64_MAX)) goto out;
+    result = -EOPNOTSUPP;
+    if (body->flags & HAS_MODE && S_ISLNK(op->inode->type)) goto out;
+    result = 0;
+    if (body->flags & HAS_SIZE && ftruncate(object.fd, (off_t)body->length) < 0) goto failed;
+    if (body->flags & (HAS_UID | HAS_GID)) {
+        uid_t uid = body->flags & HAS_UID ? body->uid : (uid_t)-1;
+        gid_t gid = body->flags & HAS_GID ? body->gid : (gid_t)-1;
+        struct proc_path own = proc_path(object.fd);
+        if (chown(own.text, uid, gid) < 0) goto failed;
+    }
+    if (body->flags & HAS_MODE && chmod(path.text, body->mode & 07777) < 0) goto failed;
+    if (body->flags & (HAS_ATIME | HAS_MTIME | ATIME_NOW | MTIME_NOW)) result = change_times(path.text, body);
+    if (result < 0 || fstat(object.fd, &op->stat) < 0) goto failed;
+    if (replay) goto out;
+    /* What the peer must have afterwards, whatever was asked for: chown clears suid, truncate changes mtime. */
+    body->flags = (body->flags & HAS_SIZE) | HAS_UID | HAS_GID | HAS_MTIME | (S_ISLNK(op->inode->type) ? 0U : (uint32_t)HAS_MODE) |
+                  (body->flags & (HAS_ATIME | ATIME_NOW) ? (uint32_t)HAS_ATIME : 0U);
+    body->mode = op->stat.st_mode;
+    body->uid = op->stat.st_uid;
+    body->gid = op->stat.st_gid;
+    body->atime_ns = stat_atime_ns(&op->stat);
+    body->child_mtime_ns = body->mtime_ns = stat_mtime_ns(&op->stat);
+    goto out;
+failed:
+    if (result == 0) result = -errno;
+out:
+    descriptor_put(engine, &object);
+    return result;
+}
+
+int local_set_xattr(rfs_engine *engine, struct op *op, bool replay) {
+    struct descriptor object;
+    int result = get_object(engine, op, &object);
+    (void)replay;
+    if (result < 0) return result;
+    struct proc_path path = proc_path(object.fd);
+    if (!strncmp(op->body.name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) {
+        result = -EPERM;
+    } else if (op->type == FRAME_REMOVE_XATTR) {
+        if (removexattr(path.text, op->body.name) < 0) result = -errno;
+    } else if (setxattr(path.text, op->body.name, op->data, op->body.data_bytes, (int)op->body.flags) < 0) {
+        result = -errno;
+    }
+    if (result == 0 && fstat(object.fd, &op->stat) < 0) result = -errno;
+    descriptor_put(engine, &object);
+    return result;
+}
+
+/* ---- all extended attributes of an object in one buffer: (u16 name bytes, u32 value bytes, name, value)* -------------------- */
+
+static int pack_one(const char *path, const char *name, uint8_t *out, size_t room) {
+    size_t name_bytes = strlen(name);
+    if (room < 6 + name_bytes) return -E2BIG;
+    ssize_t value_bytes = getxattr(path, name, out + 6 + name_bytes, room - 6 - name_bytes);
+    if (value_bytes < 0) return errno == ENODATA ? 0 : errno == ERANGE ? -E2BIG : -errno;
+    uint16_t short_bytes = (uint16_t)name_bytes;
+    uint32_t long_bytes = (uint32_t)value_bytes;
+    memcpy(out, &short_bytes, 2);
+    memcpy(out + 2, &long_bytes, 4);
+    memcpy(out + 6, name, name_bytes);
+    return (int)(6 + name_bytes + (size_t)value_bytes);
+}
+
+int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes) {
+    struct proc_path path = proc_path(fd_path);
+    const size_t room = MAX_PAYLOAD_BYTES - 65536;
+    char *names = malloc(MAX_LIST_BYTES);
+    *out = malloc(room);
+    *bytes = 0;
+    int result = -ENOMEM;
+    if (!names || !*out) goto out;
+    ssize_t total = listxattr(path.text, names, MAX_LIST_BYTES);
+    result = total < 0 ? -errno : 0;
+    for (ssize_t at = 0; result == 0 && at < total; at += (ssize_t)strlen(names + at) + 1) {
+        if (!strncmp(names + at, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) continue;
+        int one = pack_one(path.text, names + at, *out + *bytes, room - *bytes);
+        if (one < 0) result = one;
+        else *bytes += (size_t)one;
+    }
+out:
+    free(names);
+    if (result < 0 || !*bytes) {
+        free(*out);
+        *out = NULL;
+    }
+    return result;
+}
+
+static bool wanted(const uint8_t *data, size_t bytes, const char *name) {
+    size_t at = 0, length = strlen(name);
+    while (at + 6 <= bytes) {
+        uint16_t name_bytes;
+        uint32_t value_bytes;
+        memcpy(&name_bytes, data + at, 2);
+        memcpy(&value_bytes, data + at + 2, 4);
+        if (name_bytes == length && at + 6 + name_bytes <= bytes && !memcmp(data + at + 6, name, length)) return true;
+        at += 6 + (size_t)name_bytes + value_bytes;
+    }
+    return false;
+}
+
+static int set_one(const char *path, const uint8_t *data, size_t bytes, size_t *at) {
+    char name[256];
+    uint16_t name_bytes;
+    uint32_t value_bytes;
+    if (*at + 6 > bytes) return -EBADMSG;
+    memcpy(&name_bytes, data + *at, 2);
+    memcpy(&value_bytes, data + *at + 2, 4);
+    if (name_bytes > 255 || value_bytes > MAX_VALUE_BYTES || *at + 6 + name_bytes + value_bytes > bytes) return -EBADMSG;
+    memcpy(name, data + *at + 6, name_bytes);
+    name[name_bytes] = 0;
+    if (!strncmp(name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) return -EBADMSG;
+    if (setxattr(path, name, data + *at + 6 + name_bytes, value_bytes, 0) < 0) return -errno;
+    *at += 6 + (size_t)name_bytes + value_bytes;
+    return 0;
+}
+
+int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes) {
+    struct proc_path path = proc_path(fd_path);
+    char *names = malloc(MAX_LIST_BYTES);
+    int result = names ? 0 : -ENOMEM;
+    if (!names) return result;
+    ssize_t total = listxattr(path.text, names, MAX_LIST_BYTES);
+    if (total < 0) result = -errno;
+    for (ssize_t at = 0; result == 0 && at < total; at += (ssize_t)strlen(names + at) + 1)
+        if (strncmp(names + at, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1) && !wanted(data, bytes, names + at) &&
+            removexattr(path.text, names + at) < 0)
+            result = -errno;
+    for (size_t at = 0; result == 0 && at < bytes;) result = set_one(path.text, data, bytes, &at);
+    free(names);
+    return result;
+}

@@ -1,0 +1,29 @@
+"""The cffi build of `rfs._engine`: its declarations are the region between the markers of rfs_engine.h."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path(__file__).resolve().parent
+WARNINGS = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-D_GNU_SOURCE", "-fvisibility=hidden"]
+
+
+def declarations() -> str:
+    """The part of rfs_engine.h that cffi reads."""
+    header = (CSRC / "rfs_engine.h").read_text()
+    return header.split("/* cffi: begin */")[1].split("/* cffi: end */")[0]
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations())
+ffibuilder.set_source(
+    "rfs._engine",
+    '#include "rfs_engine.h"',
+    include_dirs=["csrc"],
+    sources=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.c")),
+    depends=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.h")),
+    # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
+    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"],
+    extra_link_args=["-pthread"],
+    py_limited_api=True,
+)

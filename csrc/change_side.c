@@ -1,0 +1,170 @@
+/* From a kernel request to an op. Everything is copied out: the reading thread goes on with its buffer. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filter.h"
+
+static int put_name(const char *name, char *out, uint16_t *bytes) {
+    size_t length = strlen(name);
+    if (length > 255) return -ENAMETOOLONG;
+    memcpy(out, name, length + 1);
+    *bytes = (uint16_t)length;
+    return 0;
+}
+
+static int put_data(struct op *op, const void *data, size_t bytes) {
+    op->data = malloc(bytes ? bytes : 1);
+    if (!op->data) return -ENOMEM;
+    memcpy(op->data, data, bytes);
+    op->body.data_bytes = (uint32_t)bytes;
+    return 0;
+}
+
+/* The mode that a write without CAP_FSETID leaves: no suid, and no sgid where the group may execute. */
+static void drop_privileges(struct connection *connection, uint64_t fid) {
+    struct stat stat;
+    struct inode *inode = inode_get(connection->engine, fid);
+    int result = inode ? inode_stat(connection->engine, inode, &stat) : -ESTALE;
+    inode_put(connection->engine, inode);
+    if (result < 0) return;
+    uint32_t lost = (stat.st_mode & S_ISUID) | ((stat.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? (uint32_t)S_ISGID : 0U);
+    struct op *op = lost ? op_new(FRAME_SET_ATTRIBUTES) : NULL;
+    if (!op) return;
+    op->body.fid = fid;
+    op->body.flags = HAS_MODE;
+    op->body.mode = stat.st_mode & ~lost & 07777;
+    mirror_submit(connection->engine, op);
+}
+
+static int from_write(struct connection *connection, const struct request *request, struct op *op) {
+    const struct fuse_write_in *in = (const void *)request->body;
+    if (request->body_bytes < sizeof *in + in->size || in->size > MAX_WRITE_BYTES) return -EINVAL;
+    op->file = (struct file *)(uintptr_t)in->fh;
+    op->body.fid = request->header->nodeid;
+    op->body.offset = in->offset;
+    op->body.length = in->size;
+    op->durable = op->file->direct && in->flags & (O_DSYNC | O_SYNC);
+    op->data_only = !(in->flags & (O_SYNC & ~O_DSYNC));
+    atomic_fetch_add(&connection->engine->count.writes, 1);
+    atomic_fetch_add(&connection->engine->count.write_bytes, in->size);
+    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_privileges(connection, op->body.fid);
+    return put_data(op, in + 1, in->size);
+}
+
+static int from_create(const struct request *request, struct op *op) {
+    const struct fuse_create_in *in = (const void *)request->body;
+    bool direct = (in->flags & O_ACCMODE) == O_WRONLY || (in->flags & O_DIRECT);
+    op->body.mode = in->mode;
+    op->open_flags = FOPEN_KEEP_CACHE | (direct ? (uint32_t)(FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES) : 0U);
+    op->reply_bytes = (in->flags & O_ACCMODE) | O_NOFOLLOW; /* how it is opened when it exists: see op_answer() */
+    return put_name((const char *)(in + 1), op->body.name, &op->body.name_bytes);
+}
+
+static int from_setattr(struct connection *connection, const struct request *request, struct op *op) {
+    const struct fuse_setattr_in *in = (const void *)request->body;
+    struct op_body *body = &op->body;
+    const uint32_t map[][2] = {{FATTR_MODE, HAS_MODE}, {FATTR_UID, HAS_UID}, {FATTR_GID, HAS_GID}, {FATTR_SIZE, HAS_SIZE},
+                               {FATTR_ATIME, HAS_ATIME}, {FATTR_MTIME, HAS_MTIME}, {FATTR_ATIME_NOW, ATIME_NOW}, {FATTR_MTIME_NOW, MTIME_NOW}};
+    for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)
+        if (in->valid & map[i][0]) body->flags |= map[i][1];
+    if (in->valid & FATTR_KILL_SUIDGID && in->valid & FATTR_SIZE) drop_privileges(connection, body->fid);
+    body->mode = in->mode;
+    body->uid = in->uid;
+    body->gid = in->gid;
+    body->length = in->size;
+    body->atime_ns = (int64_t)in->atime * NS_PER_S + in->atimensec;
+    body->child_mtime_ns = (int64_t)in->mtime * NS_PER_S + in->mtimensec;
+    return 0;
+}
+
+static int from_rename(const struct request *request, struct op *op, bool with_flags) {
+    const struct fuse_rename_in *old = (const void *)request->body;
+    const struct fuse_rename2_in *in = (const void *)request->body;
+    const char *name = (const char *)request->body + (with_flags ? sizeof *in : sizeof *old);
+    op->body.other = with_flags ? in->newdir : old->newdir;
+    op->body.flags = with_flags ? in->flags : 0;
+    if (op->body.flags & ~3U) return -EINVAL; /* NOREPLACE, EXCHANGE */
+    int result = put_name(name, op->body.name, &op->body.name_bytes);
+    return result < 0 ? result : put_name(name + strlen(name) + 1, op->body.name2, &op->body.name2_bytes);
+}
+
+static int from_setxattr(const struct request *request, struct op *op) {
+    const struct fuse_setxattr_in *in = (const void *)request->body;
+    const char *name = (const char *)request->body + FUSE_COMPAT_SETXATTR_IN_SIZE; /* SETXATTR_EXT is not negotiated */
+    op->body.flags = in->flags;
+    int result = put_name(name, op->body.name, &op->body.name_bytes);
+    return result < 0 ? result : put_data(op, name + strlen(name) + 1, in->size);
+}
+
+static int from_fallocate(const struct request *request, struct op *op) {
+    const struct fuse_fallocate_in *in = (const void *)request->body;
+    op->file = (struct file *)(uintptr_t)in->fh;
+    op->body.offset = in->offset;
+    op->body.length = in->length;
+    op->body.flags = in->mode;
+    return 0;
+}
+
+static void from_fsync(struct connection *connection, const struct request *request, struct op *op) {
+    const struct fuse_fsync_in *in = (const void *)request->body;
+    if (request->header->opcode == FUSE_FSYNC) op->file = (struct file *)(uintptr_t)in->fh;
+    op->durable = true;
+    op->data_only = in->fsync_flags & FUSE_FSYNC_FDATASYNC;
+    atomic_fetch_add(&connection->engine->count.fsyncs, 1);
+}
+
+static enum frame_type type_of(uint32_t opcode) {
+    switch (opcode) {
+    case FUSE_WRITE: return FRAME_WRITE;
+    case FUSE_CREATE: return FRAME_CREATE;
+    case FUSE_MKDIR: return FRAME_MKDIR;
+    case FUSE_UNLINK: return FRAME_UNLINK;
+    case FUSE_RMDIR: return FRAME_RMDIR;
+    case FUSE_RENAME:
+    case FUSE_RENAME2: return FRAME_RENAME;
+    case FUSE_SETATTR: return FRAME_SET_ATTRIBUTES;
+    case FUSE_SETXATTR: return FRAME_SET_XATTR;
+    case FUSE_REMOVEXATTR: return FRAME_REMOVE_XATTR;
+    case FUSE_FALLOCATE: return FRAME_FALLOCATE;
+    default: return FRAME_FSYNC;
+    }
+}
+
+static int fill(struct connection *connection, const struct request *request, struct op *op) {
+    const char *text = (const char *)request->body;
+    switch (request->header->opcode) {
+    case FUSE_WRITE: return from_write(connection, request, op);
+    case FUSE_CREATE: return from_create(request, op);
+    case FUSE_MKDIR: op->body.mode = ((const struct fuse_mkdir_in *)(const void *)text)->mode;
+        return put_name(text + sizeof(struct fuse_mkdir_in), op->body.name, &op->body.name_bytes);
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_REMOVEXATTR: return put_name(text, op->body.name, &op->body.name_bytes);
+    case FUSE_RENAME: return from_rename(request, op, false);
+    case FUSE_RENAME2: return from_rename(request, op, true);
+    case FUSE_SETATTR: return from_setattr(connection, request, op);
+    case FUSE_SETXATTR: return from_setxattr(request, op);
+    case FUSE_FALLOCATE: return from_fallocate(request, op);
+    default: from_fsync(connection, request, op); return 0;
+    }
+}
+
+struct op *op_from_request(struct connection *connection, const struct request *request, int *error) {
+    struct op *op = op_new(type_of(request->header->opcode));
+    *error = -ENOMEM;
+    if (!op) return NULL;
+    op->body.fid = request->header->nodeid;
+    op->body.uid = request->header->uid;
+    op->body.gid = request->header->gid;
+    if (op->type >= FRAME_CREATE && op->type <= FRAME_RENAME) atomic_fetch_add(&connection->engine->count.namespace_ops, 1);
+    *error = request->header->nodeid == ROOT_NODE ? -EROFS : fill(connection, request, op);
+    if (*error == 0) {
+        op->unique = request->header->unique;
+        op->opcode = request->header->opcode;
+        return op;
+    }
+    op_free(connection->engine, op);
+    return NULL;
+}

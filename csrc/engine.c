@@ -1,0 +1,272 @@
+/* An engine's life: events towards Python, the workers for slow jobs, statistics. */
+#include "engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "filter.h"
+#include "link.h"
+#include "op.h"
+#include "walk.h"
+
+struct event_item {
+    struct list item;
+    rfs_event event;
+};
+
+uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * (uint64_t)NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+struct timespec to_timespec(int64_t ns) {
+    struct timespec out = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+    if (out.tv_nsec < 0) {
+        out.tv_sec--;
+        out.tv_nsec += NS_PER_S;
+    }
+    return out;
+}
+
+/* ---- events --------------------------------------------------------------------------------------------------------- */
+
+void emit(rfs_engine *engine, int32_t kind, int32_t result, uint64_t ticket, const char *format, ...) {
+    struct event_item *item = calloc(1, sizeof *item);
+    if (!item) abort(); /* an answer that cannot be given: better dead than silent */
+    item->event.kind = kind;
+    item->event.result = result;
+    item->event.ticket = ticket;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(item->event.text, sizeof item->event.text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&engine->events.lock);
+    list_append(&engine->events.events, &item->item);
+    pthread_mutex_unlock(&engine->events.lock);
+    uint64_t one = 1;
+    if (write(engine->events.fd, &one, sizeof one) < 0) return; /* the counter is full: it is readable already */
+}
+
+int rfs_event_fd(const rfs_engine *engine) { return engine->events.fd; }
+
+int rfs_next_event(rfs_engine *engine, rfs_event *event) {
+    int found = 0;
+    pthread_mutex_lock(&engine->events.lock);
+    if (!list_empty(&engine->events.events)) {
+        struct event_item *item = ITEM(engine->events.events.next, struct event_item, item);
+        list_remove(&item->item);
+        *event = item->event;
+        free(item);
+        found = 1;
+    } else {
+        uint64_t drained;
+        if (read(engine->events.fd, &drained, sizeof drained) < 0) drained = 0; /* nothing there: fine */
+    }
+    pthread_mutex_unlock(&engine->events.lock);
+    return found;
+}
+
+/* ---- workers ---------------------------------------------------------------------------------------------------------- */
+
+void submit_job(rfs_engine *engine, struct job *job) {
+    pthread_mutex_lock(&engine->workers.lock);
+    list_append(&engine->workers.jobs, &job->item);
+    pthread_cond_signal(&engine->workers.wake);
+    pthread_mutex_unlock(&engine->workers.lock);
+}
+
+static void *work(void *argument) {
+    rfs_engine *engine = argument;
+    struct workers *workers = &engine->workers;
+    pthread_mutex_lock(&workers->lock);
+    for (;;) {
+        while (list_empty(&workers->jobs) && !workers->stopping) pthread_cond_wait(&workers->wake, &workers->lock);
+        if (list_empty(&workers->jobs)) break; /* stopping, and everything is done */
+        struct job *job = ITEM(workers->jobs.next, struct job, item);
+        list_remove(&job->item);
+        pthread_mutex_unlock(&workers->lock);
+        job->run(engine, job);
+        pthread_mutex_lock(&workers->lock);
+    }
+    pthread_mutex_unlock(&workers->lock);
+    return NULL;
+}
+
+static void workers_stop(rfs_engine *engine) {
+    struct workers *workers = &engine->workers;
+    pthread_mutex_lock(&workers->lock);
+    workers->stopping = true;
+    pthread_cond_broadcast(&workers->wake);
+    pthread_mutex_unlock(&workers->lock);
+    while (workers->threads) pthread_join(workers->ids[--workers->threads], NULL);
+}
+
+struct sync_job {
+    struct job job;
+    uint64_t ticket;
+};
+
+static void sync_trees(rfs_engine *engine, struct job *job) {
+    struct sync_job *sync = ITEM(job, struct sync_job, job);
+    int result = atomic_load(&engine->failed) ? -EIO : 0;
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        bool seen = false;
+        for (uint32_t k = 0; k < i; k++) seen |= engine->directory[k].device == engine->directory[i].device;
+        if (seen || syncfs(engine->directory[i].root_fd) == 0) continue;
+        result = -errno;
+        if (!atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "syncfs failed: %s", strerror(-result));
+    }
+    emit(engine, RFS_EVENT_TICKET, result, sync->ticket, "%s", "");
+    free(sync);
+}
+
+uint64_t rfs_submit_sync(rfs_engine *engine) {
+    struct sync_job *sync = calloc(1, sizeof *sync);
+    if (!sync) return 0;
+    uint64_t ticket = sync->ticket = atomic_fetch_add(&engine->next_ticket, 1);
+    sync->job.run = sync_trees;
+    submit_job(engine, &sync->job);
+    return ticket;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+static void init_locks(rfs_engine *engine) {
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* a transition must not starve */
+    pthread_rwlock_init(&engine->state, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+    pthread_mutex_init(&engine->names, NULL);
+    for (int i = 0; i < INODE_STRIPES; i++) pthread_mutex_init(&engine->stripes[i], NULL);
+    pthread_mutex_init(&engine->connection_lock, NULL);
+    pthread_mutex_init(&engine->events.lock, NULL);
+    pthread_mutex_init(&engine->workers.lock, NULL);
+    pthread_cond_init(&engine->workers.wake, NULL);
+    list_init(&engine->events.events);
+    list_init(&engine->workers.jobs);
+    list_init(&engine->entries);
+}
+
+static int start(rfs_engine *engine, const int *directory_fds) {
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        struct stat stat;
+        engine->directory[i].root_fd = fcntl(directory_fds[i], F_DUPFD_CLOEXEC, 3);
+        if (engine->directory[i].root_fd < 0 || fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
+        engine->directory[i].device = stat.st_dev;
+    }
+    int result = inodes_init(engine);
+    if (result < 0) return result;
+    engine->events.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (engine->events.fd < 0) return -errno;
+    const uint32_t threads = sizeof engine->workers.ids / sizeof engine->workers.ids[0];
+    while (engine->workers.threads < threads) {
+        result = -pthread_create(&engine->workers.ids[engine->workers.threads], NULL, work, engine);
+        if (result < 0) return result;
+        engine->workers.threads++;
+    }
+    return mirror_start(engine);
+}
+
+rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *error) {
+    rfs_engine *engine = NULL;
+    *error = -EINVAL;
+    if (!directories || directories > RFS_MAX_DIRECTORIES) return NULL;
+    engine = calloc(1, sizeof *engine);
+    *error = -ENOMEM;
+    if (!engine) return NULL;
+    engine->directories = directories;
+    engine->events.fd = -1;
+    for (uint32_t i = 0; i < directories; i++) engine->directory[i].root_fd = -1;
+    atomic_store(&engine->next_ticket, 1);
+    atomic_store(&engine->next_fid, (uint64_t)1 << 40);
+    init_locks(engine);
+    *error = start(engine, directory_fds);
+    if (*error == 0) return engine;
+    rfs_engine_free(engine);
+    return NULL;
+}
+
+void rfs_engine_free(rfs_engine *engine) {
+    rfs_event event;
+    rfs_session_close(engine);
+    rfs_kernel_close(engine);
+    mirror_stop(engine);
+    workers_stop(engine);
+    inodes_free(engine);
+    for (uint32_t i = 0; i < engine->directories; i++)
+        if (engine->directory[i].root_fd >= 0) close(engine->directory[i].root_fd);
+    while (engine->events.fd >= 0 && rfs_next_event(engine, &event)) continue;
+    if (engine->events.fd >= 0) close(engine->events.fd);
+    free(engine);
+}
+
+/* ---- statistics --------------------------------------------------------------------------------------------------------- */
+
+static void mirror_statistics(rfs_engine *engine, rfs_statistics *out) {
+    struct mirror *mirror = &engine->mirror;
+    uint64_t oldest = 0;
+    pthread_mutex_lock(&mirror->lock);
+    struct list *const lists[] = {&mirror->pending, &mirror->syncing, &mirror->parked};
+    for (int i = 0; i < 3; i++)
+        for (struct list *at = lists[i]->next; at != lists[i]; at = at->next) {
+            const struct op *op = ITEM(at, struct op, item);
+            if (op->type > FRAME_LAST_OP && op->type != FRAME_READ) continue;
+            out->waiting_ops++;
+            if (!oldest || op->sent_ns < oldest) oldest = op->sent_ns;
+        }
+    out->seq = mirror->seq;
+    out->acked_seq = mirror->acked_seq;
+    out->rtt_us = mirror->rtt_us;
+    pthread_mutex_unlock(&mirror->lock);
+    if (oldest) out->oldest_wait_us = (now_ns() - oldest) / 1000;
+}
+
+void rfs_get_statistics(rfs_engine *engine, rfs_statistics *out) {
+    memset(out, 0, sizeof *out);
+    pthread_rwlock_rdlock(&engine->state);
+    out->mode = (int32_t)engine->mode;
+    out->link_up = engine->link && link_is_up(engine->link);
+    bool target = engine->target;
+    pthread_rwlock_unlock(&engine->state);
+    mirror_statistics(engine, out);
+    out->applied_seq = atomic_load(&engine->applied_seq);
+    if (target) {
+        out->seq = atomic_load(&engine->received_seq);
+        out->acked_seq = out->applied_seq;
+    }
+    uint64_t heard = atomic_load(&engine->last_heard_ns), now = now_ns();
+    out->last_heard_us = heard ? (now > heard ? now - heard : 0) / 1000 : UINT64_MAX;
+    struct counters *count = &engine->count;
+    out->tree_bytes = atomic_load(&count->tree_bytes);
+    out->resync_bytes_done = atomic_load(&count->resync_bytes_done);
+    out->resync_total_bytes = atomic_load(&count->resync_total_bytes);
+    out->resync_files_done = atomic_load(&count->resync_files_done);
+    out->resync_total_files = atomic_load(&count->resync_total_files);
+    out->resync_sent_bytes = atomic_load(&count->resync_sent_bytes);
+    out->reads = atomic_load(&count->reads);
+    out->writes = atomic_load(&count->writes);
+    out->fsyncs = atomic_load(&count->fsyncs);
+    out->namespace_ops = atomic_load(&count->namespace_ops);
+    out->read_bytes = atomic_load(&count->read_bytes);
+    out->write_bytes = atomic_load(&count->write_bytes);
+    out->frames_sent = atomic_load(&count->frames_sent);
+    out->frames_received = atomic_load(&count->frames_received);
+    out->frame_bytes_sent = atomic_load(&count->frame_bytes_sent);
+    out->frame_bytes_received = atomic_load(&count->frame_bytes_received);
+    out->relayed = atomic_load(&count->relayed);
+    pthread_mutex_lock(&engine->inodes.lock);
+    out->inodes = engine->inodes.count;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    out->open_files = kernel_open_files(engine);
+}

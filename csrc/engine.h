@@ -1,0 +1,232 @@
+/* The engine's insides, shared by its files. csrc/README.md tells the threads, the lock order and the life of a write.
+ *
+ * Lock order, outermost first:  state -> names -> inode stripe -> queue -> (table | descriptors | flush | events | files).
+ * The last group are leaves: none of them is held while another lock is taken. Reads take only leaves, so no reader ever
+ * waits for the network. */
+#ifndef LOCKSTEP_ENGINE_H
+#define LOCKSTEP_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "rfs_engine.h"
+
+enum {
+    ROOT_NODE = 1,          /* the virtual root of the kernel connection */
+    FIRST_DIRECTORY_FID = 2, /* directory i has the fid FIRST_DIRECTORY_FID + i on every node and for ever */
+    INODE_STRIPES = 256,
+    MAX_WRITE_BYTES = 1 << 20,
+    MAX_PAYLOAD_BYTES = MAX_WRITE_BYTES + 65536 + 4096,
+    RESYNC_BLOCK_BYTES = 1 << 16,
+    RESYNC_WINDOW_BLOCKS = 64, /* one bit of the answer per block */
+    WINDOW_OPS = 4096,
+    WINDOW_BYTES = 64 << 20,
+    WALK_BYTES_IN_FLIGHT = 16 << 20,
+};
+
+#define FID_ATTRIBUTE "trusted.lockstep.id"
+#define HIDDEN_PREFIX "trusted.lockstep."
+#define HOLDING_NAME ".lockstep-holding"
+#define NS_PER_S INT64_C(1000000000)
+
+struct list {
+    struct list *next, *prev;
+};
+
+static inline void list_init(struct list *list) { list->next = list->prev = list; }
+static inline bool list_empty(const struct list *list) { return list->next == list; }
+static inline void list_append(struct list *list, struct list *item) {
+    item->prev = list->prev;
+    item->next = list;
+    list->prev->next = item;
+    list->prev = item;
+}
+static inline void list_remove(struct list *item) {
+    item->prev->next = item->next;
+    item->next->prev = item->prev;
+    item->next = item->prev = item;
+}
+#define ITEM(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+
+struct inode;
+struct op;
+struct file;
+struct connection;
+struct relay;
+struct link;
+struct walk;
+struct listing;
+
+/* A job for the worker threads: what may be slow and must not stand in the ordered path (fsync, last close, syncfs). */
+struct job {
+    struct list item;
+    void (*run)(rfs_engine *engine, struct job *job);
+};
+
+struct inode_table {
+    pthread_mutex_t lock; /* every field below, and nlookup, refs and the chains of each inode */
+    struct inode **by_fid, **by_number;
+    size_t buckets, count;
+};
+
+struct descriptor_slot {
+    uint64_t fid;
+    int fd;
+    uint32_t users;
+};
+
+enum { DESCRIPTOR_SLOTS = 512 };
+
+struct descriptor_cache {
+    pthread_mutex_t lock; /* the slots */
+    struct descriptor_slot slots[DESCRIPTOR_SLOTS];
+};
+
+struct mirror {
+    pthread_mutex_t lock; /* "queue": all fields of this struct */
+    pthread_cond_t changed; /* something was answered, parked or thawed */
+    uint64_t seq, acked_seq;
+    struct list pending;  /* ops shipped and not acknowledged, by seq */
+    struct list syncing;  /* fsyncs: until both disks have answered */
+    struct list parked;   /* ops that may not start yet, in order of arrival */
+    uint64_t in_flight_bytes, in_flight_ops;
+    uint64_t rtt_us;
+    uint64_t demote_ticket; /* 0: none */
+    uint32_t answering;     /* threads that are giving answers right now */
+    bool need_used_raised, resuming;
+};
+
+struct event_queue {
+    pthread_mutex_t lock; /* all fields */
+    int fd;
+    struct list events;
+};
+
+struct workers {
+    pthread_mutex_t lock; /* all fields */
+    pthread_cond_t wake;
+    struct list jobs;
+    bool stopping;
+    uint32_t threads;
+    pthread_t ids[4];
+};
+
+struct directory {
+    int root_fd; /* O_RDONLY directory in the detached clone of the tree */
+    uint64_t device;
+};
+
+struct counters {
+    atomic_uint_fast64_t reads, writes, fsyncs, namespace_ops, read_bytes, write_bytes, relayed;
+    atomic_uint_fast64_t frames_sent, frames_received, frame_bytes_sent, frame_bytes_received;
+    atomic_uint_fast64_t resync_bytes_done, resync_total_bytes, resync_files_done, resync_total_files, resync_sent_bytes, tree_bytes;
+};
+
+struct rfs_engine {
+    uint32_t directories;
+    struct directory directory[RFS_MAX_DIRECTORIES];
+    uint64_t boot_nonce;
+
+    pthread_rwlock_t state; /* mode, epoch, session and link: mutations hold it shared, transitions exclusively */
+    enum rfs_mode mode;
+    bool target;            /* frames of ops are applied */
+    bool end_sent;          /* source: END is in the op stream */
+    bool demoting;          /* new mutations are refused, those under way are finished */
+    struct listing *listing; /* target: the directory whose entries are arriving (the receiving thread's own) */
+    uint32_t epoch;         /* counts full sessions; resync flags of an inode with another epoch are void */
+    rfs_session session;
+    struct link *link;
+    struct walk *walk;
+
+    atomic_uint_fast64_t next_fid;
+    atomic_uint_fast64_t next_ticket;
+    atomic_uint_fast64_t last_heard_ns; /* CLOCK_BOOTTIME of the peer's last frame; 0: never */
+    atomic_uint_fast64_t applied_seq, received_seq;
+    atomic_uint_fast64_t held; /* names given in the holding directories */
+    atomic_bool failed; /* this copy's disk lied: no success any more */
+
+    pthread_mutex_t names;                  /* the order of namespace ops */
+    pthread_mutex_t stripes[INODE_STRIPES]; /* the order of data and attribute ops of an inode */
+    struct inode_table inodes;
+    struct descriptor_cache descriptors;
+    struct mirror mirror;
+    struct event_queue events;
+    struct workers workers;
+    pthread_t parked_thread;
+    bool stopping; /* under mirror.lock */
+    bool mirror_started;
+
+    pthread_mutex_t connection_lock; /* connection, relay and completed entries */
+    struct connection *connection;
+    struct relay *relay;
+    struct list entries; /* ops: results of symlink, link and mknod until Python takes them */
+    struct counters count;
+};
+
+/* ---- engine.c */
+uint64_t now_ns(void); /* CLOCK_BOOTTIME */
+void emit(rfs_engine *engine, int32_t kind, int32_t result, uint64_t ticket, const char *format, ...) __attribute__((format(printf, 5, 6)));
+void submit_job(rfs_engine *engine, struct job *job);
+
+/* ---- inodes.c */
+enum { MAX_HANDLE_BYTES = 28 };
+
+struct inode {
+    struct inode *next_fid, *next_number;
+    uint64_t fid, number; /* number: the backing file system's inode number */
+    uint64_t nlookup;     /* the kernel's references */
+    uint32_t refs;        /* ours: ops, open files, walk */
+    uint32_t type;        /* S_IFMT bits */
+    atomic_uint_fast64_t resync; /* epoch << 8 | flags: see walk.h */
+    uint8_t handle_bytes;
+    uint16_t directory;
+    bool orphan;          /* its last name is gone: served from here only */
+    bool in_table;
+    int pin_fd;           /* O_PATH, keeps an orphan reachable; -1: none */
+    int handle_type;
+    uint8_t handle[MAX_HANDLE_BYTES];
+};
+
+int inodes_init(rfs_engine *engine);
+void inodes_free(rfs_engine *engine);
+void inodes_forget_all(rfs_engine *engine); /* all but the directories' roots */
+void inodes_forget_kernel(rfs_engine *engine);
+struct inode *inode_get(rfs_engine *engine, uint64_t fid); /* NULL: unknown */
+bool inode_known(rfs_engine *engine, uint16_t directory, uint64_t number);
+void inode_put(rfs_engine *engine, struct inode *inode);
+void inode_looked_up(rfs_engine *engine, struct inode *inode);
+void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count);
+/* The inode behind a name; a file without an id gets one. A reference is taken; stat is filled. */
+int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat);
+/* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. */
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out);
+void inode_pin(rfs_engine *engine, struct inode *inode);  /* its last name is about to go */
+void inode_drop(rfs_engine *engine, struct inode *inode); /* its last name is gone */
+int inode_open(rfs_engine *engine, struct inode *inode, int flags);
+int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat);
+pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid);
+void lock_two(pthread_mutex_t *a, pthread_mutex_t *b);
+void unlock_two(pthread_mutex_t *a, pthread_mutex_t *b);
+uint64_t new_fid(rfs_engine *engine);
+void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
+
+struct descriptor {
+    int fd;
+    int slot; /* -1: close it on release */
+};
+int descriptor_get(rfs_engine *engine, struct inode *inode, struct descriptor *out); /* readable; writable for files */
+void descriptor_put(rfs_engine *engine, struct descriptor *descriptor);
+void descriptor_drop(rfs_engine *engine, uint64_t fid);
+struct proc_path {
+    char text[40];
+};
+struct proc_path proc_path(int fd); /* /proc/self/fd/N: the way to an O_PATH descriptor's object */
+
+static inline int64_t stat_mtime_ns(const struct stat *stat) { return stat->st_mtim.tv_sec * NS_PER_S + stat->st_mtim.tv_nsec; }
+static inline int64_t stat_atime_ns(const struct stat *stat) { return stat->st_atim.tv_sec * NS_PER_S + stat->st_atim.tv_nsec; }
+struct timespec to_timespec(int64_t ns);
+
+/* ---- a last word on every C file of the engine: functions return 0 or -errno */
+#endif

@@ -1,0 +1,141 @@
+/* Ops that change a file's bytes, done to the local tree, and the holding directory. The caller holds the inode's stripe. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "filter.h"
+#include "op.h"
+
+/* The open file's own descriptor if the op came through one; else one of the cache. */
+static int get_file(rfs_engine *engine, struct op *op, struct descriptor *descriptor) {
+    *descriptor = (struct descriptor){-1, -1};
+    if (op->file && file_fd(op->file) >= 0) return file_fd(op->file);
+    if (!op->inode) op->inode = inode_get(engine, op->body.fid);
+    if (!op->inode) return -ESTALE;
+    if (!S_ISREG(op->inode->type)) return -EINVAL;
+    int result = descriptor_get(engine, op->inode, descriptor);
+    return result < 0 ? result : descriptor->fd;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset, size_t *written) {
+    *written = 0;
+    while (*written < bytes) {
+        ssize_t some = pwrite(fd, data + *written, bytes - *written, (off_t)(offset + *written));
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) return -errno;
+        if (some == 0) return -EIO;
+        *written += (size_t)some;
+    }
+    return 0;
+}
+
+/* A full disk may take a part: that part is the op, here and on the peer. */
+int local_write(rfs_engine *engine, struct op *op, bool replay) {
+    struct op_body *body = &op->body;
+    struct descriptor descriptor;
+    size_t written;
+    int fd = get_file(engine, op, &descriptor), result = fd;
+    if (fd < 0) return fd;
+    result = write_all(fd, op->data, body->data_bytes, body->offset, &written);
+    if (result < 0 && (replay || !written)) goto out;
+    result = 0;
+    body->data_bytes = (uint32_t)written;
+    body->length = written;
+    op->reply_bytes = (uint32_t)written;
+    if (replay) {
+        result = set_mtime(fd, body->mtime_ns);
+    } else if (fstat(fd, &op->stat) < 0) {
+        result = -errno;
+    } else {
+        body->mtime_ns = stat_mtime_ns(&op->stat);
+    }
+out:
+    descriptor_put(engine, &descriptor);
+    return result;
+}
+
+int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
+    struct op_body *body = &op->body;
+    struct descriptor descriptor;
+    int fd = get_file(engine, op, &descriptor), result = 0;
+    if (fd < 0) return fd;
+    if (fallocate(fd, (int)body->flags, (off_t)body->offset, (off_t)body->length) < 0) {
+        result = -errno;
+    } else if (replay) {
+        result = set_mtime(fd, body->mtime_ns);
+    } else if (fstat(fd, &op->stat) < 0) {
+        result = -errno;
+    } else {
+        body->mtime_ns = stat_mtime_ns(&op->stat);
+    }
+    descriptor_put(engine, &descriptor);
+    return result;
+}
+
+/* ---- the holding directory: during a resync the target destroys no inode (PROTOCOL 4.8) ------------------------------------ */
+
+/* It comes and goes without a trace in the root's mtime, which is the application's. */
+static int holding_open(rfs_engine *engine, uint16_t directory) {
+    struct stat before;
+    int root = engine->directory[directory].root_fd, result = 0;
+    if (fstat(root, &before) < 0) return -errno;
+    if (mkdirat(root, HOLDING_NAME, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
+    else if (errno != EEXIST) result = -errno;
+    if (result < 0) return result;
+    int fd = openat(root, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) {
+    char held[48];
+    int fd = holding_open(engine, directory);
+    if (fd < 0) return fd;
+    /* The name is for people; what lies here is found again by its handle. */
+    snprintf(held, sizeof held, "%016llx.%llu", (unsigned long long)fid, (unsigned long long)atomic_fetch_add(&engine->held, 1));
+    int result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+static int purge(int directory_fd) {
+    int copy = dup(directory_fd), result = 0;
+    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
+    if (!stream) return -errno;
+    rewinddir(stream);
+    for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        if (unlinkat(directory_fd, entry->d_name, 0) == 0) continue;
+        if (errno != EISDIR && errno != EPERM) {
+            result = -errno;
+            break;
+        }
+        int below = openat(directory_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        result = below < 0 ? -errno : purge(below);
+        if (below >= 0) close(below);
+        if (result == 0 && unlinkat(directory_fd, entry->d_name, AT_REMOVEDIR) < 0) result = -errno;
+    }
+    closedir(stream);
+    return result;
+}
+
+int holding_purge(rfs_engine *engine) {
+    int result = 0;
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        struct stat before;
+        int root = engine->directory[i].root_fd, fd = openat(root, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0) continue;
+        if (fstat(root, &before) < 0) result = -errno;
+        int purged = purge(fd);
+        close(fd);
+        if (purged == 0 && unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) < 0) purged = -errno;
+        if (purged == 0) purged = set_mtime(root, stat_mtime_ns(&before)); /* the directory is ours only for a while */
+        if (result == 0) result = purged;
+    }
+    return result;
+}
+
+int rfs_purge_holding(rfs_engine *engine) { return holding_purge(engine); }

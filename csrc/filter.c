@@ -1,0 +1,311 @@
+/* The FUSE connection: who answers which request (DESIGN: "the filter").
+ *
+ * A few threads read one description of /dev/fuse. What only reads is answered at once; what changes something becomes an
+ * op and is answered by whoever brings its verdict; what is rare goes to pyfuse3 over the relay. No thread ever waits for
+ * the network. The virtual root (one entry per replicated directory, never seen by applications, because each subtree is
+ * moved over its directory) is answered here: walking it must not need Python, which may be the one who is walking. */
+#include "filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAKE_SIGNAL (SIGRTMIN + 5) /* interrupts the read of a thread that is to end */
+
+enum { THREADS = 4, READ_BYTES = MAX_WRITE_BYTES + 8192, MAX_BACKGROUND = 256, CONGESTION = 192 };
+
+/* ---- constant replies ----------------------------------------------------------------------------------------------------------- */
+
+static void serve_init(struct connection *connection, const struct request *request) {
+    const struct fuse_init_in *in = (const void *)request->body;
+    struct fuse_init_out out = {.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION};
+    if (request->body_bytes < 16 || in->major != FUSE_KERNEL_VERSION || in->minor < 31) {
+        reply(connection, request->header->unique, -EPROTO, NULL, 0);
+        return;
+    }
+    /* Never WRITEBACK_CACHE: it acknowledges before we see the write. Never locks: the kernel keeps them local. */
+    const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+                            FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_ABORT_ERROR;
+    connection->minor = in->minor;
+    out.flags = in->flags & wanted;
+    out.max_readahead = in->max_readahead;
+    out.max_background = MAX_BACKGROUND;
+    out.congestion_threshold = CONGESTION;
+    out.max_write = MAX_WRITE_BYTES;
+    out.max_pages = MAX_WRITE_BYTES / 4096;
+    out.time_gran = 1;
+    reply(connection, request->header->unique, 0, &out, sizeof out);
+}
+
+static void serve_forget(struct connection *connection, const struct request *request) {
+    const struct fuse_forget_in *one = (const void *)request->body;
+    if (request->header->opcode == FUSE_FORGET) {
+        inode_forget(connection->engine, request->header->nodeid, one->nlookup);
+        return;
+    }
+    const struct fuse_batch_forget_in *batch = (const void *)request->body;
+    const struct fuse_forget_one *items = (const void *)(batch + 1);
+    for (uint32_t i = 0; i < batch->count; i++) inode_forget(connection->engine, items[i].nodeid, items[i].nlookup);
+}
+
+static void close_job(rfs_engine *engine, struct job *job);
+
+struct closing {
+    struct job job;
+    struct inode *inode;
+    int fd;
+};
+
+/* The last close of an unlinked file frees its blocks, which can take seconds: a worker does it. */
+static void serve_release(struct connection *connection, const struct request *request) {
+    const struct fuse_release_in *in = (const void *)request->body;
+    struct file *file = (struct file *)(uintptr_t)in->fh;
+    struct closing *closing = file->inode->orphan ? malloc(sizeof *closing) : NULL;
+    if (closing) {
+        *closing = (struct closing){.job.run = close_job, .inode = file->inode, .fd = file->fd};
+        file->fd = -1;
+        file->inode = NULL;
+    }
+    file_close(connection, file);
+    reply(connection, request->header->unique, 0, NULL, 0);
+    if (closing) submit_job(connection->engine, &closing->job);
+}
+
+static void close_job(rfs_engine *engine, struct job *job) {
+    struct closing *closing = ITEM(job, struct closing, job);
+    close(closing->fd);
+    inode_put(engine, closing->inode);
+    free(closing);
+}
+
+/* ---- dispatch ------------------------------------------------------------------------------------------------------------------- */
+
+static void serve_change(struct connection *connection, const struct request *request) {
+    int error = -EIO;
+    struct op *op = op_from_request(connection, request, &error);
+    if (op) mirror_submit(connection->engine, op);
+    else if (error) reply(connection, request->header->unique, error, NULL, 0);
+}
+
+static void serve(struct connection *connection, const struct request *request) {
+    uint64_t unique = request->header->unique;
+    switch (request->header->opcode) {
+    case FUSE_INIT: serve_init(connection, request); break;
+    case FUSE_LOOKUP: serve_lookup(connection, request); break;
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET: serve_forget(connection, request); break;
+    case FUSE_GETATTR: serve_getattr(connection, request); break;
+    case FUSE_OPEN: serve_open(connection, request); break;
+    case FUSE_RELEASE: serve_release(connection, request); break;
+    case FUSE_READ: serve_read(connection, request); break;
+    case FUSE_READDIR: serve_readdir(connection, request, false); break;
+    case FUSE_READDIRPLUS: serve_readdir(connection, request, true); break;
+    case FUSE_GETXATTR: serve_getxattr(connection, request); break;
+    case FUSE_LSEEK: serve_lseek(connection, request); break;
+    case FUSE_WRITE:
+    case FUSE_CREATE:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_SETATTR:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_FALLOCATE:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR: serve_change(connection, request); break;
+    case FUSE_SYMLINK:
+    case FUSE_READLINK:
+    case FUSE_LINK:
+    case FUSE_MKNOD:
+    case FUSE_LISTXATTR:
+    case FUSE_STATFS: relay_request(connection, request); break;
+    case FUSE_IOCTL: reply(connection, unique, -ENOTTY, NULL, 0); break;
+    case FUSE_DESTROY: reply(connection, unique, 0, NULL, 0); break;
+    case FUSE_INTERRUPT: reply(connection, unique, -ENOSYS, NULL, 0); break; /* waits become killable only, as on a disk */
+    default: reply(connection, unique, -ENOSYS, NULL, 0); /* FLUSH, OPENDIR, COPY_FILE_RANGE, POLL, STATX, TMPFILE: the kernel does without */
+    }
+}
+
+static void *run(void *argument) {
+    struct connection *connection = argument;
+    uint8_t *buffer = aligned_alloc(4096, READ_BYTES);
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, WAKE_SIGNAL);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    while (buffer && !atomic_load(&connection->closing)) {
+        ssize_t bytes = read(connection->fd, buffer, READ_BYTES);
+        if (bytes < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
+        if (bytes < (ssize_t)sizeof(struct fuse_in_header)) break; /* ENODEV: unmounted; ECONNABORTED: aborted */
+        struct request request = {.header = (const void *)buffer, .body = buffer + sizeof(struct fuse_in_header),
+                                  .body_bytes = (size_t)bytes - sizeof(struct fuse_in_header), .buffer = buffer, .message_bytes = (size_t)bytes};
+        if (request.header->len != (uint32_t)bytes) break;
+        serve(connection, &request);
+    }
+    free(buffer);
+    if (atomic_fetch_sub(&connection->alive, 1) == 1 && !atomic_load(&connection->closing))
+        emit(connection->engine, RFS_EVENT_KERNEL_GONE, 0, 0, "the kernel connection ended");
+    return NULL;
+}
+
+/* ---- open files --------------------------------------------------------------------------------------------------------------- */
+
+struct file *file_new(struct connection *connection, struct inode *inode, int fd, bool direct) {
+    struct file *file = calloc(1, sizeof *file);
+    if (!file) {
+        close(fd);
+        return NULL;
+    }
+    file->inode = inode_get(connection->engine, inode->fid);
+    file->fd = fd;
+    file->direct = direct;
+    pthread_mutex_lock(&connection->lock);
+    list_append(&connection->files, &file->item);
+    connection->open_files++;
+    pthread_mutex_unlock(&connection->lock);
+    return file;
+}
+
+void file_close(struct connection *connection, struct file *file) {
+    pthread_mutex_lock(&connection->lock);
+    list_remove(&file->item);
+    connection->open_files--;
+    pthread_mutex_unlock(&connection->lock);
+    if (file->fd >= 0) close(file->fd);
+    inode_put(connection->engine, file->inode);
+    free(file);
+}
+
+uint64_t kernel_open_files(rfs_engine *engine) {
+    uint64_t count = 0;
+    pthread_mutex_lock(&engine->connection_lock);
+    if (engine->connection) {
+        pthread_mutex_lock(&engine->connection->lock);
+        count = engine->connection->open_files;
+        pthread_mutex_unlock(&engine->connection->lock);
+    }
+    pthread_mutex_unlock(&engine->connection_lock);
+    return count;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------ */
+
+static int fuse_mount(int fuse_fd) {
+    char option[16];
+    snprintf(option, sizeof option, "%d", fuse_fd);
+    int context = (int)syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC), mount_fd = -1;
+    if (context < 0) return -errno;
+    const char *const values[][2] = {{"source", "lockstep"}, {"subtype", "lockstep"}, {"fd", option}, {"rootmode", "40000"}, {"user_id", "0"}, {"group_id", "0"}};
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < sizeof values / sizeof values[0]; i++)
+        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, values[i][0], values[i][1], 0) < 0) result = -errno;
+    const char *const flags[] = {"allow_other", "default_permissions"};
+    for (size_t i = 0; result == 0 && i < sizeof flags / sizeof flags[0]; i++)
+        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, flags[i], NULL, 0) < 0) result = -errno;
+    if (result == 0 && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) result = -errno;
+    if (result == 0) mount_fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+    if (result == 0 && mount_fd < 0) result = -errno;
+    close(context);
+    return result < 0 ? result : mount_fd;
+}
+
+static int start_threads(struct connection *connection) {
+    while (connection->running < THREADS) {
+        atomic_fetch_add(&connection->alive, 1);
+        int result = -pthread_create(&connection->threads[connection->running], NULL, run, connection);
+        if (result < 0) return result;
+        connection->running++;
+    }
+    return 0;
+}
+
+int rfs_kernel_open(rfs_engine *engine) {
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection) return -ENOMEM;
+    connection->engine = engine;
+    connection->mount_fd = -1;
+    pthread_mutex_init(&connection->lock, NULL);
+    list_init(&connection->files);
+    connection->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    int result = connection->fd < 0 ? -errno : fuse_mount(connection->fd);
+    pthread_mutex_lock(&engine->connection_lock);
+    if (result >= 0 && engine->connection) result = -EBUSY;
+    if (result >= 0) engine->connection = connection;
+    pthread_mutex_unlock(&engine->connection_lock);
+    if (result >= 0) {
+        connection->mount_fd = result;
+        int started = start_threads(connection);
+        if (started == 0) return fcntl(connection->mount_fd, F_DUPFD_CLOEXEC, 3);
+        rfs_kernel_close(engine);
+        return started;
+    }
+    if (connection->fd >= 0) close(connection->fd);
+    free(connection);
+    return result;
+}
+
+int rfs_kernel_attach(rfs_engine *engine, int mount_fd, uint32_t index, const char *path) {
+    char name[16];
+    if (index >= engine->directories) return -EINVAL;
+    snprintf(name, sizeof name, "%u", index);
+    int tree = (int)syscall(SYS_open_tree, mount_fd, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (tree < 0) return -errno;
+    int result = syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS) < 0 ? -errno : 0;
+    close(tree);
+    return result;
+}
+
+static void wake(int signal) { (void)signal; }
+
+static void join_threads(struct connection *connection) {
+    struct sigaction action = {.sa_handler = wake};
+    sigaction(WAKE_SIGNAL, &action, NULL);
+    while (connection->running) {
+        pthread_t thread = connection->threads[connection->running - 1];
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until = to_timespec(until.tv_sec * NS_PER_S + until.tv_nsec + NS_PER_S / 100);
+        pthread_kill(thread, WAKE_SIGNAL); /* again and again: it may be between its check and its read */
+        if (pthread_timedjoin_np(thread, NULL, &until) == 0) connection->running--;
+    }
+}
+
+/* Closing the last descriptor of the device aborts what is left of the connection: open files of applications answer
+ * ENOTCONN from then on. */
+int rfs_kernel_close(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->connection_lock);
+    struct connection *connection = engine->connection;
+    pthread_mutex_unlock(&engine->connection_lock);
+    if (!connection) return 0;
+    pthread_rwlock_wrlock(&engine->state);
+    engine->mode = RFS_FENCED;
+    mirror_fail_waiting(engine, -EIO);
+    pthread_rwlock_unlock(&engine->state);
+    atomic_store(&connection->closing, true);
+    close(connection->mount_fd);
+    join_threads(connection);
+    mirror_quiesce(engine);
+    relay_close(engine);
+    pthread_mutex_lock(&engine->connection_lock);
+    engine->connection = NULL;
+    pthread_mutex_unlock(&engine->connection_lock);
+    while (!list_empty(&connection->files)) file_close(connection, ITEM(connection->files.next, struct file, item));
+    close(connection->fd);
+    inodes_forget_kernel(engine);
+    pthread_mutex_destroy(&connection->lock);
+    free(connection);
+    pthread_rwlock_wrlock(&engine->state);
+    engine->mode = RFS_IDLE;
+    engine->demoting = false;
+    pthread_rwlock_unlock(&engine->state);
+    return 0;
+}

@@ -1,0 +1,461 @@
+/* The inode table: every file this process has met, by fid (which is also the kernel's node id and st_ino) and by the
+ * backing file system's inode number. A file is reached by its file handle, so an entry costs about 130 bytes and no
+ * descriptor. The engine is the only writer of the trees, so an entry stays true until an op of ours removes it. */
+#include "engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "op.h"
+
+enum { FIRST_BUCKETS = 1024 };
+
+static size_t hash(uint64_t value, size_t buckets) {
+    value ^= value >> 33;
+    value *= UINT64_C(0xff51afd7ed558ccd);
+    value ^= value >> 33;
+    return (size_t)value & (buckets - 1);
+}
+static size_t number_hash(const rfs_engine *engine, uint16_t directory, uint64_t number) {
+    return hash(number + ((uint64_t)directory << 56), engine->inodes.buckets);
+}
+
+struct proc_path proc_path(int fd) {
+    struct proc_path path;
+    snprintf(path.text, sizeof path.text, "/proc/self/fd/%d", fd);
+    return path;
+}
+
+pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid) { return &engine->stripes[hash(fid, INODE_STRIPES)]; }
+
+void lock_two(pthread_mutex_t *a, pthread_mutex_t *b) {
+    if (a == b) b = NULL;
+    if (a && b && a > b) {
+        pthread_mutex_t *swap = a;
+        a = b;
+        b = swap;
+    }
+    if (a) pthread_mutex_lock(a);
+    if (b) pthread_mutex_lock(b);
+}
+
+void unlock_two(pthread_mutex_t *a, pthread_mutex_t *b) {
+    if (a) pthread_mutex_unlock(a);
+    if (b && b != a) pthread_mutex_unlock(b);
+}
+
+uint64_t new_fid(rfs_engine *engine) { return atomic_fetch_add(&engine->next_fid, 1); }
+
+/* ---- the table (every function below this line and above the next one: inodes.lock is held) ------------------------------ */
+
+static struct inode *find_fid(rfs_engine *engine, uint64_t fid) {
+    struct inode *inode = engine->inodes.by_fid[hash(fid, engine->inodes.buckets)];
+    while (inode && inode->fid != fid) inode = inode->next_fid;
+    return inode;
+}
+
+static struct inode *find_number(rfs_engine *engine, uint16_t directory, uint64_t number) {
+    struct inode *inode = engine->inodes.by_number[number_hash(engine, directory, number)];
+    while (inode && (inode->number != number || inode->directory != directory)) inode = inode->next_number;
+    return inode;
+}
+
+static void chain(rfs_engine *engine, struct inode *inode) {
+    struct inode **fid_slot = &engine->inodes.by_fid[hash(inode->fid, engine->inodes.buckets)];
+    struct inode **number_slot = &engine->inodes.by_number[number_hash(engine, inode->directory, inode->number)];
+    inode->next_fid = *fid_slot;
+    *fid_slot = inode;
+    inode->next_number = *number_slot;
+    *number_slot = inode;
+}
+
+static void unchain(rfs_engine *engine, struct inode *inode) {
+    struct inode **at = &engine->inodes.by_fid[hash(inode->fid, engine->inodes.buckets)];
+    while (*at != inode) at = &(*at)->next_fid;
+    *at = inode->next_fid;
+    at = &engine->inodes.by_number[number_hash(engine, inode->directory, inode->number)];
+    while (*at && *at != inode) at = &(*at)->next_number;
+    if (*at) *at = inode->next_number; /* an orphan's number is given up early: it may be used again */
+}
+
+static void grow(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    size_t old = table->buckets;
+    struct inode **fids = calloc(old * 2, sizeof *fids), **numbers = calloc(old * 2, sizeof *numbers), **old_fids = table->by_fid;
+    if (!fids || !numbers) { /* longer chains are only slower */
+        free(fids);
+        free(numbers);
+        return;
+    }
+    free(table->by_number);
+    table->by_fid = fids;
+    table->by_number = numbers;
+    table->buckets = old * 2;
+    for (size_t i = 0; i < old; i++)
+        for (struct inode *inode = old_fids[i], *next; inode; inode = next) {
+            next = inode->next_fid;
+            bool orphan = inode->orphan;
+            chain(engine, inode);
+            if (orphan) { /* stays reachable by fid alone */
+                struct inode **at = &table->by_number[number_hash(engine, inode->directory, inode->number)];
+                *at = inode->next_number;
+            }
+        }
+    free(old_fids);
+}
+
+static void destroy(struct inode *inode) {
+    if (inode->pin_fd >= 0) close(inode->pin_fd);
+    free(inode);
+}
+
+static void release_if_gone(rfs_engine *engine, struct inode *inode) {
+    if (inode->nlookup || inode->refs || !inode->orphan) return;
+    unchain(engine, inode);
+    engine->inodes.count--;
+    destroy(inode);
+}
+
+/* ---- entries ------------------------------------------------------------------------------------------------------------ */
+
+static int read_handle(int path_fd, struct inode *inode) {
+    union {
+        struct file_handle head;
+        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = MAX_HANDLE_BYTES}};
+    int mount_id;
+    if (name_to_handle_at(path_fd, "", &handle.head, &mount_id, AT_EMPTY_PATH) < 0) return -errno;
+    inode->handle_type = handle.head.handle_type;
+    inode->handle_bytes = (uint8_t)handle.head.handle_bytes;
+    memcpy(inode->handle, handle.head.f_handle, handle.head.handle_bytes);
+    return 0;
+}
+
+static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+    struct inode *inode = calloc(1, sizeof *inode);
+    if (!inode) return -ENOMEM;
+    int result = read_handle(path_fd, inode);
+    if (result < 0) {
+        free(inode);
+        return result;
+    }
+    inode->fid = fid;
+    inode->number = stat->st_ino;
+    inode->type = stat->st_mode & S_IFMT;
+    inode->directory = directory;
+    inode->pin_fd = -1;
+    inode->in_table = true;
+    *out = inode;
+    return 0;
+}
+
+static int write_fid(int path_fd, uint64_t fid) {
+    char text[17];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)fid);
+    return setxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16, 0) < 0 ? -errno : 0;
+}
+
+static uint64_t read_fid(int path_fd) {
+    char text[17];
+    ssize_t bytes = getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
+    if (bytes != 16) return 0;
+    text[16] = 0;
+    char *end;
+    uint64_t fid = strtoull(text, &end, 16);
+    return *end ? 0 : fid;
+}
+
+/* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */
+static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+    struct inode *fresh;
+    int result = new_inode(directory, path_fd, stat, fid, &fresh);
+    if (result < 0) return result;
+    pthread_mutex_lock(&engine->inodes.lock);
+    struct inode *old = find_number(engine, directory, stat->st_ino);
+    if (old && old->fid == fid) {
+        old->refs++;
+        pthread_mutex_unlock(&engine->inodes.lock);
+        free(fresh);
+        *out = old;
+        return 0;
+    }
+    if (find_fid(engine, fid)) { /* a duplicate id on another file: the caller decides */
+        pthread_mutex_unlock(&engine->inodes.lock);
+        free(fresh);
+        return -EEXIST;
+    }
+    if (old && (old->refs || old->nlookup)) { /* in use under its old id: cannot be, see walk.c */
+        pthread_mutex_unlock(&engine->inodes.lock);
+        free(fresh);
+        return -EBUSY;
+    }
+    if (old) {
+        unchain(engine, old);
+        engine->inodes.count--;
+        destroy(old);
+    }
+    if (engine->inodes.count > engine->inodes.buckets) grow(engine);
+    fresh->refs = 1;
+    chain(engine, fresh);
+    engine->inodes.count++;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    *out = fresh;
+    return 0;
+}
+
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+    int result = write_fid(path_fd, fid);
+    return result < 0 ? result : enter(engine, directory, path_fd, stat, fid, out);
+}
+
+int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat) {
+    int path_fd = -1, result = 0;
+    if (fstatat(directory_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
+    if (stat->st_dev != engine->directory[directory].device) return -EXDEV; /* a nested mount: not ours */
+    pthread_mutex_lock(&engine->inodes.lock);
+    *out = find_number(engine, directory, stat->st_ino);
+    if (*out) (*out)->refs++;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    if (*out) return 0;
+    path_fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (path_fd < 0) return -errno;
+    uint64_t fid = read_fid(path_fd);
+    result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, out) : -ENODATA;
+    if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
+        result = inode_adopt(engine, directory, path_fd, stat, new_fid(engine), out);
+    close(path_fd);
+    return result;
+}
+
+struct inode *inode_get(rfs_engine *engine, uint64_t fid) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    struct inode *inode = find_fid(engine, fid);
+    if (inode) inode->refs++;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    return inode;
+}
+
+bool inode_known(rfs_engine *engine, uint16_t directory, uint64_t number) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    bool known = find_number(engine, directory, number) != NULL;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    return known;
+}
+
+void inode_put(rfs_engine *engine, struct inode *inode) {
+    if (!inode) return;
+    pthread_mutex_lock(&engine->inodes.lock);
+    inode->refs--;
+    release_if_gone(engine, inode);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+void inode_looked_up(rfs_engine *engine, struct inode *inode) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    inode->nlookup++;
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    struct inode *inode = find_fid(engine, fid);
+    if (inode) {
+        inode->nlookup -= inode->nlookup < count ? inode->nlookup : count;
+        release_if_gone(engine, inode);
+    }
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+/* Before the last name goes: only the pin will reach the file afterwards, for those who still have it open. */
+void inode_pin(rfs_engine *engine, struct inode *inode) {
+    int pin = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
+    if (pin < 0) return; /* nobody can have it open then */
+    pthread_mutex_lock(&engine->inodes.lock);
+    if (inode->pin_fd < 0) {
+        inode->pin_fd = pin;
+        pin = -1;
+    }
+    pthread_mutex_unlock(&engine->inodes.lock);
+    if (pin >= 0) close(pin);
+}
+
+void inode_drop(rfs_engine *engine, struct inode *inode) {
+    descriptor_drop(engine, inode->fid);
+    pthread_mutex_lock(&engine->inodes.lock);
+    if (!inode->orphan) {
+        struct inode **at = &engine->inodes.by_number[number_hash(engine, inode->directory, inode->number)];
+        while (*at && *at != inode) at = &(*at)->next_number;
+        if (*at) *at = inode->next_number;
+        inode->next_number = NULL;
+        inode->orphan = true;
+    }
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+int inode_open(rfs_engine *engine, struct inode *inode, int flags) {
+    union {
+        struct file_handle head;
+        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = inode->handle_bytes, .handle_type = inode->handle_type}};
+    int fd;
+    if (inode->pin_fd >= 0) {
+        fd = open(proc_path(inode->pin_fd).text, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
+    } else {
+        memcpy(handle.head.f_handle, inode->handle, inode->handle_bytes);
+        fd = open_by_handle_at(engine->directory[inode->directory].root_fd, &handle.head, flags | O_CLOEXEC);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat) {
+    if (inode->pin_fd >= 0) return fstat(inode->pin_fd, stat) < 0 ? -errno : 0;
+    int fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
+    if (fd < 0) return fd;
+    int result = fstat(fd, stat) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out) {
+    *out = (rfs_attributes){.ino = inode->fid, .size = (uint64_t)stat->st_size, .blocks = (uint64_t)stat->st_blocks, .rdev = stat->st_rdev,
+                            .atime_ns = stat_atime_ns(stat), .mtime_ns = stat_mtime_ns(stat),
+                            .ctime_ns = stat->st_ctim.tv_sec * NS_PER_S + stat->st_ctim.tv_nsec, .mode = stat->st_mode,
+                            .nlink = (uint32_t)stat->st_nlink, .uid = stat->st_uid, .gid = stat->st_gid, .block_bytes = (uint32_t)stat->st_blksize};
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+static int enter_roots(rfs_engine *engine) {
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        struct stat stat;
+        struct inode *inode;
+        if (fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
+        int path_fd = openat(engine->directory[i].root_fd, ".", O_PATH | O_CLOEXEC);
+        if (path_fd < 0) return -errno;
+        int result = enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, &inode); /* the reference is kept: roots stay */
+        close(path_fd);
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
+int inodes_init(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    pthread_mutex_init(&table->lock, NULL);
+    pthread_mutex_init(&engine->descriptors.lock, NULL);
+    for (int i = 0; i < DESCRIPTOR_SLOTS; i++) engine->descriptors.slots[i].fd = -1;
+    table->buckets = FIRST_BUCKETS;
+    table->by_fid = calloc(table->buckets, sizeof *table->by_fid);
+    table->by_number = calloc(table->buckets, sizeof *table->by_number);
+    if (!table->by_fid || !table->by_number) return -ENOMEM;
+    return enter_roots(engine);
+}
+
+static bool is_root(const struct inode *inode) { return inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES; }
+
+void inodes_forget_all(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    for (int i = 0; i < DESCRIPTOR_SLOTS; i++) descriptor_drop(engine, engine->descriptors.slots[i].fid);
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; i < table->buckets; i++)
+        for (struct inode *inode = table->by_fid[i], *next; inode; inode = next) {
+            next = inode->next_fid;
+            if (is_root(inode) || inode->refs || inode->nlookup) continue;
+            unchain(engine, inode);
+            table->count--;
+            destroy(inode);
+        }
+    pthread_mutex_unlock(&table->lock);
+}
+
+void inodes_forget_kernel(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; i < table->buckets; i++)
+        for (struct inode *inode = table->by_fid[i], *next; inode; inode = next) {
+            next = inode->next_fid;
+            inode->nlookup = 0;
+            release_if_gone(engine, inode);
+        }
+    pthread_mutex_unlock(&table->lock);
+}
+
+void inodes_free(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    for (int i = 0; table->by_fid && i < DESCRIPTOR_SLOTS; i++)
+        if (engine->descriptors.slots[i].fd >= 0) close(engine->descriptors.slots[i].fd);
+    for (size_t i = 0; table->by_fid && i < table->buckets; i++)
+        for (struct inode *inode = table->by_fid[i], *next; inode; inode = next) {
+            next = inode->next_fid;
+            destroy(inode);
+        }
+    free(table->by_fid);
+    free(table->by_number);
+}
+
+/* ---- descriptors: a small direct-mapped cache, so that a hot directory or file is not opened for every op ---------------- */
+
+int descriptor_get(rfs_engine *engine, struct inode *inode, struct descriptor *out) {
+    struct descriptor_cache *cache = &engine->descriptors;
+    struct descriptor_slot *slot = &cache->slots[hash(inode->fid, DESCRIPTOR_SLOTS)];
+    bool kept = inode->pin_fd < 0;
+    int old = -1, flags = S_ISREG(inode->type) ? O_RDWR | O_NOFOLLOW | O_NONBLOCK : S_ISDIR(inode->type) ? O_RDONLY | O_DIRECTORY : O_PATH | O_NOFOLLOW;
+    pthread_mutex_lock(&cache->lock);
+    if (kept && slot->fd >= 0 && slot->fid == inode->fid) {
+        slot->users++;
+        *out = (struct descriptor){slot->fd, (int)(slot - cache->slots)};
+        pthread_mutex_unlock(&cache->lock);
+        return 0;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    int fd = inode_open(engine, inode, flags);
+    if (fd < 0) return fd;
+    *out = (struct descriptor){fd, -1};
+    if (!kept) return 0;
+    pthread_mutex_lock(&cache->lock);
+    if (!slot->users) {
+        old = slot->fd;
+        *slot = (struct descriptor_slot){inode->fid, fd, 1};
+        out->slot = (int)(slot - cache->slots);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    if (old >= 0) close(old);
+    return 0;
+}
+
+void descriptor_put(rfs_engine *engine, struct descriptor *descriptor) {
+    if (descriptor->slot < 0) {
+        if (descriptor->fd >= 0) close(descriptor->fd);
+    } else {
+        struct descriptor_slot *slot = &engine->descriptors.slots[descriptor->slot];
+        int gone = -1;
+        pthread_mutex_lock(&engine->descriptors.lock);
+        if (!--slot->users && !slot->fid) {
+            gone = slot->fd;
+            slot->fd = -1;
+        }
+        pthread_mutex_unlock(&engine->descriptors.lock);
+        if (gone >= 0) close(gone);
+    }
+    *descriptor = (struct descriptor){-1, -1};
+}
+
+void descriptor_drop(rfs_engine *engine, uint64_t fid) {
+    struct descriptor_slot *slot = &engine->descriptors.slots[hash(fid, DESCRIPTOR_SLOTS)];
+    int gone = -1;
+    pthread_mutex_lock(&engine->descriptors.lock);
+    if (slot->fd >= 0 && slot->fid == fid && fid) {
+        slot->fid = 0; /* the last user closes it */
+        if (!slot->users) {
+            gone = slot->fd;
+            slot->fd = -1;
+        }
+    }
+    pthread_mutex_unlock(&engine->descriptors.lock);
+    if (gone >= 0) close(gone);
+}

@@ -1,0 +1,326 @@
+/* The data link.
+ *
+ * Sending: whoever appended a frame tries to send it at once (no thread to wake on the happy path); if another thread is
+ * sending, that one takes the new frame along. When the socket is full, `poller` waits for it to drain.
+ * Receiving: one thread reads as much as there is, handles every complete frame, and acknowledges once for the whole
+ * batch. It also keeps the time: keepalives, and the deadlines for progress.
+ * Failing: the first error closes the link for both directions and is reported once. */
+#include "link.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "op.h"
+#include "walk.h"
+
+enum { BATCH_FRAMES = 16, TICK_MS = 100, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES), SOCKET_BYTES = 4 << 20 };
+
+struct link {
+    rfs_engine *engine;
+    int fd;
+    rfs_session session;
+    atomic_bool up, closing, draining;
+    pthread_t receiver, poller;
+    bool started;
+
+    pthread_mutex_t queue_lock; /* head, tail, want_poll */
+    pthread_cond_t full;
+    struct frame *head, *tail;
+    bool want_poll;
+
+    pthread_mutex_t flush_lock; /* sending, and the sent part of the head frame */
+    atomic_uint_fast64_t sent_seq, last_sent_ns;
+};
+
+uint64_t link_session(const struct link *link) { return link->session.session; }
+bool link_is_up(const struct link *link) { return atomic_load(&link->up); }
+
+/* ---- sending ------------------------------------------------------------------------------------------------------------ */
+
+void link_append(struct link *link, struct frame *frame) {
+    frame->next = NULL;
+    frame->sent_bytes = 0;
+    frame->header.session = link->session.session;
+    wire_encode_header(&frame->header, frame->encoded);
+    pthread_mutex_lock(&link->queue_lock);
+    if (link->tail) link->tail->next = frame;
+    else link->head = frame;
+    link->tail = frame;
+    pthread_mutex_unlock(&link->queue_lock);
+}
+
+static int gather(struct link *link, struct iovec *parts) {
+    int count = 0;
+    pthread_mutex_lock(&link->queue_lock);
+    struct frame *frame = link->head;
+    for (int i = 0; frame && i < BATCH_FRAMES; i++, frame = frame->next) {
+        size_t skip = frame->sent_bytes;
+        if (skip < WIRE_HEADER_BYTES) parts[count++] = (struct iovec){frame->encoded + skip, WIRE_HEADER_BYTES - skip};
+        skip = skip < WIRE_HEADER_BYTES ? 0 : skip - WIRE_HEADER_BYTES;
+        if (frame->header.payload_bytes > skip)
+            parts[count++] = (struct iovec){(void *)(uintptr_t)(frame->payload + skip), frame->header.payload_bytes - skip};
+    }
+    pthread_mutex_unlock(&link->queue_lock);
+    return count;
+}
+
+/* Frames that are wholly sent leave the queue; an op's frame may be freed by its acknowledgement right after. */
+static void advance(struct link *link, size_t bytes) {
+    atomic_fetch_add(&link->engine->count.frame_bytes_sent, bytes);
+    atomic_store(&link->last_sent_ns, now_ns());
+    while (bytes) {
+        pthread_mutex_lock(&link->queue_lock);
+        struct frame *frame = link->head;
+        size_t whole = WIRE_HEADER_BYTES + (size_t)frame->header.payload_bytes, left = whole - frame->sent_bytes;
+        size_t part = bytes < left ? bytes : left;
+        frame->sent_bytes += part;
+        bytes -= part;
+        bool done = part == left;
+        if (done && !(link->head = frame->next)) link->tail = NULL;
+        pthread_mutex_unlock(&link->queue_lock);
+        if (!done) return;
+        atomic_fetch_add(&link->engine->count.frames_sent, 1);
+        bool standalone = frame->standalone;
+        if (wire_is_sequenced(frame->header.type)) atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
+        if (standalone) free(frame);
+    }
+}
+
+static bool send_some(struct link *link) {
+    struct iovec parts[2 * BATCH_FRAMES];
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)gather(link, parts)};
+    if (!message.msg_iovlen) return false;
+    ssize_t bytes = sendmsg(link->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (bytes >= 0) {
+        advance(link, (size_t)bytes);
+        return true;
+    }
+    if (errno == EINTR) return true;
+    if (errno == EAGAIN) {
+        pthread_mutex_lock(&link->queue_lock);
+        link->want_poll = true;
+        pthread_cond_signal(&link->full);
+        pthread_mutex_unlock(&link->queue_lock);
+        return false;
+    }
+    shutdown(link->fd, SHUT_RDWR); /* the receiver sees the end and reports it */
+    return false;
+}
+
+void link_flush(struct link *link) {
+    for (;;) {
+        if (!atomic_load(&link->up) || pthread_mutex_trylock(&link->flush_lock) != 0) return; /* its holder looks again below */
+        while (send_some(link)) continue;
+        pthread_mutex_unlock(&link->flush_lock);
+        pthread_mutex_lock(&link->queue_lock);
+        bool more = link->head && !link->want_poll && link->head->sent_bytes == 0;
+        pthread_mutex_unlock(&link->queue_lock);
+        if (!more) return;
+    }
+}
+
+static void *poll_for_room(void *argument) {
+    struct link *link = argument;
+    pthread_mutex_lock(&link->queue_lock);
+    while (!atomic_load(&link->closing)) {
+        if (!link->want_poll) {
+            pthread_cond_wait(&link->full, &link->queue_lock);
+            continue;
+        }
+        pthread_mutex_unlock(&link->queue_lock);
+        struct pollfd room = {.fd = link->fd, .events = POLLOUT};
+        bool ready = poll(&room, 1, TICK_MS) > 0;
+        pthread_mutex_lock(&link->queue_lock);
+        if (!ready) continue;
+        link->want_poll = false;
+        pthread_mutex_unlock(&link->queue_lock);
+        link_flush(link);
+        pthread_mutex_lock(&link->queue_lock);
+    }
+    pthread_mutex_unlock(&link->queue_lock);
+    return NULL;
+}
+
+void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset) {
+    struct frame *frame = calloc(1, sizeof *frame);
+    if (!frame) return; /* the peer's deadline ends the session */
+    frame->standalone = true;
+    frame->header = (struct wire_header){.type = (uint16_t)type, .seq = seq, .offset = offset, .generation = link->session.generation};
+    link_append(link, frame);
+    link_flush(link);
+}
+
+bool link_has_sent(struct link *link, uint64_t seq) {
+    if (atomic_load(&link->sent_seq) >= seq) return true;
+    pthread_mutex_lock(&link->flush_lock); /* it may be in the hands of the sender right now */
+    pthread_mutex_unlock(&link->flush_lock);
+    return atomic_load(&link->sent_seq) >= seq;
+}
+
+/* ---- receiving ---------------------------------------------------------------------------------------------------------- */
+
+static int handle(struct link *link, const struct wire_header *header, const uint8_t *payload, char *reason) {
+    rfs_engine *engine = link->engine;
+    atomic_fetch_add(&engine->count.frames_received, 1);
+    if (header->payload_crc != crc32c(0, payload, header->payload_bytes)) {
+        snprintf(reason, RFS_REASON_BYTES, "a frame's payload fails its checksum");
+        return -EBADMSG;
+    }
+    if (header->session != link->session.session) {
+        snprintf(reason, RFS_REASON_BYTES, "a frame of another session");
+        return -EPROTO;
+    }
+    int result = 0;
+    switch (header->type) {
+    case FRAME_KEEPALIVE: return 0;
+    case FRAME_ACK: result = link_has_sent(link, header->seq) ? mirror_acknowledged(engine, header->seq) : -EPROTO; break;
+    case FRAME_SYNCED: result = link_has_sent(link, header->seq) ? mirror_synced(engine, header->seq) : -EPROTO; break;
+    case FRAME_DIFFERENT: result = walk_answer(engine, header->seq, header->offset); break;
+    default: return apply_frame(engine, link, header, payload, reason);
+    }
+    if (result < 0) snprintf(reason, RFS_REASON_BYTES, "an acknowledgement nobody waits for");
+    return result;
+}
+
+/* Handle every complete frame in the buffer; returns the bytes used or -errno. */
+static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, char *reason) {
+    size_t used = 0;
+    bool acknowledge = false;
+    int result = 0;
+    while (result == 0 && bytes - used >= WIRE_HEADER_BYTES) {
+        struct wire_header header;
+        result = wire_decode_header(buffer + used, &header);
+        if (result < 0) snprintf(reason, RFS_REASON_BYTES, "bytes that are no frame");
+        if (result < 0 || bytes - used - WIRE_HEADER_BYTES < header.payload_bytes) break;
+        result = handle(link, &header, buffer + used + WIRE_HEADER_BYTES, reason);
+        used += WIRE_HEADER_BYTES + (size_t)header.payload_bytes;
+        acknowledge |= result == 0 && wire_is_sequenced(header.type);
+    }
+    if (acknowledge) link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
+    return result < 0 ? result : (ssize_t)used;
+}
+
+static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
+    uint64_t now = now_ns();
+    if (atomic_load(&link->draining)) return 0;
+    if (now - atomic_load(&link->last_sent_ns) > link->session.keepalive_us * 1000) {
+        atomic_store(&link->last_sent_ns, now);
+        link_send_small(link, FRAME_KEEPALIVE, 0, 0);
+    }
+    if (now - heard_ns > link->session.progress_timeout_us * 1000) {
+        snprintf(reason, RFS_REASON_BYTES, "nothing heard from the peer for %llu ms", (unsigned long long)(now - heard_ns) / 1000000);
+        return -ETIMEDOUT;
+    }
+    return mirror_check_deadlines(link->engine, &link->session, reason);
+}
+
+static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t *heard_ns, char *reason) {
+    ssize_t bytes = recv(link->fd, buffer + *filled, RECEIVE_BYTES - *filled, MSG_DONTWAIT);
+    if (bytes == 0) {
+        snprintf(reason, RFS_REASON_BYTES, "the peer closed the data link");
+        return -ECONNRESET;
+    }
+    if (bytes < 0 && errno != EAGAIN && errno != EINTR) {
+        int error = errno;
+        snprintf(reason, RFS_REASON_BYTES, "data link: %s", strerror(error));
+        return -error;
+    }
+    if (bytes < 0) {
+        struct pollfd data = {.fd = link->fd, .events = POLLIN};
+        poll(&data, 1, TICK_MS);
+        return 0;
+    }
+    *heard_ns = now_ns();
+    atomic_store(&link->engine->last_heard_ns, *heard_ns);
+    atomic_fetch_add(&link->engine->count.frame_bytes_received, (uint64_t)bytes);
+    *filled += (size_t)bytes;
+    ssize_t used = parse(link, buffer, *filled, reason);
+    if (used < 0) return (int)used;
+    *filled -= (size_t)used;
+    memmove(buffer, buffer + used, *filled);
+    return 0;
+}
+
+static void *run(void *argument) {
+    struct link *link = argument;
+    char reason[RFS_REASON_BYTES] = "no memory for the receive buffer";
+    uint8_t *buffer = malloc(RECEIVE_BYTES);
+    size_t filled = 0;
+    uint64_t heard_ns = now_ns(), checked_ns = heard_ns;
+    int result = buffer ? 0 : -ENOMEM;
+    atomic_store(&link->last_sent_ns, heard_ns);
+    while (result == 0 && (!atomic_load(&link->closing) || atomic_load(&link->draining))) {
+        result = receive(link, buffer, &filled, &heard_ns, reason);
+        uint64_t now = now_ns();
+        if (result == 0 && now - checked_ns > (uint64_t)TICK_MS * 1000000) {
+            checked_ns = now;
+            result = keep_time(link, heard_ns, reason);
+        }
+    }
+    free(buffer);
+    atomic_store(&link->up, false);
+    shutdown(link->fd, SHUT_RDWR);
+    if (!atomic_load(&link->closing)) mirror_link_lost(link->engine, link, result, reason);
+    return NULL;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session) {
+    struct link *link = calloc(1, sizeof *link);
+    if (!link) return NULL;
+    int one = 1, room = SOCKET_BYTES;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    link->engine = engine;
+    link->fd = fd;
+    link->session = *session;
+    atomic_store(&link->up, true);
+    pthread_mutex_init(&link->queue_lock, NULL);
+    pthread_mutex_init(&link->flush_lock, NULL);
+    pthread_cond_init(&link->full, NULL);
+    return link;
+}
+
+int link_start(struct link *link) {
+    int result = -pthread_create(&link->receiver, NULL, run, link);
+    if (result < 0) return result;
+    result = -pthread_create(&link->poller, NULL, poll_for_room, link);
+    link->started = result == 0;
+    if (result < 0) {
+        atomic_store(&link->closing, true);
+        shutdown(link->fd, SHUT_RDWR);
+        pthread_join(link->receiver, NULL);
+    }
+    return result;
+}
+
+void link_close(struct link *link, bool drain) {
+    atomic_store(&link->draining, drain);
+    atomic_store(&link->closing, true);
+    shutdown(link->fd, drain ? SHUT_RD : SHUT_RDWR); /* what has arrived can still be read */
+    pthread_mutex_lock(&link->queue_lock);
+    pthread_cond_signal(&link->full);
+    pthread_mutex_unlock(&link->queue_lock);
+    if (link->started) {
+        pthread_join(link->receiver, NULL);
+        pthread_join(link->poller, NULL);
+    }
+    close(link->fd);
+    for (struct frame *frame = link->head, *next; frame; frame = next) {
+        next = frame->next;
+        if (frame->standalone) free(frame);
+    }
+    pthread_mutex_destroy(&link->queue_lock);
+    pthread_mutex_destroy(&link->flush_lock);
+    pthread_cond_destroy(&link->full);
+    free(link);
+}

@@ -1,0 +1,29 @@
+/* One data link: the only file that sees a socket. Frames go out in the order they were appended; what comes in is given
+ * to apply.c (ops) or mirror.c and walk.c (answers) by the link's own thread. */
+#ifndef LOCKSTEP_LINK_H
+#define LOCKSTEP_LINK_H
+
+#include "engine.h"
+#include "wire.h"
+
+struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session);
+int link_start(struct link *link);
+bool link_is_up(const struct link *link);
+/* Append to the outgoing order; the caller holds the lock that makes the order. */
+void link_append(struct link *link, struct frame *frame);
+/* Send what can be sent without waiting; a thread of the link sends the rest. */
+void link_flush(struct link *link);
+/* A frame without a payload and a seq of its own: acknowledgements, answers, keepalives. */
+void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset);
+/* No frame of this seq can have been acknowledged unless it has been sent. */
+bool link_has_sent(struct link *link, uint64_t seq);
+/* Apply what has arrived (drain) or drop it; join the thread; free. */
+void link_close(struct link *link, bool drain);
+uint64_t link_session(const struct link *link);
+
+/* apply.c: one frame of the peer's. 0, 1 (acknowledge apart), or -errno with a sentence: the link ends. */
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, char reason[RFS_REASON_BYTES]);
+/* resync_target.c */
+int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data);
+void listing_free(rfs_engine *engine);
+#endif

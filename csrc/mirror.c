@@ -1,0 +1,510 @@
+/* The one choke point: every mutation passes through mirror_submit() and gets exactly one verdict, "mirrored" (the peer
+ * acknowledged it) or "marked" (the peer lacks it and that is known).
+ *
+ * Happy path: under the lock that orders it (names, or the inode's stripe) an op is applied locally, gets the next seq and
+ * joins the outgoing frames; the thread returns to the kernel for the next request. The acknowledgement, on the link's
+ * thread, gives the answer. Nobody sleeps for the network, so reads always find a thread.
+ *
+ * When the link is lost the mode becomes FROZEN under the state lock: ops that were shipped keep waiting in `pending`, new
+ * ones in `parked`. Exactly one of rfs_grant (they become "marked"), rfs_fence (they fail), rfs_session_resume (they are
+ * shipped again) or rfs_session_source (a full session: "marked", the walk will carry them) follows.
+ *
+ * Until the intent log exists everything is marked all the time: an op needs no mark of its own (PROTOCOL 2.2(i)). */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "filter.h"
+#include "link.h"
+#include "op.h"
+#include "walk.h"
+
+static const uint64_t LEASE_NS = 3 * (uint64_t)NS_PER_S;
+enum { PARKED_RETRY_MS = 100 };
+
+/* ---- an op and its frame --------------------------------------------------------------------------------------------------- */
+
+struct op *op_new(enum frame_type type) {
+    struct op *op = calloc(1, sizeof *op);
+    if (!op) return NULL;
+    list_init(&op->item);
+    op->type = type;
+    op->sync_fd = -1;
+    op->sent_ns = now_ns();
+    return op;
+}
+
+void op_free(rfs_engine *engine, struct op *op) {
+    if (op->sync_fd >= 0) close(op->sync_fd);
+    inode_put(engine, op->inode);
+    free(op->data);
+    free(op);
+}
+
+static bool is_namespace_op(enum frame_type type) { return type >= FRAME_CREATE && type <= FRAME_RENAME; }
+static bool carries_bytes(enum frame_type type) { return type == FRAME_WRITE || type == FRAME_BLOCK; }
+
+/* The payload of a write is its data; of everything else the encoded body, which then replaces the data. */
+static int prepare_frame(rfs_engine *engine, struct op *op) {
+    struct wire_header *header = &op->frame.header;
+    struct op_body *body = &op->body;
+    if (!carries_bytes(op->type)) {
+        size_t bytes = wire_body_bytes(body);
+        uint8_t *encoded = malloc(bytes);
+        if (!encoded) return -ENOMEM;
+        wire_encode_body(body, op->data, encoded);
+        free(op->data);
+        op->data = encoded;
+        header->payload_bytes = (uint32_t)bytes;
+        header->payload_crc = crc32c(0, encoded, bytes);
+    } else if (!header->payload_crc || header->payload_bytes != body->data_bytes) { /* the CRC was computed ahead of the locks */
+        header->payload_bytes = body->data_bytes;
+        header->payload_crc = crc32c(0, op->data, body->data_bytes);
+    }
+    op->frame.payload = op->data;
+    header->type = (uint16_t)op->type;
+    header->fid = body->fid;
+    header->offset = body->offset;
+    header->length = body->length;
+    header->mtime_ns = body->mtime_ns;
+    header->generation = engine->session.generation;
+    if (op->durable) header->flags |= FLAG_DURABLE;
+    if (op->data_only) header->flags |= FLAG_DATA_ONLY;
+    return 0;
+}
+
+static uint64_t weight(const struct op *op) { return sizeof *op + op->frame.header.payload_bytes; }
+
+/* Under state (shared) and the op's ordering lock. After this a non-durable op may be answered and freed at any time. */
+static uint64_t enqueue(rfs_engine *engine, struct op *op) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    uint64_t seq = op->frame.header.seq = ++mirror->seq;
+    op->shipped = true;
+    op->sent_ns = now_ns();
+    list_append(op->durable ? &mirror->syncing : &mirror->pending, &op->item);
+    mirror->in_flight_ops++;
+    mirror->in_flight_bytes += weight(op);
+    link_append(engine->link, &op->frame);
+    pthread_mutex_unlock(&mirror->lock);
+    return seq;
+}
+
+uint64_t mirror_ship(rfs_engine *engine, struct op *op) {
+    if (prepare_frame(engine, op) < 0) {
+        op_free(engine, op);
+        return 0;
+    }
+    atomic_fetch_add(&engine->count.resync_sent_bytes, WIRE_HEADER_BYTES + (uint64_t)op->frame.header.payload_bytes);
+    return enqueue(engine, op);
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------------------ */
+
+void mirror_leave_flight(struct mirror *mirror, struct op *op) {
+    list_remove(&op->item);
+    if (!op->shipped) return;
+    mirror->in_flight_ops--;
+    mirror->in_flight_bytes -= weight(op);
+}
+
+void mirror_complete_demotion(rfs_engine *engine) {
+    struct mirror *mirror = &engine->mirror;
+    if (!mirror->demote_ticket || !list_empty(&mirror->pending) || !list_empty(&mirror->syncing)) return;
+    emit(engine, RFS_EVENT_TICKET, 0, mirror->demote_ticket, "%s", "");
+    mirror->demote_ticket = 0;
+}
+
+/* Answers are given outside the lock; `answering` lets the kernel connection outlive them. */
+void mirror_unlock_and_answer(rfs_engine *engine, struct list *done) {
+    struct mirror *mirror = &engine->mirror;
+    mirror->answering++;
+    pthread_cond_broadcast(&mirror->changed);
+    pthread_mutex_unlock(&mirror->lock);
+    while (!list_empty(done)) {
+        struct op *op = ITEM(done->next, struct op, item);
+        list_remove(&op->item);
+        op_answer(engine, op);
+    }
+    pthread_mutex_lock(&mirror->lock);
+    mirror->answering--;
+    pthread_cond_broadcast(&mirror->changed);
+    pthread_mutex_unlock(&mirror->lock);
+}
+
+/* Until nothing refers to the kernel connection any more. The waiting ops have been failed before. */
+void mirror_quiesce(rfs_engine *engine) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    while (!list_empty(&mirror->pending) || !list_empty(&mirror->syncing) || !list_empty(&mirror->parked) || mirror->resuming || mirror->answering)
+        pthread_cond_wait(&mirror->changed, &mirror->lock);
+    pthread_mutex_unlock(&mirror->lock);
+}
+
+/* ---- durability: both disks at once ------------------------------------------------------------------------------------------- */
+
+static void poison(rfs_engine *engine, int error, const char *what) {
+    if (!atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, error, 0, "%s: %s", what, strerror(-error));
+}
+
+static void finish_durable(rfs_engine *engine, struct op *op) { /* mirror.lock; releases it */
+    struct list done;
+    list_init(&done);
+    if (op->synced_here && (op->synced_there || !op->shipped)) {
+        mirror_leave_flight(&engine->mirror, op);
+        list_append(&done, &op->item);
+        if (op->sync_result < 0) op->result = op->sync_result;
+    }
+    mirror_complete_demotion(engine);
+    mirror_unlock_and_answer(engine, &done);
+}
+
+static void sync_here(rfs_engine *engine, struct job *job) {
+    struct op *op = ITEM(job, struct op, job);
+    int result = (op->data_only ? fdatasync(op->sync_fd) : fsync(op->sync_fd)) < 0 ? -errno : 0;
+    if (result < 0 && result != -EROFS && result != -EINVAL) poison(engine, result, "fsync failed");
+    if (atomic_load(&engine->failed)) result = -EIO; /* an error once seen never becomes a success */
+    pthread_mutex_lock(&engine->mirror.lock);
+    op->synced_here = true;
+    op->sync_result = result;
+    finish_durable(engine, op);
+}
+
+/* ---- execution ------------------------------------------------------------------------------------------------------------------ */
+
+static int apply_locally(rfs_engine *engine, struct op *op) {
+    switch (op->type) {
+    case FRAME_WRITE: return local_write(engine, op, false);
+    case FRAME_FALLOCATE: return local_fallocate(engine, op, false);
+    case FRAME_SET_ATTRIBUTES: return local_set_attributes(engine, op, false);
+    case FRAME_SET_XATTR:
+    case FRAME_REMOVE_XATTR: return local_set_xattr(engine, op, false);
+    case FRAME_LINK: return local_link(engine, op, false);
+    case FRAME_UNLINK:
+    case FRAME_RMDIR: return local_remove(engine, op, false);
+    case FRAME_RENAME: return local_rename(engine, op, false);
+    case FRAME_FSYNC: return 0;
+    default: return local_make(engine, op, false);
+    }
+}
+
+static bool is_shipped(rfs_engine *engine, struct op *op) {
+    switch (engine->mode) {
+    case RFS_ALONE: return false;
+    case RFS_PAIRED: return is_namespace_op(op->type) || !op->inode->orphan;
+    case RFS_RESYNCING:
+        if (is_namespace_op(op->type)) return walk_ships(engine, op);
+        return !op->inode->orphan && resync_flags(engine, op->inode) & BOUND;
+    default: assert(!"an op is executed in a mode that serves"); return false;
+    }
+}
+
+static int prepare_sync(rfs_engine *engine, struct op *op) {
+    if (!op->durable) return 0;
+    int fd = op->file ? fcntl(file_fd(op->file), F_DUPFD_CLOEXEC, 3) : inode_open(engine, op->inode, O_RDONLY | O_NONBLOCK);
+    if (fd < 0) return op->file ? -errno : fd;
+    op->sync_fd = fd;
+    return 0;
+}
+
+/* State is held shared and the mode serves. */
+static void execute(rfs_engine *engine, struct op *op) {
+    pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid);
+    if (op->type == FRAME_WRITE && engine->mode != RFS_ALONE) {
+        op->frame.header.payload_bytes = op->body.data_bytes;
+        op->frame.header.payload_crc = crc32c(0, op->data, op->body.data_bytes);
+    }
+    if (!is_namespace_op(op->type) && !op->inode) op->inode = inode_get(engine, op->body.fid);
+    int result = !is_namespace_op(op->type) && !op->inode ? -ESTALE : prepare_sync(engine, op);
+    bool durable = op->durable, answered_later = false;
+    pthread_mutex_lock(order);
+    if (result == 0) result = apply_locally(engine, op);
+    if (result == 0 && is_shipped(engine, op)) {
+        if (prepare_frame(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
+        enqueue(engine, op);
+        answered_later = true;
+    } else if (result == 0 && durable) {
+        pthread_mutex_lock(&engine->mirror.lock);
+        list_append(&engine->mirror.syncing, &op->item);
+        pthread_mutex_unlock(&engine->mirror.lock);
+        answered_later = true;
+    }
+    pthread_mutex_unlock(order);
+    if (answered_later && durable) {
+        op->job.run = sync_here;
+        submit_job(engine, &op->job);
+    }
+    if (engine->link) link_flush(engine->link);
+    if (answered_later) return;
+    op->result = result;
+    op_answer(engine, op);
+}
+
+/* ---- admission -------------------------------------------------------------------------------------------------------------- */
+
+enum admission { GO, WAIT, REFUSE };
+
+static enum admission admit(rfs_engine *engine, const struct op *op, int *error) {
+    *error = -EIO;
+    if (atomic_load(&engine->failed) || engine->mode == RFS_FENCED) return REFUSE;
+    *error = -EROFS;
+    if (engine->demoting) return REFUSE;
+    switch (engine->mode) {
+    case RFS_IDLE: return REFUSE;
+    case RFS_FROZEN:
+    case RFS_UNUSED: return WAIT;
+    case RFS_ALONE: return GO;
+    default: break;
+    }
+    const struct mirror *mirror = &engine->mirror;
+    (void)op;
+    return mirror->in_flight_ops < WINDOW_OPS && mirror->in_flight_bytes < WINDOW_BYTES ? GO : WAIT;
+}
+
+void mirror_park(rfs_engine *engine, struct op *op) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    list_append(&mirror->parked, &op->item);
+    pthread_cond_broadcast(&mirror->changed);
+    pthread_mutex_unlock(&mirror->lock);
+}
+
+static void ask_for_used(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->mirror.lock);
+    bool first = !engine->mirror.need_used_raised;
+    engine->mirror.need_used_raised = true;
+    pthread_mutex_unlock(&engine->mirror.lock);
+    if (first) emit(engine, RFS_EVENT_NEED_USED, 0, 0, "%s", "");
+}
+
+/* 1: taken (executed or answered); 0: it must wait. State is held shared. */
+static int attempt(rfs_engine *engine, struct op *op) {
+    int error;
+    pthread_mutex_lock(&engine->mirror.lock);
+    enum admission admission = admit(engine, op, &error);
+    pthread_mutex_unlock(&engine->mirror.lock);
+    if (engine->mode == RFS_UNUSED && admission == WAIT) ask_for_used(engine);
+    if (admission == WAIT) return 0;
+    if (admission == REFUSE) {
+        op->result = error;
+        op_answer(engine, op);
+    } else if (op->type == FRAME_READ) {
+        serve_parked_read(engine, op);
+    } else {
+        execute(engine, op);
+    }
+    return 1;
+}
+
+void mirror_submit(rfs_engine *engine, struct op *op) {
+    pthread_rwlock_rdlock(&engine->state);
+    pthread_mutex_lock(&engine->mirror.lock);
+    bool queue = !list_empty(&engine->mirror.parked) || engine->mirror.resuming; /* no overtaking */
+    pthread_mutex_unlock(&engine->mirror.lock);
+    if (queue || !attempt(engine, op)) mirror_park(engine, op);
+    pthread_rwlock_unlock(&engine->state);
+}
+
+bool mirror_may_read(rfs_engine *engine) {
+    enum rfs_mode mode = engine->mode; /* unlocked on purpose: a reader must not wait; the lease is the rule, this the shortcut */
+    if (mode == RFS_ALONE || mode == RFS_UNUSED || mode == RFS_IDLE) return true;
+    uint64_t heard = atomic_load(&engine->last_heard_ns);
+    return now_ns() - heard < LEASE_NS;
+}
+
+static bool wait_for_change(struct mirror *mirror, unsigned milliseconds) { /* mirror.lock */
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until = to_timespec(until.tv_sec * NS_PER_S + until.tv_nsec + (int64_t)milliseconds * 1000000);
+    return pthread_cond_timedwait(&mirror->changed, &mirror->lock, &until) == 0;
+}
+
+static bool take_parked(rfs_engine *engine, struct op *op) {
+    bool taken;
+    pthread_rwlock_rdlock(&engine->state);
+    taken = (op->type != FRAME_READ || mirror_may_read(engine) || engine->mode == RFS_FENCED) && attempt(engine, op);
+    pthread_rwlock_unlock(&engine->state);
+    return taken;
+}
+
+/* The thread that starts parked ops again, in their order, when the mode or the window lets them. */
+static void *resume_parked(void *argument) {
+    rfs_engine *engine = argument;
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    while (!engine->stopping) {
+        if (list_empty(&mirror->parked)) {
+            pthread_cond_wait(&mirror->changed, &mirror->lock);
+            continue;
+        }
+        struct op *op = ITEM(mirror->parked.next, struct op, item);
+        list_remove(&op->item);
+        mirror->resuming = true;
+        pthread_mutex_unlock(&mirror->lock);
+        bool taken = take_parked(engine, op);
+        pthread_mutex_lock(&mirror->lock);
+        mirror->resuming = false;
+        if (taken) continue;
+        list_append(mirror->parked.next->prev, &op->item); /* back to the head */
+        wait_for_change(mirror, PARKED_RETRY_MS);
+    }
+    pthread_mutex_unlock(&mirror->lock);
+    return NULL;
+}
+
+/* ---- verdicts ------------------------------------------------------------------------------------------------------------------ */
+
+int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
+    struct mirror *mirror = &engine->mirror;
+    struct list done;
+    list_init(&done);
+    pthread_mutex_lock(&mirror->lock);
+    int result = seq > mirror->seq ? -EPROTO : 0;
+    while (result == 0 && !list_empty(&mirror->pending)) {
+        struct op *op = ITEM(mirror->pending.next, struct op, item);
+        if (op->frame.header.seq > seq) break;
+        if (op->frame.header.seq == seq) {
+            uint64_t rtt = (now_ns() - op->sent_ns) / 1000;
+            mirror->rtt_us = mirror->rtt_us ? (mirror->rtt_us * 7 + rtt) / 8 : rtt;
+        }
+        mirror_leave_flight(mirror, op);
+        list_append(&done, &op->item);
+    }
+    if (result == 0 && seq > mirror->acked_seq) mirror->acked_seq = seq;
+    mirror_complete_demotion(engine);
+    mirror_unlock_and_answer(engine, &done);
+    return result;
+}
+
+int mirror_synced(rfs_engine *engine, uint64_t seq) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    for (struct list *at = mirror->syncing.next; at != &mirror->syncing; at = at->next) {
+        struct op *op = ITEM(at, struct op, item);
+        if (!op->shipped || op->frame.header.seq != seq) continue;
+        op->synced_there = true;
+        finish_durable(engine, op);
+        return 0;
+    }
+    pthread_mutex_unlock(&mirror->lock);
+    return -EPROTO;
+}
+
+int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char reason[RFS_REASON_BYTES]) {
+    struct mirror *mirror = &engine->mirror;
+    uint64_t now = now_ns(), limit_ns = 0;
+    pthread_mutex_lock(&mirror->lock);
+    if (!list_empty(&mirror->pending) && now - ITEM(mirror->pending.next, struct op, item)->sent_ns > session->fsync_timeout_us * 1000) limit_ns = session->fsync_timeout_us * 1000;
+    if (!list_empty(&mirror->syncing)) {
+        const struct op *op = ITEM(mirror->syncing.next, struct op, item);
+        if (op->shipped && !op->synced_there && now - op->sent_ns > session->fsync_timeout_us * 1000) limit_ns = session->fsync_timeout_us * 1000;
+    }
+    pthread_mutex_unlock(&mirror->lock);
+    if (!limit_ns) return 0;
+    snprintf(reason, RFS_REASON_BYTES, "the peer has not acknowledged an op for %llu ms", (unsigned long long)limit_ns / 1000000);
+    return -ETIMEDOUT;
+}
+
+/* The waiting ops become "marked": answered, a fsync once this disk has it. State is held exclusively. */
+void mirror_mark_waiting(rfs_engine *engine) {
+    struct mirror *mirror = &engine->mirror;
+    struct list done;
+    list_init(&done);
+    pthread_mutex_lock(&mirror->lock);
+    while (!list_empty(&mirror->pending)) {
+        struct op *op = ITEM(mirror->pending.next, struct op, item);
+        mirror_leave_flight(mirror, op);
+        op->shipped = false;
+        list_append(&done, &op->item);
+    }
+    for (struct list *at = mirror->syncing.next, *next; at != &mirror->syncing; at = next) {
+        struct op *op = ITEM(at, struct op, item);
+        next = at->next;
+        mirror_leave_flight(mirror, op);
+        op->shipped = false;
+        list_append(op->synced_here ? &done : next->prev, &op->item);
+        if (op->synced_here && op->sync_result < 0) op->result = op->sync_result;
+    }
+    mirror_unlock_and_answer(engine, &done);
+}
+
+void mirror_fail_waiting(rfs_engine *engine, int error) {
+    struct mirror *mirror = &engine->mirror;
+    struct list done;
+    list_init(&done);
+    pthread_mutex_lock(&mirror->lock);
+    struct list *const lists[] = {&mirror->pending, &mirror->parked};
+    for (int i = 0; i < 2; i++)
+        while (!list_empty(lists[i])) {
+            struct op *op = ITEM(lists[i]->next, struct op, item);
+            mirror_leave_flight(mirror, op);
+            op->result = error;
+            list_append(&done, &op->item);
+        }
+    for (struct list *at = mirror->syncing.next, *next; at != &mirror->syncing; at = next) {
+        struct op *op = ITEM(at, struct op, item);
+        next = at->next;
+        mirror_leave_flight(mirror, op);
+        op->shipped = false;
+        op->result = error;
+        op->sync_result = error;
+        list_append(op->synced_here ? &done : next->prev, &op->item); /* the others when their local sync returns */
+    }
+    mirror_unlock_and_answer(engine, &done);
+}
+
+void mirror_wake(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->mirror.lock);
+    pthread_cond_broadcast(&engine->mirror.changed);
+    pthread_mutex_unlock(&engine->mirror.lock);
+}
+
+bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    while (mirror->in_flight_bytes > WALK_BYTES_IN_FLIGHT && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
+    pthread_mutex_unlock(&mirror->lock);
+    return !atomic_load(stop);
+}
+
+bool mirror_lone_ops_answered(rfs_engine *engine) {
+    bool answered = true;
+    pthread_mutex_lock(&engine->mirror.lock);
+    for (struct list *at = engine->mirror.syncing.next; at != &engine->mirror.syncing; at = at->next) answered &= ITEM(at, struct op, item)->shipped;
+    pthread_mutex_unlock(&engine->mirror.lock);
+    return answered;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------ */
+
+int mirror_start(rfs_engine *engine) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&mirror->lock, NULL);
+    pthread_cond_init(&mirror->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    list_init(&mirror->pending);
+    list_init(&mirror->syncing);
+    list_init(&mirror->parked);
+    int result = -pthread_create(&engine->parked_thread, NULL, resume_parked, engine);
+    engine->stopping = result < 0;
+    engine->mirror_started = result == 0;
+    return result;
+}
+
+void mirror_stop(rfs_engine *engine) {
+    if (!engine->mirror_started) return;
+    rfs_fence(engine);
+    pthread_mutex_lock(&engine->mirror.lock);
+    engine->stopping = true;
+    pthread_cond_broadcast(&engine->mirror.changed);
+    pthread_mutex_unlock(&engine->mirror.lock);
+    pthread_join(engine->parked_thread, NULL);
+}

@@ -1,0 +1,82 @@
+/* One mutation of a replicated directory, from its arrival to its answer; the same shape on both nodes. */
+#ifndef LOCKSTEP_OP_H
+#define LOCKSTEP_OP_H
+
+#include "engine.h"
+#include "wire.h"
+
+enum { HAS_MODE = 1, HAS_UID = 2, HAS_GID = 4, HAS_SIZE = 8, HAS_ATIME = 16, HAS_MTIME = 32, ATIME_NOW = 64, MTIME_NOW = 128 };
+
+struct op {
+    struct list item;    /* parked, pending or syncing (mirror.lock) */
+    struct frame frame;  /* as it is shipped */
+    enum frame_type type;
+    struct op_body body; /* what it does; see wire.h */
+    uint8_t *data;       /* owned: bytes to write, link target, xattr value */
+
+    /* its answer */
+    int result;
+    uint64_t unique;     /* the kernel's request; 0: none */
+    uint32_t opcode;     /* of that request */
+    uint64_t ticket;     /* Python's; 0: none */
+    struct inode *inode; /* entry made or changed: its attributes are in stat */
+    struct stat stat;
+    struct file *file;   /* open file it belongs to or, for a create, made */
+    uint32_t open_flags; /* of a create */
+    uint32_t reply_bytes;
+
+    /* its verdict (mirror.lock) */
+    bool shipped, durable, synced_here, synced_there;
+    int sync_result;
+    int sync_fd;         /* for fsync and O_SYNC writes: the descriptor to sync; -1: none, owned */
+    bool data_only;
+    uint64_t sent_ns;
+    struct job job;
+};
+
+struct op *op_new(enum frame_type type);
+void op_free(rfs_engine *engine, struct op *op);
+
+/* mirror.c: the one choke point. Takes ownership; the answer is given when there is a verdict. */
+void mirror_submit(rfs_engine *engine, struct op *op);
+bool mirror_may_read(rfs_engine *engine); /* the lease covers reads that reach us */
+void mirror_park(rfs_engine *engine, struct op *op);
+void mirror_link_lost(rfs_engine *engine, struct link *link, int error, const char *text);
+int mirror_acknowledged(rfs_engine *engine, uint64_t seq);
+int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char reason[RFS_REASON_BYTES]);
+int mirror_synced(rfs_engine *engine, uint64_t seq);
+int mirror_start(rfs_engine *engine);
+void mirror_stop(rfs_engine *engine);
+/* The walk's frames join the same order, under the locks the caller holds. Returns the seq. */
+uint64_t mirror_ship(rfs_engine *engine, struct op *op);
+/* Wait until little is in flight; false: the walk is to stop. */
+bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop);
+bool mirror_lone_ops_answered(rfs_engine *engine);
+void mirror_wake(rfs_engine *engine);
+/* transitions.c; state is held exclusively (or mirror.lock where it says so) */
+void mirror_mark_waiting(rfs_engine *engine);            /* the waiting ops become "marked" */
+void mirror_fail_waiting(rfs_engine *engine, int error); /* ... or fail */
+void mirror_complete_demotion(rfs_engine *engine);       /* mirror.lock */
+void mirror_leave_flight(struct mirror *mirror, struct op *op); /* mirror.lock */
+void mirror_unlock_and_answer(rfs_engine *engine, struct list *done); /* mirror.lock, which it releases */
+void mirror_quiesce(rfs_engine *engine);
+
+/* fuse_reply.c: gives the answer to whoever asked and frees the op. */
+void op_answer(rfs_engine *engine, struct op *op);
+
+/* namespace.c, attributes.c, files.c: what an op does to the local tree. With `replay` the op came from the peer: ids,
+ * owners, modes and times are given and enforced; otherwise they are found out and put into the op. */
+int local_make(rfs_engine *engine, struct op *op, bool replay);   /* CREATE MKDIR MKNOD SYMLINK */
+int local_link(rfs_engine *engine, struct op *op, bool replay);
+int local_remove(rfs_engine *engine, struct op *op, bool replay); /* UNLINK RMDIR */
+int local_rename(rfs_engine *engine, struct op *op, bool replay);
+int local_set_attributes(rfs_engine *engine, struct op *op, bool replay);
+int local_set_xattr(rfs_engine *engine, struct op *op, bool replay);
+int local_write(rfs_engine *engine, struct op *op, bool replay);
+int local_fallocate(rfs_engine *engine, struct op *op, bool replay);
+int set_mtime(int fd, int64_t mtime_ns);
+int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
+int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name); /* into the holding directory */
+int holding_purge(rfs_engine *engine);
+#endif

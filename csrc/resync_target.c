@@ -1,0 +1,312 @@
+/* Resync, the target's side: a directory is made to hold exactly the entries that are listed, a file the blocks that
+ * differ, an inode the attributes that are told. Names are matched first; the source's fid replaces whatever id lies here.
+ *
+ * A session begins with an empty inode table, so that what is in it was given its fid in this session.
+ *
+ * Nothing is destroyed: what has no place goes to the holding directory, because the same inode may turn up under another
+ * name later in the walk (with blocks that were already found equal), and is purged after the end (PROTOCOL 4.8). */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "link.h"
+#include "walk.h"
+
+enum { FIRST_NAMES = 64 };
+
+/* The names listed so far of the directory whose frames are arriving: an open-addressed set. */
+struct listing {
+    uint64_t fid;
+    char **names;
+    size_t count, room; /* room is a power of two */
+};
+
+static size_t name_hash(const char *name, size_t room) {
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (; *name; name++) hash = (hash ^ (uint8_t)*name) * UINT64_C(1099511628211);
+    return (size_t)hash & (room - 1);
+}
+
+static char **find(const struct listing *listing, const char *name) {
+    size_t at = name_hash(name, listing->room);
+    while (listing->names[at] && strcmp(listing->names[at], name)) at = (at + 1) & (listing->room - 1);
+    return &listing->names[at];
+}
+
+void listing_free(rfs_engine *engine) {
+    struct listing *listing = engine->listing;
+    if (!listing) return;
+    for (size_t i = 0; i < listing->room; i++) free(listing->names[i]);
+    free(listing->names);
+    free(listing);
+    engine->listing = NULL;
+}
+
+static int begin(rfs_engine *engine, uint64_t fid) {
+    listing_free(engine);
+    struct listing *listing = calloc(1, sizeof *listing);
+    if (!listing) return -ENOMEM;
+    listing->fid = fid;
+    listing->room = FIRST_NAMES;
+    listing->names = calloc(listing->room, sizeof *listing->names);
+    engine->listing = listing;
+    return listing->names ? 0 : -ENOMEM;
+}
+
+static int remember(struct listing *listing, const char *name) {
+    if (listing->count * 2 >= listing->room) {
+        struct listing larger = {.room = listing->room * 2, .names = calloc(listing->room * 2, sizeof *larger.names)};
+        if (!larger.names) return -ENOMEM;
+        for (size_t i = 0; i < listing->room; i++)
+            if (listing->names[i]) *find(&larger, listing->names[i]) = listing->names[i];
+        free(listing->names);
+        listing->names = larger.names;
+        listing->room = larger.room;
+    }
+    char **slot = find(listing, name);
+    if (*slot) return -EBADMSG; /* the same name twice */
+    *slot = strdup(name);
+    listing->count++;
+    return *slot ? 0 : -ENOMEM;
+}
+
+/* ---- entries -------------------------------------------------------------------------------------------------------------------- */
+
+struct place {
+    struct inode *directory;
+    struct descriptor descriptor;
+};
+
+static int open_place(rfs_engine *engine, uint64_t fid, struct place *place) {
+    *place = (struct place){.descriptor = {-1, -1}};
+    place->directory = inode_get(engine, fid);
+    if (!place->directory || !S_ISDIR(place->directory->type)) return -EUCLEAN;
+    return descriptor_get(engine, place->directory, &place->descriptor);
+}
+
+static void close_place(rfs_engine *engine, struct place *place) {
+    descriptor_put(engine, &place->descriptor);
+    inode_put(engine, place->directory);
+}
+
+static bool same_object(int directory_fd, const struct op_body *body, const uint8_t *data, const struct stat *stat) {
+    char target[RFS_TARGET_BYTES + 1];
+    if ((stat->st_mode & S_IFMT) != (body->mode & S_IFMT)) return false;
+    if (S_ISCHR(stat->st_mode) || S_ISBLK(stat->st_mode)) return stat->st_rdev == body->rdev;
+    if (!S_ISLNK(stat->st_mode)) return true;
+    ssize_t bytes = readlinkat(directory_fd, body->name, target, sizeof target);
+    return bytes == (ssize_t)body->data_bytes && !memcmp(target, data, (size_t)bytes);
+}
+
+static int create(int directory_fd, const struct op_body *body, const uint8_t *data) {
+    char target[RFS_TARGET_BYTES + 1];
+    int fd;
+    switch (body->mode & S_IFMT) {
+    case S_IFDIR: return mkdirat(directory_fd, body->name, 0700) < 0 ? -errno : 0;
+    case S_IFLNK:
+        memcpy(target, data, body->data_bytes);
+        target[body->data_bytes] = 0;
+        return symlinkat(target, directory_fd, body->name) < 0 ? -errno : 0;
+    case S_IFREG:
+        fd = openat(directory_fd, body->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0) return -errno;
+        close(fd);
+        return 0;
+    default: return mknodat(directory_fd, body->name, (body->mode & S_IFMT) | 0600, body->rdev) < 0 ? -errno : 0;
+    }
+}
+
+static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body) {
+    struct inode *inode = NULL;
+    struct stat stat;
+    int path_fd = openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (path_fd < 0) return -errno;
+    int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, &inode);
+    inode_put(engine, inode);
+    close(path_fd);
+    return result;
+}
+
+/* A directory has one place: find the name under which it lies now, and move it from there. */
+static int move_directory(rfs_engine *engine, struct inode *inode, const struct place *place, const char *name) {
+    struct stat stat;
+    int result = -EUCLEAN, fd = inode_open(engine, inode, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) return fd;
+    int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    close(fd);
+    DIR *stream = parent < 0 ? NULL : fdopendir(parent);
+    if (!stream) return -errno;
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        if (entry->d_ino != inode->number || fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != inode->number) continue;
+        result = renameat2(dirfd(stream), entry->d_name, place->descriptor.fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+        break;
+    }
+    closedir(stream);
+    return result;
+}
+
+static int bring(rfs_engine *engine, struct inode *known, const struct place *place, const char *name) {
+    if (known->directory != place->directory->directory) return -EUCLEAN;
+    if (S_ISDIR(known->type)) return move_directory(engine, known, place, name);
+    int path_fd = inode_open(engine, known, O_PATH | O_NOFOLLOW);
+    if (path_fd < 0) return path_fd;
+    int result = linkat(path_fd, "", place->descriptor.fd, name, AT_EMPTY_PATH) < 0 ? -errno : 0;
+    close(path_fd);
+    return result;
+}
+
+static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
+    struct stat stat;
+    struct place place;
+    struct inode *known = inode_get(engine, body->child);
+    int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
+    if (result == -EPROTO) goto out;
+    if (result == 0) result = remember(engine->listing, body->name);
+    if (result < 0) goto close;
+    bool exists = fstatat(place.descriptor.fd, body->name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    if (exists && known && known->number == stat.st_ino) goto close;
+    if (exists && (known || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
+        result = hold(engine, place.directory->directory, body->child, place.descriptor.fd, body->name);
+        exists = false;
+    }
+    if (result < 0) goto close;
+    if (known) {
+        result = bring(engine, known, &place, body->name);
+    } else {
+        if (!exists) result = create(place.descriptor.fd, body, data);
+        if (result == 0) result = adopt(engine, &place, body);
+    }
+close:
+    close_place(engine, &place);
+out:
+    inode_put(engine, known);
+    return result;
+}
+
+static int remove_unlisted(rfs_engine *engine, const struct place *place) {
+    int fd = openat(place->descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream) return -errno;
+    for (struct dirent *item; result == 0 && (item = readdir(stream));) {
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || !strcmp(item->d_name, HOLDING_NAME)) continue;
+        if (*find(engine->listing, item->d_name)) continue;
+        result = hold(engine, place->directory->directory, 0, place->descriptor.fd, item->d_name);
+    }
+    closedir(stream);
+    return result;
+}
+
+/* ---- attributes and content ------------------------------------------------------------------------------------------------------ */
+
+static int dress(int path_fd, const struct op_body *body, const uint8_t *data) {
+    struct proc_path path = proc_path(path_fd);
+    struct stat stat;
+    struct timespec times[2] = {to_timespec(body->atime_ns), to_timespec(body->mtime_ns)};
+    if (fstat(path_fd, &stat) < 0) return -errno;
+    if ((stat.st_mode & S_IFMT) != (body->mode & S_IFMT)) return -EUCLEAN;
+    if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size != body->length && truncate(path.text, (off_t)body->length) < 0) return -errno;
+    if ((stat.st_uid != body->uid || stat.st_gid != body->gid) && fchownat(path_fd, "", body->uid, body->gid, AT_EMPTY_PATH) < 0) return -errno;
+    if (!S_ISLNK(stat.st_mode) && chmod(path.text, body->mode & 07777) < 0) return -errno;
+    int result = xattrs_unpack(path_fd, data, body->data_bytes);
+    if (result < 0) return result;
+    if (!S_ISLNK(stat.st_mode) && (fstat(path_fd, &stat) < 0 || ((stat.st_mode ^ body->mode) & 07777)) && chmod(path.text, body->mode & 07777) < 0) return -errno;
+    return utimensat(AT_FDCWD, path.text, times, 0) < 0 ? -errno : 0;
+}
+
+static int attributes(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
+    struct inode *inode = inode_get(engine, body->fid);
+    if (!inode) return -EUCLEAN;
+    int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = path_fd;
+    if (path_fd >= 0) {
+        result = dress(path_fd, body, data);
+        close(path_fd);
+    }
+    inode_put(engine, inode);
+    return result;
+}
+
+static int end_directory(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
+    struct place place;
+    if (!engine->listing || engine->listing->fid != body->fid) return -EPROTO;
+    int result = open_place(engine, body->fid, &place);
+    if (result == 0) result = remove_unlisted(engine, &place);
+    close_place(engine, &place);
+    listing_free(engine);
+    return result < 0 ? result : attributes(engine, body, data);
+}
+
+static int punch(int fd, uint64_t offset, uint64_t bytes) {
+    struct stat stat;
+    if (fstat(fd, &stat) < 0) return -errno;
+    if (offset >= (uint64_t)stat.st_size) return 0; /* the attributes will extend it */
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) == 0) return 0;
+    if (errno != EOPNOTSUPP) return -errno;
+    static const uint8_t zeros[RESYNC_BLOCK_BYTES];
+    uint64_t end = offset + bytes < (uint64_t)stat.st_size ? offset + bytes : (uint64_t)stat.st_size;
+    while (offset < end) {
+        ssize_t some = pwrite(fd, zeros, end - offset < sizeof zeros ? end - offset : sizeof zeros, (off_t)offset);
+        if (some <= 0) return some < 0 ? -errno : -EIO;
+        offset += (uint64_t)some;
+    }
+    return 0;
+}
+
+static int block(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
+    struct inode *inode = inode_get(engine, body->fid);
+    struct descriptor file = {-1, -1};
+    int result = inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
+    if (result == 0 && header->flags & FLAG_ZERO) {
+        result = punch(file.fd, body->offset, body->length);
+    } else if (result == 0) {
+        ssize_t written = pwrite(file.fd, data, body->data_bytes, (off_t)body->offset);
+        if (written != (ssize_t)body->data_bytes) result = written < 0 ? -errno : -ENOSPC;
+    }
+    descriptor_put(engine, &file);
+    inode_put(engine, inode);
+    return result;
+}
+
+static int hashes(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
+    size_t blocks = (body->length + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
+    if (!blocks || blocks > RESYNC_WINDOW_BLOCKS || body->data_bytes != blocks * sizeof(struct block_hash)) return -EBADMSG;
+    struct inode *inode = inode_get(engine, body->fid);
+    struct descriptor file = {-1, -1};
+    uint8_t *buffer = malloc(RESYNC_BLOCK_BYTES);
+    uint64_t different = 0;
+    int result = !buffer ? -ENOMEM : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
+    for (size_t i = 0; result == 0 && i < blocks; i++) {
+        struct block_hash theirs;
+        size_t at = i * RESYNC_BLOCK_BYTES, part = body->length - at < RESYNC_BLOCK_BYTES ? (size_t)(body->length - at) : RESYNC_BLOCK_BYTES;
+        ssize_t got = pread(file.fd, buffer, part, (off_t)(body->offset + at));
+        if (got < 0) {
+            result = -errno;
+            break;
+        }
+        memcpy(&theirs, data + i * sizeof theirs, sizeof theirs);
+        struct block_hash mine = hash_block(buffer, (size_t)got, engine->session.session);
+        if ((size_t)got != part || mine.low != theirs.low || mine.high != theirs.high) different |= UINT64_C(1) << i;
+    }
+    if (result == 0) link_send_small(link, FRAME_DIFFERENT, header->seq, different);
+    descriptor_put(engine, &file);
+    inode_put(engine, inode);
+    free(buffer);
+    return result;
+}
+
+int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
+    switch (header->type) {
+    case FRAME_DIRECTORY_BEGIN: return begin(engine, body->fid);
+    case FRAME_DIRECTORY_ENTRY: return entry(engine, body, data);
+    case FRAME_DIRECTORY_END: return end_directory(engine, body, data);
+    case FRAME_HASHES: return hashes(engine, link, header, body, data);
+    case FRAME_BLOCK: return block(engine, header, body, data);
+    case FRAME_ATTRIBUTES: return attributes(engine, body, data);
+    case FRAME_END: return 0;
+    default: return -EPROTO;
+    }
+}

@@ -1,0 +1,171 @@
+/* The engine's whole API as Python sees it. setup.py hands the region between the two markers to cffi as the cdef, so
+ * this is the one declaration: no copy of it exists.
+ *
+ * Conventions. Functions return 0 or a positive result, and -errno on failure. Nothing here waits for the network or
+ * for an application. Functions marked [worker] do local I/O or join threads and are called from a worker thread, never
+ * from the event loop. What completes later is submitted for a ticket (> 0); its completion arrives as an
+ * RFS_EVENT_TICKET. The event descriptor is an eventfd: readable means rfs_next_event() has something.
+ *
+ * Strings are NUL-terminated bytes; paths are absolute. Times are nanoseconds since 1970 unless named _us or _s. */
+#ifndef RFS_ENGINE_H
+#define RFS_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+typedef struct rfs_engine rfs_engine;
+
+enum {
+    RFS_MAX_DIRECTORIES = 32,
+    RFS_REASON_BYTES = 256,
+    RFS_NAME_BYTES = 256,
+    RFS_TARGET_BYTES = 4096, /* a symbolic link's target, without NUL */
+};
+
+/* What the engine does with a mutation. Changed only by the calls below, at one seq, under the state lock. */
+enum rfs_mode {
+    RFS_IDLE = 0,     /* not primary: mutations fail with EROFS */
+    RFS_FROZEN = 1,   /* primary without a peer and without a grant: mutations wait, nothing is acknowledged */
+    RFS_UNUSED = 2,   /* ALONE, but used = 1 is not durable yet: the first mutation waits and raises RFS_EVENT_NEED_USED */
+    RFS_ALONE = 3,    /* acknowledged here, verdict "marked" */
+    RFS_RESYNCING = 4,/* source of a session whose target is not complete: per place mirrored or marked */
+    RFS_PAIRED = 5,   /* source of a session without a mark left: every op is mirrored */
+    RFS_FENCED = 6,   /* the peer owns the data: mutations fail with EIO, the kernel connection is aborted */
+};
+
+enum rfs_event_kind {
+    RFS_EVENT_TICKET = 1,       /* ticket, result */
+    RFS_EVENT_LINK_LOST = 2,    /* result = -errno; text says what was seen. The mode is RFS_FROZEN already if this was a source */
+    RFS_EVENT_NEED_USED = 3,    /* make used = 1 durable, then call rfs_set_used() */
+    RFS_EVENT_DRAINED = 4,      /* source: no place is marked any more. Make peer_may_fit = shared = 1 durable, then rfs_send_end() */
+    RFS_EVENT_END_RECEIVED = 5, /* target: everything up to the end marker is applied. Sync, adopt, answer */
+    RFS_EVENT_APPLY_FAILED = 6, /* target: an op could not be applied (result, text); nothing after it was. Leave the session */
+    RFS_EVENT_LOCAL_FAILED = 7, /* this copy's disk failed a write-back or an fsync: FAILED, durably */
+    RFS_EVENT_KERNEL_GONE = 8,  /* the kernel connection ended (unmounted or aborted) */
+    RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
+};
+
+typedef struct {
+    int32_t kind;
+    int32_t result;
+    uint64_t ticket;
+    char text[RFS_REASON_BYTES];
+} rfs_event;
+
+typedef struct {
+    uint64_t ino; /* the fid; the same on both nodes */
+    uint64_t size, blocks, rdev;
+    int64_t atime_ns, mtime_ns, ctime_ns;
+    uint32_t mode, nlink, uid, gid, block_bytes;
+} rfs_attributes;
+
+typedef struct {
+    int32_t mode;                  /* enum rfs_mode */
+    int32_t link_up;
+    uint64_t seq, acked_seq;       /* source: last given, last acknowledged by the peer; target: last received, last applied */
+    uint64_t applied_seq;          /* target: last applied; kept after the session ends */
+    uint64_t waiting_ops;          /* sent or parked, without an answer */
+    uint64_t oldest_wait_us;       /* how long the oldest of them has waited */
+    uint64_t tree_bytes;           /* file bytes seen by the last walk; what "everything is marked" amounts to */
+    uint64_t rtt_us;
+    uint64_t last_heard_us;        /* since the peer's last frame; UINT64_MAX: never in this process */
+    uint64_t resync_bytes_done, resync_total_bytes, resync_files_done, resync_total_files;
+    uint64_t resync_sent_bytes;    /* what really travelled */
+    uint64_t reads, writes, fsyncs, namespace_ops, read_bytes, write_bytes; /* of the application */
+    uint64_t frames_sent, frames_received, frame_bytes_sent, frame_bytes_received;
+    uint64_t inodes, open_files, relayed;
+} rfs_statistics;
+
+/* ---- trees: plain directories, guards and mounts (mounts.c) --------------------------------------------------------- */
+
+/* Clone the plain tree at path (whatever lies on top of the last non-FUSE layer) into a detached, writable mount.
+ * Returns a descriptor of its root directory. The path must not be covered by a dead FUSE mount. */
+int rfs_tree_open(const char *path);
+/* Can this tree hold replicas? 0, or -EOPNOTSUPP with a sentence: no file handles, no trusted.* attributes. [worker] */
+int rfs_tree_probe(int tree_fd, char reason[RFS_REASON_BYTES]);
+/* Lay a read-only clone of the tree over path. [worker] */
+int rfs_guard(int tree_fd, const char *path);
+/* Take the topmost mount off path (lazily); with abort_connection a FUSE connection is aborted with it. [worker] */
+int rfs_detach_mount(const char *path, int abort_connection);
+
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+/* directory_fds: one descriptor per replicated directory, by position, from rfs_tree_open(); the engine duplicates them.
+ * holding_names: directories are created as needed beneath each tree, hidden from applications: see csrc/README.md. */
+rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *error);
+void rfs_engine_free(rfs_engine *engine); /* [worker] stops every thread; unmount first */
+
+int rfs_event_fd(const rfs_engine *engine);
+int rfs_next_event(rfs_engine *engine, rfs_event *event); /* 1: filled; 0: none left */
+void rfs_get_statistics(rfs_engine *engine, rfs_statistics *statistics);
+
+/* ---- the kernel side ---------------------------------------------------------------------------------------------------- */
+
+/* New kernel connection: opens /dev/fuse, mounts it detached, starts the threads. Returns the mount's descriptor. [worker] */
+int rfs_kernel_open(rfs_engine *engine);
+/* Move the subtree of directory `index` over path. [worker] */
+int rfs_kernel_attach(rfs_engine *engine, int mount_fd, uint32_t index, const char *path);
+/* End the connection: abort, join the threads, forget kernel references. Take the mounts off first. [worker] */
+int rfs_kernel_close(rfs_engine *engine);
+/* Socket for pyfuse3 ("/dev/fd/N"); the engine keeps the other end and replays INIT. Returns N, owned by the caller. */
+int rfs_relay_open(rfs_engine *engine);
+
+/* ---- roles: see enum rfs_mode ------------------------------------------------------------------------------------------- */
+
+/* A primary starts: new fids are (term << 41 | node_bit << 40 | counter). Mode becomes RFS_FROZEN. */
+int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit);
+/* Stop being primary in order: new mutations fail with EROFS, those under way are finished. The ticket completes when
+ * none is left (with -EAGAIN if the link was lost meanwhile: then the mode is RFS_FROZEN again). */
+uint64_t rfs_submit_demote(rfs_engine *engine);
+/* Go on without the peer under `generation`, which is durable: every waiting op becomes "marked" and is answered.
+ * With used = 0 the mode is RFS_UNUSED; the caller passes used = 0 only if rfs_statistics.waiting_ops is 0. */
+int rfs_grant(rfs_engine *engine, uint64_t generation, int used);
+int rfs_set_used(rfs_engine *engine);
+/* The peer owns the data: waiting and new mutations fail with EIO, the kernel connection is aborted. */
+int rfs_fence(rfs_engine *engine);
+/* Make everything in all trees durable (syncfs). Completes with 0 or -errno. */
+uint64_t rfs_submit_sync(rfs_engine *engine);
+
+/* ---- a session (the descriptor is a connected stream socket whose hello is done; the engine owns it from here) ---------- */
+
+typedef struct {
+    uint64_t session;       /* agreed in the handshake; frames of any other session are refused */
+    uint64_t generation;
+    uint64_t peer_applied_seq; /* resume: what the target has applied; ops above it are shipped again */
+    uint64_t seq;           /* target: the last seq it has applied or, in a new session, the source's seq when it starts */
+    uint64_t progress_timeout_us, fsync_timeout_us, keepalive_us;
+    uint64_t resync_bytes_per_s; /* 0: no cap */
+} rfs_session;
+
+/* Source, full session: mode RFS_RESYNCING, every place is marked, the walk starts at once. Waiting ops of before become
+ * "marked": the caller has met PROTOCOL 2.2 (peer_may_fit = 0, shared = 0, used = 1, all durable). */
+int rfs_session_source(rfs_engine *engine, int fd, const rfs_session *session);
+/* Source, short link loss: ship the waiting window again; mode RFS_PAIRED. */
+int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session);
+/* Target. A full session (resume = 0) forgets what it knew of fids: the walk teaches them. */
+int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, int resume);
+/* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
+int rfs_send_end(rfs_engine *engine);
+/* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */
+int rfs_purge_holding(rfs_engine *engine);
+/* Both sides at a planned swap, within the session: the old source is idle, the old target ships from here on. */
+int rfs_session_turn(rfs_engine *engine, int now_source);
+/* End the session. A target first applies what it has already received; a source freezes (or stays ALONE when
+ * resyncing is abandoned by rfs_grant afterwards). [worker] */
+int rfs_session_close(rfs_engine *engine);
+
+/* ---- cold operations, for pyfuse3. Reads answer at once; mutations go by ticket (result 0 or -errno) ---------------------- */
+
+int rfs_lookup_attributes(rfs_engine *engine, uint64_t fid, rfs_attributes *attributes);
+int rfs_readlink(rfs_engine *engine, uint64_t fid, char target[RFS_TARGET_BYTES + 1]);
+int rfs_list_xattrs(rfs_engine *engine, uint64_t fid, char *names, size_t size);
+int rfs_statfs(rfs_engine *engine, uint64_t fid, uint64_t out[8]); /* bsize frsize blocks bfree bavail files ffree namemax */
+uint64_t rfs_submit_symlink(rfs_engine *engine, uint64_t parent, const char *name, const char *target, uint32_t uid, uint32_t gid);
+uint64_t rfs_submit_link(rfs_engine *engine, uint64_t fid, uint64_t parent, const char *name);
+uint64_t rfs_submit_mknod(rfs_engine *engine, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev, uint32_t uid, uint32_t gid);
+/* The entry a completed symlink, link or mknod made. Valid once, right after its RFS_EVENT_TICKET. */
+int rfs_take_entry(rfs_engine *engine, uint64_t ticket, rfs_attributes *attributes);
+/* cffi: end */
+
+#endif

@@ -1,0 +1,35 @@
+/* The source's walk through its tree during a session's resync, and what it has taught the target so far. */
+#ifndef LOCKSTEP_WALK_H
+#define LOCKSTEP_WALK_H
+
+#include "op.h"
+
+/* Per inode and session: the target knows the fid; a directory's entries are equal; a file's content and attributes are
+ * equal (up to live ops, which are shipped for every bound inode); the inode is in the walk's queue. */
+enum { BOUND = 1, ENTRIES_CLEAN = 2, CONTENT_DONE = 4, QUEUED = 8 };
+
+static inline uint32_t resync_flags(const rfs_engine *engine, struct inode *inode) {
+    uint64_t value = atomic_load(&inode->resync);
+    return value >> 8 == engine->epoch ? (uint32_t)(value & 0xff) : 0;
+}
+
+static inline void resync_change(const rfs_engine *engine, struct inode *inode, uint32_t set, uint32_t clear) {
+    uint64_t old = atomic_load(&inode->resync), fresh;
+    do {
+        uint64_t flags = old >> 8 == engine->epoch ? old & 0xff : 0;
+        fresh = (uint64_t)engine->epoch << 8 | ((flags | set) & ~(uint64_t)clear);
+    } while (!atomic_compare_exchange_weak(&inode->resync, &old, fresh));
+}
+
+int walk_start(rfs_engine *engine);
+void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
+/* Is this namespace op, done locally just now under `names`, to be shipped? If not, its directories are marked again. */
+bool walk_ships(rfs_engine *engine, struct op *op);
+int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
+
+struct block_hash {
+    uint64_t low, high;
+};
+struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed);
+bool is_zero(const uint8_t *data, size_t bytes);
+#endif

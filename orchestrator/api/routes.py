@@ -1,0 +1,249 @@
+"""What can be asked of hactld, by hactl over the unix socket and by the peer over the call channel: one table for both."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from orchestrator.api.server import ApiError, Request
+from orchestrator.core import events as ev
+from orchestrator.core.states import State
+from orchestrator.heartbeat import BadPulse, modules_from_wire
+from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
+from orchestrator.runner import Answer, Runner
+from rfs import exit_codes
+
+PEER_DEADLINE_S = 10.0
+LINES_MAX = 5000
+
+
+class History(Protocol):
+    """What happened, newest last."""
+
+    def after(self, number: int) -> list[Any]:
+        """Everything newer than `number`."""
+        ...
+
+
+def make_command(verb: str, module: str, options: Mapping[str, Any]) -> Callable[[float, int], ev.Command]:
+    """The core's event for a verb; ApiError for a verb or option that does not exist."""
+    allowed = {"prim": {"force"}, "second": {"fullsync"}}.get(verb, set())
+    wrong = [name for name, value in options.items() if name not in ("force", "fullsync") or (value and name not in allowed)]
+    if wrong:
+        raise ApiError(f"'{verb}' takes no option '{wrong[0]}'", exit_codes.USAGE)
+    force, fullsync = options.get("force") is True, options.get("fullsync") is True
+    makers: dict[str, Callable[[float, int], ev.Command]] = {
+        "start": lambda now, request: ev.Start(now, module, request),
+        "stop": lambda now, request: ev.Stop(now, module, request),
+        "restart": lambda now, request: ev.Restart(now, module, request),
+        "swap": lambda now, request: ev.Swap(now, module, request),
+        "prim": lambda now, request: ev.Prim(now, module, request, force),
+        "second": lambda now, request: ev.Second(now, module, request, fullsync),
+    }
+    if verb not in makers:
+        raise ApiError(f"there is no command '{verb}'", exit_codes.USAGE, 404)
+    return makers[verb]
+
+
+class Routes:
+    """The answers."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        peer: PeerClient,
+        history: History,
+        status: Callable[[], dict[str, Any]],
+        logs: Callable[[str], tuple[Path, Path]],
+    ) -> None:
+        self.runner, self.peer, self.history, self.status, self.logs_of = runner, peer, history, status, logs
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        return self.runner.node.around.node
+
+    @property
+    def peer_name(self) -> str:
+        """The other node's name."""
+        return self.runner.node.around.peer
+
+    # ---- from hactl ---------------------------------------------------------------------------------------------------
+
+    async def route(self, request: Request) -> dict[str, Any]:
+        """One request of the unix socket."""
+        match request.method, request.path:
+            case "GET", ("v1", "status"):
+                return await self._status(request.query.get("node"))
+            case "GET", ("v1", "events"):
+                parameters: dict[str, Any] = {"after": number_in(request.query, "after", 0)}
+                return await self._here_or_there(request.query.get("node"), "events", parameters)
+            case "GET", ("v1", "modules", module, "logs"):
+                parameters = {"module": module, "lines": number_in(request.query, "lines", 50)}
+                return await self._here_or_there(request.query.get("node"), "logs", parameters)
+            case "POST", ("v1", "modules", module, verb):
+                return await self._command(module, verb, request.body, request.query.get("node"))
+        raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
+
+    def _nodes(self, wanted: str | None) -> tuple[str, ...]:
+        if wanted in (None, "", self.node):
+            return (self.node,)
+        if wanted == "all":
+            return (self.node, self.peer_name)
+        if wanted != self.peer_name:
+            raise ApiError(f"there is no node {wanted} in this cluster", exit_codes.USAGE, 404)
+        return (self.peer_name,)
+
+    async def _status(self, wanted: str | None) -> dict[str, Any]:
+        nodes = self._nodes(wanted)
+        if nodes == (self.node,):
+            return self.status()
+        if nodes == (self.peer_name,):
+            return await self._ask("status", {})
+        document = self.status()
+        try:
+            theirs = await self._ask("status", {})
+        except ApiError:
+            return {**document, "partial": True}
+        return merge(document, theirs, self.peer_name)
+
+    async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
+        make = make_command(verb, module, options)
+        if module not in self.runner.node.modules:
+            raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
+        nodes = self._nodes(wanted)
+        if verb == "swap" and not wanted and self.runner.node.modules[module].shown[0] is State.SECOND:
+            nodes = (self.peer_name,)
+        if verb == "stop" and len(nodes) == 2 and self.runner.node.modules[module].shown[0] in (State.PRIM, State.ALONE):
+            nodes = nodes[::-1]  # the secondary first: nothing is to be handed over
+        results = []
+        for node in nodes:
+            answer = await self.runner.ask(make) if node == self.node else await self._command_there(module, verb, options)
+            results.append({"node": node, "code": answer.code, "message": answer.message})
+            if verb == "stop" and len(nodes) == 2 and node == nodes[0]:
+                await self._until_no_second(module)
+        worst = max(results, key=lambda result: int(str(result["code"])))
+        return {"code": worst["code"], "message": worst["message"], "results": results}
+
+    async def _until_no_second(self, module: str) -> None:
+        with trio.move_on_after(PEER_DEADLINE_S):
+            while self.runner.node.modules[module].shown[0] is State.PRIM:
+                await self.runner.changed()
+
+    async def _command_there(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:
+        try:
+            answer = await self._ask("command", {"module": module, "verb": verb, "options": dict(options)})
+        except ApiError as error:
+            return Answer(error.code, str(error))
+        return Answer(int(answer.get("code", exit_codes.FAILED)), str(answer.get("message", "")))
+
+    async def _here_or_there(self, wanted: str | None, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        if self._nodes(wanted)[0] == self.node:
+            return self._events(parameters) if method == "events" else await self._logs(parameters)
+        return await self._ask(method, parameters)
+
+    async def _ask(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self.peer.call(method, parameters, PEER_DEADLINE_S)
+        except PeerUnreachable as error:
+            raise ApiError(f"{self.peer_name}: {error}", exit_codes.PEER_NOT_REACHABLE) from error
+        except PeerRefused as error:
+            raise ApiError(f"{self.peer_name}: {error}", error.code) from error
+
+    # ---- from the peer ------------------------------------------------------------------------------------------------
+
+    async def answer_peer(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One call of the peer's hactld."""
+        module = str(parameters.get("module", ""))
+        try:
+            match method:
+                case "hello":
+                    return {"node": self.node}
+                case "tell":
+                    self._told(parameters)
+                    return {}
+                case "promote":
+                    return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedPromote(now, module, request)))
+                case "outdate":
+                    return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedOutdate(now, module, request)))
+                case "command":
+                    options = parameters.get("options")
+                    make = make_command(str(parameters.get("verb")), module, options if isinstance(options, dict) else {})
+                    answer = await self.runner.ask(make)
+                    return {"code": answer.code, "message": answer.message}
+                case "status":
+                    return self.status()
+                case "rfs_state":
+                    return next((entry for entry in self.status()["modules"] if entry["name"] == module), {})
+                case "logs":
+                    return await self._logs(parameters)
+                case "events":
+                    return self._events(parameters)
+        except ApiError as error:
+            raise PeerRefused(str(error), error.code) from error
+        raise PeerRefused(f"there is no call '{method}'", exit_codes.USAGE)
+
+    def _told(self, parameters: Mapping[str, Any]) -> None:
+        try:
+            modules = modules_from_wire(parameters.get("modules"))
+            incarnation, counter = int(parameters["incarnation"]), int(parameters["counter"])
+        except (BadPulse, KeyError, TypeError, ValueError) as error:
+            raise PeerRefused("malformed", exit_codes.USAGE) from error
+        self.runner.deliver(ev.PeerTold(trio.current_time(), incarnation, counter, modules))
+
+    def _raise(self, answer: Answer) -> dict[str, Any]:
+        if answer.code != exit_codes.DONE:
+            raise PeerRefused(answer.message, answer.code)
+        return {"message": answer.message}
+
+    # ---- answers ------------------------------------------------------------------------------------------------------
+
+    def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        events = [line.as_json(self.node) for line in self.history.after(int(parameters.get("after", 0)))][-LINES_MAX:]
+        return {"node": self.node, "events": events, "last": events[-1]["number"] if events else int(parameters.get("after", 0))}
+
+    async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = str(parameters.get("module", ""))
+        if module not in self.runner.node.modules:
+            raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
+        lines = max(1, min(int(parameters.get("lines", 50)), LINES_MAX))
+        services, rfs = self.logs_of(module)
+        return {
+            "node": self.node,
+            "module": module,
+            "lines": await trio.to_thread.run_sync(tail, services, lines),
+            "rfs_lines": await trio.to_thread.run_sync(tail, rfs, lines),
+        }
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log, at most 256 KiB of them (blocking)."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - (256 << 10)))
+            return list(deque(file.read().decode(errors="replace").splitlines(), maxlen=lines))
+    except FileNotFoundError:
+        return []
+
+
+def number_in(query: Mapping[str, str], name: str, default: int) -> int:
+    """A number of the query string."""
+    try:
+        return int(query.get(name, default))
+    except ValueError as error:
+        raise ApiError(f"'{name}' must be a number", exit_codes.USAGE) from error
+
+
+def merge(mine: dict[str, Any], theirs: Mapping[str, Any], peer: str) -> dict[str, Any]:
+    """My document with the peer's lines as the peer itself sees them."""
+    lines = {module["name"]: entry for module in theirs.get("modules", []) for entry in module["nodes"] if entry["node"] == peer}
+    modules = [
+        {**module, "nodes": [lines.get(module["name"], entry) if entry["node"] == peer else entry for entry in module["nodes"]]}
+        for module in mine["modules"]
+    ]
+    return {**mine, "modules": modules, "partial": False}

@@ -1,0 +1,145 @@
+"""HTTP/1.1 on the unix socket, with h11: who asks is known from the socket itself, so there is nothing to log in with."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+import trio
+
+from rfs import exit_codes
+
+BODY_BYTES_MAX = 1 << 20
+CONNECTION_DEADLINE_S = 180.0
+HTTP_OF = {
+    exit_codes.DONE: 200,
+    exit_codes.USAGE: 400,
+    exit_codes.NOT_PERMITTED: 403,
+    exit_codes.REFUSED: 409,
+    exit_codes.PEER_NOT_REACHABLE: 502,
+    exit_codes.TIMEOUT: 504,
+}
+
+
+class ApiError(Exception):
+    """An answer that is no success: a sentence and an exit code."""
+
+    def __init__(self, message: str, code: int, http: int | None = None) -> None:
+        super().__init__(message)
+        self.code, self.http = code, http if http is not None else HTTP_OF.get(code, 500)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked."""
+
+    method: str
+    path: tuple[str, ...]
+    query: dict[str, str]
+    body: dict[str, Any]
+
+
+Route = Callable[[Request], Awaitable[dict[str, Any]]]
+
+
+class ApiServer:
+    """Serves one route function, which knows nothing of HTTP."""
+
+    def __init__(self, path: Path, route: Route) -> None:
+        self.path, self.route = path, route
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        sock = trio.socket.socket(socket.AF_UNIX)
+        self.make_way()
+        await sock.bind(str(self.path))
+        os.chmod(self.path, 0o600)
+        sock.listen(64)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self._serve, [trio.SocketListener(sock)])
+            task_status.started()
+
+    def make_way(self) -> None:
+        """A socket left behind by a hactld that died is removed."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
+        try:
+            with trio.move_on_after(CONNECTION_DEADLINE_S):
+                while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
+                    if not await self._exchange(stream, connection):
+                        return
+                    if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                        return
+                    connection.start_next_cycle()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the client went away
+
+    async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection) -> bool:
+        """One request and its answer; False when the client has nothing more to ask."""
+        try:
+            request = await self._read(stream, connection)
+            if request is None:
+                return False
+            if peer_user(stream) != 0:
+                raise ApiError("only root may talk to hactld", exit_codes.NOT_PERMITTED)
+            http, document = 200, await self.route(request)
+            http = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else http
+        except ApiError as error:
+            http, document = error.http, {"code": error.code, "message": str(error)}
+        except h11.RemoteProtocolError as error:
+            http, document = 400, {"code": exit_codes.USAGE, "message": f"not HTTP/1.1: {error}"}
+        body = json.dumps(document).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        for event in (h11.Response(status_code=http, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            if (data := connection.send(event)) is not None:
+                await stream.send_all(data)
+        return True
+
+    async def _read(self, stream: trio.SocketStream, connection: h11.Connection) -> Request | None:
+        head: h11.Request | None = None
+        body = bytearray()
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await stream.receive_some(65536))
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > BODY_BYTES_MAX:
+                    raise ApiError("the request is too long", exit_codes.USAGE)
+            elif isinstance(event, h11.EndOfMessage):
+                assert head is not None
+                return parse(head, bytes(body))
+            else:
+                return None
+
+
+def parse(head: h11.Request, body: bytes) -> Request:
+    """The request as the routes want it."""
+    parts = urlsplit(head.target.decode("ascii", "replace"))
+    try:
+        document = json.loads(body) if body.strip() else {}
+    except ValueError as error:
+        raise ApiError(f"the body is no JSON: {error}", exit_codes.USAGE) from error
+    if not isinstance(document, dict):
+        raise ApiError("the body must be a JSON object", exit_codes.USAGE)
+    path = tuple(unquote(piece) for piece in parts.path.split("/") if piece)
+    return Request(head.method.decode(), path, dict(parse_qsl(parts.query)), document)
+
+
+def peer_user(stream: trio.SocketStream) -> int:
+    """The user id of the process at the other end."""
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])

@@ -1,0 +1,118 @@
+"""What the administrator wrote, as the rest of the orchestrator sees it.
+
+`load_cluster` and `load_modules` read the TOML files and return frozen dataclasses in which everything is already
+checked: whoever holds a `ModuleConfig` need not ask again whether a directory is absolute or a node exists. What is
+wrong is collected over the whole file and raised once, as a `ConfigError` whose every line names a file, a line and
+the next step. Nothing here touches the running system: a directory that does not exist yet is not a mistake of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
+CLUSTER_FILE = "cluster.toml"
+MODULES_DIR = "modules"
+BASE_PORT = 5600
+
+Policy = Literal["availability", "consistency"]
+Boot = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One of the two servers: `addresses` maps a network's name to the node's address there."""
+
+    name: str
+    addresses: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """`cluster.toml`."""
+
+    name: str
+    policy: Policy
+    heartbeat_interval_s: float
+    heartbeat_timeout_s: float
+    nodes: Mapping[str, NodeConfig]
+    ping: tuple[str, ...]
+
+    def peer_of(self, node: str) -> NodeConfig:
+        """The other node of the pair."""
+        assert node in self.nodes, f"{node} is no node of cluster {self.name}"
+        return next(config for name, config in self.nodes.items() if name != node)
+
+    def networks(self) -> tuple[str, ...]:
+        """Networks on which both nodes have an address, in the order of the file."""
+        first, *others = self.nodes.values()
+        return tuple(network for network in first.addresses if all(network in other.addresses for other in others))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicatedConfig:
+    """One mirrored directory."""
+
+    directory: str
+    exclude: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VipConfig:
+    """A service address `a.b.c.d/len`; without an interface it is found by its subnet."""
+
+    address: str
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """A systemd unit, or a command that stays in the foreground."""
+
+    name: str
+    unit: str | None = None
+    user: str | None = None
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: float = 30.0
+    start_timeout_s: float = 60.0
+    ready: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleConfig:
+    """`modules/NAME.toml`: the unit of failover."""
+
+    name: str
+    mode: str
+    nodes: tuple[str, str]
+    replication_network: str
+    default_primary: str
+    boot: Boot
+    max_restarts: int
+    max_restarts_period_s: float
+    replicated: tuple[ReplicatedConfig, ...]
+    vips: tuple[VipConfig, ...]
+    services: tuple[ServiceConfig, ...]
+    port: int
+    scripts_dir: Path
+
+
+def load_cluster(config_dir: Path = DEFAULT_CONFIG_DIR) -> ClusterConfig:
+    """Read `cluster.toml`; raises `ConfigError` with every complaint."""
+    from orchestrator.config_files import read_cluster  # pydantic is slow to import: only who reads files pays for it
+
+    return read_cluster(config_dir)
+
+
+def load_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:
+    """Read every `modules/*.toml`, sorted by name; raises `ConfigError` with the complaints of all files."""
+    from orchestrator.config_files import read_modules
+
+    return read_modules(config_dir, cluster)

@@ -1,0 +1,330 @@
+"""Reads `cluster.toml` and `modules/*.toml`, checks what spans several keys or files, and builds the frozen dataclasses.
+
+The first reading checks each value by itself. Then what was wrong is taken out and the rest is checked together, so that
+one misspelt key does not hide that two directories lie in each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.config import (
+    BASE_PORT,
+    CLUSTER_FILE,
+    MODULES_DIR,
+    ClusterConfig,
+    ModuleConfig,
+    NodeConfig,
+    ReplicatedConfig,
+    ServiceConfig,
+    VipConfig,
+)
+from orchestrator.config_errors import Complaint, ConfigError, did_you_mean
+from orchestrator.config_models import ClusterModel, Model, ModuleModel, ServiceModel
+from orchestrator.config_text import ConfigText, Location, read_config_text
+from orchestrator.units import parse_duration_s, parse_restarts
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+STATE_DIRECTORY = "/var/lib/lockstep"
+SYSTEM_TREES = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr")
+SYSTEM_DIRECTORIES = ("/", "/home", "/root", "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp", "/var/run", "/var/lock")
+MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
+
+
+def read_cluster(config_dir: Path) -> ClusterConfig:
+    """`cluster.toml`, or a `ConfigError` with all that is wrong with it."""
+    text = read_config_text(config_dir / CLUSTER_FILE, "is missing; it names the cluster and its two nodes, see docs/interfaces.md.")
+    model, text, complaints = _validate(ClusterModel, text)
+    if model is not None:
+        complaints += _check_cluster(model, text)
+    if complaints or model is None:
+        raise ConfigError(complaints)
+    nodes = {node.name: NodeConfig(node.name, dict(node.addresses)) for node in model.node}
+    interval_s, timeout_s = parse_duration_s(model.heartbeat.interval), parse_duration_s(model.heartbeat.timeout)
+    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, tuple(model.witness.ping))
+
+
+def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:
+    """Every module file, or a `ConfigError` with all that is wrong with any of them."""
+    complaints: list[Complaint] = []
+    read: list[tuple[ConfigText, ModuleModel]] = []
+    for path in sorted((config_dir / MODULES_DIR).glob("*.toml")):
+        if not MODULE_NAME.fullmatch(path.stem):
+            sentence = f'"{path.stem}" cannot be a module\'s name; use small letters, digits, "-" and "_".'
+            complaints.append(Complaint(path, None, "", sentence))
+        try:
+            text = read_config_text(path, "has gone.")
+        except ConfigError as error:
+            complaints += error.complaints
+            continue
+        written = text.data
+        model, text, found = _validate(ModuleModel, text)
+        complaints += found
+        if model is not None:
+            complaints += _check_module(model, text, written, cluster)
+            read.append((text, model))
+    complaints += _check_together(read)
+    if complaints:
+        raise ConfigError(complaints)
+    ports = dict(zip((text.path.stem for text, _ in read), _ports(read), strict=True))
+    return {text.path.stem: _build_module(text, model, cluster, ports[text.path.stem]) for text, model in read}
+
+
+# ---------------------------------------------------------------------------------------------- one value at a time
+
+
+def _validate(kind: type[AnyModel], text: ConfigText) -> tuple[AnyModel | None, ConfigText, list[Complaint]]:
+    """The model and the complaints; where there are some, the model of what is left, and the text it is the model of."""
+    try:
+        return kind.model_validate(text.data), text, []
+    except ValidationError as error:
+        errors = error.errors()
+    complaints = [text.complain(finding["loc"], _sentence(finding, kind)) for finding in errors]
+    rest = copy.deepcopy(dict(text.data))
+    spoilt: dict[str, set[int]] = {}
+    for finding in errors:
+        table, *inner = finding["loc"]
+        if finding["type"] == "extra_forbidden" or not inner:
+            _remove(rest, finding["loc"])
+        elif isinstance(inner[0], int):
+            spoilt.setdefault(str(table), set()).add(inner[0])
+        else:
+            _remove(rest, (table,))
+    kept = {table: [index for index in range(len(rest[table])) if index not in gone] for table, gone in spoilt.items()}
+    for table, indexes in kept.items():
+        rest[table] = [rest[table][index] for index in indexes]
+    try:
+        return kind.model_validate(rest), replace(text, data=rest, kept=kept), complaints
+    except ValidationError:
+        return None, text, complaints
+
+
+def _remove(data: Any, location: Location) -> None:
+    for part in location[:-1]:
+        data = data[part]
+    data.pop(location[-1], None)
+
+
+def _sentence(error: ErrorDetails, kind: type[Model]) -> str:
+    """pydantic's finding in our words."""
+    location, given, context = error["loc"], error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(kind, location[:-1])
+            return f"is not a key that is known here.{did_you_mean(str(location[-1]), known) or ' Known: ' + ', '.join(known) + '.'}"
+        case "missing":
+            return "is missing."
+        case "literal_error":
+            words = [word.strip("' ") for word in re.split(r",| or ", str(context["expected"]))]
+            return f'"{given}" is not one of: {", ".join(words)}.{did_you_mean(str(given), words)}'
+        case "value_error":
+            said = str(context["error"])
+            return said if said.endswith((".", "?")) else f"{said}."
+        case "greater_than_equal" | "less_than_equal":
+            return f"{given} must be between 1024 and 65535."
+        case "too_short":
+            return "is empty; give at least one."
+        case other:
+            wanted = {"string_type": "text in quotes", "int_type": "a whole number", "list_type": "a list in [ ]", "dict_type": "a table"}
+            return f"must be {wanted.get(other.replace('model_type', 'dict_type'), error['msg'].lower())}, not {_show(given)}."
+
+
+def _show(given: object) -> str:
+    return f'"{given}"' if isinstance(given, str) else repr(given).lower() if isinstance(given, bool) else repr(given)
+
+
+def _known_keys(kind: type[Model], location: Sequence[str | int]) -> list[str]:
+    """The keys of the table at this location."""
+    current = kind
+    for part in location:
+        if isinstance(part, str) and part in current.model_fields:
+            annotation = current.model_fields[part].annotation
+            for candidate in (annotation, *get_args(annotation)):
+                if isinstance(candidate, type) and issubclass(candidate, Model):
+                    current = candidate
+    return list(current.model_fields)
+
+
+# ---------------------------------------------------------------------------------------------- what spans several keys
+
+
+def _check_cluster(model: ClusterModel, text: ConfigText) -> Iterator[Complaint]:
+    count = len(model.node) + (0 if "node" not in text.kept else 2 - len(model.node))  # a spoilt one has been complained of
+    if count != 2:
+        yield text.complain(("node",), f"a cluster has two nodes, each with its own [[node]]; here are {count}.")
+    interval_s, timeout_s = parse_duration_s(model.heartbeat.interval), parse_duration_s(model.heartbeat.timeout)
+    if interval_s < 0.05:
+        yield text.complain(("heartbeat", "interval"), "less than 50ms loads the network for nothing.")
+    if timeout_s < 3 * interval_s:
+        yield text.complain(("heartbeat", "timeout"), "must be at least three times the interval, or one lost packet is a failover.")
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    networks = [set(node.addresses) for node in model.node]
+    for index, node in enumerate(model.node):
+        if node.name in names:
+            yield text.complain(("node", index, "name"), f'"{node.name}" is the name of the other node already.')
+        names.add(node.name)
+        for network, address in node.addresses.items():
+            place = ("node", index, "addresses", network)
+            if address in seen:
+                yield text.complain(place, f"{address} is given twice; it is {seen[address]} already.")
+            seen.setdefault(address, f"{node.name}'s address on {network}")
+            if "node" not in text.kept and not all(network in others for others in networks):
+                known = set.union(*networks) - {network}
+                yield text.complain(place, f'only {node.name} is on network "{network}".{did_you_mean(network, known)}')
+    for index, address in enumerate(model.witness.ping):
+        if address in seen:
+            yield text.complain(("witness", "ping", index), f"{address} is {seen[address]}: a node that reaches itself proves nothing.")
+
+
+def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, Any], cluster: ClusterConfig) -> Iterator[Complaint]:
+    """`written` is the file as it was before wrong values were taken out: what was given wrongly is not missing as well."""
+    for index, node in enumerate(model.nodes or ()):
+        if node not in cluster.nodes:
+            sentence = f'the cluster has no node "{node}"; it has {" and ".join(cluster.nodes)}.{did_you_mean(node, cluster.nodes)}'
+            yield text.complain(("nodes", index), sentence)
+    if model.nodes is not None and len(set(written["nodes"])) != 2:
+        yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
+    if model.default_primary not in ("alone", "lastprim", *cluster.nodes):
+        known = ("alone", "lastprim", *cluster.nodes)
+        sentence = f'"{model.default_primary}" is not one of: {", ".join(known)}.{did_you_mean(model.default_primary, known)}'
+        yield text.complain(("default_primary",), sentence)
+    networks = cluster.networks()
+    if model.replication_network is None and len(networks) != 1 and "replication_network" not in written:
+        yield text.complain(("replication_network",), f"is missing; choose one of the cluster's networks: {', '.join(networks)}.")
+    if model.replication_network is not None and model.replication_network not in networks:
+        hint = did_you_mean(model.replication_network, networks)
+        sentence = f'the cluster has no network "{model.replication_network}" on both nodes; it has {", ".join(networks)}.{hint}'
+        yield text.complain(("replication_network",), sentence)
+    if not written.get("replicated"):
+        yield text.complain(("replicated",), "is missing; a mirror module names at least one directory in a [[replicated]].")
+    for index, replicated in enumerate(model.replicated):
+        if (reason := _unfit(replicated.directory)) is not None:
+            yield text.complain(("replicated", index, "directory"), reason)
+    for index, vip in enumerate(model.vip):
+        yield from _check_vip(text, index, vip.address, vip.interface, cluster)
+    yield from _check_services(model.service, text)
+
+
+def _unfit(directory: str) -> str | None:
+    """Why this directory cannot be mirrored, whatever it holds."""
+    path = PurePosixPath(directory)
+    if directory in SYSTEM_DIRECTORIES or (len(path.parts) > 1 and path.parts[1] in SYSTEM_TREES):
+        return f"{directory} belongs to the system; mirror a directory of your application's own."
+    if PurePosixPath(STATE_DIRECTORY).is_relative_to(path) or path.is_relative_to(STATE_DIRECTORY):
+        return f"{directory} and the cluster's own state in {STATE_DIRECTORY} must not contain each other."
+    return None
+
+
+def _check_vip(text: ConfigText, index: int, address: str, interface: str | None, cluster: ClusterConfig) -> Iterator[Complaint]:
+    wanted = ipaddress.ip_interface(address)
+    place = ("vip", index, "address")
+    for node in cluster.nodes.values():
+        for network, own in node.addresses.items():
+            if own == str(wanted.ip):
+                yield text.complain(place, f"{own} is {node.name}'s own address on {network}; a service address must be a free one.")
+    if interface is not None:
+        return
+    for network in cluster.networks():
+        if all(ipaddress.ip_address(node.addresses[network]) in wanted.network for node in cluster.nodes.values()):
+            return
+    yield text.complain(place, f"{wanted.network} holds no address of both nodes; correct it, or name the interface.")
+
+
+def _check_services(services: Sequence[ServiceModel], text: ConfigText) -> Iterator[Complaint]:
+    names: set[str] = set()
+    raw_services = text.data.get("service", [])
+    for index, service in enumerate(services):
+        raw = raw_services[index]
+        if "unit" not in raw and "start" not in raw:
+            yield text.complain(("service", index), 'a service needs either unit = "…" or start = ["…"].')
+        if service.unit is not None:
+            for key in ("start", "stop", "stop_signal", "user", "environment"):
+                if key in raw:
+                    yield text.complain(("service", index, key), "cannot be given together with unit, which says it itself.")
+        name = _service_name(service)
+        if name in names:
+            yield text.complain(("service", index), f'two services are called "{name}"; give each a name = "…" of its own.')
+        names.add(name)
+
+
+def _service_name(service: ServiceModel) -> str:
+    return service.name or service.unit or (PurePosixPath(service.start[0]).name if service.start else "")
+
+
+def _check_together(read: list[tuple[ConfigText, ModuleModel]]) -> Iterator[Complaint]:
+    """What two modules, or two tables of one, must not share."""
+    directories: list[tuple[PurePosixPath, str]] = []
+    vips: dict[str, str] = {}
+    ports: dict[int, str] = {}
+    for (text, model), port in zip(read, _ports(read), strict=True):
+        module = text.path.stem
+        for index, replicated in enumerate(model.replicated):
+            path = PurePosixPath(replicated.directory)
+            for other, owner in directories:
+                where = "already" if owner == module else f"already, in module {owner}"
+                if path == other:
+                    yield text.complain(("replicated", index, "directory"), f"{path} is given {where}.")
+                elif path.is_relative_to(other) or other.is_relative_to(path):
+                    sentence = f"{path} and {other} lie in each other, and {other} is given {where}."
+                    yield text.complain(("replicated", index, "directory"), sentence)
+            directories.append((path, module))
+        for index, vip in enumerate(model.vip):
+            address = vip.address.partition("/")[0]
+            if address in vips:
+                yield text.complain(("vip", index, "address"), f"{address} is a service address of module {vips[address]} already.")
+            vips.setdefault(address, module)
+        if port in ports:
+            yield text.complain(("port",), f"{port} is the port of module {ports[port]} already; give port = … another number.")
+        ports.setdefault(port, module)
+
+
+def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
+    """A module without `port` takes its place in the order of names; fix it in the file before adding another module."""
+    return [model.port if model.port is not None else BASE_PORT + index for index, (_, model) in enumerate(read)]
+
+
+# ---------------------------------------------------------------------------------------------- what the others get
+
+
+def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, port: int) -> ModuleConfig:
+    max_restarts, period_s = parse_restarts(model.max_restarts)
+    return ModuleConfig(
+        name=text.path.stem,
+        mode=model.mode,
+        nodes=cast(tuple[str, str], tuple(model.nodes or cluster.nodes)),
+        replication_network=model.replication_network or cluster.networks()[0],
+        default_primary=model.default_primary,
+        boot=model.boot,
+        max_restarts=max_restarts,
+        max_restarts_period_s=period_s,
+        replicated=tuple(ReplicatedConfig(entry.directory, (), tuple(entry.require)) for entry in model.replicated),
+        vips=tuple(VipConfig(vip.address, vip.interface) for vip in model.vip),
+        services=tuple(_build_service(service) for service in model.service),
+        port=port,
+        scripts_dir=text.path.with_suffix(""),
+    )
+
+
+def _build_service(service: ServiceModel) -> ServiceConfig:
+    return ServiceConfig(
+        name=_service_name(service),
+        unit=service.unit,
+        user=service.user,
+        start=tuple(service.start or ()),
+        stop=tuple(service.stop) if service.stop is not None else None,
+        stop_signal=service.stop_signal,
+        stop_timeout_s=parse_duration_s(service.stop_timeout),
+        start_timeout_s=parse_duration_s(service.start_timeout),
+        ready=tuple(service.ready) if service.ready is not None else None,
+        environment=dict(service.environment),
+    )

@@ -1,0 +1,199 @@
+"""The shape of the two TOML files: which keys there are and what each may hold. What spans several keys is checked
+in `config_files.py`.
+
+A model is lenient about nothing: an unknown key is an error, because a misspelt `exclude` that is silently ignored
+copies what it should not. Features that are documented but not built yet are named as such, not as unknown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import signal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+from orchestrator.config_errors import did_you_mean
+from orchestrator.units import parse_duration_s, parse_restarts
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f'"{text}" cannot be a name; use letters, digits, "-" and "_"')
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f'"{text}" cannot be a node\'s name; write its host name (the output of hostname)')
+    return text
+
+
+def _ipv4(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not an IP address') from None
+    if address.version != 4:
+        raise ValueError("this release has no IPv6 yet; give an IPv4 address")
+    if address.is_unspecified or address.is_multicast or address.is_loopback:
+        raise ValueError(f'"{text}" is not an address that another machine can reach')
+    return str(address)
+
+
+def _vip(text: str) -> str:
+    address, slash, bits = text.partition("/")
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not an address with its prefix length; write for example 192.0.2.100/24') from None
+    if interface.version != 4:
+        raise ValueError("this release has no IPv6 service addresses yet; give an IPv4 address")
+    if not slash or not bits.isdigit():
+        raise ValueError(f'"{text}" lacks the prefix length; write for example {address}/24')
+    network = interface.network
+    if network.prefixlen < 31 and interface.ip in (network.network_address, network.broadcast_address):
+        raise ValueError(f'"{text}" is the address of the network itself, not of a machine in it')
+    return f"{_ipv4(address)}/{bits}"
+
+
+def _directory(text: str) -> str:
+    path = PurePosixPath(text)
+    if not path.is_absolute():
+        raise ValueError(f'"{text}" is not an absolute path')
+    if ".." in path.parts:
+        raise ValueError(f'"{text}" contains ".."; write the path it leads to')
+    return str(path).replace("//", "/")
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f'"{text}" must be a path below the directory, without a leading "/"')
+    return str(path)
+
+
+def _signal_name(text: str) -> str:
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    if name not in signal.Signals.__members__:
+        raise ValueError(f'"{text}" is not a signal.{did_you_mean(name, signal.Signals.__members__)}')
+    return name
+
+
+def _command(words: list[str]) -> list[str]:
+    if not words or not words[0].startswith("/"):
+        raise ValueError("a command is a list of words whose first is the program's absolute path")
+    return words
+
+
+def _duration(text: str) -> str:
+    parse_duration_s(text)
+    return text
+
+
+def _restarts(text: str) -> str:
+    parse_restarts(text)
+    return text
+
+
+Name = Annotated[StrictStr, AfterValidator(_name)]
+HostName = Annotated[StrictStr, AfterValidator(_host)]
+Ipv4 = Annotated[StrictStr, AfterValidator(_ipv4)]
+Vip = Annotated[StrictStr, AfterValidator(_vip)]
+Duration = Annotated[StrictStr, AfterValidator(_duration)]
+Restarts = Annotated[StrictStr, AfterValidator(_restarts)]
+Directory = Annotated[StrictStr, AfterValidator(_directory)]
+Inside = Annotated[StrictStr, AfterValidator(_inside)]
+SignalName = Annotated[StrictStr, AfterValidator(_signal_name)]
+Command = Annotated[list[StrictStr], AfterValidator(_command)]
+Port = Annotated[StrictInt, Field(ge=1024, le=65535)]
+
+
+def not_yet(what: str) -> AfterValidator:
+    """For a key that documents may mention and this release cannot serve."""
+
+    def refuse(_: object) -> object:
+        raise ValueError(f"this release has no {what} yet; remove it")
+
+    return AfterValidator(refuse)
+
+
+class Model(BaseModel):
+    """Unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HeartbeatModel(Model):
+    interval: Duration = "500ms"
+    timeout: Duration = "3s"
+
+
+class NodeModel(Model):
+    name: HostName
+    addresses: Annotated[dict[StrictStr, Ipv4], Field(min_length=1)]
+
+
+class WitnessModel(Model):
+    etcd: Annotated[Any, not_yet("etcd witness")] = None
+    ping: list[Ipv4] = []
+
+
+class ClusterModel(Model):
+    name: Name
+    policy: Literal["availability", "consistency"] = "availability"
+    heartbeat: HeartbeatModel = HeartbeatModel()
+    node: list[NodeModel]
+    witness: WitnessModel = WitnessModel()
+
+
+class ReplicatedModel(Model):
+    directory: Directory
+    exclude: Annotated[Any, not_yet("exclude patterns")] = None
+    only: Annotated[Any, not_yet("only patterns")] = None
+    require: list[Inside] = []
+
+
+class VipModel(Model):
+    address: Vip
+    interface: StrictStr | None = None
+
+
+class ServiceModel(Model):
+    name: Name | None = None
+    unit: StrictStr | None = None
+    user: StrictStr | None = None
+    start: Command | None = None
+    stop: Command | None = None
+    stop_signal: SignalName = "SIGTERM"
+    stop_timeout: Duration = "30s"
+    start_timeout: Duration = "60s"
+    ready: Command | None = None
+    environment: dict[StrictStr, StrictStr] = {}
+
+
+def _mode(text: str) -> str:
+    if text in ("farm", "light"):
+        raise ValueError(f'this release has no "{text}" modules yet; "mirror" is the only mode')
+    if text != "mirror":
+        raise ValueError(f'"{text}" is not a mode; "mirror" is the only one in this release')
+    return text
+
+
+class ModuleModel(Model):
+    mode: Annotated[StrictStr, AfterValidator(_mode)] = "mirror"
+    nodes: list[StrictStr] | None = None
+    replication_network: StrictStr | None = None
+    default_primary: StrictStr = "alone"
+    boot: Literal["auto", "on", "off"] = "auto"
+    max_restarts: Restarts = "3 per 24h"
+    port: Port | None = None
+    replicated: list[ReplicatedModel] = []
+    vip: list[VipModel] = []
+    service: list[ServiceModel] = []
+    checker: Annotated[Any, not_yet("checkers")] = None

@@ -1,0 +1,176 @@
+"""Everything that can happen. Each event carries the time at which it was seen (monotonic seconds)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.core.states import Lane, RfsView, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened at `now`."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Event):
+    """Time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """This process stood still for `late_s` (stopped, a suspended machine): what it knew may be history."""
+
+    late_s: float
+    pulses: int = 0  # our newest heartbeat counter: only what answers a later one was said after the pause
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(Event):
+    """A checked heartbeat of the peer."""
+
+    network: str
+    incarnation: int
+    counter: int
+    echo: int  # the newest of our own counters that the peer had heard on this network; 0 = none of this incarnation
+    modules: Mapping[str, Summary]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTold(Event):
+    """The peer said the same as in a heartbeat over the call channel, because it could not wait for the next pulse."""
+
+    incarnation: int
+    counter: int
+    modules: Mapping[str, Summary]
+
+
+@dataclass(frozen=True, slots=True)
+class PingVerdict(Event):
+    """Did any ping address answer in the last two seconds?"""
+
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleEvent(Event):
+    """Something happened to one module."""
+
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found(ModuleEvent):
+    """What was there when hactld started, or what the disk says now."""
+
+    wanted: bool
+    has_record: bool
+    holds_files: bool
+    rfs_runs: bool
+    services_run: bool
+    address_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command(ModuleEvent):
+    """An administrator's command; `request` is answered by exactly one Reply."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Command):
+    """Run the module in the role that the data allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Command):
+    """Stop the module here; a Ready peer takes over first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart(Command):
+    """Stop and start the services here; roles and address stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap(Command):
+    """Exchange the roles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prim(Command):
+    """This node has the data: serve."""
+
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Second(Command):
+    """Run as secondary; with fullsync, files found here move aside and everything comes from the peer."""
+
+    fullsync: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAskedPromote(Command):
+    """The peer demoted itself and hands the role over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAskedOutdate(Command):
+    """The peer is primary, lost the data link and wants to go on without us."""
+
+
+@dataclass(frozen=True, slots=True)
+class RfsStatus(ModuleEvent):
+    """rfsmount said how it is."""
+
+    session: int
+    view: RfsView
+
+
+@dataclass(frozen=True, slots=True)
+class RfsGone(ModuleEvent):
+    """rfsmount ended (seen by its pidfd), or its control socket is closed for good."""
+
+    session: int
+    reason: str
+    has_record: bool
+    holds_files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDied(ModuleEvent):
+    """A service that was up is not any more."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLost(ModuleEvent):
+    """The service address is gone from the interface, or another machine answers for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done(ModuleEvent):
+    """The action with this ticket succeeded."""
+
+    lane: Lane
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(ModuleEvent):
+    """The action with this ticket failed; `reason` is one sentence. `refused`: asking again at once is pointless."""
+
+    lane: Lane
+    ticket: int
+    reason: str
+    refused: bool = False

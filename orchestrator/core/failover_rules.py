@@ -1,0 +1,221 @@
+"""The questions on which availability and safety hang, each one a pure function.
+
+What is this module's goal here? May this node take the role, may its frozen primary go on alone, is it outranked, may its
+rfsmount be started and as what? The answers rest on four kinds of evidence, in this order of trust:
+
+1. our own rfsmount's status (it enforces the record's rules whatever we order);
+2. the peer's word (its heartbeats and answers): "my rfsmount is dead", "I wrote OUTDATED", "I demoted, take it";
+3. the peer's silence on every network *and* on the data link, which only the stated policy may turn into permission;
+4. ping, a hint: a node that reaches none of its ping addresses suspects itself and neither takes over nor goes on alone.
+
+Without a witness nothing here can tell a dead peer from an unreachable one when both still reach their ping addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.core.states import Hold, Level, Module, Readiness, RfsView, State, Summary, Surroundings, Wish
+
+YIELD_PATIENCE_S = 10.0  # how long a node whose rfsmount died leaves the field to the peer before it starts again
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The level to hold; `urgent`: what must go, goes at once and by force, because the role is lost already."""
+
+    level: Level
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """Permission to become primary."""
+
+    granted: bool
+    reason: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A frozen primary may go on alone; or (`ask`) the peer has to be asked to outdate itself first."""
+
+    ask: bool
+    reason: str
+
+
+def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | None:
+    """The level at which the module belongs now; None: nobody can say, leave everything as it is."""
+    if not module.wanted and not module.swapping:
+        return Goal(Level.NOTHING)
+    if module.wish is Wish.SECONDARY_FULLSYNC and module.rfs in (Hold.ON, Hold.GOING):
+        return Goal(Level.NOTHING)  # only a new rfsmount can replace the data
+    if module.rfs in (Hold.OFF, Hold.GOING):
+        return Goal(Level.MOUNTED, urgent=True)
+    if module.view is None:
+        return None  # connecting, or just thawed: its status will come
+    if module.view.mode == "fenced" or module.view.link == "fenced":
+        return Goal(Level.NOTHING, urgent=True)  # a new rfsmount comes back as secondary
+    if not module.view.leads:
+        return Goal(Level.MOUNTED, urgent=not module.swapping)
+    if outranked(module, around, peer):
+        return Goal(Level.MOUNTED, urgent=True)
+    if module.swapping:
+        return Goal(Level.MOUNTED)
+    if module.services_failed:
+        return Goal(Level.LEADING)
+    if not module.view.serves or around.unsure:
+        return None
+    return Goal(Level.SERVING)
+
+
+def outranked(module: Module, around: Surroundings, peer: Summary | None) -> bool:
+    """Does the peer lead under a higher term, while our data side has no session in which that was settled?"""
+    view = module.view
+    if view is None or peer is None or around.peer_silent or view.linked or not (view.leads and peer.leads):
+        return False
+    return (peer.term, around.peer) > (view.term, around.node)
+
+
+def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Promotion | None:
+    """May a secondary become primary now?"""
+    view = module.view
+    if view is None or view.role == "primary" or not module.wanted or module.swapping:
+        return None
+    peer_leads = peer is not None and peer.leads and not around.peer_silent
+    if view.consent and not peer_leads:
+        return Promotion(granted=False, reason=f"{around.peer} handed the role over")
+    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_leads and not view.linked:
+        return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
+    if view.linked or not view.complete or around.unsure:
+        return None
+    if not around.peer_silent:
+        if peer is not None and peer.yielded:
+            return Promotion(granted=True, reason=f"rfsmount on {around.peer} is dead and will start only as secondary")
+        return None
+    if around.isolated or around.policy == "consistency":
+        return None
+    return Promotion(granted=True, reason=f"{around.peer} is silent on every network and on the data link")
+
+
+def permission(module: Module, around: Surroundings, peer: Summary | None) -> Permission | None:
+    """May a frozen primary go on alone?"""
+    view = module.view
+    if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.wanted or around.unsure:
+        return None
+    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE):
+        return Permission(ask=False, reason="an administrator said so")
+    if around.peer_silent:
+        return None if around.isolated else Permission(ask=False, reason=f"{around.peer} is silent on every network and on the data link")
+    if not around.peer_heard or (peer is not None and peer.leads):
+        return None
+    if peer is not None and not peer.rfs_alive:
+        return Permission(ask=False, reason=f"rfsmount on {around.peer} is dead")
+    return Permission(ask=True, reason=f"the data link to {around.peer} is lost")
+
+
+def too_many_restarts(module: Module, now: float) -> bool:
+    """More deaths in the period than the administrator allows?"""
+    return sum(1 for at in module.restarts if now - at < module.max_restarts_period_s) > module.max_restarts
+
+
+def start_role(module: Module, around: Surroundings, peer: Summary | None) -> str | None:
+    """As what rfsmount may be started now; None: not yet (why_not_started says why)."""
+    if why_not_started(module, around, peer):
+        return None
+    if not module.has_record and module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE):
+        return "primary"
+    return "secondary"
+
+
+def why_not_started(module: Module, around: Surroundings, peer: Summary | None) -> str:
+    """One sentence, or nothing when rfsmount may be started."""
+    name, other = module.name, around.peer
+    if too_many_restarts(module, around.now):
+        return f"rfsmount or the services died more than {module.max_restarts} times; see the log, then 'hactl start {name}'"
+    peer_leads = peer is not None and peer.leads and not around.peer_silent
+    if module.yielded_at is not None and not peer_leads and around.now - module.yielded_at < YIELD_PATIENCE_S:
+        return f"rfsmount died here; {other} is taking over"
+    if module.has_record or module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE, Wish.SECONDARY_FULLSYNC):
+        return ""
+    if module.holds_files and (peer_leads or module.wish is Wish.SECONDARY):
+        return f"the directories hold files of their own; 'hactl second --fullsync {name}' moves them aside and takes the data of {other}"
+    if peer_leads or module.wish is Wish.SECONDARY:
+        return ""
+    return f"no node is known to have the data; run 'hactl prim {name}' on the node that has them"
+
+
+def ready_to_receive(view: RfsView | None, around: Surroundings, peer: Summary | None) -> bool:
+    """Could the role be handed to the peer right now, in order?"""
+    in_sync = view is not None and view.link == "paired" and view.mode == "paired"
+    return in_sync and peer is not None and not around.peer_silent and peer.ready_second
+
+
+def describe(module: Module, around: Surroundings, peer: Summary | None) -> tuple[State, Readiness, str]:
+    """The words for people: state, readiness, and one sentence unless everything is as it should be."""
+    view, held = module.view, module.services is not Hold.OFF or module.address is not Hold.OFF
+    if not module.wanted and module.rfs is Hold.OFF and not held:
+        return State.STOP, Readiness.NOT_READY, module.problem
+    if view is not None and view.leads:
+        state = State.PRIM if view.linked else State.ALONE
+        return state, *describe_leading(module, around, view)
+    if module.rfs is Hold.OFF and module.wanted and not held:
+        reason = why_not_started(module, around, peer) or module.problem
+        return State.WAIT, Readiness.NOT_READY if reason else Readiness.TRANSIENT, reason or "rfsmount is starting"
+    if view is None:
+        state = State.ALONE if held and module.rfs is not Hold.OFF else State.WAIT
+        return state, Readiness.TRANSIENT, module.problem or "waiting for rfsmount's status"
+    if not module.wanted or held:
+        return State.WAIT, Readiness.TRANSIENT, module.problem or "stopping"
+    if view.linked:
+        if view.link == "paired" and view.complete:
+            return State.SECOND, Readiness.READY, ""
+        return State.SECOND, Readiness.TRANSIENT, view.reason or f"taking over the data of {around.peer}"
+    return describe_waiting(module, around, view)
+
+
+def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tuple[Readiness, str]:
+    """Readiness and reason of a node whose data side is primary."""
+    if module.services_failed:
+        return Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
+    if not view.serves:
+        why = "no ping address answers here, so this node may be the one that is cut off" if around.isolated else view.reason
+        return Readiness.NOT_READY, f"writes wait for {around.peer} or a permission to go on alone: {why or module.problem or view.code}"
+    if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
+        return Readiness.READY, module.problem or view.reason
+    return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.wanted else "stopping")
+
+
+def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tuple[State, Readiness, str]:
+    """A secondary without a session: it waits, and says for what."""
+    if view.complete and view.link in ("connecting", "handshaking"):
+        if around.peer_silent and around.isolated:
+            reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
+        elif around.peer_silent and around.policy == "consistency":
+            reason = f"{around.peer} is silent and the policy is consistency: 'hactl prim {module.name}' takes over by your word"
+        else:
+            reason = module.problem or f"the data link to {around.peer} is lost"
+        return State.SECOND, Readiness.TRANSIENT, reason
+    waiting = f"waiting for {around.peer}, which may hold newer data; 'hactl prim {module.name}' serves from this copy by your word"
+    return State.WAIT, Readiness.NOT_READY, module.problem or view.reason or waiting
+
+
+def summary(module: Module, reason: str) -> Summary:
+    """What the heartbeats say about this module."""
+    view = module.view
+    return Summary(
+        state=module.shown[0],
+        readiness=module.shown[1],
+        data=view.data if view else "",
+        generation=view.generation if view else "",
+        role=("primary" if view.leads else "secondary") if view else "",
+        term=view.term if view else 0,
+        link=view.link if view else "",
+        rfs_alive=module.rfs is not Hold.OFF,
+        yielded=module.rfs is Hold.OFF and module.yielded_at is not None,
+        complete=view is not None and not view.leads and view.complete,
+        services_failed=module.services_failed,
+        service=module.services.value,
+        reason=reason,
+    )

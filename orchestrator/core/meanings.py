@@ -1,0 +1,278 @@
+"""What each event means for a module: the functions that machine.TABLE points to.
+
+They take note and answer people; ordering the next action is settling's business (machine.settle), with two exceptions where
+the next action belongs to the answer itself: what the peer asks for, and what follows from a finished order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.core import actions as act
+from orchestrator.core import events as ev
+from orchestrator.core import failover_rules as rules
+from orchestrator.core.states import Hold, Lane, Order, Wish
+from orchestrator.core.turn import DONE, FAILED, REFUSED, Turn
+
+Handler = Callable[[Turn, Any], None]
+
+def look(turn: Turn, event: ev.Event) -> None:
+    """Nothing new about the module itself: settling looks at the surroundings."""
+
+
+def ignore(turn: Turn, event: ev.Event) -> None:
+    """Means nothing in this state."""
+
+
+def forget(turn: Turn, event: ev.Paused) -> None:
+    """We stood still: ask rfsmount how it is before anything is believed."""
+    if turn.module.rfs is Hold.ON:
+        turn.set(view=None)
+        turn.actions.append(act.RefreshRfs(turn.module.name))
+        turn.note("paused", f"this process stood still for {event.late_s:.1f} s; everything is checked again")
+
+
+def adopt(turn: Turn, event: ev.Found) -> None:
+    """hactld starts: take over what is running, disturb nothing."""
+    turn.set(found=True, wanted=event.wanted, has_record=event.has_record, holds_files=event.holds_files)
+    turn.set(services=Hold.ON if event.services_run else Hold.OFF, address=Hold.ON if event.address_held else Hold.OFF)
+    if event.rfs_runs:
+        start_rfs(turn, "secondary")
+
+
+def begin(turn: Turn, event: ev.Start) -> None:
+    """An administrator starts the module: counters begin anew."""
+    already = turn.module.wanted
+    want(turn, True)
+    turn.reply(event.request, DONE, f"{turn.module.name} is already started" if already else f"{turn.module.name} starts")
+
+
+def leave(turn: Turn, event: ev.Stop) -> None:
+    """Stop; a peer that could serve gets the role first."""
+    leads = turn.module.view is not None and turn.module.view.leads
+    hand_over = leads and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+    want(turn, False)
+    turn.set(swapping=turn.module.swapping or hand_over, yielded_at=None)
+    turn.reply(event.request, DONE, f"{turn.module.name} stops" + (f"; {turn.around.peer} takes over" if hand_over else ""))
+
+
+def stopped_already(turn: Turn, event: ev.Stop) -> None:
+    """Nothing runs; make sure that nothing starts."""
+    want(turn, False)
+    turn.reply(event.request, DONE, f"{turn.module.name} is already stopped")
+
+
+def restart(turn: Turn, event: ev.Restart) -> None:
+    """Only the services; roles and address stay."""
+    turn.set(restarting=turn.module.services is not Hold.OFF, services_failed=False, restarts=(), problem="", retry_at={})
+    turn.reply(event.request, DONE, f"the services of {turn.module.name} restart")
+
+
+def swap(turn: Turn, event: ev.Swap) -> None:
+    """Hand the role to a peer that is in sync."""
+    if not rules.ready_to_receive(turn.module.view, turn.around, turn.peer):
+        turn.reply(event.request, REFUSED, f"{turn.around.peer} is not SECOND Ready: swap when 'hactl status' says so")
+        return
+    turn.set(swapping=True, restarts=())
+    turn.note("swap", f"handing over to {turn.around.peer}")
+    turn.reply(event.request, DONE, f"{turn.module.name} moves to {turn.around.peer}")
+
+
+def claim(turn: Turn, event: ev.Prim) -> None:
+    """An administrator says: this node has the data."""
+    if turn.peer is not None and turn.peer.leads and not turn.around.peer_silent:
+        turn.reply(event.request, REFUSED, f"{turn.around.peer} serves {turn.module.name}: use 'hactl swap {turn.module.name}'")
+        return
+    if turn.module.view is not None and turn.module.view.linked and not turn.module.view.consent:
+        turn.reply(event.request, REFUSED, f"the data are linked with {turn.around.peer}: use 'hactl swap {turn.module.name}'")
+        return
+    want(turn, True)
+    turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY)
+    turn.note("prim", "an administrator says that this node has the data")
+    turn.reply(event.request, DONE, f"{turn.module.name} becomes primary here")
+
+
+def follow(turn: Turn, event: ev.Second) -> None:
+    """An administrator says: the data come from the peer."""
+    want(turn, True)
+    turn.set(wish=Wish.SECONDARY_FULLSYNC if event.fullsync else Wish.SECONDARY)
+    turn.reply(event.request, DONE, f"{turn.module.name} becomes secondary here")
+
+
+def insist(turn: Turn, event: ev.Prim) -> None:
+    """A primary that waits for permission gets it by an administrator's word."""
+    if turn.module.view is None or not turn.module.view.needs_grant:
+        already(turn, event)
+        return
+    turn.set(wish=Wish.PRIMARY)
+    turn.reply(event.request, DONE, f"{turn.module.name} goes on alone by your word")
+
+
+def refuse(turn: Turn, event: ev.Command) -> None:
+    """This command makes no sense in this state."""
+    verb = type(event).__name__.lower()
+    state = turn.module.shown[0].value
+    turn.reply(event.request, REFUSED, f"{turn.module.name} is {state} on {turn.around.node}: '{verb}' is not possible here")
+
+
+def already(turn: Turn, event: ev.Command) -> None:
+    """It is so already."""
+    turn.reply(event.request, DONE, f"{turn.module.name} is already {turn.module.shown[0].value} on {turn.around.node}")
+
+
+def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
+    """The peer gave the role up for us."""
+    view = turn.module.view
+    if view is None or not turn.module.wanted or turn.module.order not in (None, Order.PROMOTE):
+        turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
+        return
+    turn.set(asked=(*turn.module.asked, event.request))
+    if turn.module.order is None:
+        turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=False, force=False, reason=f"{turn.around.peer} handed the role over")
+
+
+def step_aside(turn: Turn, event: ev.PeerAskedOutdate) -> None:
+    """The peer's primary goes on without us; from then on this copy is old, and says so itself."""
+    view = turn.module.view
+    if view is None or view.leads or turn.module.order not in (None, Order.OUTDATE):
+        turn.reply(event.request, REFUSED, f"{turn.around.node} is primary, becoming primary, or cannot say")
+        return
+    turn.set(asked=(*turn.module.asked, event.request))
+    if turn.module.order is None:
+        turn.order_role(Order.OUTDATE, act.OutdateRfs, reason=f"{turn.around.peer} goes on alone")
+
+
+def believe(turn: Turn, event: ev.RfsStatus) -> None:
+    """A status of the rfsmount that runs now."""
+    if event.session != turn.module.rfs_session or turn.module.rfs not in (Hold.ON, Hold.COMING):
+        return
+    before = turn.module.view
+    turn.set(view=event.view, yielded_at=None, has_record=True)
+    if event.view.serves and not (before and before.serves):
+        turn.note("serving", f"rfs serves: mode={event.view.mode} generation={event.view.generation} term={event.view.term}")
+        if turn.module.wish is not Wish.SECONDARY_FULLSYNC:
+            turn.set(wish=None)
+    elif before and before.leads and not event.view.leads and not turn.module.swapping:
+        turn.note("role-lost", f"rfs is no longer primary: {event.view.reason or event.view.code}")
+
+
+def bury(turn: Turn, event: ev.RfsGone) -> None:
+    """rfsmount ended without being asked. A primary leaves the role to a peer that can take it, at once."""
+    if event.session != turn.module.rfs_session or turn.module.rfs is Hold.GOING:
+        return
+    view = turn.module.view
+    paired_primary = view is not None and view.leads and view.link == "paired"
+    if paired_primary and turn.peer is not None and turn.peer.complete and not turn.around.peer_silent:
+        turn.set(yielded_at=turn.around.now)
+        turn.call_peer = True
+    turn.answer_peer(FAILED, f"rfsmount on {turn.around.node} died")
+    turn.set(rfs=Hold.OFF, view=None, order=None, swapping=False, restarts=(*turn.module.restarts, turn.around.now))
+    turn.set(has_record=event.has_record, holds_files=event.holds_files, problem=event.reason)
+    turn.note("rfs-gone", event.reason + (f"; {turn.around.peer} takes over" if turn.module.yielded_at is not None else ""))
+
+
+def mourn(turn: Turn, event: ev.ServiceDied) -> None:
+    """A service died: start again here while the limit allows, else give the role away or stay and say so."""
+    if turn.module.services is not Hold.ON:
+        return
+    turn.note("service-died", f"{event.service}: {event.reason}")
+    count_service_failure(turn, f"service {event.service} died: {event.reason}")
+    turn.set(restarting=not turn.module.services_failed)
+
+
+def readdress(turn: Turn, event: ev.AddressLost) -> None:
+    """Somebody took the address away: put it back the careful way."""
+    if turn.module.address is Hold.ON:
+        turn.note("address-lost", event.reason)
+        turn.set(address=Hold.OFF, problem=event.reason)
+        turn.pause(Lane.ADDRESS)
+
+
+def finish(turn: Turn, event: ev.Done) -> None:
+    """An action succeeded."""
+    if turn.module.tickets.get(event.lane) != event.ticket:
+        return
+    match event.lane:
+        case Lane.ADDRESS:
+            turn.set(address=arrived(turn.module.address), problem="" if turn.module.address is Hold.COMING else turn.module.problem)
+        case Lane.SERVICES:
+            up = turn.module.services is Hold.COMING
+            turn.set(services=arrived(turn.module.services), urgent=False, problem="" if up else turn.module.problem)
+            turn.note("services", "up" if up else "down")
+        case Lane.RFS if turn.module.rfs is Hold.COMING:
+            keep = turn.module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE)
+            turn.set(rfs=Hold.ON, problem="", wish=turn.module.wish if keep else None)
+        case Lane.RFS:
+            turn.set(rfs=Hold.OFF, view=None)
+        case Lane.ROLE:
+            finish_role(turn)
+
+
+def finish_role(turn: Turn) -> None:
+    """What follows from a finished order in the ROLE lane."""
+    order = turn.module.order
+    turn.set(order=None, problem="")
+    turn.answer_peer(DONE, f"{order.value if order else 'nothing'} done on {turn.around.node}")
+    match order:
+        case Order.DEMOTE:
+            turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote)
+        case Order.ASK_PROMOTE:
+            turn.set(swapping=False)
+        case Order.ASK_OUTDATE:
+            turn.order_role(Order.GRANT, act.GrantRfs, peer_outdated=True, reason=f"{turn.around.peer} wrote OUTDATED")
+        case Order.PROMOTE:
+            turn.set(wish=None)
+
+
+def fail(turn: Turn, event: ev.Failed) -> None:
+    """An action failed. What was being taken is let go and tried again later; what was being given back is tried again."""
+    if turn.module.tickets.get(event.lane) != event.ticket:
+        return
+    turn.set(problem=event.reason)
+    turn.pause(event.lane)
+    turn.note("failed", f"lane={event.lane.value} reason={event.reason}")
+    match event.lane:
+        case Lane.ADDRESS:
+            turn.set(address=fell_back(turn.module.address))
+        case Lane.SERVICES if turn.module.services is Hold.COMING:
+            count_service_failure(turn, event.reason)
+            turn.order(act.StopServices, kill=True)  # whatever did start
+            turn.set(services=Hold.GOING, urgent=True)
+        case Lane.SERVICES:
+            turn.set(services=fell_back(turn.module.services))
+        case Lane.RFS:
+            turn.set(rfs=fell_back(turn.module.rfs))
+        case Lane.ROLE:
+            turn.answer_peer(REFUSED if event.refused else FAILED, event.reason)
+            wish = None if turn.module.order is Order.PROMOTE and event.refused else turn.module.wish
+            turn.set(order=None, swapping=False, wish=wish)
+
+
+def want(turn: Turn, wanted: bool) -> None:
+    """A person spoke: durable, and all counters begin anew."""
+    turn.set(wanted=wanted, wish=None, restarts=(), services_failed=False, problem="", retry_at={})
+    turn.actions.append(act.Remember(turn.module.name, wanted))
+
+
+def arrived(hold: Hold) -> Hold:
+    """COMING has come, GOING is gone."""
+    return {Hold.COMING: Hold.ON, Hold.GOING: Hold.OFF}.get(hold, hold)
+
+
+def fell_back(hold: Hold) -> Hold:
+    """What was coming did not come, what was going is still there."""
+    return {Hold.COMING: Hold.OFF, Hold.GOING: Hold.ON}.get(hold, hold)
+
+
+def start_rfs(turn: Turn, role: str) -> None:
+    """A new rfsmount, or a new connection to the one that runs: statuses of the old one no longer count."""
+    turn.set(rfs=Hold.COMING, rfs_session=turn.module.rfs_session + 1, view=None)
+    replace_data = turn.module.wish is Wish.SECONDARY_FULLSYNC
+    turn.order(act.StartRfs, session=turn.module.rfs_session, role=role, replace_data=replace_data)
+
+
+def count_service_failure(turn: Turn, problem: str) -> None:
+    """One more failure of the services here."""
+    turn.set(restarts=(*turn.module.restarts, turn.around.now)[-64:], problem=problem)
+    turn.set(services_failed=rules.too_many_restarts(turn.module, turn.around.now))

@@ -1,0 +1,220 @@
+"""What a node knows about a module, about its peer and about itself.
+
+All of it is frozen: a step makes a new value. Three words that look alike are kept apart:
+
+- *state* (STOP WAIT ALONE PRIM SECOND) is what people read. It is computed from the rest, never stored as a wish.
+- *hold* (OFF COMING ON GOING) says where one of the things that a role is made of (rfsmount, address, services) stands.
+- *goal* is the level at which the module should be held, computed anew after every event (failover_rules.goal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Literal
+
+
+class State(Enum):
+    """SafeKit's words; its users know them."""
+
+    STOP = "STOP"
+    WAIT = "WAIT"
+    ALONE = "ALONE"
+    PRIM = "PRIM"
+    SECOND = "SECOND"
+
+
+class Readiness(Enum):
+    """Blocked or stopped; on the way; stable."""
+
+    NOT_READY = "NotReady"
+    TRANSIENT = "Transient"
+    READY = "Ready"
+
+
+class Hold(Enum):
+    """Where one thing that a role is made of stands."""
+
+    OFF = "off"
+    COMING = "coming"
+    ON = "on"
+    GOING = "going"
+
+
+class Level(IntEnum):
+    """How far up a module should be held; each level includes the ones below."""
+
+    NOTHING = 0  # rfsmount does not run
+    MOUNTED = 1  # rfsmount runs, as secondary or waiting
+    LEADING = 2  # the data side is primary, but no address and no services (they failed too often)
+    SERVING = 3  # address and services as well
+
+
+class Lane(Enum):
+    """Actions of one lane never overlap: a newer one replaces the older. Completions of a replaced one are ignored."""
+
+    RFS = "rfs"
+    ROLE = "role"
+    ADDRESS = "address"
+    SERVICES = "services"
+
+
+class Order(Enum):
+    """What is under way in the ROLE lane."""
+
+    PROMOTE = "promote"
+    DEMOTE = "demote"
+    GRANT = "grant"
+    OUTDATE = "outdate"
+    FENCE = "fence"
+    ASK_PROMOTE = "ask-promote"  # the peer is asked to promote
+    ASK_OUTDATE = "ask-outdate"  # the peer is asked to write OUTDATED
+
+
+class Wish(Enum):
+    """An administrator's word that is still to be carried out."""
+
+    PRIMARY = "primary"
+    PRIMARY_FORCE = "primary --force"
+    SECONDARY = "secondary"
+    SECONDARY_FULLSYNC = "secondary --fullsync"
+
+
+SERVING_MODES = frozenset({"unused", "alone", "resyncing", "paired"})
+
+
+@dataclass(frozen=True, slots=True)
+class RfsView:
+    """The part of rfsmount's status that decisions use. Always a whole status: consumers are level-triggered."""
+
+    role: Literal["primary", "secondary"] = "secondary"
+    link: str = "connecting"
+    mode: str = "idle"
+    data: str = "INCONSISTENT"
+    generation: str = "0"
+    term: int = 0
+    code: str = "CONNECTING"
+    reason: str = ""
+    needs_grant: bool = False
+    consent: bool = False  # the peer demoted itself and agrees that we promote
+    resync: Mapping[str, object] | None = None
+
+    @property
+    def linked(self) -> bool:
+        """A session with the peer's rfsmount is up."""
+        return self.link in ("paired", "resyncing")
+
+    @property
+    def leads(self) -> bool:
+        """The data side is primary here, perhaps frozen."""
+        return self.role == "primary" and self.mode != "fenced" and self.link not in ("fenced", "refused")
+
+    @property
+    def serves(self) -> bool:
+        """Writes are acknowledged here."""
+        return self.leads and self.mode in SERVING_MODES
+
+    @property
+    def complete(self) -> bool:
+        """This copy was in sync in this run of rfsmount, so it may serve when the peer is gone."""
+        return self.data == "UPTODATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a node says about a module in every heartbeat."""
+
+    state: State = State.STOP
+    readiness: Readiness = Readiness.NOT_READY
+    data: str = ""
+    generation: str = ""
+    role: str = ""
+    term: int = 0
+    link: str = ""
+    rfs_alive: bool = False
+    yielded: bool = False  # my rfsmount is dead and will start only as secondary: take over
+    complete: bool = False  # my copy was in sync in this run and is not outdated: I could take over
+    services_failed: bool = False  # do not hand over to me: the services failed here
+    service: str = "off"
+    reason: str = ""
+
+    @property
+    def leads(self) -> bool:
+        """That node's data side is primary."""
+        return self.role == "primary"
+
+    @property
+    def ready_second(self) -> bool:
+        """That node could serve right now."""
+        return self.state is State.SECOND and self.readiness is Readiness.READY
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module on this node."""
+
+    name: str
+    max_restarts: int = 3
+    max_restarts_period_s: float = 86400.0
+    # What people asked for.
+    wanted: bool = False
+    wish: Wish | None = None
+    # What was found running when hactld started, and what the disk says (Found, and again whenever rfsmount ends).
+    found: bool = False
+    has_record: bool = False
+    holds_files: bool = False
+    # What this node holds of the role.
+    rfs: Hold = Hold.OFF
+    rfs_session: int = 0  # counts rfsmount processes and connections: a status of an older one is not believed
+    view: RfsView | None = None
+    address: Hold = Hold.OFF
+    services: Hold = Hold.OFF
+    order: Order | None = None
+    tickets: Mapping[Lane, int] = field(default_factory=dict)
+    urgent: bool = False  # the services were told to die, not to stop
+    asked: tuple[int, ...] = ()  # requests of the peer that wait for the order under way
+    granted: bool = False  # the last promotion was a takeover: an answer of the peer's machine to our probe is overridden
+    # Why it is where it is.
+    swapping: bool = False  # giving the role to the peer in order
+    yielded_at: float | None = None  # our rfsmount died as primary and the peer was told to take over
+    restarting: bool = False  # services go down to come up again
+    restarts: tuple[float, ...] = ()
+    services_failed: bool = False
+    retry_at: Mapping[Lane, float] = field(default_factory=dict)
+    problem: str = ""  # the last failure, one sentence, shown until something succeeds
+    since: float = 0.0  # when (state, readiness) last changed
+    shown: tuple[State, Readiness] = (State.STOP, Readiness.NOT_READY)
+
+    def waits(self, lane: Lane, now: float) -> bool:
+        """Is this lane in its pause after a failure?"""
+        return now < self.retry_at.get(lane, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is true for all modules of this node."""
+
+    node: str
+    peer: str
+    policy: Literal["availability", "consistency"] = "availability"
+    timeout_s: float = 3.0
+    has_ping: bool = False
+    now: float = 0.0
+    peer_silent: bool = False  # nothing heard on any network for timeout_s
+    peer_heard: bool = False  # ever, since this hactld started
+    ping_ok: bool = False
+    ping_ok_since: float = 0.0
+    unsure_after: int = 0  # our newest heartbeat counter at that pause
+    unsure_until: float = 0.0  # after a pause of this process: nothing is climbed before this, or before the peer is heard
+
+    @property
+    def unsure(self) -> bool:
+        """This process stood still a moment ago: what it knows may be history."""
+        return self.now < self.unsure_until
+
+    @property
+    def isolated(self) -> bool:
+        """Ping addresses are given and none answers: this node is probably the one that was cut off. When one answers again, the
+        peer gets as long as its silence must last to be heard before we trust that silence: its voice may come later than the ping."""
+        return self.has_ping and (not self.ping_ok or self.now - self.ping_ok_since < self.timeout_s)

@@ -1,0 +1,14 @@
+"""What hactld does to the world: one file per kind of thing, no decisions.
+
+Every effect method either succeeds, raises EffectFailed with one sentence, or is cancelled because a newer order replaced it
+(then it leaves things in a state from which the newer one can go on). `rfs.py` drives rfsmount, `vip.py` and `arp.py` the service
+address, `services.py`, `processes.py` and `scripts.py` the application, `notify.py` the log and the history that people read.
+"""
+
+
+class EffectFailed(Exception):
+    """The world said no, in one sentence; `refused`: asking again at once is pointless."""
+
+    def __init__(self, sentence: str, *, refused: bool = False) -> None:
+        super().__init__(sentence)
+        self.refused = refused

@@ -1,0 +1,141 @@
+"""Processes that must survive us and be found again: a pid alone is reused, a pid with its start time is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, once and for all."""
+
+    pid: int
+    start_ticks: int  # field 22 of /proc/PID/stat
+
+    def alive(self) -> bool:
+        """Does it still run? A zombie does not."""
+        stat = read_stat(self.pid)
+        return stat is not None and stat.start_ticks == self.start_ticks and stat.state not in "ZX"
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The few fields of /proc/PID/stat that matter here."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+    start_ticks: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return Stat(pid, state=fields[0], parent=int(fields[1]), session=int(fields[3]), start_ticks=int(fields[19]))
+
+
+def find(pid: int) -> Process | None:
+    """The process that has this pid now."""
+    stat = read_stat(pid)
+    return Process(pid, stat.start_ticks) if stat and stat.state not in "ZX" else None
+
+
+def write_pid_file(path: Path, process: Process) -> None:
+    """Complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(f"{process.pid} {process.start_ticks}\n")
+    new.rename(path)
+
+
+def read_pid_file(path: Path) -> Process | None:
+    """The process of the file, if it still runs."""
+    try:
+        pid, start_ticks = path.read_text().split()
+        process = Process(int(pid), int(start_ticks))
+    except (FileNotFoundError, ValueError):
+        return None
+    return process if process.alive() else None
+
+
+async def wait_dead(process: Process) -> None:
+    """Until it has ended, however it is related to us."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if process.alive():
+            await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        trio.lowlevel.notify_closing(descriptor)
+        os.close(descriptor)
+
+
+def send_signal(process: Process, number: int) -> None:
+    """To this process and to no other that got its pid since."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            if process.alive():
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def everybody() -> list[Stat]:
+    """All processes of this machine (of this PID namespace)."""
+    stats = (read_stat(int(entry.name)) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return [stat for stat in stats if stat is not None]
+
+
+def family(process: Process) -> list[Process]:
+    """The process, its descendants and all sessions they lead: what must not outlive it. (PostgreSQL's backends have sessions of
+    their own, so neither the process group nor the session alone is enough.)"""
+    stats = everybody()
+    members = {process.pid}
+    while True:
+        more = {stat.pid for stat in stats if stat.parent in members or stat.session in members} - members
+        if not more:
+            break
+        members |= more
+    return [Process(stat.pid, stat.start_ticks) for stat in stats if stat.pid in members and stat.pid != os.getpid()]
+
+
+def working_in(directories: Iterable[str], user_id: int) -> list[Process]:
+    """Processes of this user that stand in one of the directories: orphans whose parent died first."""
+    found = []
+    roots = tuple(directories)
+    for stat in everybody():
+        try:
+            if Path(f"/proc/{stat.pid}").stat().st_uid != user_id:
+                continue
+            place = os.readlink(f"/proc/{stat.pid}/cwd")
+        except OSError:
+            continue
+        if any(place == root or place.startswith(root + "/") for root in roots):
+            found.append(Process(stat.pid, stat.start_ticks))
+    return found
+
+
+async def kill_all(victims: Iterable[Process], patience_s: float) -> bool:
+    """SIGKILL for each, until all are dead or patience is over."""
+    waiting = list(victims)
+    for victim in waiting:
+        send_signal(victim, signal.SIGKILL)
+    with trio.move_on_after(patience_s):
+        for victim in waiting:
+            await wait_dead(victim)
+    return not any(victim.alive() for victim in waiting)

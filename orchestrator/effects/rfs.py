@@ -1,0 +1,273 @@
+"""rfsmount, seen from hactld: started detached, spoken to over its control socket, its death seen by pidfd.
+
+It outlives us. So starting means: connect to the one that runs, or start one and connect. One *session* is one connection to
+one process; its number travels with every status, because a status of an rfsmount that is gone must not be believed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core.states import RfsView
+from orchestrator.effects import EffectFailed, commands, processes
+from orchestrator.paths import Paths
+from rfs import exit_codes
+from rfs.control.client import ControlClient, ControlLost, open_client
+from rfs.errors import SaidNo
+
+CONNECT_DEADLINE_S = 20.0
+CONNECT_EVERY_S = 0.05
+RECONNECT_FOR_S = 3.0
+STOP_DEADLINE_S = 60.0
+KILL_PATIENCE_S = 5.0
+
+
+def view_from(status: Mapping[str, Any]) -> RfsView:
+    """What decisions need of a status; a field that is missing gets the value that permits least."""
+    resync = status.get("resync")
+    return RfsView(
+        role="primary" if status.get("role") == "primary" else "secondary",
+        link=str(status.get("link", "connecting")),
+        mode=str(status.get("mode", "idle")),
+        data=str(status.get("data", "INCONSISTENT")),
+        generation=str(status.get("generation", "")),
+        term=int(status.get("term", 0)),
+        code=str(status.get("code", "")),
+        reason=str(status.get("reason") or ""),
+        needs_grant=status.get("needs_grant") is True,
+        consent=status.get("consent") is True,
+        resync=resync if isinstance(resync, dict) else None,
+    )
+
+
+class Rfs:
+    """The rfsmount of one module."""
+
+    def __init__(
+        self,
+        config: ModuleConfig,
+        cluster: ClusterConfig,
+        node: str,
+        paths: Paths,
+        *,
+        status: Callable[[int, RfsView], None],
+        gone: Callable[[int, str], None],
+        log: Callable[[str, str], None],
+    ) -> None:
+        self.config, self.cluster, self.node, self.paths = config, cluster, node, paths
+        self.status, self.gone, self.log = status, gone, log
+        self.state_directory = paths.module_state(config.name)
+        self.last: Mapping[str, Any] = {}
+        self._client: ControlClient | None = None
+        self._session = 0
+        self._connection: trio.CancelScope | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    # ---- what the disk says -------------------------------------------------------------------------------------------
+
+    def has_record(self) -> bool:
+        """Did this node ever take part in this module's replication?"""
+        return (self.state_directory / "record").exists()
+
+    def holds_files(self) -> bool:
+        """Is there anything in the directories? Unreadable counts as yes: nothing may be overwritten on a doubt."""
+        try:
+            return any(next(os.scandir(replicated.directory), None) is not None for replicated in self.config.replicated)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    async def runs(self) -> bool:
+        """Does an rfsmount answer?"""
+        try:
+            async with open_client(str(self.state_directory)):
+                return True
+        except ControlLost:
+            return False
+
+    # ---- start and stop -----------------------------------------------------------------------------------------------
+
+    async def start(self, nursery: trio.Nursery, session: int, role: str, replace_data: bool) -> None:
+        """Connected when it returns; statuses follow under `session`."""
+        self._drop_connection()
+        self._session = session
+        child: subprocess.Popen[bytes] | None = None
+        if not await self.runs():
+            child = self._child = await trio.to_thread.run_sync(self._spawn, role, replace_data)
+        with trio.move_on_after(CONNECT_DEADLINE_S):
+            while child is None or child.poll() is None:
+                try:
+                    await nursery.start(self._connected, session)
+                    return
+                except ControlLost:
+                    await trio.sleep(CONNECT_EVERY_S)
+        code = child.poll() if child is not None else None
+        if code is not None:
+            refused = code in (exit_codes.USAGE, exit_codes.CONFIGURATION_INVALID, exit_codes.REFUSED)
+            raise EffectFailed(f"rfsmount ended with exit code {code}: {self._last_words()}", refused=refused)
+        raise EffectFailed(f"rfsmount does not answer on {self.state_directory}/control.sock after {CONNECT_DEADLINE_S:.0f} s")
+
+    def _spawn(self, role: str, replace_data: bool) -> subprocess.Popen[bytes]:
+        self.state_directory.mkdir(parents=True, exist_ok=True)
+        command = self.command(role, replace_data)
+        self.log("rfs-start", "[#] " + " ".join(command))
+        return commands.spawn(command, commands.identity_of(None), dict(os.environ), self.paths.rfs_log(self.config.name))
+
+    def command(self, role: str, replace_data: bool) -> list[str]:
+        """The command line; under systemd in a scope of its own, because a service's processes die with it."""
+        config, network = self.config, self.config.replication_network
+        here = self.cluster.nodes[self.node].addresses[network]
+        there = next(other.addresses[network] for name, other in self.cluster.nodes.items() if name != self.node)
+        program = Path(sys.executable).with_name("rfsmount")
+        found = str(program) if program.exists() else shutil.which("rfsmount")
+        line = [found] if found else [sys.executable, "-m", "rfs.cli"]
+        line += ["mount", *(replicated.directory for replicated in config.replicated)]
+        line += ["--state", str(self.state_directory), "--role", role]
+        line += ["--listen", f"{here}:{config.port}", "--peer", f"{there}:{config.port}", "--on-peer-loss", "freeze"]
+        line += ["--module", config.name, "--node", self.node, "--cluster", self.cluster.name, "--insecure", "--foreground"]
+        for replicated in config.replicated:
+            for pattern in replicated.exclude:
+                line += ["--exclude", pattern]
+            for required in replicated.require:
+                line += ["--require", f"{replicated.directory}/{required}"]
+        if replace_data:
+            line.append("--replace-data")
+        if Path("/run/systemd/system").exists() and (scope := shutil.which("systemd-run")):
+            return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *line]
+        return line
+
+    async def stop(self) -> None:
+        """Orderly goodbye; whatever is left after the deadline is killed."""
+        process = await self._process()
+        if process is None:
+            self._drop_connection()
+            return
+        try:
+            with trio.move_on_after(STOP_DEADLINE_S):
+                if self._client is not None:
+                    await self._client.call("unmount")
+                else:
+                    processes.send_signal(process, signal.SIGTERM)
+                await processes.wait_dead(process)
+        except (ControlLost, SaidNo) as failure:
+            self.log("rfs-stop", str(failure))
+            processes.send_signal(process, signal.SIGTERM)
+            with trio.move_on_after(STOP_DEADLINE_S):
+                await processes.wait_dead(process)
+        self._drop_connection()
+        if process.alive() and not await processes.kill_all([process], KILL_PATIENCE_S):
+            raise EffectFailed("rfsmount survives SIGKILL: it probably waits for the disk")
+        self._reap()
+
+    async def _process(self) -> processes.Process | None:
+        if self._client is not None:
+            return processes.find(int(self._client.server.get("pid", 0)))
+        try:
+            async with open_client(str(self.state_directory)) as client:
+                return processes.find(int(client.server.get("pid", 0)))
+        except ControlLost:
+            child = self._child
+            return processes.find(child.pid) if child is not None and child.poll() is None else None
+
+    # ---- the connection -----------------------------------------------------------------------------------------------
+
+    async def _connected(self, session: int, *, task_status: trio.TaskStatus[None]) -> None:
+        """One session: statuses until the process is dead. A connection that breaks while it lives is made again."""
+        with trio.CancelScope() as scope:
+            process: processes.Process | None = None
+            started = False
+            while True:
+                try:
+                    async with open_client(str(self.state_directory)) as client:
+                        process = processes.find(int(client.server.get("pid", 0)))
+                        self._client, self._connection = client, scope
+                        if not started:
+                            started = True
+                            task_status.started()
+                        async for status in client.subscribe():
+                            self._publish(session, status)
+                except ControlLost:
+                    if not started:
+                        raise
+                self._client = None
+                if process is None or await self._died(process):
+                    break
+            self._reap()
+            self._connection = None
+            self.gone(session, f"rfsmount died{self._last_words_short()}")
+
+    async def _died(self, process: processes.Process) -> bool:
+        """Dead, or not answering for so long that it counts as dead (and then is)."""
+        with trio.move_on_after(RECONNECT_FOR_S):
+            while process.alive():
+                if await self.runs():
+                    return False
+                with trio.move_on_after(CONNECT_EVERY_S):
+                    await processes.wait_dead(process)
+        if process.alive():
+            self.log("rfs-deaf", "rfsmount lives but does not answer: it is killed")
+            await processes.kill_all([process], KILL_PATIENCE_S)
+        return True
+
+    def _publish(self, session: int, status: Mapping[str, Any]) -> None:
+        if session == self._session:
+            self.last = status
+            self.status(session, view_from(status))
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.cancel()
+        self._connection = self._client = None
+        self.last = {}
+
+    def _reap(self) -> None:
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
+    def _last_words(self) -> str:
+        try:
+            lines = [line for line in self.paths.rfs_log(self.config.name).read_text(errors="replace").splitlines() if line.strip()]
+        except OSError:
+            return "its log cannot be read"
+        return lines[-1] if lines else "it said nothing"
+
+    def _last_words_short(self) -> str:
+        words = self._last_words()
+        return f" (last words: {words[:160]})"
+
+    # ---- calls --------------------------------------------------------------------------------------------------------
+
+    async def call(self, method: str, parameters: Mapping[str, Any], deadline_s: float) -> None:
+        """An order; when it returns, the status that follows from it has been published before."""
+        client, session = self._client, self._session
+        if client is None:
+            raise EffectFailed("rfsmount is not connected")
+        try:
+            with trio.fail_after(deadline_s):
+                await client.call(method, dict(parameters))
+                self._publish(session, await client.call("status"))
+        except SaidNo as refusal:
+            raise EffectFailed(refusal.sentence, refused=refusal.exit_code == exit_codes.REFUSED) from refusal
+        except ControlLost as lost:
+            raise EffectFailed(str(lost)) from lost
+        except trio.TooSlowError:
+            raise EffectFailed(f"rfsmount did not finish '{method}' in {deadline_s:.0f} s") from None
+
+    async def refresh(self) -> None:
+        """Ask for the status now."""
+        if self._client is not None:
+            try:
+                self._publish(self._session, await self._client.call("status"))
+            except (ControlLost, SaidNo) as failure:
+                self.log("rfs-status", str(failure))

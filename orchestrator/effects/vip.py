@@ -1,0 +1,200 @@
+"""The service address: probe, add with a short lifetime, announce, renew, remove.
+
+The address lives 15 s in the kernel and is renewed every 3 s, but only when the core says so (`keep`): so a hactld that is
+restarted loses nothing, a dead one loses the address within 15 s, and one that stood still renews nothing before it has
+checked that the role is still its own. Netlink runs in a worker thread: pyroute2 blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import trio
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from orchestrator.effects import EffectFailed, arp
+
+LIFETIME_S = 15
+RENEW_EVERY_S = 3.0
+ANNOUNCE_EVERY_S = 10.0
+ANNOUNCE_OFTEN_S = 1.0  # right after a takeover a frozen old primary may still answer for the address
+ANNOUNCE_OFTEN_FOR_S = 20.0
+BURST, BURST_EVERY_S = 3, 0.1
+EADDRNOTAVAIL, EEXIST, ENODEV = 99, 17, 19
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A link of this machine."""
+
+    name: str
+    index: int
+    mac: bytes
+    addresses: tuple[IPv4Interface, ...]
+
+
+def read_interfaces() -> list[Interface]:
+    """All links with their IPv4 addresses (blocking)."""
+    with IPRoute() as route:
+        addresses: dict[int, list[IPv4Interface]] = {}
+        for message in route.get_addr(family=2):
+            local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            addresses.setdefault(message["index"], []).append(IPv4Interface(f"{local}/{message['prefixlen']}"))
+        return [
+            Interface(
+                name=link.get_attr("IFLA_IFNAME"),
+                index=link["index"],
+                mac=bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "00:00:00:00:00:00").replace(":", "")),
+                addresses=tuple(addresses.get(link["index"], ())),
+            )
+            for link in route.get_links()
+        ]
+
+
+def change_address(verb: str, interface: Interface, address: IPv4Interface) -> None:
+    """Add or renew (`replace`), or remove (`del`) the address (blocking)."""
+    lifetime = {} if verb == "del" else {"IFA_CACHEINFO": {"ifa_preferred": LIFETIME_S, "ifa_valid": LIFETIME_S}}
+    parameters: dict[str, Any] = {"index": interface.index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
+    if lifetime:
+        parameters["preferred_lft"] = LIFETIME_S
+        parameters["valid_lft"] = LIFETIME_S
+    with IPRoute() as route:
+        try:
+            route.addr(verb, **parameters)
+        except NetlinkError as error:
+            if not (verb == "del" and error.code in (EADDRNOTAVAIL, ENODEV)):
+                raise
+
+
+def choose_interface(interfaces: Sequence[Interface], address: IPv4Interface, wanted: str | None) -> Interface:
+    """The named one, or the one that has an address of its own in the same subnet."""
+    for interface in interfaces:
+        if wanted is not None and interface.name == wanted:
+            return interface
+        if wanted is None and any(own.ip in address.network and own.ip != address.ip for own in interface.addresses):
+            return interface
+    missing = f"there is no interface {wanted}" if wanted else f"no interface of this node has an address in {address.network}"
+    raise EffectFailed(f"service address {address}: {missing}; name one with 'interface' in the module's file", refused=True)
+
+
+def neighbours(of: Sequence[IPv4Address]) -> set[bytes]:
+    """The hardware addresses under which this machine knows these addresses."""
+    found: set[bytes] = set()
+    try:
+        lines = Path("/proc/net/arp").read_text().splitlines()[1:]
+    except OSError:
+        return found
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 4 and fields[3] != "00:00:00:00:00:00" and IPv4Address(fields[0]) in of:
+            found.add(bytes.fromhex(fields[3].replace(":", "")))
+    return found
+
+
+class Vip:
+    """All service addresses of one module, taken and given back together."""
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, str | None]],
+        peer_addresses: Sequence[str],
+        lost: Callable[[str], None],
+        log: Callable[[str, str], None],
+    ) -> None:
+        self.addresses = [(IPv4Interface(address), interface) for address, interface in addresses]
+        self.peer_addresses = [IPv4Address(address) for address in peer_addresses]
+        self.peer_macs: set[bytes] = set()
+        self.lost, self.log = lost, log
+        self._interfaces: dict[IPv4Interface, Interface] = {}
+        self._renewed_at = self._announced_at = self._up_at = float("-inf")
+
+    async def held(self) -> bool:
+        """Are all of them on this machine?"""
+        interfaces = await trio.to_thread.run_sync(read_interfaces)
+        own = {address.ip for interface in interfaces for address in interface.addresses}
+        held = bool(self.addresses) and all(address.ip in own for address, _ in self.addresses)
+        if held:
+            self._choose(interfaces)
+        return held
+
+    async def up(self, granted: bool) -> None:
+        """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden."""
+        self.learn_peer()
+        interfaces = await trio.to_thread.run_sync(read_interfaces)
+        self._choose(interfaces)
+        for address, interface in self._interfaces.items():
+            if all(own.ip != address.ip for own in interface.addresses):
+                await self._probe(address, interface, granted)
+        for address, interface in self._interfaces.items():
+            self.log("vip-add", f"[#] ip addr add {address} dev {interface.name} valid_lft {LIFETIME_S} preferred_lft {LIFETIME_S}")
+            await self._change("replace", address, interface)
+        self._renewed_at = self._up_at = trio.current_time()
+        for _ in range(BURST):
+            await self._announce()
+            await trio.sleep(BURST_EVERY_S)
+
+    async def down(self) -> None:
+        """Give them back; fine if they are gone."""
+        if not self._interfaces:
+            try:
+                self._choose(await trio.to_thread.run_sync(read_interfaces))
+            except EffectFailed:
+                return  # no such interface, so no such address
+        for address, interface in self._interfaces.items():
+            self.log("vip-del", f"[#] ip addr del {address} dev {interface.name}")
+            await self._change("del", address, interface)
+
+    async def keep(self) -> None:
+        """Renew and announce, each at its own pace. An address that was removed behind our back is reported, not put back."""
+        now = trio.current_time()
+        self.learn_peer()
+        if now - self._renewed_at >= RENEW_EVERY_S:
+            self._renewed_at = now
+            interfaces = await trio.to_thread.run_sync(read_interfaces)
+            own = {address.ip for interface in interfaces for address in interface.addresses}
+            missing = [str(address.ip) for address, _ in self.addresses if address.ip not in own]
+            if missing:
+                self.lost(f"the service address {', '.join(missing)} is gone from this machine")
+                return
+            self._choose(interfaces)
+            for address, interface in self._interfaces.items():
+                await self._change("replace", address, interface)
+        pace_s = ANNOUNCE_OFTEN_S if now - self._up_at < ANNOUNCE_OFTEN_FOR_S else ANNOUNCE_EVERY_S
+        if now - self._announced_at >= pace_s:
+            await self._announce()
+
+    def learn_peer(self) -> None:
+        """Remember the peer's machine while it is alive: later it may not answer."""
+        self.peer_macs |= neighbours(self.peer_addresses)
+
+    def _choose(self, interfaces: Sequence[Interface]) -> None:
+        self._interfaces = {address: choose_interface(interfaces, address, wanted) for address, wanted in self.addresses}
+
+    async def _probe(self, address: IPv4Interface, interface: Interface, granted: bool) -> None:
+        try:
+            answers = await arp.probe(interface.name, interface.mac, address.ip)
+        except OSError as error:
+            raise EffectFailed(f"service address {address}: cannot probe on {interface.name}: {error.strerror}") from error
+        foreign = answers - self.peer_macs if granted else answers
+        if foreign:
+            who = ", ".join(sorted(mac.hex(":") for mac in foreign))
+            raise EffectFailed(f"the service address {address.ip} is in use by another machine ({who})")
+
+    async def _change(self, verb: str, address: IPv4Interface, interface: Interface) -> None:
+        try:
+            await trio.to_thread.run_sync(change_address, verb, interface, address)
+        except (NetlinkError, OSError) as error:
+            raise EffectFailed(f"service address {address}: ip addr {verb} on {interface.name} failed: {error}") from error
+
+    async def _announce(self) -> None:
+        self._announced_at = trio.current_time()
+        for address, interface in self._interfaces.items():
+            try:
+                await arp.announce(interface.name, interface.mac, address.ip)
+            except OSError as error:  # the link is down: the address is of no use now, and will be announced again
+                self.log("vip-announce", f"{address} on {interface.name}: {error.strerror}")

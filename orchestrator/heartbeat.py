@@ -1,0 +1,235 @@
+"""The pulse: a small UDP datagram on every network, every interval, and at once when what we say about a module changes.
+
+It carries who speaks (cluster, node, boot, incarnation of this hactld), one counter for all networks, the newest counter of
+the peer heard on this network (so that each side sees both directions), and a summary of every module. Whatever is not a
+well-formed pulse of our peer, from the peer's own address, is dropped, counted, and logged once per kind: a stranger on the
+network must be able neither to confuse hactld nor to fill its log.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import trio
+
+from orchestrator.core.events import Heartbeat
+from orchestrator.core.states import Readiness, State, Summary
+
+PORT = 5599
+VERSION = 1
+PULSE_BYTES_MAX = 8192
+MODULES_MAX = 64
+REASON_CHARACTERS_MAX = 200
+IP_FREEBIND = 15  # the address may come up after hactld
+
+
+class BadPulse(Exception):
+    """These bytes are no pulse of our peer; `kind` is what is counted."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One datagram."""
+
+    cluster: str
+    node: str
+    boot: str
+    incarnation: int
+    counter: int
+    echo_incarnation: int
+    echo: int
+    modules: Mapping[str, Summary]
+
+
+def summary_to_wire(summary: Summary) -> dict[str, Any]:
+    """Only plain values."""
+    return {
+        "state": summary.state.value,
+        "readiness": summary.readiness.value,
+        "data": summary.data,
+        "generation": summary.generation,
+        "role": summary.role,
+        "term": summary.term,
+        "link": summary.link,
+        "rfs_alive": summary.rfs_alive,
+        "yielded": summary.yielded,
+        "complete": summary.complete,
+        "services_failed": summary.services_failed,
+        "service": summary.service,
+        "reason": summary.reason[:REASON_CHARACTERS_MAX],
+    }
+
+
+def summary_from_wire(wire: object) -> Summary:
+    """Every field checked; BadPulse for anything else."""
+    if not isinstance(wire, dict):
+        raise BadPulse("malformed")
+    kinds: dict[str, type] = {"term": int, "rfs_alive": bool, "yielded": bool, "complete": bool, "services_failed": bool}
+    fields: dict[str, Any] = {}
+    for name in ("data", "generation", "role", "link", "service", "reason", *kinds):
+        value = wire.get(name)
+        if type(value) is not kinds.get(name, str) or (isinstance(value, str) and len(value) > REASON_CHARACTERS_MAX):
+            raise BadPulse("malformed")
+        fields[name] = value
+    try:
+        return Summary(state=State(wire.get("state")), readiness=Readiness(wire.get("readiness")), **fields)
+    except ValueError as error:
+        raise BadPulse("malformed") from error
+
+
+def modules_from_wire(wire: object) -> dict[str, Summary]:
+    """A map of names to summaries."""
+    if not isinstance(wire, dict) or len(wire) > MODULES_MAX or not all(isinstance(name, str) and len(name) <= 64 for name in wire):
+        raise BadPulse("malformed")
+    return {name: summary_from_wire(value) for name, value in wire.items()}
+
+
+def encode(pulse: Pulse) -> bytes:
+    """The datagram. Reasons are left out when it would become too long."""
+    modules = {name: summary_to_wire(summary) for name, summary in pulse.modules.items()}
+    document = {
+        "lockstep": VERSION,
+        "cluster": pulse.cluster,
+        "node": pulse.node,
+        "boot": pulse.boot,
+        "incarnation": pulse.incarnation,
+        "counter": pulse.counter,
+        "echo_incarnation": pulse.echo_incarnation,
+        "echo": pulse.echo,
+        "modules": modules,
+    }
+    data: bytes = msgpack.packb(document)
+    if len(data) > PULSE_BYTES_MAX:
+        document["modules"] = {name: {**wire, "reason": ""} for name, wire in modules.items()}
+        data = msgpack.packb(document)
+    return data
+
+
+def decode(data: bytes, cluster: str, peer: str) -> Pulse:
+    """The pulse in a datagram that claims to come from `peer` of `cluster`."""
+    if len(data) > PULSE_BYTES_MAX:
+        raise BadPulse("too-long")
+    try:
+        document = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise BadPulse("malformed") from error
+    if not isinstance(document, dict) or type(document.get("lockstep")) is not int:
+        raise BadPulse("malformed")
+    if document["lockstep"] != VERSION:
+        raise BadPulse("other-version")
+    if document.get("cluster") != cluster:
+        raise BadPulse("other-cluster")
+    if document.get("node") != peer:
+        raise BadPulse("unknown-node")
+    numbers = [document.get(name) for name in ("incarnation", "counter", "echo_incarnation", "echo")]
+    if not all(type(number) is int and 0 <= number < 2**64 for number in numbers) or not isinstance(document.get("boot"), str):
+        raise BadPulse("malformed")
+    incarnation, counter, echo_incarnation, echo = (int(number) for number in numbers if number is not None)
+    modules = modules_from_wire(document.get("modules"))
+    return Pulse(cluster, peer, document["boot"], incarnation, counter, echo_incarnation, echo, modules)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network between the two nodes."""
+
+    name: str
+    here: str
+    there: str
+
+
+class Heartbeats:
+    """Sends and hears the pulse on all networks."""
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        node: str,
+        peer: str,
+        boot: str,
+        incarnation: int,
+        networks: tuple[Network, ...],
+        interval_s: float,
+        say: Callable[[], Mapping[str, Summary]],
+        deliver: Callable[[Heartbeat], None],
+        log: Callable[[str], None],
+        port: int = PORT,
+    ) -> None:
+        self.cluster, self.node, self.peer, self.boot, self.incarnation = cluster, node, peer, boot, incarnation
+        self.networks, self.interval_s, self.say, self.deliver, self.log, self.port = networks, interval_s, say, deliver, log, port
+        self.counter = 0
+        self.peer_boot = ""
+        self.dropped: Counter[str] = Counter()
+        self._newest: dict[str, tuple[int, int]] = {}  # network -> (peer's incarnation, counter)
+        self._now = trio.Event()
+
+    def pulse_now(self) -> None:
+        """Something changed that the peer must not learn half a second late."""
+        self._now.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        sockets: dict[str, trio.socket.SocketType] = {}
+        for network in self.networks:
+            sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            await sock.bind((network.here, self.port))
+            sockets[network.name] = sock
+        async with trio.open_nursery() as nursery:
+            for network in self.networks:
+                nursery.start_soon(self._hear, network, sockets[network.name])
+            task_status.started()
+            await self._pulse_forever(sockets)
+
+    async def _pulse_forever(self, sockets: Mapping[str, trio.socket.SocketType]) -> None:
+        while True:
+            self._now = trio.Event()
+            self.counter += 1
+            modules = self.say()
+            for network in self.networks:
+                echo_incarnation, echo = self._newest.get(network.name, (0, 0))
+                pulse = Pulse(self.cluster, self.node, self.boot, self.incarnation, self.counter, echo_incarnation, echo, modules)
+                try:
+                    await sockets[network.name].sendto(encode(pulse), (network.there, self.port))
+                except OSError as error:  # the network is down or refuses: silence is the message, the peer's detector reads it
+                    self._complain(f"send on {network.name}: {error.strerror}")
+            with trio.move_on_after(self.interval_s):
+                await self._now.wait()
+
+    async def _hear(self, network: Network, sock: trio.socket.SocketType) -> None:
+        while True:
+            try:
+                data, (host, *_) = await sock.recvfrom(PULSE_BYTES_MAX + 1)
+            except OSError:  # an ICMP "unreachable" for one of our own pulses
+                continue
+            try:
+                if host != network.there:
+                    raise BadPulse("unknown-address")
+                self._accept(network, decode(data, self.cluster, self.peer))
+            except BadPulse as bad:
+                self._complain(f"{bad.kind} from {host} on {network.name}")
+
+    def _accept(self, network: Network, pulse: Pulse) -> None:
+        incarnation, counter = self._newest.get(network.name, (0, 0))
+        if incarnation != pulse.incarnation or pulse.counter > counter:
+            self._newest[network.name] = (pulse.incarnation, pulse.counter)
+        self.peer_boot = pulse.boot
+        echo = pulse.echo if pulse.echo_incarnation == self.incarnation else 0
+        self.deliver(Heartbeat(trio.current_time(), network.name, pulse.incarnation, pulse.counter, echo, pulse.modules))
+
+    def _complain(self, kind: str) -> None:
+        self.dropped[kind] += 1
+        if self.dropped[kind] == 1:
+            self.log(f"heartbeat dropped: {kind} (counted from now on, not logged again)")
+        if len(self.dropped) > 256:
+            self.dropped.clear()

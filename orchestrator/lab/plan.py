@@ -1,0 +1,30 @@
+"""Who is in the lab and what their addresses are: fixed, so that documents and tests may name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+LANS: tuple[str, ...] = ("lan", "repl")
+PREFIX_BITS = 24
+
+ADDRESSES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "node1": {"lan": "10.77.0.11", "repl": "10.77.1.11"},
+        "node2": {"lan": "10.77.0.12", "repl": "10.77.1.12"},
+        "client": {"lan": "10.77.0.20"},
+        "witness": {"lan": "10.77.0.21"},
+    }
+)
+NODES: tuple[str, ...] = tuple(ADDRESSES)
+
+
+def mac_address(node: str, lan: str) -> str:
+    """The same at every boot, as a real card's: peers know each other's by heart."""
+    octets = [int(part) for part in ADDRESSES[node][lan].split(".")]
+    return "02:4c:53:00:" + ":".join(f"{octet:02x}" for octet in octets[-2:])
+
+
+def port_name(node: str, lan: str) -> str:
+    """The switch's end of the node's cable."""
+    return f"{node}.{lan}"

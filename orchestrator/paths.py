@@ -1,0 +1,50 @@
+"""Where hactld keeps things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """All directories, below one root (which only tests move)."""
+
+    root: Path = Path("/")
+
+    @property
+    def state(self) -> Path:
+        """What must survive a boot."""
+        return self.root / "var/lib/lockstep"
+
+    @property
+    def run(self) -> Path:
+        """What must not."""
+        return self.root / "run/lockstep"
+
+    @property
+    def log(self) -> Path:
+        """What people read afterwards."""
+        return self.root / "var/log/lockstep"
+
+    @property
+    def socket(self) -> Path:
+        """Where hactl finds hactld."""
+        return self.run / "hactld.sock"
+
+    def module_state(self, module: str) -> Path:
+        """rfsmount's state directory."""
+        return self.state / "modules" / module
+
+    def module_log(self, module: str) -> Path:
+        """What the services and scripts of a module print."""
+        return self.log / f"{module}.log"
+
+    def rfs_log(self, module: str) -> Path:
+        """What rfsmount prints."""
+        return self.log / f"{module}.rfs.log"
+
+    def make(self) -> None:
+        """Create them all."""
+        for directory in (self.state / "hactld", self.state / "modules", self.run / "services", self.log):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o755)

@@ -1,0 +1,156 @@
+"""Calls between the two hactld: one question and one answer per TCP connection, each a u32 length and a msgpack map.
+
+A call tries the networks in the order of the configuration, each with its share of the deadline; the first that connects is
+used. A question is never sent twice: what could have been heard is not asked again on another network, so a command cannot
+run twice. The server answers only the peer's own addresses.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgpack
+import trio
+
+from orchestrator.heartbeat import IP_FREEBIND, Network
+from rfs import exit_codes
+
+PORT: Final = 5598
+VERSION: Final = 1
+MESSAGE_BYTES_MAX: Final = 1 << 20
+CALLS_MAX: Final = 32
+SERVER_DEADLINE_S: Final = 120.0
+CONNECT_DEADLINE_S: Final = 1.5
+HEADER: Final = struct.Struct(">I")
+
+Message = dict[str, Any]
+Handler = Callable[[str, Message], Awaitable[Message]]
+
+
+class PeerUnreachable(Exception):
+    """No network led to the peer's hactld, or it did not answer in time."""
+
+
+class PeerRefused(Exception):
+    """The peer answered no; `code` as the CLI's exit codes."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+async def send(stream: trio.abc.SendStream, message: Message) -> None:
+    """One frame."""
+    body: bytes = msgpack.packb(message)
+    assert len(body) <= MESSAGE_BYTES_MAX, "a message of ours is larger than the protocol allows"
+    await stream.send_all(HEADER.pack(len(body)) + body)
+
+
+async def receive(stream: trio.abc.ReceiveStream) -> Message:
+    """One frame: a map with text keys, or ValueError for what is none, or EOFError at the end."""
+    (length,) = HEADER.unpack(await receive_exactly(stream, HEADER.size))
+    if not 0 < length <= MESSAGE_BYTES_MAX:
+        raise ValueError(f"a frame of {length} bytes")
+    try:
+        message = msgpack.unpackb(await receive_exactly(stream, length), raw=False, strict_map_key=True)
+    except msgpack.exceptions.UnpackException as error:
+        raise ValueError("no msgpack") from error
+    if not isinstance(message, dict):
+        raise ValueError("no map")
+    return message
+
+
+async def receive_exactly(stream: trio.abc.ReceiveStream, size_bytes: int) -> bytes:
+    """`size_bytes` bytes, or EOFError."""
+    pieces = bytearray()
+    while len(pieces) < size_bytes:
+        piece = await stream.receive_some(size_bytes - len(pieces))
+        if not piece:
+            raise EOFError
+        pieces += piece
+    return bytes(pieces)
+
+
+class PeerClient:
+    """Questions to the peer."""
+
+    def __init__(self, cluster: str, node: str, networks: tuple[Network, ...], port: int = PORT) -> None:
+        self.cluster, self.node, self.networks, self.port = cluster, node, networks, port
+
+    async def call(self, method: str, parameters: Message, deadline_s: float) -> Message:
+        """The peer's answer; PeerRefused when it says no, PeerUnreachable when it does not say anything."""
+        request = {"lockstep": VERSION, "cluster": self.cluster, "node": self.node, "method": method, "params": parameters}
+        try:
+            with trio.fail_after(deadline_s):
+                stream = await self._connect()
+                async with stream:
+                    await send(stream, request)
+                    answer = await receive(stream)
+        except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError) as error:
+            raise PeerUnreachable(f"the peer did not answer '{method}' ({error or type(error).__name__})") from error
+        if isinstance(failure := answer.get("error"), dict):
+            raise PeerRefused(str(failure.get("message", "")), int(failure.get("code", exit_codes.FAILED)))
+        result = answer.get("result")
+        return result if isinstance(result, dict) else {}
+
+    async def _connect(self) -> trio.SocketStream:
+        why: Exception | None = None
+        for network in self.networks:
+            sock = trio.socket.socket()
+            try:
+                with trio.fail_after(CONNECT_DEADLINE_S):
+                    sock.setsockopt(trio.socket.IPPROTO_IP, IP_FREEBIND, 1)
+                    await sock.bind((network.here, 0))
+                    await sock.connect((network.there, self.port))
+                return trio.SocketStream(sock)
+            except (OSError, trio.TooSlowError) as error:
+                sock.close()
+                why = error
+        raise OSError(f"no network leads to the peer: {why}")
+
+
+class PeerServer:
+    """Answers to the peer."""
+
+    def __init__(self, cluster: str, peer: str, networks: tuple[Network, ...], handle: Handler, port: int = PORT) -> None:
+        self.cluster, self.peer, self.networks, self.handle, self.port = cluster, peer, networks, handle, port
+        self.limit = trio.Semaphore(CALLS_MAX)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        listeners = []
+        for network in self.networks:
+            sock = trio.socket.socket()
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+            sock.setsockopt(trio.socket.IPPROTO_IP, IP_FREEBIND, 1)
+            await sock.bind((network.here, self.port))
+            sock.listen(64)
+            listeners.append(trio.SocketListener(sock))
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+            task_status.started()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        host = stream.socket.getpeername()[0]
+        if host not in {network.there for network in self.networks}:
+            return
+        try:
+            async with self.limit:
+                with trio.move_on_after(SERVER_DEADLINE_S):
+                    await send(stream, await self._answer(await receive(stream)))
+        except (EOFError, ValueError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the peer went away or speaks nonsense: the connection is dropped, nothing else
+
+    async def _answer(self, request: Message) -> Message:
+        method, parameters = request.get("method"), request.get("params")
+        if request.get("lockstep") != VERSION or not isinstance(method, str) or not isinstance(parameters, dict):
+            return {"error": {"code": exit_codes.FAILED, "message": "not a question of this protocol version"}}
+        if request.get("cluster") != self.cluster or request.get("node") != self.peer:
+            return {"error": {"code": exit_codes.NOT_PERMITTED, "message": "not of this cluster"}}
+        try:
+            return {"result": await self.handle(method, parameters)}
+        except PeerRefused as refusal:
+            return {"error": {"code": refusal.code, "message": str(refusal)}}

@@ -1,0 +1,197 @@
+"""One loop: event -> core.step -> actions -> effects -> events.
+
+The loop is the only place where the core's state changes, so nothing in it needs a lock. Actions of one lane of a module run one
+after the other: a newer order cancels the older one, waits until that has put things in order, and only then begins. The loop
+watches its own pulse: if it was not scheduled for longer than a tick and a second, the process stood still, and the core hears that
+before it hears anything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from orchestrator.core import actions as act
+from orchestrator.core import events as ev
+from orchestrator.core.machine import step
+from orchestrator.core.states import Lane
+from orchestrator.core.turn import Node
+from orchestrator.effects import EffectFailed
+
+TICK_S = 0.25
+LATE_S = 1.0
+REPLY_DEADLINE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a command."""
+
+    code: int
+    message: str
+
+
+class Effects(Protocol):
+    """What the runner needs of the world."""
+
+    async def perform(self, action: act.Ticketed) -> None:
+        """Carry it out; EffectFailed says no."""
+        ...
+
+    async def keep_address(self, module: str) -> None:
+        """Renew the lifetime of the address."""
+        ...
+
+    async def refresh_rfs(self, module: str) -> None:
+        """Ask rfsmount for its status."""
+        ...
+
+    def remember(self, module: str, wanted: bool) -> None:
+        """Durable when it returns."""
+        ...
+
+    def notify(self, module: str, kind: str, text: str) -> None:
+        """A line for people."""
+        ...
+
+    def pulse_now(self) -> None:
+        """Send heartbeats at once."""
+        ...
+
+    async def tell_peer(self) -> None:
+        """Say the same over the call channel."""
+        ...
+
+    def pulses(self) -> int:
+        """Our newest heartbeat counter."""
+        ...
+
+
+@dataclass(slots=True)
+class LaneWork:
+    """What runs in a lane."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class Runner:
+    """Owns the core's state."""
+
+    def __init__(self, node: Node, effects: Effects) -> None:
+        self.node, self.effects = node, effects
+        self._events_in, self._events_out = trio.open_memory_channel[ev.Event](math.inf)
+        self._lanes: dict[tuple[str, Lane], LaneWork] = {}
+        self._keeping: set[str] = set()
+        self._requests = 0
+        self._waiting: dict[int, tuple[trio.Event, list[Answer]]] = {}
+        self._changed = trio.Event()
+        self._alive_at = trio.current_time()
+
+    def deliver(self, event: ev.Event) -> None:
+        """An event for the core; never waits."""
+        self._events_in.send_nowait(event)
+
+    async def ask(self, make: Callable[[float, int], ev.Command]) -> Answer:
+        """A command, and its answer."""
+        self._requests += 1
+        number, done, box = self._requests, trio.Event(), list[Answer]()
+        self._waiting[number] = (done, box)
+        try:
+            self.deliver(make(trio.current_time(), number))
+            with trio.move_on_after(REPLY_DEADLINE_S):
+                await done.wait()
+        finally:
+            self._waiting.pop(number, None)
+        return box[0] if box else Answer(7, f"no answer after {REPLY_DEADLINE_S:.0f} s; see 'hactl status'")
+
+    async def changed(self) -> None:
+        """Until the next step has been taken."""
+        await self._changed.wait()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._alive_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            async for event in self._events_out:
+                now = trio.current_time()
+                late_s = now - self._alive_at - TICK_S
+                self._alive_at = now
+                if late_s > LATE_S:
+                    self._step(nursery, ev.Paused(now, late_s, self.effects.pulses()))
+                self._step(nursery, event)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            self.deliver(ev.Tick(trio.current_time()))
+
+    def _step(self, nursery: trio.Nursery, event: ev.Event) -> None:
+        self.node, actions = step(self.node, event)
+        for action in actions:
+            self._perform(nursery, action)
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _perform(self, nursery: trio.Nursery, action: act.Action) -> None:
+        match action:
+            case act.Ticketed():
+                key = (action.module, act.LANE_OF[type(action)])
+                before, work = self._lanes.get(key), LaneWork()
+                self._lanes[key] = work
+                if before is not None:
+                    before.scope.cancel()
+                nursery.start_soon(self._work, action, key, work, before)
+            case act.KeepVip():
+                if action.module not in self._keeping:
+                    self._keeping.add(action.module)
+                    nursery.start_soon(self._keep, action.module)
+            case act.RefreshRfs():
+                nursery.start_soon(self.effects.refresh_rfs, action.module)
+            case act.Remember():
+                self.effects.remember(action.module, action.wanted)
+            case act.Reply():
+                if (waiting := self._waiting.get(action.request)) is not None:
+                    waiting[1].append(Answer(action.code, action.message))
+                    waiting[0].set()
+            case act.TellPeer():
+                self.effects.pulse_now()
+                if action.call:
+                    nursery.start_soon(self.effects.tell_peer)
+            case act.Notify():
+                self.effects.notify(action.module, action.kind, action.text)
+            case _:
+                raise AssertionError(f"nobody performs {type(action).__name__}")
+
+    async def _work(self, action: act.Ticketed, key: tuple[str, Lane], work: LaneWork, before: LaneWork | None) -> None:
+        try:
+            if before is not None:
+                await before.over.wait()
+            with work.scope:
+                try:
+                    await self.effects.perform(action)
+                except EffectFailed as failure:
+                    failed = ev.Failed(trio.current_time(), action.module, key[1], action.ticket, str(failure), failure.refused)
+                    self.deliver(failed)
+                except OSError as error:
+                    self.deliver(ev.Failed(trio.current_time(), action.module, key[1], action.ticket, f"{type(action).__name__}: {error}"))
+                else:
+                    self.deliver(ev.Done(trio.current_time(), action.module, key[1], action.ticket))
+        finally:
+            work.over.set()
+
+    async def _keep(self, module: str) -> None:
+        """Renewing takes its turn behind the address's own actions: a renewal must not overtake a removal."""
+        try:
+            work = self._lanes.get((module, Lane.ADDRESS))
+            if work is None or work.over.is_set():
+                await self.effects.keep_address(module)
+        except EffectFailed as failure:
+            self.deliver(ev.AddressLost(trio.current_time(), module, str(failure)))
+        finally:
+            self._keeping.discard(module)

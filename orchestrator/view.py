@@ -1,0 +1,143 @@
+"""What people and programs see: `hactl.status/1`, made of this node's knowledge and the peer's last heartbeat.
+
+Nothing here decides anything; it reads the core's state and puts words on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core.states import Hold, Module, Readiness, State, Summary
+from orchestrator.core.turn import Node
+
+SCHEMA = "hactl.status/1"
+LEADING = (State.ALONE.value, State.PRIM.value)
+
+
+def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfig], rfs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The whole document."""
+    modules = [module_status(node, configs[name], module, rfs.get(name, {})) for name, module in node.modules.items()]
+    warnings = [warning for module in modules for warning in module.pop("warnings")] + network_warnings(node)
+    verdicts = [module["verdict"] for module in modules]
+    order = ("diverged", "down", "resyncing", "degraded", "redundant")
+    around = node.around
+    blocked = around.isolated or (around.policy == "consistency" and around.peer_silent)
+    return {
+        "schema": SCHEMA,
+        "cluster": cluster.name,
+        "node": around.node,
+        "peer": around.peer,
+        "partial": around.peer_silent or not around.peer_heard,
+        "verdict": next((verdict for verdict in order if verdict in verdicts), "down"),
+        "failover": {
+            "state": "blocked" if blocked else "armed",
+            "reason": blocked_reason(node) if blocked else "",
+        },
+        "networks": node.detector.verdicts(around.now),
+        "modules": modules,
+        "warnings": warnings,
+    }
+
+
+def blocked_reason(node: Node) -> str:
+    """Why no failover would happen now."""
+    if node.around.isolated:
+        return "no ping address answers: this node may be the one that is cut off"
+    return f"{node.around.peer} is silent and the policy is consistency"
+
+
+def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
+    """One module on both nodes."""
+    around = node.around
+    here = own_entry(node, module, rfs)
+    there = peer_entry(node, node.peer_modules.get(module.name))
+    entries = sorted((here, there), key=lambda entry: config.nodes.index(entry["node"]))
+    holder = around.node if module.address is Hold.ON else around.peer if there["state"] in LEADING and not around.peer_silent else None
+    verdict = verdict_of(here, there)
+    return {
+        "name": module.name,
+        "mode": config.mode,
+        "verdict": verdict,
+        "nodes": entries,
+        "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
+        "warnings": warnings_of(module.name, here, there, verdict),
+    }
+
+
+def own_entry(node: Node, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
+    """This node's line."""
+    state, readiness = module.shown
+    view = module.view
+    return {
+        "node": node.around.node,
+        "state": state.value,
+        "readiness": readiness.value,
+        "data": view.data if view else "",
+        "generation": view.generation if view else "",
+        "link": view.link if view else "",
+        "code": view.code if view else "",
+        "service": "failed" if module.services_failed else module.services.value,
+        "since_s": round(max(0.0, node.around.now - module.since), 3),
+        "reason": node.reasons.get(module.name, ""),
+        "resync": dict(view.resync) if view and view.resync else None,
+        "rfs": dict(rfs),
+    }
+
+
+def peer_entry(node: Node, summary: Summary | None) -> dict[str, Any]:
+    """The peer's line, as far as it is known."""
+    around = node.around
+    entry: dict[str, Any] = {"node": around.peer, "code": "", "since_s": None, "resync": None}
+    if summary is None or around.peer_silent or not around.peer_heard:
+        silent = "it is silent on every network" if around.peer_silent else "nothing heard from it yet"
+        unknown = {"state": "UNKNOWN", "readiness": "NotReady", "data": "", "generation": "", "link": "", "service": "unknown"}
+        return {**entry, **unknown, "reason": silent}
+    return {
+        **entry,
+        "state": summary.state.value,
+        "readiness": summary.readiness.value,
+        "data": summary.data,
+        "generation": summary.generation,
+        "link": summary.link,
+        "service": "failed" if summary.services_failed else summary.service,
+        "reason": summary.reason,
+    }
+
+
+def verdict_of(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """One word for the module."""
+    both = (here, there)
+    if any(entry["link"] == "diverged" or entry["code"] == "DIVERGED" for entry in both):
+        return "diverged"
+    if not any(entry["state"] in LEADING and entry["readiness"] == Readiness.READY.value for entry in both):
+        return "down"
+    seconds = [entry for entry in both if entry["state"] == State.SECOND.value]
+    if any(entry["readiness"] == Readiness.READY.value for entry in seconds):
+        return "redundant"
+    return "resyncing" if any(entry["link"] == "resyncing" for entry in both) else "degraded"
+
+
+def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:
+    """What a person should look at, with the next step."""
+    found = []
+    if verdict == "diverged":
+        fix = f"choose the node whose data shall go, and run 'hactl stop {name}' and 'hactl second --fullsync {name}' there"
+        text = f"{name}: both copies were written apart from each other; nothing was overwritten"
+        found.append({"code": "DIVERGED", "text": text, "fix": fix})
+    for entry in (here, there):
+        if entry["service"] == "failed":
+            text = f"{name}: the services failed too often on {entry['node']}"
+            found.append({"code": "SERVICES_FAILED", "text": text, "fix": f"hactl logs {name}; then hactl restart {name}"})
+    return found
+
+
+def network_warnings(node: Node) -> list[dict[str, str]]:
+    """Networks that do not carry heartbeats both ways."""
+    words = {"silent": f"nothing arrives from {node.around.peer}", "deaf": f"{node.around.peer} does not hear this node"}
+    return [
+        {"code": f"NETWORK_{verdict.upper()}", "text": f"network {name}: {words[verdict]}", "fix": f"check the network {name}"}
+        for name, verdict in node.detector.verdicts(node.around.now).items()
+        if verdict != "ok"
+    ]

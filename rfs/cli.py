@@ -1,0 +1,171 @@
+"""The command `rfsmount`. It imports only what the verb needs: `status` answers in a few hundredths of a second."""
+
+import argparse
+import os
+import sys
+import time
+from typing import NoReturn
+
+from rfs import exit_codes
+from rfs.errors import SaidNo
+
+LATER = {
+    "verify": "'verify' is not in this release: a resync compares everything, so unmount and mount the secondary to compare and repair",
+    "diff": "'diff' is not in this release: 'status' says which node has what, --replace-data keeps the loser's files aside",
+    "resolve": "'resolve' is not in this release: after DIVERGED, unmount the loser and mount it with --role secondary --replace-data",
+    "keys": "'keys' is not in this release: links are not encrypted yet, mount with --insecure on networks that you trust",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(exit_codes.USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rfsmount", description="Keep directories identical on two nodes, write by write.", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    mount = verbs.add_parser("mount", help="mirror directories with a peer", allow_abbrev=False)
+    mount.add_argument("directories", nargs="+", metavar="DIR", help="pair by position with the peer's")
+    mount.add_argument("--state", required=True, metavar="STATEDIR", help="where this node remembers what it knows")
+    mount.add_argument("--role", required=True, choices=("primary", "secondary"), help="the wish of the first start; primary: has the data")
+    mount.add_argument("--listen", required=True, metavar="ADDR:PORT")
+    mount.add_argument("--peer", required=True, metavar="ADDR:PORT")
+    mount.add_argument("--on-peer-loss", choices=("alone", "freeze"), default="alone")
+    mount.add_argument("--replace-data", action="store_true", help="move files of this node to STATEDIR/kept/, then take the peer's")
+    mount.add_argument("--resync-bandwidth", type=int, default=0, metavar="BYTES_PER_S")
+    mount.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for the mount to be live")
+    mount.add_argument("--insecure", action="store_true", help="links without encryption: the only kind in this release")
+    mount.add_argument("--module", help="default: the state directory's name")
+    mount.add_argument("--node", help="default: the host's name")
+    mount.add_argument("--cluster", default="standalone")
+    mount.add_argument("-f", "--foreground", action="store_true")
+    for option in ("--exclude", "--only", "--require", "--witness", "--ack"):
+        mount.add_argument(option, action="append", default=[], metavar="VALUE", help="not in this release")
+    for verb, text in (
+        ("status", "how the mirror is"),
+        ("stats", "the engine's counters"),
+        ("promote", "make this node primary"),
+        ("demote", "make this node secondary"),
+        ("unmount", "goodbye to the peer, then the plain directories"),
+    ):
+        verbs.add_parser(verb, help=text, allow_abbrev=False).add_argument("--state", required=True, metavar="STATEDIR")
+    verbs.choices["status"].add_argument("--json", action="store_true")
+    verbs.choices["stats"].add_argument("--json", action="store_true")
+    verbs.choices["stats"].add_argument("-w", "--watch", action="store_true")
+    verbs.choices["promote"].add_argument("--force", action="store_true", help="also with a copy that may be old")
+    for verb, text in LATER.items():
+        verbs.add_parser(verb, help="not in this release", description=text)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code; every refusal is one sentence on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in LATER:
+        print(f"rfsmount: {LATER[given[0]]}", file=sys.stderr)
+        return exit_codes.USAGE
+    options = _parser().parse_args(given)
+    try:
+        match options.verb:
+            case "mount":
+                return _mount(options)
+            case "status":
+                return _status(options)
+            case "stats":
+                return _stats(options)
+            case _:
+                return _command(options)
+    except SaidNo as refusal:
+        print(f"rfsmount: {refusal.sentence}", file=sys.stderr)
+        return refusal.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return exit_codes.FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rfs.control.blocking import BlockingClient
+
+    with BlockingClient(_state(options)) as client:
+        status = client.call("status")
+    if options.json:
+        import json
+
+        print(json.dumps(status))
+    else:
+        from rfs.show import render_status
+
+        print(render_status(status))
+    return exit_codes.DONE
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from rfs.control.blocking import BlockingClient
+    from rfs.show import render_statistics
+
+    with BlockingClient(_state(options)) as client:
+        while True:
+            statistics = client.call("stats")
+            if options.json:
+                import json
+
+                print(json.dumps(statistics), flush=True)
+            else:
+                print(render_statistics(statistics), flush=True)
+            if not options.watch:
+                return exit_codes.DONE
+            time.sleep(1)
+
+
+def _command(options: argparse.Namespace) -> int:
+    from rfs.control.blocking import BlockingClient
+
+    params = {}
+    if options.verb == "promote":
+        # Standing alone without a witness, the administrator's word is the grant.
+        params = {"force": options.force, "granted": True, "reason": "promoted by the administrator"}
+    state = _state(options)
+    with BlockingClient(state, timeout_s=120.0) as client:
+        status = client.call(options.verb, params)
+        if options.verb == "unmount":
+            _wait_for_end(int(client.server["pid"]), state)
+        else:
+            print(f"{status['module']} on {status['node']}: {status['role']}, {status['link']}, {status['data']}")
+    return exit_codes.DONE
+
+
+def _wait_for_end(pid: int, state: str) -> None:
+    """Until the process has given the state directory back."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.02)
+    raise SaidNo(f"--state {state}: rfsmount (pid {pid}) does not end; look into its log", exit_codes.TIMEOUT)
+
+
+def _state(options: argparse.Namespace) -> str:
+    return os.path.realpath(options.state)
+
+
+def _mount(options: argparse.Namespace) -> int:
+    for name in ("exclude", "only", "require", "witness", "ack"):
+        if getattr(options, name) not in ([], ["memory"]):
+            raise SaidNo(f"--{name}: is not in this release; leave it out", exit_codes.USAGE)
+    if not options.insecure:
+        raise SaidNo(
+            "links between nodes are not encrypted in this release: add --insecure if the network is yours alone",
+            exit_codes.CONFIGURATION_INVALID,
+        )
+    if os.geteuid() != 0:
+        raise SaidNo("mount needs root", exit_codes.NOT_PERMITTED)
+    from rfs.launch import mount
+
+    return mount(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

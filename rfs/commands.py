@@ -1,0 +1,237 @@
+"""What the control socket can ask of a replica: one coroutine per method, each a transition of its own.
+
+A command either does what it says, durably, or raises SaidNo with one sentence. What it needs of the peer has a deadline; when the
+session ends in between, the node is in a state that the next handshake understands (PROTOCOL.md §6.5), never in one of its own.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from rfs import exit_codes, rules
+from rfs.control.server import Method
+from rfs.engine import Mode
+from rfs.errors import SaidNo, SessionEnded
+from rfs.promotion import promotable
+from rfs.record import DataState, to_wire
+from rfs.replica import Replica
+from rfs.session_state import SessionSlot, Stage
+from rfs.status import build_statistics, build_status
+
+log = logging.getLogger("rfs.commands")
+
+PEER_TIMEOUT_S = 10.0
+SYNC_TIMEOUT_S = 60.0
+
+Params = dict[str, Any]
+
+
+class Commands:
+    """The methods of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def table(self) -> Mapping[str, Method]:
+        """By the names that the control protocol has for them."""
+        return {
+            "status": self.status, "stats": self.stats, "grant": self.grant, "promote": self.promote,
+            "demote": self.demote, "outdate": self.outdate, "fence": self.fence, "unmount": self.unmount,
+        }  # fmt: skip
+
+    async def status(self, params: Params) -> Params:
+        return build_status(self._replica)
+
+    async def stats(self, params: Params) -> Params:
+        return build_statistics(self._replica)
+
+    # ---- going on without the peer ------------------------------------------------------------------------------------------------------
+
+    async def grant(self, params: Params) -> Params:
+        """A frozen primary may go on ALONE: somebody vouches that the peer does not."""
+        replica = self._replica
+        reason = _text(params, "reason", "granted by the orchestrator")
+        async with replica.changing:
+            if replica.is_primary and replica.mode in (Mode.ALONE, Mode.UNUSED):
+                return build_status(replica)
+            if not replica.is_primary or replica.mode is not Mode.FROZEN or replica.session is not None:
+                raise SaidNo(f"a grant is for a frozen primary, this node is {_described(replica)}")
+            if params.get("peer_outdated") is True and replica.record.peer_may_fit:
+                await replica.commit(rules.primary_hears_leave(replica.record), f"the peer is OUTDATED, durably: {reason}")
+            if not replica.paired_in_run and not replica.served and replica.record.peer_may_fit:
+                raise SaidNo("this node was restarted since it was last paired: the peer may have gone on; only promote --force goes on")
+            await replica.go_alone(reason, granted=replica.record.peer_may_fit)
+        return build_status(replica)
+
+    async def outdate(self, params: Params) -> Params:
+        """A secondary without a session steps back durably, so that its peer may go on without it."""
+        replica = self._replica
+        async with replica.changing:
+            if replica.is_primary:
+                raise SaidNo(f"only a secondary can be outdated, this node is {_described(replica)}")
+            if replica.session is not None and replica.session.stage in (Stage.PAIRED, Stage.RESYNCING_TARGET):
+                raise SaidNo("this node is in a session with its peer, which therefore needs no grant")
+            if replica.record.data is DataState.UPTODATE:
+                replica.consent = False
+                replica.resumable = 0
+                await replica.commit(rules.secondary_leaves(replica.record), _text(params, "reason", "outdated by the orchestrator"))
+            if replica.record.data not in (DataState.OUTDATED, DataState.INCONSISTENT, DataState.FAILED):
+                raise SaidNo(f"this node's data is {replica.record.data.name}")
+        return build_status(replica)
+
+    # ---- roles --------------------------------------------------------------------------------------------------------------------------
+
+    async def promote(self, params: Params) -> Params:
+        """Secondary → primary: by the peer's consent, by a grant, as the sole owner, or by force."""
+        replica = self._replica
+        force, granted = params.get("force") is True, params.get("granted") is True
+        reason = _text(params, "reason", "promoted by the administrator")
+        async with replica.changing:
+            if replica.is_primary and replica.mode in (Mode.PAIRED, Mode.RESYNCING, Mode.ALONE, Mode.UNUSED):
+                return build_status(replica)
+            session = replica.session
+            if session is not None and session.stage is Stage.PAIRED and replica.consent:
+                await self._promote_in_session(session, reason)
+            elif force:
+                await self._promote_alone(reason, granted=True, force=True)
+            else:
+                may, why = promotable(replica)
+                if session is not None and session.stage is Stage.PAIRED:
+                    raise SaidNo("the peer is alive and primary: demote it first, or use 'swap' of hactl")
+                if not may and not granted:
+                    raise SaidNo(why)
+                if granted and not may:
+                    _check_granted(replica)
+                await self._promote_alone(reason, granted=granted or replica.record.peer_may_fit, force=False)
+        return build_status(replica)
+
+    async def _promote_in_session(self, session: SessionSlot, reason: str) -> None:
+        """The planned swap's second half: the term is raised on both before anything is shipped the other way."""
+        replica = self._replica
+        try:
+            await replica.commit(rules.promote(replica.record, 0), reason)
+            answer = await session.ask(
+                "turn", ("turned", "refused"), PEER_TIMEOUT_S, term=replica.record.term, owner=replica.record.owner
+            )
+            if answer["type"] == "refused":
+                await replica.commit(rules.demote(replica.record), "the peer refused the turn")
+                raise SaidNo(f"the peer refused: {answer['reason']}")
+            replica.engine.become_primary(replica.record.term, replica.record.node_bit)
+            await replica.engine.session_turn(now_source=True)
+        except SessionEnded as ended:
+            raise SaidNo(f"the session ended during the promotion ({ended}); look at 'status' and try again", exit_codes.FAILED) from ended
+        replica.consent = False
+        replica.served = True
+        await replica.mount()
+        log.info("transition to=PRIMARY term=%d by=turn cause=%s", replica.record.term, reason)
+        replica.touch()
+
+    async def _promote_alone(self, reason: str, *, granted: bool, force: bool) -> None:
+        replica = self._replica
+        if replica.session is not None:
+            raise SaidNo("a handshake with the peer is under way; try again in a moment")
+        if not replica.is_primary or replica.mode is not Mode.FROZEN:
+            if replica.mode is not Mode.IDLE:
+                await replica.renew_engine()
+            if force:
+                await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
+            await replica.become_primary(0, reason)
+        elif force:
+            await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
+        await replica.go_alone(reason, granted=granted)
+        await replica.mount()
+
+    async def demote(self, params: Params) -> Params:
+        """Primary → secondary in order. In a session: every op answered, both copies durable, the peer agrees to be promoted."""
+        replica = self._replica
+        async with replica.changing:
+            if not replica.is_primary:
+                return build_status(replica)
+            session = replica.session
+            if session is not None and session.stage is not Stage.PAIRED:
+                raise SaidNo("the peer's copy is not complete yet; wait for the end of the resync")
+            if session is None and replica.mode is Mode.FROZEN:
+                raise SaidNo("operations wait for the peer or a grant; a frozen primary cannot be demoted in order")
+            await self._demote(session)
+        return build_status(replica)
+
+    async def _demote(self, session: SessionSlot | None) -> None:
+        replica = self._replica
+        try:
+            await replica.engine.demote()
+            await replica.engine.sync()
+            if session is not None:
+                await session.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=1)
+            await replica.unmount(abort=False)
+            await replica.commit(rules.demote(replica.record), "demoted in order")
+            if session is not None:
+                await session.ask("demoted", ("goodbye",), PEER_TIMEOUT_S, record=to_wire(replica.record))
+        except (SessionEnded, OSError) as failure:
+            raise SaidNo(f"the session ended during the demotion ({failure}); look at 'status'", exit_codes.FAILED) from failure
+        replica.served = False
+        log.info("transition to=SECONDARY by=demote")
+        replica.touch()
+
+    async def fence(self, params: Params) -> Params:
+        """Stop serving at once: the orchestrator knows that the peer owns the data."""
+        replica = self._replica
+        async with replica.changing:
+            await replica.step_down(_text(params, "reason", "fenced by the orchestrator"))
+        return build_status(replica)
+
+    # ---- the end ------------------------------------------------------------------------------------------------------------------------
+
+    async def unmount(self, params: Params) -> Params:
+        """Goodbye to the peer, every layer off, exit."""
+        replica = self._replica
+        replica.stopping = True
+        async with replica.changing:
+            await self._say_goodbye()
+            try:
+                await replica.engine.sync()
+                await replica.commit(rules.end(replica.record), "orderly end")
+            except OSError as failure:
+                log.error("this copy could not be made durable cause=%s", failure)
+            await replica.unmount(abort=True)
+        replica.finished.set()
+        return {}
+
+    async def _say_goodbye(self) -> None:
+        """A complete secondary steps back first; a primary leaves a complete peer able to take over."""
+        replica, session = self._replica, self._replica.session
+        try:
+            if session is not None and replica.is_primary and session.stage is Stage.PAIRED:
+                await self._demote(session)
+                await session.leave("orderly unmount", consent=True, orderly=True)
+            elif session is not None and session.stage in (Stage.PAIRED, Stage.RESYNCING_SOURCE, Stage.RESYNCING_TARGET):
+                if replica.is_primary:
+                    await self._demote_quietly()
+                await session.leave("orderly unmount", consent=False, orderly=True)
+            elif replica.is_primary and replica.mode in (Mode.ALONE, Mode.UNUSED):
+                await self._demote_quietly()
+        except SaidNo as refusal:
+            log.warning("goodbye incomplete cause=%s", refusal.sentence)
+
+    async def _demote_quietly(self) -> None:
+        """The ops under way are answered; the record keeps its role: a sole owner resumes by itself at its next start."""
+        try:
+            await self._replica.engine.demote()
+        except OSError as failure:
+            log.warning("operations under way were not finished cause=%s", failure)
+
+
+def _check_granted(replica: Replica) -> None:
+    """What even a grant does not make good."""
+    in_run = replica.paired_in_run or replica.served
+    if replica.record.data is not DataState.UPTODATE or (not in_run and replica.record.peer_may_fit):
+        raise SaidNo(promotable(replica)[1])
+
+
+def _described(replica: Replica) -> str:
+    return f"{replica.record.role.name.lower()} ({replica.mode.name.lower()})"
+
+
+def _text(params: Params, name: str, otherwise: str) -> str:
+    value = params.get(name)
+    return value[:500] if isinstance(value, str) and value else otherwise

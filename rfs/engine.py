@@ -1,0 +1,372 @@
+"""The C engine as Python sees it. The only module that imports `rfs._engine`.
+
+Three kinds of calls, after the conventions of csrc/rfs_engine.h. Plain ones return at once. Those marked [worker] there do local I/O or
+join threads: here they are coroutines that run in a worker thread. What completes later is submitted for a ticket, and its result comes
+as an event through an eventfd: here a coroutine that waits for it. So nothing that the engine does can hold up the loop that has to
+deliver a grant to it.
+
+`run()` reads the events; tickets wake their waiters, everything else goes to the handler given to it, in order.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from types import ModuleType
+from typing import Any
+
+import trio
+
+from rfs.errors import SaidNo
+
+
+class Mode(IntEnum):
+    """What the engine does with a mutation: `enum rfs_mode`."""
+
+    IDLE = 0
+    FROZEN = 1
+    UNUSED = 2
+    ALONE = 3
+    RESYNCING = 4
+    PAIRED = 5
+    FENCED = 6
+
+
+class EventKind(IntEnum):
+    """`enum rfs_event_kind`."""
+
+    TICKET = 1
+    LINK_LOST = 2
+    NEED_USED = 3
+    DRAINED = 4
+    END_RECEIVED = 5
+    APPLY_FAILED = 6
+    LOCAL_FAILED = 7
+    KERNEL_GONE = 8
+    RELAY_LOST = 9
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """One event that is not a ticket."""
+
+    kind: EventKind
+    result: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """`rfs_attributes`; times in nanoseconds."""
+
+    ino: int
+    size: int
+    blocks: int
+    rdev: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    block_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """`rfs_statistics`."""
+
+    mode: int = 0
+    link_up: int = 0
+    seq: int = 0
+    acked_seq: int = 0
+    applied_seq: int = 0
+    waiting_ops: int = 0
+    oldest_wait_us: int = 0
+    tree_bytes: int = 0
+    rtt_us: int = 0
+    last_heard_us: int = 2**64 - 1
+    resync_bytes_done: int = 0
+    resync_total_bytes: int = 0
+    resync_files_done: int = 0
+    resync_total_files: int = 0
+    resync_sent_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    fsyncs: int = 0
+    namespace_ops: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    frames_sent: int = 0
+    frames_received: int = 0
+    frame_bytes_sent: int = 0
+    frame_bytes_received: int = 0
+    inodes: int = 0
+    open_files: int = 0
+    relayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParameters:
+    """`rfs_session`."""
+
+    session: int
+    generation: int
+    peer_applied_seq: int = 0
+    seq: int = 0
+    progress_timeout_us: int = 5_000_000
+    fsync_timeout_us: int = 30_000_000
+    keepalive_us: int = 1_000_000
+    resync_bytes_per_s: int = 0
+
+
+EventHandler = Callable[[EngineEvent], None]
+
+
+def _library() -> ModuleType:
+    """The compiled module, loaded at first use: the command line's other verbs need none of it."""
+    try:
+        import rfs._engine as _engine
+    except ImportError as failure:
+        raise SaidNo(f"the engine is not built ({failure}); run script/bootstrap", 1) from failure
+    module: ModuleType = _engine
+    return module
+
+
+def _check(result: int, what: str) -> int:
+    """A negative result is -errno."""
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result
+
+
+# ---- trees: plain directories, guards and mounts --------------------------------------------------------------------------------------
+
+
+async def tree_open(path: str) -> int:
+    """A descriptor of a writable clone of the plain tree at `path`."""
+    library = _library().lib
+    return _check(await trio.to_thread.run_sync(library.rfs_tree_open, os.fsencode(path)), f"cannot open the tree {path}")
+
+
+async def tree_probe(tree: int) -> str | None:
+    """None when this tree can hold replicas, else the reason."""
+    engine = _library()
+    reason = engine.ffi.new("char[]", engine.lib.RFS_REASON_BYTES)
+    result = await trio.to_thread.run_sync(engine.lib.rfs_tree_probe, tree, reason)
+    if result >= 0:
+        return None
+    text: str = engine.ffi.string(reason).decode(errors="replace")
+    return text or os.strerror(-result)
+
+
+async def lay_guard(tree: int, path: str) -> None:
+    """A read-only clone of the tree over `path`."""
+    _check(await trio.to_thread.run_sync(_library().lib.rfs_guard, tree, os.fsencode(path)), f"cannot lay the guard over {path}")
+
+
+async def detach_mount(path: str, *, abort_connection: bool) -> None:
+    """Take the topmost mount off `path`."""
+    detach = _library().lib.rfs_detach_mount
+    _check(await trio.to_thread.run_sync(detach, os.fsencode(path), int(abort_connection)), f"cannot take the mount off {path}")
+
+
+class Engine:
+    """One engine: what serves, mirrors and applies the operations of one module."""
+
+    def __init__(self, trees: Sequence[int]) -> None:
+        module = _library()
+        self._ffi: Any = module.ffi
+        self._lib: Any = module.lib
+        error = self._ffi.new("int *")
+        self._engine = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
+        if self._engine == self._ffi.NULL:
+            raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
+        self._tickets: dict[int, trio.MemorySendChannel[int]] = {}
+        self._freed = False
+
+    async def free(self) -> None:
+        """Stop every thread. No call may follow."""
+        if not self._freed:
+            self._freed = True
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._lib.rfs_engine_free, self._engine)
+            for waiting in self._tickets.values():
+                waiting.close()
+
+    async def run(self, handler: EventHandler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deliver events until cancelled."""
+        descriptor = self._lib.rfs_event_fd(self._engine)
+        event = self._ffi.new("rfs_event *")
+        task_status.started()
+        while True:
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                os.read(descriptor, 8)
+            except BlockingIOError:
+                pass
+            while self._lib.rfs_next_event(self._engine, event) == 1:
+                if event.kind == EventKind.TICKET:
+                    self._complete(event.ticket, event.result)
+                else:
+                    text = self._ffi.string(event.text).decode(errors="replace")
+                    handler(EngineEvent(EventKind(event.kind), event.result, text))
+
+    def _complete(self, ticket: int, result: int) -> None:
+        waiting = self._tickets.pop(ticket, None)
+        if waiting is not None:
+            waiting.send_nowait(result)
+
+    async def _wait(self, ticket: int, what: str) -> int:
+        """The result of a submitted call. A waiter that is cancelled leaves the operation itself running."""
+        assert ticket > 0, f"the engine gave no ticket for {what}"
+        result_in, result_out = trio.open_memory_channel[int](1)
+        self._tickets[ticket] = result_in
+        try:
+            return _check(await result_out.receive(), what)
+        except trio.EndOfChannel as failure:
+            raise OSError(errno.ESHUTDOWN, f"{what}: the engine was stopped") from failure
+
+    def statistics(self) -> Statistics:
+        """Counters of this moment."""
+        raw = self._ffi.new("rfs_statistics *")
+        self._lib.rfs_get_statistics(self._engine, raw)
+        return Statistics(**{field.name: int(getattr(raw, field.name)) for field in fields(Statistics)})
+
+    # ---- the kernel side ------------------------------------------------------------------------------------------------------------
+
+    async def kernel_open(self) -> int:
+        """A new kernel connection; returns its mount's descriptor."""
+        return _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_open, self._engine), "cannot open a FUSE connection")
+
+    async def kernel_attach(self, mount: int, index: int, path: str) -> None:
+        """Move the subtree of one directory over its path."""
+        attach = self._lib.rfs_kernel_attach
+        result = await trio.to_thread.run_sync(attach, self._engine, mount, index, os.fsencode(path))
+        _check(result, f"cannot mount over {path}")
+
+    async def kernel_close(self) -> None:
+        """End the kernel connection."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_close, self._engine), "cannot close the FUSE connection")
+
+    def relay_open(self) -> int:
+        """A descriptor for pyfuse3, owned by the caller."""
+        return _check(self._lib.rfs_relay_open(self._engine), "cannot open the relay")
+
+    # ---- roles ----------------------------------------------------------------------------------------------------------------------
+
+    def become_primary(self, term: int, node_bit: int) -> None:
+        """A primary starts, frozen."""
+        _check(self._lib.rfs_become_primary(self._engine, term, node_bit), "cannot become primary")
+
+    async def demote(self) -> None:
+        """Stop being primary in order; OSError(EAGAIN) when the link was lost meanwhile."""
+        await self._wait(self._lib.rfs_submit_demote(self._engine), "demote")
+
+    def grant(self, generation: int, *, used: bool) -> None:
+        """Go on without the peer under `generation`, which is durable."""
+        _check(self._lib.rfs_grant(self._engine, generation, int(used)), "grant")
+
+    def set_used(self) -> None:
+        """`used` is durable."""
+        _check(self._lib.rfs_set_used(self._engine), "set used")
+
+    def fence(self) -> None:
+        """The peer owns the data."""
+        _check(self._lib.rfs_fence(self._engine), "fence")
+
+    async def sync(self) -> None:
+        """Make everything in all trees durable."""
+        await self._wait(self._lib.rfs_submit_sync(self._engine), "sync")
+
+    # ---- a session ------------------------------------------------------------------------------------------------------------------
+
+    def _session(self, parameters: SessionParameters) -> Any:
+        raw = self._ffi.new("rfs_session *")
+        for field in fields(SessionParameters):
+            setattr(raw, field.name, getattr(parameters, field.name))
+        return raw
+
+    async def session_source(self, descriptor: int, parameters: SessionParameters) -> None:
+        """A full session as source; the engine owns the descriptor from here on."""
+        start, session = self._lib.rfs_session_source, self._session(parameters)
+        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session), "session as source")
+
+    async def session_resume(self, descriptor: int, parameters: SessionParameters) -> None:
+        """Ship the waiting window again."""
+        start, session = self._lib.rfs_session_resume, self._session(parameters)
+        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session), "resume the session")
+
+    async def session_target(self, descriptor: int, parameters: SessionParameters, *, resume: bool) -> None:
+        """A session as target."""
+        start, session = self._lib.rfs_session_target, self._session(parameters)
+        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session, int(resume)), "session as target")
+
+    async def send_end(self) -> None:
+        """END into the stream of ops."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._engine), "send the end of the resync")
+
+    async def purge_holding(self) -> None:
+        """Throw away what waited in the holding directory."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._engine), "purge the holding directory")
+
+    async def session_turn(self, *, now_source: bool) -> None:
+        """The other side ships from here on."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_session_turn, self._engine, int(now_source)), "turn the session")
+
+    async def session_close(self) -> None:
+        """End the session: a target has applied what it received, a source is frozen."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_session_close, self._engine), "close the session")
+
+    # ---- cold operations ------------------------------------------------------------------------------------------------------------
+
+    def _attributes(self, raw: Any) -> Attributes:
+        return Attributes(**{field.name: int(getattr(raw, field.name)) for field in fields(Attributes)})
+
+    def lookup_attributes(self, fid: int) -> Attributes:
+        """What is known of `fid` now."""
+        raw = self._ffi.new("rfs_attributes *")
+        _check(self._lib.rfs_lookup_attributes(self._engine, fid, raw), "attributes")
+        return self._attributes(raw)
+
+    def readlink(self, fid: int) -> bytes:
+        """A symbolic link's target."""
+        target = self._ffi.new("char[]", self._lib.RFS_TARGET_BYTES + 1)
+        _check(self._lib.rfs_readlink(self._engine, fid, target), "readlink")
+        value: bytes = self._ffi.string(target)
+        return value
+
+    def list_xattrs(self, fid: int) -> list[bytes]:
+        """The names that applications may see."""
+        size_bytes = 65536  # the kernel's own limit, XATTR_LIST_MAX
+        names = self._ffi.new("char[]", size_bytes)
+        used_bytes = _check(self._lib.rfs_list_xattrs(self._engine, fid, names, size_bytes), "listxattr")
+        listed = bytes(self._ffi.buffer(names, used_bytes))
+        return [name for name in listed.split(b"\0") if name]
+
+    def statfs(self, fid: int) -> tuple[int, ...]:
+        """bsize frsize blocks bfree bavail files ffree namemax"""
+        out = self._ffi.new("uint64_t[8]")
+        _check(self._lib.rfs_statfs(self._engine, fid, out), "statfs")
+        return tuple(int(value) for value in out)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
+        """Make a symbolic link."""
+        return await self._entry(self._lib.rfs_submit_symlink(self._engine, parent, name, target, uid, gid), "symlink")
+
+    async def link(self, fid: int, parent: int, name: bytes) -> Attributes:
+        """Make a hard link."""
+        return await self._entry(self._lib.rfs_submit_link(self._engine, fid, parent, name), "link")
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
+        """Make a special or empty file."""
+        return await self._entry(self._lib.rfs_submit_mknod(self._engine, parent, name, mode, rdev, uid, gid), "mknod")
+
+    async def _entry(self, ticket: int, what: str) -> Attributes:
+        await self._wait(ticket, what)
+        raw = self._ffi.new("rfs_attributes *")
+        _check(self._lib.rfs_take_entry(self._engine, ticket, raw), what)
+        return self._attributes(raw)

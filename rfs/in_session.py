@@ -1,0 +1,74 @@
+"""What the peer may say at any time within a session: make durable, I have demoted myself, I promote myself, I leave."""
+
+import logging
+
+import trio
+
+from rfs import rules
+from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
+from rfs.peer_messages import Message
+from rfs.record import Role
+from rfs.session_core import GOODBYE_TIMEOUT_S, SessionCore
+from rfs.session_state import Stage
+
+log = logging.getLogger("rfs.session")
+
+UNASKED = frozenset({"sync", "demoted", "turn", "leaving"})
+
+
+async def on_message(core: SessionCore, message: Message) -> None:
+    """One message of UNASKED; runs in its own task."""
+    kind = message["type"]
+    try:
+        if kind == "sync":
+            await core.replica.engine.sync()
+            await core.link.send("synced", number=message["number"])
+        elif kind == "demoted":
+            await _hear_demoted(core, message)
+        elif kind == "turn":
+            await _hear_turn(core, message)
+        else:
+            await _hear_leaving(core, message)
+    except (OSError, SaidNo, PeerProtocolError) as failure:
+        raise SessionEnded(f"'{kind}' of the peer could not be followed: {failure}") from failure
+
+
+async def _hear_demoted(core: SessionCore, message: Message) -> None:
+    replica = core.replica
+    peer = core.check_record(message["record"])
+    if peer.role is not Role.SECONDARY or replica.is_primary or core.stage is not Stage.PAIRED:
+        raise PeerProtocolError("a demotion that does not fit the session")
+    replica.consent = True
+    log.info("the peer has demoted itself and agrees that this node is promoted")
+    replica.touch()
+    await core.link.send("goodbye")
+
+
+async def _hear_turn(core: SessionCore, message: Message) -> None:
+    """The peer promotes itself, with our consent: from here on it ships and we apply."""
+    replica = core.replica
+    with trio.move_on_after(GOODBYE_TIMEOUT_S):
+        async with replica.changing:
+            if replica.is_primary or core.stage is not Stage.PAIRED or message["term"] <= replica.record.term:
+                await core.link.send("refused", reason=f"{replica.record.node} has not demoted itself")
+                return
+            await replica.commit(rules.learn_term(replica.record, message["term"], message["owner"]), "the peer is promoted")
+            await replica.engine.session_turn(now_source=False)
+            replica.consent = False
+            await core.link.send("turned")
+            log.info("turned: the peer is primary term=%d", message["term"])
+            return
+    await core.link.send("refused", reason=f"{replica.record.node} is busy with another change")
+
+
+async def _hear_leaving(core: SessionCore, message: Message) -> None:
+    """The peer goes in order, or cannot go on. If it is durably unfit we need no grant; if it agrees we may be promoted."""
+    replica = core.replica
+    async with replica.changing:
+        if message["outdated"] and replica.is_primary:
+            await replica.commit(rules.primary_hears_leave(replica.record), "the peer has left")
+        if message["consent"] and not replica.is_primary and core.stage is Stage.PAIRED:
+            replica.consent = True
+        replica.note = f"{core.link.theirs.node} left: {message['reason']}"
+        await core.link.send("goodbye")
+    raise SessionEnded(replica.note)

@@ -1,0 +1,104 @@
+"""From the checked command line of `rfsmount mount` to a process that serves: in the foreground, or behind a parent that waits for word."""
+
+import argparse
+import logging
+import os
+import sys
+
+from rfs import directory_checks, exit_codes
+from rfs.daemonize import Report, into_background
+from rfs.errors import SaidNo
+from rfs.handshake import NAME_BYTES_MAX
+from rfs.settings import OnPeerLoss, Settings, parse_address
+
+LOG_NAME = "rfsmount.log"
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
+    """The options as settings; what is wrong with them is one sentence."""
+    state_directory = os.path.realpath(options.state)
+    names = {
+        "--module": options.module or os.path.basename(state_directory) or "module",
+        "--node": options.node or os.uname().nodename.split(".")[0],
+        "--cluster": options.cluster,
+    }
+    for option, name in names.items():
+        if not 0 < len(name.encode()) <= NAME_BYTES_MAX or not name.isprintable():
+            raise SaidNo(f"{option} {name!r}: a name of 1 to {NAME_BYTES_MAX} printable bytes is needed", exit_codes.CONFIGURATION_INVALID)
+    if options.timeout <= 0 or options.resync_bandwidth < 0:
+        raise SaidNo("--timeout and --resync-bandwidth take positive numbers", exit_codes.CONFIGURATION_INVALID)
+    if len(options.directories) > 32:
+        raise SaidNo(f"{len(options.directories)} directories: a module has at most 32", exit_codes.CONFIGURATION_INVALID)
+    return Settings(
+        directories=tuple(os.path.abspath(directory) for directory in options.directories),
+        state_directory=state_directory,
+        wish_primary=options.role == "primary",
+        listen=parse_address(options.listen, "--listen"),
+        peer=parse_address(options.peer, "--peer"),
+        cluster=names["--cluster"],
+        module=names["--module"],
+        node=names["--node"],
+        on_peer_loss=OnPeerLoss(options.on_peer_loss),
+        replace_data=options.replace_data,
+        insecure=options.insecure,
+        foreground=options.foreground,
+        timeout_s=options.timeout,
+        resync_bytes_per_s=options.resync_bandwidth,
+    )
+
+
+def mount(options: argparse.Namespace) -> int:
+    """The exit code of `rfsmount mount`."""
+    settings = read_settings(options)
+    directory_checks.resolve_directories(settings.directories, settings.state_directory)
+    report: Report
+    if settings.foreground:
+        report = _say_on_stderr
+    else:
+        os.makedirs(settings.state_directory, mode=0o700, exist_ok=True)
+        outcome = into_background(os.path.join(settings.state_directory, LOG_NAME))
+        if isinstance(outcome, int):
+            return outcome
+        report = outcome
+    return _run(settings, report)
+
+
+def _say_on_stderr(code: int, sentence: str) -> None:
+    if code != exit_codes.DONE:
+        print(f"rfsmount: {sentence}", file=sys.stderr, flush=True)
+
+
+def _run(settings: Settings, report: Report) -> int:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # What pyfuse3 says of every worker is of no use to anybody but its authors.
+    logging.getLogger("pyfuse3").setLevel(logging.WARNING)
+    import trio
+
+    from rfs.serve import serve
+
+    os.chdir("/")
+    code = exit_codes.DONE
+    try:
+        trio.run(serve, settings, report, strict_exception_groups=True)
+    except* SaidNo as refusals:
+        refusal = _only(refusals)
+        code = refusal.exit_code
+        report(code, refusal.sentence)
+    except* Exception as failures:
+        logging.getLogger("rfs").exception("rfsmount failed")
+        code = exit_codes.FAILED
+        report(code, f"rfsmount failed: {_leaf(failures)}")
+    return code
+
+
+def _leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
+
+
+def _only(group: BaseExceptionGroup[SaidNo]) -> SaidNo:
+    leaf = _leaf(group)
+    assert isinstance(leaf, SaidNo)
+    return leaf

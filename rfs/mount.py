@@ -1,0 +1,164 @@
+"""The layers over the directories.
+
+    FUSE mount   while primary: the only way in
+    guard        a read-only clone of the plain tree: what a secondary, a stopped or a waiting node shows
+    plain tree   reached by the engine through a detached clone, beneath whatever lies on top
+
+Layers go on from the bottom and come off from the top. A guard is laid before anything else and is taken off last, by `unmount` alone,
+so that nobody can write behind the mirror in between. An rfsmount that was killed leaves a dead FUSE layer on its guard: the next start
+takes the dead one off and finds the guard beneath it. What we laid is remembered by mount id and boot, to know it after a restart.
+"""
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from rfs import directory_checks, engine
+from rfs.engine import Engine
+from rfs.errors import SaidNo
+from rfs.mount_table import MountEntry, read_mount_table, stack_at
+
+log = logging.getLogger("rfs.mount")
+
+ANSWER_TIMEOUT_S = 2.0  # a FUSE layer that does not answer a stat for so long belongs to somebody who lives (and is frozen)
+
+
+class Layers:
+    """The mounts of one module, by position."""
+
+    def __init__(self, paths: Sequence[str], state_directory: str, boot: str) -> None:
+        self.paths = list(paths)
+        self.trees: list[int] = []
+        self.mounted = False
+        self._boot = boot
+        self._guards: dict[str, int] = {}
+        self._guards_file = Path(state_directory, "guards")
+        self._kernel_mount: int | None = None
+
+    async def prepare(self) -> None:
+        """From whatever was left here to: guards on every directory, a descriptor of every plain tree."""
+        self._guards = self._read_guards()
+        for path in self.paths:
+            await self._take_off_left_mounts(path)
+        table = read_mount_table()
+        for path in self.paths:
+            directory_checks.check_existing(path, table)
+        unguarded = [path for path in self.paths if not self._is_guarded(path, table)]
+        if unguarded:
+            await trio.to_thread.run_sync(directory_checks.refuse_holders, unguarded)
+        for path in self.paths:
+            tree = await engine.tree_open(path)
+            self.trees.append(tree)
+            reason = await engine.tree_probe(tree)
+            if reason is not None:
+                raise SaidNo(f"{path}: cannot hold a replica: {reason}", 3)
+        for path, tree in zip(self.paths, self.trees, strict=True):
+            if path in unguarded:
+                await engine.lay_guard(tree, path)
+                self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
+                self._write_guards()
+                log.info("guard laid path=%s mount=%d", path, self._guards[path])
+
+    async def mount(self, serving: Engine) -> None:
+        """The FUSE layer over every directory."""
+        assert not self.mounted
+        self._kernel_mount = await serving.kernel_open()
+        self.mounted = True
+        for index, path in enumerate(self.paths):
+            await serving.kernel_attach(self._kernel_mount, index, path)
+        log.info("mounted paths=%s", ",".join(self.paths))
+
+    async def unmount(self, serving: Engine, *, abort: bool) -> None:
+        """The FUSE layers off again: the guards show."""
+        if not self.mounted:
+            return
+        with trio.CancelScope(shield=True):
+            for path in reversed(self.paths):
+                if self._top_is_fuse(path):
+                    await engine.detach_mount(path, abort_connection=abort)
+            if self._kernel_mount is not None:
+                os.close(self._kernel_mount)
+                self._kernel_mount = None
+            await serving.kernel_close()
+            self.mounted = False
+        log.info("unmounted paths=%s", ",".join(self.paths))
+
+    async def take_off_guards(self) -> None:
+        """The last step of an orderly unmount: the plain directories show."""
+        assert not self.mounted
+        for path in reversed(self.paths):
+            stack = stack_at(path, read_mount_table())
+            if stack and stack[-1].mount_id == self._guards.get(path):
+                await engine.detach_mount(path, abort_connection=False)
+                del self._guards[path]
+                log.info("guard taken off path=%s", path)
+            elif path in self._guards:
+                log.warning("guard not on top path=%s: left as it is; unmount what was mounted over it", path)
+        self._write_guards()
+
+    def close(self) -> None:
+        """Give the trees back."""
+        for tree in self.trees:
+            os.close(tree)
+        self.trees = []
+
+    def is_empty(self) -> bool:
+        """Does no directory hold anything?"""
+        return all(directory_checks.is_empty(tree) for tree in self.trees)
+
+    # ---- what was left by another process ---------------------------------------------------------------------------------------------
+
+    async def _take_off_left_mounts(self, path: str) -> None:
+        while self._top_is_fuse(path):
+            if not await _found_dead(path):
+                raise SaidNo(f"{path}: is mounted by another rfsmount that is alive; unmount that one first", 6)
+            await engine.detach_mount(path, abort_connection=True)
+            log.info("dead mount taken off path=%s", path)
+
+    def _top_is_fuse(self, path: str) -> bool:
+        stack = stack_at(path, read_mount_table())
+        return bool(stack) and stack[-1].is_ours
+
+    def _is_guarded(self, path: str, table: list[MountEntry]) -> bool:
+        stack = stack_at(path, table)
+        return bool(stack) and stack[-1].mount_id == self._guards.get(path) and stack[-1].is_read_only
+
+    def _read_guards(self) -> dict[str, int]:
+        """Mount ids mean something only within the boot (and the namespace) that gave them."""
+        try:
+            noted = json.loads(self._guards_file.read_text())
+            if noted["boot"] == self._boot and noted["namespace"] == _namespace():
+                return {str(path): int(mount) for path, mount in noted["guards"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return {}
+
+    def _write_guards(self) -> None:
+        text = json.dumps({"boot": self._boot, "namespace": _namespace(), "guards": self._guards})
+        temporary = self._guards_file.with_suffix(".new")
+        temporary.write_text(text)
+        os.replace(temporary, self._guards_file)
+
+
+def _namespace() -> str:
+    return os.readlink("/proc/self/ns/mnt")
+
+
+async def _found_dead(path: str) -> bool:
+    with trio.move_on_after(ANSWER_TIMEOUT_S):
+        return await trio.to_thread.run_sync(_is_dead, path, abandon_on_cancel=True)
+    return False
+
+
+def _is_dead(path: str) -> bool:
+    """A FUSE mount whose process is gone answers ENOTCONN at once; one whose connection was aborted, ECONNABORTED."""
+    try:
+        os.stat(path)
+    except OSError as failure:
+        return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False

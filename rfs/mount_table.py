@@ -1,0 +1,69 @@
+"""/proc/self/mountinfo: which mounts lie on a path, from the bottom to the top."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+FUSE_TYPE = "fuse.lockstep"
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of mountinfo."""
+
+    mount_id: int
+    parent_id: int
+    path: str
+    options: frozenset[str]
+    file_system: str
+
+    @property
+    def is_ours(self) -> bool:
+        """One of rfsmount's FUSE layers, of this process or another."""
+        return self.file_system == FUSE_TYPE
+
+    @property
+    def is_read_only(self) -> bool:
+        return "ro" in self.options
+
+
+def _unescape(text: str) -> str:
+    """The kernel writes space, tab, newline and backslash as three octal digits."""
+    raw = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text.encode(errors="surrogateescape"))
+    return raw.decode(errors="surrogateescape")
+
+
+def parse_mount_table(lines: Iterable[str]) -> list[MountEntry]:
+    """The entries of a mountinfo text."""
+    entries = []
+    for line in lines:
+        fields = line.split(" ")
+        kind = fields.index("-") + 1
+        options = frozenset(fields[5].split(","))
+        entries.append(MountEntry(int(fields[0]), int(fields[1]), _unescape(fields[4]), options, fields[kind]))
+    return entries
+
+
+def read_mount_table() -> list[MountEntry]:
+    """The mounts of this process' namespace, now."""
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return parse_mount_table(line for line in text.split("\n") if line)
+
+
+def stack_at(path: str, table: list[MountEntry]) -> list[MountEntry]:
+    """The mounts exactly at `path`, the lowest first: each lies on the root of the one below."""
+    here = {entry.mount_id: entry for entry in table if entry.path == path}
+
+    def depth(entry: MountEntry) -> int:
+        steps, current = 0, entry
+        while current.parent_id in here and steps <= len(here):
+            current, steps = here[current.parent_id], steps + 1
+        return steps
+
+    return sorted(here.values(), key=depth)
+
+
+def beneath(path: str, table: list[MountEntry]) -> list[str]:
+    """Mount points inside `path`."""
+    return sorted({entry.path for entry in table if entry.path.startswith(path.rstrip("/") + "/")})

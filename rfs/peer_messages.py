@@ -1,0 +1,90 @@
+"""What the two nodes say to each other on the control link: msgpack maps, each of a known type with known fields.
+
+The table below is the whole vocabulary. Everything from the peer is checked against it before anybody looks at it; a message that does not
+fit drops the link, never the process. Records travel as maps and are checked once more by their own codec.
+"""
+
+import struct
+from typing import Any, Final
+
+import msgpack
+
+from rfs.errors import PeerProtocolError
+
+HEADER: Final = struct.Struct(">I")
+FRAME_BYTES_MAX: Final = 64 * 1024
+TEXT_CHARACTERS_MAX: Final = 1024
+U64_MAX: Final = 2**64 - 1
+
+Message = dict[str, Any]
+
+VOCABULARY: Final[dict[str, dict[str, type]]] = {
+    # entering a session (session.py tells the order)
+    "ready": {},
+    "state": {"record": dict, "running": bool, "empty": bool, "replace_data": bool, "resumable": int, "applied_seq": int, "proposal": int,
+              "directories": int},
+    "verdict": {"outcome": str, "source": str, "travels": str, "obstacle": str, "reason": str},
+    "renewed": {"term": int, "owner": int},
+    "degrade": {},
+    "degraded": {},
+    "resume": {"session": int, "applied_seq": int},
+    "open": {"session": int, "generation": int, "seq": int},
+    # the end of a resync
+    "ending": {"record": dict},
+    "adopted": {"record": dict},
+    "paired": {},
+    # within a session
+    "ping": {"data": str, "generation": int, "seq": int},
+    "sync": {"number": int},
+    "synced": {"number": int},
+    "demoted": {"record": dict},
+    "turn": {"term": int, "owner": int},
+    "turned": {},
+    "refused": {"reason": str},
+    "leaving": {"outdated": bool, "orderly": bool, "consent": bool, "reason": str},
+    "goodbye": {},
+}  # fmt: skip
+
+
+def encode(message: Message) -> bytes:
+    """The frame that carries a message of ours."""
+    check(message)
+    body: bytes = msgpack.packb(message, use_bin_type=True)
+    assert len(body) <= FRAME_BYTES_MAX, "a peer message of ours is larger than the protocol allows"
+    return HEADER.pack(len(body)) + body
+
+
+def decode_length(header: bytes) -> int:
+    """The length of the body that follows."""
+    length: int = HEADER.unpack(header)[0]
+    if not 0 < length <= FRAME_BYTES_MAX:
+        raise PeerProtocolError(f"a peer message of {length} bytes")
+    return length
+
+
+def decode(body: bytes) -> Message:
+    """The message in `body`, checked against the vocabulary."""
+    try:
+        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException) as failure:
+        raise PeerProtocolError(f"a peer message that is no msgpack: {failure}") from failure
+    if not isinstance(message, dict):
+        raise PeerProtocolError("a peer message that is no map")
+    check(message)
+    return message
+
+
+def check(message: Message) -> None:
+    """A known type with exactly its fields, of their types and within their bounds. (Unknown extra fields are a newer peer's.)"""
+    kind = message.get("type")
+    fields = VOCABULARY.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise PeerProtocolError(f"a peer message of unknown type {str(kind)[:40]!r}")
+    for name, expected in fields.items():
+        value = message.get(name)
+        if type(value) is not expected:
+            raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is no {expected.__name__}")
+        if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
+            raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
+        if isinstance(value, int) and not 0 <= value <= U64_MAX:
+            raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is out of range")

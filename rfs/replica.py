@@ -1,0 +1,321 @@
+"""One node's copy of a module: its record, its engine, its layers, its role. The session and the commands change it through here.
+
+Two rules keep this small. A change of state is a *transition*: it holds `changing` from the first look at the record to the last durable
+write, so a grant never meets a handshake half-way. And the record is written by `commit` alone, durably, before anything that relies on it:
+the engine is told afterwards.
+
+What a person sees (link, code, reason) is derived in status.py from what stands here; nothing is kept twice.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from rfs import exit_codes, rules
+from rfs.decide import Outcome
+from rfs.engine import Engine, EngineEvent, EventKind, Mode
+from rfs.errors import SaidNo
+from rfs.handshake import Hello, Kind
+from rfs.mount import Layers
+from rfs.record import DataState, Record, Role
+from rfs.record_file import RecordFile
+from rfs.session_state import PeerView, SessionSlot, Stage
+from rfs.settings import OnPeerLoss, Settings
+
+log = logging.getLogger("rfs.replica")
+
+RESET_GRACE_S = 1.0  # the connection was closed under us: the peer may be back at once, and resuming is cheaper than going alone
+SILENCE_GRACE_S = 0.2  # the progress timeout has passed already
+
+
+@dataclass(slots=True)
+class Refused:
+    """Why the last handshake made no pair: what `link` and `code` show until the next one."""
+
+    code: str
+    reason: str
+
+    @property
+    def is_diverged(self) -> bool:
+        return self.code == Outcome.DIVERGED.name
+
+
+class Replica:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        layers: Layers,
+        record_file: RecordFile,
+        record: Record,
+        identity: rules.Identity,
+        make_engine: Callable[[], Engine],
+    ) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.pid = os.getpid()
+        self.layers = layers
+        self.record = record
+        self.engine = make_engine()
+        self.changing = trio.Lock()
+        self.session: SessionSlot | None = None
+        self.refused: Refused | None = None
+        self.peer = PeerView()
+        self.consent = False  # the peer has demoted itself durably and agrees that we promote
+        self.needs_grant = False
+        self.paired_in_run = False  # this process' copy has been complete beside the peer's
+        self.served = False  # as primary, in this process
+        self.resumable = 0  # the session whose window could still be shipped again
+        self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
+        self.mismatch = ""  # the wish of the command line against the record
+        self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
+        self.not_before = trio.current_time()  # no session before: a copy that just failed to keep up does not try again at once
+        self.stopping = False
+        self.finished = trio.Event()
+        self.is_live = trio.Event()
+        self.changed_at = trio.current_time()
+        self._make_engine = make_engine
+        self._record_file = record_file
+        self._changed = trio.Event()
+        self._engine_scope = trio.CancelScope()
+        self._relay_scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    # ---- what is so -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        return Mode(self.engine.statistics().mode)
+
+    @property
+    def is_primary(self) -> bool:
+        return self.record.role is Role.PRIMARY
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        assert self._nursery is not None, "the replica is not running"
+        return self._nursery
+
+    def hello(self, kind: Kind, session: int = 0) -> Hello:
+        """Who we are, for a connection to the peer."""
+        record = self.record
+        return Hello(kind, record.cluster, record.module, record.node, record.node_id, record.boot, record.incarnation, session)
+
+    def touch(self) -> None:
+        """Something that status shows has changed."""
+        self.changed_at = trio.current_time()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Wait for the next touch."""
+        await self._changed.wait()
+
+    def peer_unrelated(self, sentence: str) -> None:
+        """The supervisor reached somebody who is not our peer."""
+        if self.refused is None or self.refused.reason != sentence:
+            log.warning("refused code=UNRELATED cause=%s", sentence)
+        self.refused = Refused(Outcome.UNRELATED.name, sentence)
+        self.touch()
+
+    # ---- writing the record -----------------------------------------------------------------------------------------------------------
+
+    async def commit(self, changed: Record | rules.Refusal, cause: str) -> Record:
+        """Make `changed` the record, durably. A rule's refusal is raised as what it says."""
+        if isinstance(changed, rules.Refusal):
+            raise SaidNo(changed.reason, exit_codes.REFUSED)
+        if changed == self.record:
+            return changed
+        before = self.record
+        with trio.CancelScope(shield=True):
+            self.record = await trio.to_thread.run_sync(self._record_file.write, changed)
+        now = self.record
+        log.info(
+            "record number=%d data=%s role=%s generation=%016x term=%d peer_may_fit=%d shared=%d used=%d rewound=%d cause=%s",
+            *(now.number, now.data.name, now.role.name, now.generation, now.term),
+            *(now.peer_may_fit, now.shared, now.used, now.rewound, cause),
+        )
+        assert now.number > before.number, "a record number must go up with every write"
+        self.touch()
+        return now
+
+    # ---- running ----------------------------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pump the engine's events until cancelled; frees the engine at the end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await self._start_engine()
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.engine.free()
+
+    async def _start_engine(self) -> None:
+        self._engine_scope = await self.nursery.start(self._pump, self.engine)
+
+    async def _pump(self, engine: Engine, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await engine.run(self._on_event)
+
+    async def renew_engine(self) -> None:
+        """After a fence nothing of the old engine can be used: a fresh one takes its place."""
+        assert not self.layers.mounted
+        self._engine_scope.cancel()
+        await self.engine.free()
+        self.engine = self._make_engine()
+        self.resumable = 0
+        self.served = False
+        await self._start_engine()
+
+    def _on_event(self, event: EngineEvent) -> None:
+        """An engine event: those of a session go to it, the others are ours."""
+        log.info("engine event=%s result=%d text=%s", event.kind.name, event.result, event.text)
+        if event.kind is EventKind.NEED_USED:
+            self.nursery.start_soon(self._make_used)
+        elif event.kind is EventKind.LOCAL_FAILED:
+            self.nursery.start_soon(self._local_failed, event.text or "a write to this copy's disk failed")
+        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST):
+            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself
+        elif self.session is not None:
+            self.session.on_event(event)
+        self.touch()
+
+    async def _make_used(self) -> None:
+        async with self.changing:
+            if self.mode is Mode.UNUSED:
+                await self.commit(rules.use(self.record), "the first operation without the peer")
+                self.engine.set_used()
+                self.touch()
+
+    # ---- transitions; the caller holds `changing` -------------------------------------------------------------------------------------
+
+    async def become_primary(self, peer_term: int, cause: str) -> None:
+        """Raise the term, be primary on record, and frozen in the engine. Nothing is mounted yet."""
+        self._assert_changing()
+        await self.commit(rules.start_primary(self.record, peer_term), cause)
+        self.engine.become_primary(self.record.term, self.record.node_bit)
+        self.consent = False
+        log.info("transition to=PRIMARY term=%d cause=%s", self.record.term, cause)
+
+    async def mount(self) -> None:
+        """The FUSE layers on, with pyfuse3 beside them."""
+        if not self.layers.mounted:
+            await self.layers.mount(self.engine)
+            self._relay_scope = trio.CancelScope()
+            self.nursery.start_soon(self._run_relay, self.engine, self._relay_scope)
+            self.touch()
+
+    async def _run_relay(self, engine: Engine, scope: trio.CancelScope) -> None:
+        from rfs import relay  # late: a secondary never needs pyfuse3
+
+        with scope:
+            await relay.run(engine)
+
+    async def unmount(self, *, abort: bool) -> None:
+        """The FUSE layers off; the guards show."""
+        if self.layers.mounted:
+            self._relay_scope.cancel()
+            await self.layers.unmount(self.engine, abort=abort)
+            self.touch()
+
+    async def go_alone(self, cause: str, *, granted: bool) -> None:
+        """A frozen primary goes on without its peer, under the rules."""
+        self._assert_changing()
+        waiting = self.engine.statistics().waiting_ops > 0
+        await self.commit(rules.go_alone(self.record, secrets.randbits(64) or 1, granted=granted, op_waiting=waiting), cause)
+        if not self.record.used and self.engine.statistics().waiting_ops > 0:
+            await self.commit(rules.use(self.record), "an operation came while the generation was minted")
+        self.engine.grant(self.record.generation, used=self.record.used)
+        self.resumable = 0
+        self.needs_grant = False
+        self.served = True
+        self.is_live.set()
+        log.info("transition to=ALONE generation=%016x cause=%s", self.record.generation, cause)
+        self.touch()
+        self.nursery.start_soon(self._sync_soon)
+
+    async def _sync_soon(self) -> None:
+        """From now on this is the only copy: shorten the time in which a power cut costs what is not on the disk yet."""
+        try:
+            await self.engine.sync()
+        except OSError as failure:
+            log.warning("sync after going alone failed cause=%s", failure)
+
+    async def step_down(self, cause: str) -> None:
+        """The peer owns the data: fence this primary, and stay as secondary beneath the guard."""
+        self._assert_changing()
+        if not self.is_primary:
+            return
+        log.info("transition to=SECONDARY by=fence cause=%s", cause)
+        self.engine.fence()
+        await self.unmount(abort=True)
+        await self.commit(rules.step_down(self.record), cause)
+        self.needs_grant = False
+        await self.idle_engine()
+        self.touch()
+
+    async def idle_engine(self) -> None:
+        """An engine that can be a target: one that has been primary cannot, unless its session was turned."""
+        if self.mode is not Mode.IDLE:
+            await self.unmount(abort=True)
+            await self.renew_engine()
+
+    def _assert_changing(self) -> None:
+        assert self.changing.locked(), "a transition without the lock"
+
+    # ---- losing the peer --------------------------------------------------------------------------------------------------------------
+
+    async def session_ended(self, ended: SessionSlot) -> None:
+        """The session is closed in the engine; a primary is frozen now. What next?"""
+        stage = ended.stage
+        self.session = None
+        self.touch()
+        if not self.is_primary or self.stopping or stage not in (Stage.RESYNCING_SOURCE, Stage.PAIRED):
+            return
+        self.nursery.start_soon(self._after_loss, RESET_GRACE_S if ended.was_reset else SILENCE_GRACE_S)
+
+    async def _after_loss(self, grace_s: float) -> None:
+        """Before END, or when the peer left in order, no grant is needed. Else the policy decides, after a moment to resume."""
+        if self.record.peer_may_fit:
+            await trio.sleep(grace_s)
+        async with self.changing:
+            if not self.is_primary or self.session is not None or self.mode is not Mode.FROZEN or self.stopping:
+                return
+            try:
+                if not self.record.peer_may_fit:
+                    await self.go_alone(self.note or "the peer was lost while it had no complete copy", granted=False)
+                elif self.settings.on_peer_loss is OnPeerLoss.ALONE:
+                    await self.go_alone("the peer was lost, and --on-peer-loss alone", granted=True)
+                else:
+                    self.needs_grant = True
+                    log.info("frozen: waiting for a grant")
+                    self.touch()
+            except SaidNo as refusal:
+                self.needs_grant = True
+                self.note = refusal.sentence
+                log.warning("frozen: %s", refusal.sentence)
+                self.touch()
+
+    async def _local_failed(self, what: str) -> None:
+        """This copy's disk lied: say so durably, and let the peer's copy go on."""
+        async with self.changing:
+            if self.record.data is DataState.FAILED:
+                return
+            log.error("this copy failed cause=%s", what)
+            self.note = f"this copy's disk failed ({what}); repair it, then resync from the peer"
+            session = self.session
+            was_primary = self.is_primary
+            await self.commit(rules.fail(self.record), what)
+            if session is not None:
+                await session.leave(self.note, consent=was_primary)
+            if was_primary:
+                await self.step_down(what)

@@ -1,0 +1,143 @@
+"""From the agreed decision to the mirrored pair: PROTOCOL.md §4, one function per side and stage.
+
+`begin_*` run within the transition that entered the session and return when both engines have their data link; what they return is the
+rest, which runs without the lock while the application writes. `resume` is the short way, after nothing but a short loss of the link.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from rfs import rules
+from rfs.control_link import SYNC_TIMEOUT_S
+from rfs.decide import Decision
+from rfs.errors import PeerProtocolError
+from rfs.peer_messages import Message
+from rfs.record import to_wire
+from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
+from rfs.session_core import SessionCore
+from rfs.session_state import Stage
+
+log = logging.getLogger("rfs.session")
+
+Rest = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DataLink:
+    """The data connection to come: the session's number, and how its descriptor is got."""
+
+    session: int
+    open: Callable[[], Awaitable[int]]
+
+
+async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_source: bool) -> None:
+    """Ship the unacknowledged window again; the session goes on under its old number."""
+    replica = core.replica
+    descriptor = await data.open()
+    core.attached = True
+    if is_source:
+        parameters = core.parameters(replica.resumable, peer_applied_seq=theirs["applied_seq"])
+        await replica.engine.session_resume(descriptor, parameters)
+    else:
+        parameters = core.parameters(replica.resumable, seq=replica.engine.statistics().applied_seq)
+        await replica.engine.session_target(descriptor, parameters, resume=True)
+    log.info("resumed session=%016x", replica.resumable)
+    core.now_paired(replica.resumable)
+
+
+# ---- as source ------------------------------------------------------------------------------------------------------------------------
+
+
+async def begin_source(core: SessionCore, data: DataLink) -> Rest:
+    """Own copy durable → the target INCONSISTENT, confirmed → own record → the data link."""
+    replica = core.replica
+    await replica.engine.sync()
+    await core.link.send("degrade")
+    await core.link.expect("degraded", timeout_s=SYNC_TIMEOUT_S)
+    replica.resumable = 0
+    await replica.commit(rules.source_begins(replica.record, secrets.randbits(64) or 1), "the target is INCONSISTENT, durably")
+    seq = replica.engine.statistics().seq
+    await core.link.send("open", session=data.session, generation=replica.record.generation, seq=seq)
+    descriptor = await data.open()
+    core.attached = True
+    await replica.engine.session_source(descriptor, core.parameters(data.session, seq=seq))
+    core.stage = Stage.RESYNCING_SOURCE
+    core.began_at = trio.current_time()
+    replica.served = True
+    replica.needs_grant = False
+    await replica.mount()
+    replica.is_live.set()
+    replica.touch()
+    return lambda: _end_source(core, data.session)
+
+
+async def _end_source(core: SessionCore, session: int) -> None:
+    """Wait until nothing is marked, then hand the generation over. From END on a lost peer freezes this node."""
+    replica = core.replica
+    await core.drained.wait()
+    async with replica.changing:
+        await replica.commit(rules.source_before_end(replica.record), "nothing is marked any more")
+        await core.link.send("ending", record=to_wire(replica.record))
+        await replica.engine.send_end()
+    await core.link.expect("adopted", timeout_s=SYNC_TIMEOUT_S)
+    async with replica.changing:
+        await replica.commit(rules.source_after_end(replica.record, session), "the target has adopted")
+        await core.link.send("paired")
+        core.now_paired(session)
+
+
+# ---- as target ------------------------------------------------------------------------------------------------------------------------
+
+
+async def begin_target(core: SessionCore, data: DataLink, decision: Decision) -> Rest:
+    """INCONSISTENT, durably and confirmed, before any frame → the data link."""
+    replica = core.replica
+    await core.link.expect("degrade", timeout_s=SYNC_TIMEOUT_S)
+    replica.resumable = 0
+    if replica.record.generation == 0:
+        await _take_first_copy(core)
+    await replica.commit(rules.target_begins(replica.record, decision.fork_point), "a resync begins")
+    await core.link.send("degraded")
+    opened = await core.link.expect("open", timeout_s=SYNC_TIMEOUT_S)
+    if opened["session"] != data.session:
+        raise PeerProtocolError("an 'open' of another session")
+    descriptor = await data.open()
+    core.attached = True
+    parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"])
+    await replica.engine.session_target(descriptor, parameters, resume=False)
+    core.stage = Stage.RESYNCING_TARGET
+    core.began_at = trio.current_time()
+    replica.is_live.set()
+    replica.touch()
+    return lambda: _end_target(core, data.session)
+
+
+async def _take_first_copy(core: SessionCore) -> None:
+    """The word which node has the data was given: what lies here goes aside, and from now on the trees are the peer's."""
+    replica, state_directory = core.replica, core.replica.settings.state_directory
+    if has_begun_copy(state_directory):
+        return
+    if not replica.layers.is_empty():
+        assert replica.replaces_data, "files of this node would have been overwritten"
+        kept = await trio.to_thread.run_sync(set_aside, replica.layers.trees, state_directory)
+        log.info("data set aside to=%s", kept)
+    await trio.to_thread.run_sync(note_copy_begun, state_directory)
+
+
+async def _end_target(core: SessionCore, session: int) -> None:
+    """Everything up to END is applied: durable, then adopted in one write, then answered."""
+    replica = core.replica
+    await core.end_received.wait()
+    ending = await core.link.expect("ending")
+    async with replica.changing:
+        source = core.check_record(ending["record"])
+        await replica.engine.sync()
+        await replica.commit(rules.target_adopts(replica.record, source, session), "the resync is complete and durable")
+        await core.link.send("adopted", record=to_wire(replica.record))
+    await core.link.expect("paired")
+    core.now_paired(session)
+    await replica.engine.purge_holding()

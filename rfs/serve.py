@@ -1,0 +1,181 @@
+"""The life of one rfsmount process: checks, guards, a record, then the peer, the control socket and the signals, until the unmount.
+
+The order of the start is the order of what can be refused without having touched anything: names, state directory, address, directories.
+Only then are guards laid. The end is the reverse, and always goes through `unmount`, whoever asks for it.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+
+from rfs import directory_checks, exit_codes, rules
+from rfs.commands import Commands
+from rfs.control import server
+from rfs.control_link import ControlLink
+from rfs.engine import Engine
+from rfs.errors import SaidNo
+from rfs.mount import Layers
+from rfs.record import Record
+from rfs.record_file import RecordFile
+from rfs.replica import Replica
+from rfs.session import Session
+from rfs.settings import Settings
+from rfs.state_directory import StateDirectory
+from rfs.status import build_status
+from rfs.supervisor import Supervisor
+
+log = logging.getLogger("rfs")
+
+Report = Callable[[int, str], None]
+CHANGE_AT_LEAST_EVERY_S = 1.0
+
+
+def read_boot() -> str:
+    """This boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def load_record(settings: Settings, file: RecordFile, identity: rules.Identity) -> Record:
+    """The record of before as this start sees it, or the first one."""
+    found = file.read()
+    if found is None:
+        new = rules.first_primary if settings.wish_primary else rules.first_secondary
+        node_id, name = secrets.randbits(63) or 1, secrets.randbits(64) or 1
+        return new(
+            cluster=settings.cluster, module=settings.module, node=settings.node, node_id=node_id, generation=name, identity=identity
+        )
+    if (found.cluster, found.module) != (settings.cluster, settings.module):
+        raise SaidNo(
+            f"--state {settings.state_directory}: belongs to module '{found.module}' of cluster '{found.cluster}', "
+            f"not to '{settings.module}' of '{settings.cluster}'",
+            exit_codes.CONFIGURATION_INVALID,
+        )
+    return rules.start(found, identity)
+
+
+async def serve(settings: Settings, report: Report) -> None:
+    """Run until unmounted. `report` is told once the mount is live, or what it waits for or was refused with."""
+    paths = directory_checks.resolve_directories(settings.directories, settings.state_directory)
+    state = StateDirectory(settings.state_directory)
+    state.take()
+    state.check_directories(len(paths))
+    state.write_pid()
+    identity = rules.Identity(boot=read_boot(), incarnation=secrets.randbits(64) or 1, backing=_backing(paths))
+    layers = Layers(paths, settings.state_directory, identity.boot)
+    async with AsyncExitStack() as stack:
+        stack.callback(layers.close)
+        file = RecordFile(settings.state_directory)
+        stack.callback(file.close)
+        record = load_record(settings, file, identity)
+        supervisor_box: list[Supervisor] = []
+
+        async def enter(link: ControlLink) -> None:
+            await Session(replica, supervisor_box[0], link).run()
+
+        await _bind_check(settings)
+        await layers.prepare()
+        state.record_directories(paths)
+        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees))
+        supervisor = Supervisor(replica, settings.listen, settings.peer, enter)
+        supervisor_box.append(supervisor)
+        listener = await stack.enter_async_context(await supervisor.bind())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(replica.run)
+            await _start_role(replica, record)
+            service = server.Service(settings.module, Commands(replica).table(), lambda: build_status(replica), lambda: _changed(replica))
+            await nursery.start(server.serve, settings.state_directory, service)
+            nursery.start_soon(supervisor.run, listener)
+            nursery.start_soon(_signals, replica)
+            nursery.start_soon(_report_progress, replica, settings, report)
+            await replica.finished.wait()
+            nursery.cancel_scope.cancel()
+        await layers.take_off_guards()
+    log.info("ended")
+
+
+async def _bind_check(settings: Settings) -> None:
+    """An address in use is told before a guard is laid."""
+
+    async def nobody(link: ControlLink) -> None:
+        raise AssertionError("not serving yet")
+
+    class Unnamed:
+        def hello(self, kind: object, session: int = 0) -> object:
+            raise AssertionError("not serving yet")
+
+    listener = await Supervisor(Unnamed(), settings.listen, settings.peer, nobody).bind()  # type: ignore[arg-type]
+    await listener.aclose()
+
+
+async def _start_role(replica: Replica, record: Record) -> None:
+    """A new primary and a sole owner go on at once; any other primary is mounted, and frozen until its peer or a grant comes."""
+    settings = replica.settings
+    async with replica.changing:
+        await replica.commit(record, "start")
+        if replica.is_primary is not settings.wish_primary:
+            replica.mismatch = f"the command line says {'primary' if settings.wish_primary else 'secondary'}, the record rules: " + (
+                "primary" if replica.is_primary else "secondary"
+            )
+        if not replica.is_primary:
+            return
+        if settings.replace_data:
+            replica.note = "started with --replace-data: this node gives its data up for its peer's"
+            return
+        await replica.become_primary(0, "start")
+        if replica.record.is_sole_owner:
+            await replica.go_alone("sole owner of the data", granted=False)
+        await replica.mount()
+
+
+async def _changed(replica: Replica) -> None:
+    """Consumers see progress at least once per second: counters move without any event."""
+    with trio.move_on_after(CHANGE_AT_LEAST_EVERY_S):
+        await replica.changed()
+    await trio.sleep(0.02)  # several changes at once are one
+
+
+async def _signals(replica: Replica) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("signal %s: unmounting", signal.Signals(number).name)
+            await Commands(replica).unmount({})
+            return
+
+
+async def _report_progress(replica: Replica, settings: Settings, report: Report) -> None:
+    """Tell whoever started us how it went: live, refused, or still waiting after the timeout."""
+    with trio.move_on_after(settings.timeout_s):
+        while not replica.is_live.is_set():
+            refused = replica.refused
+            if refused is not None:
+                report(exit_codes.REFUSED, f"{refused.code}: {refused.reason}")
+                return
+            await replica.changed()
+        report(exit_codes.DONE, "")
+        return
+    status = build_status(replica)
+    report(exit_codes.TIMEOUT, f"not live after {settings.timeout_s:g} s: {status['reason']}; rfsmount keeps waiting in the background")
+
+
+def _backing(paths: list[str]) -> str:
+    """What the directories lie on. The same text after a restart means the same file systems."""
+    return ",".join(f"{os.major(device)}:{os.minor(device)}" for device in (_device(path) for path in paths))
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return 0  # a dead mount; prepare() will look closer
+
+
+def default_node() -> str:
+    """The name of this machine."""
+    return socket.gethostname().split(".")[0] or "node"

@@ -1,0 +1,276 @@
+"""One session with the peer: from two exchanged records to a mirrored pair, until either link is lost.
+
+Entering, in the order that PROTOCOL.md §4 forces (each arrow is durable before the next):
+
+    records and flags cross → both decide, and compare the verdicts → boot renewed on both
+    short loss:  the source ships its window again                                                      → paired
+    otherwise:   source syncs → target INCONSISTENT → source: peer unfit, own name, used → data link → resync while the application
+                 writes → drained → source: fit and shared again → END → target syncs, adopts → source: peer has it        → paired
+
+The part up to the data link is a transition and holds the replica's lock; the resync does not, so a grant or an unmount gets through.
+Whatever goes wrong ends the session: SessionEnded unwinds everything, the engine is told in one place (`_close`), and the replica
+decides what comes next from its record alone.
+"""
+
+import logging
+import os
+import secrets
+from contextlib import AsyncExitStack
+
+import trio
+
+from rfs import in_session, resync, rules
+from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
+from rfs.decide import Decision, Outcome, Source, decide, mirror
+from rfs.engine import EventKind, Mode
+from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
+from rfs.peer_messages import Message
+from rfs.record import DataState, Record, Role, to_wire
+from rfs.replace_data import forget_copy_begun, has_begun_copy
+from rfs.replica import Refused, Replica
+from rfs.resync import DataLink, Rest
+from rfs.session_core import SessionCore
+from rfs.session_state import Stage
+from rfs.supervisor import Supervisor
+
+log = logging.getLogger("rfs.session")
+
+READY_TIMEOUT_S = 15.0
+REFUSED_AGAIN_S = 5.0
+APPLY_FAILED_AGAIN_S = 5.0
+
+
+class Session(SessionCore):
+    """See the module's text."""
+
+    def __init__(self, replica: Replica, supervisor: Supervisor, link: ControlLink) -> None:
+        super().__init__(replica, link)
+        self._supervisor = supervisor
+
+    # ---- the scope --------------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the session is over, for whatever reason."""
+        replica, peer = self.replica, self.link.theirs
+        replica.session = self
+        replica.peer.node = peer.node
+        replica.touch()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.link.run, self._pulse, self._heard, in_session.UNASKED, self._on_message)
+                nursery.start_soon(self._watch_engine)
+                await self._enter()
+        except* SessionEnded as ended:
+            log.info("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(ended))
+        except* SaidNo as refusal:
+            self.again_s = REFUSED_AGAIN_S
+            log.warning("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(refusal))
+        except* PeerProtocolError as failure:
+            log.warning("session ended peer=%s stage=%s cause=the peer sent %s", peer.node, self.stage.name, _sentence(failure))
+        except* OSError as failure:
+            log.warning("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(failure))
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+        if self.again_s:
+            await trio.sleep(self.again_s)
+
+    async def _close(self) -> None:
+        self.was_reset = self.was_reset or self.link.was_reset
+        await self.link.close()
+        if self.attached:
+            await self.replica.engine.session_close()
+        await self.replica.session_ended(self)
+
+    async def _watch_engine(self) -> None:
+        """The engine's bad news end the session; a copy that cannot keep up says goodbye first."""
+        async for event in self.failures_out:
+            if event.kind is EventKind.APPLY_FAILED:
+                self.replica.note = f"this copy left the session: {event.text or os.strerror(abs(event.result))}"
+                self.replica.not_before = trio.current_time() + APPLY_FAILED_AGAIN_S
+                async with self.replica.changing:
+                    await self.leave(self.replica.note, consent=False)
+            raise SessionEnded(f"{event.kind.name}: {event.text or os.strerror(abs(event.result))}")
+
+    async def _on_message(self, message: Message) -> None:
+        await in_session.on_message(self, message)
+
+    def _pulse(self) -> Message:
+        record, statistics = self.replica.record, self.replica.engine.statistics()
+        return {"data": record.data.name, "generation": record.generation, "seq": statistics.seq}
+
+    def _heard(self, ping: Message) -> None:
+        peer = self.replica.peer
+        changed = peer.data != ping["data"] or peer.generation != ping["generation"]
+        peer.data, peer.generation, peer.heard_at = ping["data"][:32], ping["generation"], trio.current_time()
+        if changed:
+            self.replica.touch()
+
+    # ---- entering ---------------------------------------------------------------------------------------------------------------------
+
+    async def _enter(self) -> None:
+        replica = self.replica
+        await trio.sleep_until(replica.not_before)
+        await self.link.send("ready")
+        await self.link.expect("ready", timeout_s=READY_TIMEOUT_S)
+        async with AsyncExitStack() as stack:
+            async with replica.changing:
+                mine = self._state()
+                await self.link.send("state", **mine)
+                theirs = await self.link.expect("state")
+                peer = self.check_record(theirs["record"])
+                token = mine["proposal"] if self.dialed else theirs["proposal"]
+                arriving = await stack.enter_async_context(self._supervisor.data_links.expected(token))
+                data = DataLink(token, lambda: self._supervisor.open_data_link(self.link, token, arriving))
+                decision, obstacle = await self._agree(mine, theirs, peer)
+                if obstacle is not None:
+                    await self._refuse(obstacle, peer, theirs)
+                replica.refused = None
+                rest = await self._begin(decision, theirs, peer, data)
+            if rest is not None:
+                await rest()
+        log.info("paired peer=%s role=%s generation=%016x", peer.node, replica.record.role.name, replica.record.generation)
+
+    def _state(self) -> Message:
+        replica = self.replica
+        return {
+            "record": to_wire(replica.record),
+            "running": replica.served and replica.is_primary,
+            "empty": replica.layers.is_empty(),
+            "replace_data": replica.replaces_data,
+            "resumable": replica.resumable,
+            "applied_seq": replica.engine.statistics().applied_seq,
+            "proposal": secrets.randbits(64) or 1,
+            "directories": len(replica.layers.paths),
+        }
+
+    async def _agree(self, mine: Message, theirs: Message, peer: Record) -> tuple[Decision, Refused | None]:
+        """Both decide, both say it; what stands in the way on either side stands in the way of both."""
+        replica = self.replica
+        decision = decide(
+            *(replica.record, peer),
+            mine_running=mine["running"], theirs_running=theirs["running"],
+            mine_empty=mine["empty"], theirs_empty=theirs["empty"],
+        )  # fmt: skip
+        obstacle = self._obstacle(decision, mine, theirs)
+        await self.link.send("verdict", **_verdict(decision, obstacle))
+        heard = await self.link.expect("verdict")
+        expected = _verdict(mirror(decision), None)
+        if any(heard[field] != expected[field] for field in ("outcome", "source", "travels")):
+            raise PeerProtocolError("a verdict that contradicts ours: the two nodes do not run the same rules")
+        replica.peer.data, replica.peer.generation = peer.data.name, peer.generation
+        log.info(
+            "decided outcome=%s source=%s travels=%s reason=%s",
+            *(decision.outcome.name, expected["source"], expected["travels"], decision.reason),
+        )
+        if obstacle is None and heard["obstacle"]:
+            obstacle = Refused(heard["obstacle"], f"on {self.link.theirs.node}: {heard['reason']}")
+        return decision, obstacle
+
+    def _obstacle(self, decision: Decision, mine: Message, theirs: Message) -> Refused | None:
+        replica = self.replica
+        if mine["directories"] != theirs["directories"]:
+            return Refused(
+                "DIRECTORIES_DIFFER",
+                f"this node mirrors {mine['directories']} directories, the peer {theirs['directories']}: name the same ones on both",
+            )
+        if decision.outcome is not Outcome.PAIR:
+            return Refused(decision.outcome.name, decision.reason)
+        am_target = decision.source is Source.THEIRS
+        first_copy = am_target and replica.record.generation == 0 and not has_begun_copy(replica.settings.state_directory)
+        if first_copy and not mine["empty"] and not replica.replaces_data:
+            return Refused(
+                "NEEDS_REPLACE_DATA",
+                f"the directories of {replica.record.node} hold files and would be overwritten by the peer's; "
+                "unmount, then mount with --replace-data to move them to the state directory's kept/",
+            )
+        return None
+
+    async def _refuse(self, obstacle: Refused, peer: Record, theirs: Message) -> None:
+        """No pair: both say why, stay as they are, and try again later. The loser of a fork that was told to may give its data up."""
+        replica = self.replica
+        self.stage = Stage.REFUSED
+        self.again_s = REFUSED_AGAIN_S if self.link.dialed else 0.0
+        if replica.refused != obstacle:
+            log.warning("refused code=%s cause=%s", obstacle.code, obstacle.reason)
+        replica.refused = obstacle
+        replica.touch()
+        if obstacle.is_diverged and replica.replaces_data:
+            await self._give_up_data(peer, theirs)
+        raise SessionEnded(obstacle.reason)
+
+    async def _give_up_data(self, peer: Record, theirs: Message) -> None:
+        """The loser of a fork, as its administrator said: from the next handshake on it is a new secondary whose files go to kept/."""
+        replica = self.replica
+        if theirs["replace_data"]:
+            log.error("both nodes were told to replace their data: neither does; mount only the loser with --replace-data")
+            return
+        if peer.data is not DataState.UPTODATE or replica.served:
+            return
+        forget_copy_begun(replica.settings.state_directory)
+        await replica.step_down("--replace-data")
+        await replica.commit(rules.replace_data(replica.record), "--replace-data after DIVERGED")
+        self.again_s = 0.0
+
+    async def _begin(self, decision: Decision, theirs: Message, peer: Record, data: DataLink) -> Rest | None:
+        """From the agreed decision to a session in the engine; returns what is left to do without the lock."""
+        replica = self.replica
+        is_source = decision.source is Source.MINE
+        resumes = self._can_resume(is_source, theirs, peer)
+        if is_source:
+            await self._be_source(peer)
+        else:
+            await self._be_target(decision, peer, resumes)
+        if resumes:
+            await resync.resume(self, data, theirs, is_source=is_source)
+            return None
+        replica.consent = False
+        return await (resync.begin_source(self, data) if is_source else resync.begin_target(self, data, decision))
+
+    async def _be_source(self, peer: Record) -> None:
+        """Primary, and its term known to the other side, before anything else."""
+        replica = self.replica
+        await replica.commit(rules.enter_session(replica.record, replica.identity, peer, source=True), "handshake as source")
+        if not replica.is_primary or replica.mode in (Mode.IDLE, Mode.FENCED):
+            if replica.mode not in (Mode.IDLE, Mode.FROZEN):
+                await replica.idle_engine()
+            await replica.become_primary(peer.term, "source of a session")
+        await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
+        await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)
+
+    async def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> None:
+        """Secondary beneath the guard, whatever this node was before."""
+        replica = self.replica
+        await replica.step_down("the peer has the data: " + decision.reason)
+        if not resumes:
+            await replica.idle_engine()
+        renewed = await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)
+        entered = rules.enter_session(replica.record, replica.identity, peer, source=False)
+        await replica.commit(entered, "handshake as target")
+        await replica.commit(rules.learn_term(replica.record, renewed["term"], renewed["owner"]), "the source's term")
+        await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
+
+    def _can_resume(self, is_source: bool, theirs: Message, peer: Record) -> bool:
+        """A short loss of the link and nothing else: see PROTOCOL.md §4.3. Both sides come to the same answer."""
+        replica = self.replica
+        source, target = (replica.record, peer) if is_source else (peer, replica.record)
+        same = replica.resumable != 0 and replica.resumable == theirs["resumable"] and source.generation == target.generation
+        return same and source.role is Role.PRIMARY and target.role is Role.SECONDARY and target.data is DataState.UPTODATE
+
+
+def _verdict(decision: Decision, obstacle: Refused | None) -> Message:
+    return {
+        "outcome": decision.outcome.name,
+        "source": decision.source.name if decision.source else "",
+        "travels": decision.travels.name if decision.travels else "",
+        "obstacle": obstacle.code if obstacle else "",
+        "reason": (obstacle.reason if obstacle else decision.reason)[:1000],
+    }
+
+
+def _sentence(group: BaseExceptionGroup[BaseException]) -> str:
+    """The first cause, for the log."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return str(inner)

@@ -1,0 +1,101 @@
+"""The part of a session that its stages share: the links, the stage, and how it ends.
+
+session.py enters a session, resync.py brings it from the agreed decision to the mirrored pair, in_session.py is what the peer may say
+later.
+"""
+
+import logging
+
+import trio
+
+from rfs import rules
+from rfs.control_link import ControlLink
+from rfs.engine import EngineEvent, EventKind, SessionParameters
+from rfs.errors import PeerProtocolError, SessionEnded
+from rfs.peer_messages import Message
+from rfs.record import DataState, Record, from_wire
+from rfs.replica import Replica
+from rfs.session_state import Stage
+
+log = logging.getLogger("rfs.session")
+
+LEAVE_SYNC_TIMEOUT_S = 10.0
+GOODBYE_TIMEOUT_S = 3.0
+
+
+class SessionCore:
+    """The running session, as the replica, the commands and the stages see it."""
+
+    def __init__(self, replica: Replica, link: ControlLink) -> None:
+        self.stage = Stage.HANDSHAKING
+        self.was_reset = False
+        self.began_at = trio.current_time()
+        self.dialed = link.dialed
+        self.attached = False  # the engine has a session of ours
+        self.again_s = 0.0  # how long to wait after the end before another session is tried
+        self.drained = trio.Event()
+        self.end_received = trio.Event()
+        self.replica = replica
+        self.link = link
+        self.failures_in, self.failures_out = trio.open_memory_channel[EngineEvent](16)
+
+    def on_event(self, event: EngineEvent) -> None:
+        """Called by the replica, in order."""
+        if event.kind is EventKind.DRAINED:
+            self.drained.set()
+        elif event.kind is EventKind.END_RECEIVED:
+            self.end_received.set()
+        else:
+            # A link that broke is known at once; one that made no progress has used up the time to wait already.
+            self.was_reset = self.was_reset or "progress" not in event.text
+            self.failures_in.send_nowait(event)
+
+    def check_record(self, wire: Message) -> Record:
+        """The peer's record, and that it is the hello's."""
+        record = from_wire(wire)
+        hello = self.link.theirs
+        if (record.cluster, record.module, record.node_id) != (hello.cluster, hello.module, hello.node_id):
+            raise PeerProtocolError("a record that is not the record of the node that said hello")
+        return record
+
+    def parameters(self, session: int, **more: int) -> SessionParameters:
+        record = self.replica.record
+        more.setdefault("generation", record.generation)
+        return SessionParameters(session=session, resync_bytes_per_s=self.replica.settings.resync_bytes_per_s, **more)
+
+    def now_paired(self, session: int) -> None:
+        replica = self.replica
+        self.stage = Stage.PAIRED
+        replica.resumable = session
+        replica.paired_in_run = True
+        replica.needs_grant = False
+        replica.note = ""
+        replica.replaces_data = False
+        if replica.is_primary:
+            replica.served = True
+        replica.is_live.set()
+        replica.touch()
+
+    async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
+        """For the commands: say something, wait for one of these answers."""
+        await self.link.send(kind, **fields)
+        return await self.link.expect(*answers, timeout_s=timeout_s)
+
+    async def leave(self, reason: str, *, consent: bool, orderly: bool = False) -> None:
+        """Say goodbye as well as it can be done; the caller holds the lock. A complete secondary writes OUTDATED first."""
+        replica = self.replica
+        if not replica.is_primary and replica.record.data is DataState.UPTODATE and not consent and self.stage is Stage.PAIRED:
+            try:
+                with trio.move_on_after(LEAVE_SYNC_TIMEOUT_S):
+                    await replica.engine.sync()
+            except OSError as failure:
+                log.warning("sync before leaving failed cause=%s", failure)
+            await replica.commit(rules.secondary_leaves(replica.record), reason)
+        unfit = not replica.is_primary and replica.record.data is not DataState.UPTODATE
+        try:
+            with trio.move_on_after(GOODBYE_TIMEOUT_S):
+                await self.ask(
+                    "leaving", ("goodbye",), GOODBYE_TIMEOUT_S, outdated=unfit, orderly=orderly, consent=consent, reason=reason[:500]
+                )
+        except SessionEnded as ended:
+            log.info("the peer did not hear that this node leaves cause=%s", ended)

@@ -1,0 +1,46 @@
+"""What the replica and its status know of a session, without knowing how a session is made."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from rfs.engine import EngineEvent
+from rfs.peer_messages import Message
+
+
+class Stage(Enum):
+    """How far a session has come."""
+
+    HANDSHAKING = auto()
+    REFUSED = auto()
+    RESYNCING_SOURCE = auto()
+    RESYNCING_TARGET = auto()
+    PAIRED = auto()
+
+
+@dataclass(slots=True)
+class PeerView:
+    """The last that was heard of the peer."""
+
+    node: str = ""
+    data: str = ""
+    generation: int = 0
+    heard_at: float | None = None
+
+
+class SessionSlot(Protocol):
+    """The running session, as the replica uses it."""
+
+    stage: Stage
+    was_reset: bool
+    began_at: float
+    dialed: bool
+
+    def on_event(self, event: EngineEvent) -> None:
+        """An event of the engine that belongs to the session."""
+
+    async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
+        """Say something to the peer and wait for one of these answers."""
+
+    async def leave(self, reason: str, *, consent: bool, orderly: bool = False) -> None:
+        """Tell the peer that this node goes, as far as it can be told; the session ends."""

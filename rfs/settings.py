@@ -1,0 +1,65 @@
+"""What one rfsmount was told on its command line."""
+
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rfs import exit_codes
+from rfs.errors import SaidNo
+
+
+class OnPeerLoss(StrEnum):
+    """What a primary does that lost its peer: grant itself under the rules, or wait for somebody's grant."""
+
+    ALONE = "alone"
+    FREEZE = "freeze"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or to call: an IP address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of `rfsmount mount`'s options, checked for themselves but not yet against the machine."""
+
+    directories: tuple[str, ...]
+    state_directory: str
+    wish_primary: bool
+    listen: Address
+    peer: Address
+    cluster: str
+    module: str
+    node: str
+    on_peer_loss: OnPeerLoss = OnPeerLoss.ALONE
+    replace_data: bool = False
+    insecure: bool = False
+    foreground: bool = False
+    timeout_s: float = 30.0
+    resync_bytes_per_s: int = 0
+
+
+def parse_address(text: str, option: str) -> Address:
+    """`ADDR:PORT` or `[ADDR]:PORT`."""
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        if not separator:
+            raise ValueError("the port is missing")
+        ipaddress.ip_address(host)
+        number = int(port)
+        if not 0 < number < 65536:
+            raise ValueError(f"{number} is no port")
+    except ValueError as failure:
+        raise SaidNo(
+            f"{option} {text}: expected an IP address and a port like 192.0.2.11:5600 ({failure})", exit_codes.CONFIGURATION_INVALID
+        ) from failure
+    return Address(host, number)

@@ -1,0 +1,48 @@
+"""`rfsmount status` and `stats` for a person: the verdict first, then what stands behind it. No imports that cost time."""
+
+from typing import Any
+
+Status = dict[str, Any]
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def render_status(status: Status) -> str:
+    """About eight lines; the first one alone is enough to know whether to worry."""
+    lines = [f"{status['module']} on {status['node']}: {status['role'].upper()}, link {status['link']}, data {status['data']}"]
+    if status["reason"]:
+        lines.append(f"  {status['code']}: {status['reason']}")
+    resync = status["resync"]
+    if resync:
+        remaining = f", about {resync['seconds_remaining']:.0f} s left" if resync["seconds_remaining"] is not None else ""
+        lines.append(
+            f"  resync {resync['direction']}: {resync['percent_done']} %, {_bytes(resync['bytes_done'])} of "
+            f"{_bytes(resync['total_bytes'])}, {resync['files_done']} of {resync['total_files']} files{remaining}"
+        )
+    peer = status["peer"]
+    if peer:
+        heard = f", heard {status['last_heard_s']:.1f} s ago" if status["last_heard_s"] is not None else ""
+        lines.append(f"  peer {peer['node']}: data {peer['data']}, {peer['rtt_us']} us away{heard}")
+    else:
+        lines.append("  peer: not heard of yet")
+    lines.extend(f"  {'mounted' if entry['mounted'] else 'guarded'}  {entry['path']}" for entry in status["directories"])
+    lines.append(f"  generation {status['generation']}, term {status['term']}, seq {status['seq']} (acknowledged {status['acked_seq']})")
+    if status["needs_grant"]:
+        lines.append("  waits for a grant: 'rfsmount promote' if you KNOW that the peer is not serving")
+    if status["role"] == "secondary":
+        lines.append(f"  promotable: {'yes' if status['promotable'] else 'no'}, {status['promotable_reason']}")
+    if status["insecure"]:
+        lines.append("  insecure: the links between the nodes are neither encrypted nor authenticated")
+    return "\n".join(lines)
+
+
+def render_statistics(statistics: Status) -> str:
+    """One counter a line."""
+    width = max(len(name) for name in statistics)
+    return "\n".join(f"{name:<{width}}  {'-' if value is None else value}" for name, value in statistics.items() if name != "schema")

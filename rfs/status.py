@@ -1,0 +1,172 @@
+"""What people and programs see of a replica: `rfsmount.status/1`, and the same for a person at three in the morning.
+
+Everything is derived here from what the replica and the engine know; the order of the questions in `_link` and `_code_and_reason` is the
+order of what matters most to somebody who has to act.
+"""
+
+from typing import Any
+
+import trio
+
+from rfs.decide import Outcome
+from rfs.engine import Mode, Statistics
+from rfs.promotion import promotable
+from rfs.record import DataState
+from rfs.replica import Replica
+from rfs.session_state import Stage
+
+SCHEMA = "rfsmount.status/1"
+NEVER_US = 2**64 - 1
+
+Status = dict[str, Any]
+
+
+def build_status(replica: Replica) -> Status:
+    """The whole status, of this moment."""
+    record, statistics = replica.record, replica.engine.statistics()
+    link = _link(replica, Mode(statistics.mode))
+    code, reason = _code_and_reason(replica, link)
+    may_promote, promotable_reason = promotable(replica)
+    resync = _resync(replica, statistics)
+    everything_marked = bool(record.peer_may_fit == 0 and replica.is_primary) or record.data is DataState.INCONSISTENT
+    left_bytes = max(resync["total_bytes"] - resync["bytes_done"], 0) if resync else statistics.tree_bytes
+    return {
+        "schema": SCHEMA,
+        "module": record.module,
+        "node": record.node,
+        "role": record.role.name.lower(),
+        "link": link,
+        "data": shown_data(replica),
+        "generation": f"{record.generation:016x}",
+        "term": record.term,
+        "seq": statistics.seq,
+        "acked_seq": statistics.acked_seq,
+        "marked_bytes": left_bytes if everything_marked else 0,
+        "hot_bytes": 0,
+        "resync": resync,
+        "directories": [{"path": path, "mounted": replica.layers.mounted} for path in replica.layers.paths],
+        "peer": _peer(replica, statistics),
+        "since_s": round(trio.current_time() - replica.changed_at, 1),
+        "code": code,
+        "reason": reason,
+        "insecure": replica.settings.insecure,
+        "needs_grant": replica.needs_grant,
+        "promotable": may_promote,
+        "promotable_reason": promotable_reason,
+        "sole_owner": record.is_sole_owner,
+        "rewound": bool(record.rewound),
+        "consent": replica.consent,
+        "pid": replica.pid,
+        "incarnation": f"{record.incarnation:016x}",
+        "last_heard_s": _last_heard_s(replica, statistics),
+        "mode": Mode(statistics.mode).name.lower(),
+        "waiting_ops": statistics.waiting_ops,
+        "record": {
+            "number": record.number,
+            "data": record.data.name,
+            "base": f"{record.base:016x}",
+            "peer_may_fit": bool(record.peer_may_fit),
+            "shared": bool(record.shared),
+            "peer_has": bool(record.peer_has),
+            "used": bool(record.used),
+            "clean": bool(record.clean),
+            "node_id": f"{record.node_id:016x}",
+        },
+    }
+
+
+def build_statistics(replica: Replica) -> Status:
+    """The engine's counters as they are, and two ages of ours."""
+    statistics = replica.engine.statistics()
+    return {"schema": "rfsmount.stats/1"} | {
+        name: getattr(statistics, name) for name in Statistics.__dataclass_fields__ if name != "last_heard_us"
+    } | {"last_heard_s": _last_heard_s(replica, statistics)}  # fmt: skip
+
+
+def shown_data(replica: Replica) -> str:
+    """CONSISTENT is never stored: it is a copy that calls itself up to date but has not been beside its peer in this run."""
+    record = replica.record
+    if record.data is DataState.UPTODATE and not (replica.paired_in_run or replica.served or record.is_sole_owner):
+        return "CONSISTENT"
+    return record.data.name
+
+
+def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:
+    ages_s = [] if statistics.last_heard_us == NEVER_US else [statistics.last_heard_us / 1e6]
+    if replica.peer.heard_at is not None:
+        ages_s.append(trio.current_time() - replica.peer.heard_at)
+    return round(min(ages_s), 2) if ages_s else None
+
+
+def _link(replica: Replica, mode: Mode) -> str:
+    session = replica.session
+    if mode is Mode.FENCED:
+        return "fenced"
+    if session is not None and session.stage is Stage.PAIRED:
+        return "paired"
+    if session is not None and session.stage in (Stage.RESYNCING_SOURCE, Stage.RESYNCING_TARGET):
+        return "resyncing"
+    if replica.refused is not None:
+        return "diverged" if replica.refused.is_diverged else "refused"
+    if replica.is_primary and mode in (Mode.ALONE, Mode.UNUSED):
+        return "alone"
+    if session is not None:
+        return "handshaking"
+    if replica.is_primary and mode is Mode.FROZEN:
+        return "frozen"
+    return "connecting"
+
+
+def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
+    record, note = replica.record, replica.note
+    peer = replica.peer.node or "the peer"
+    if record.data is DataState.FAILED:
+        return "FAILED", note or "this copy's disk failed; repair it, then resync from the peer"
+    if replica.refused is not None and link in ("refused", "diverged"):
+        return replica.refused.code, replica.refused.reason
+    if link == "fenced":
+        return "FENCED", note or f"{peer} owns the data; this node comes back as secondary"
+    if link == "paired":
+        return "PAIRED", f"{peer} has demoted itself and waits for this node's promotion" if replica.consent else ""
+    if link == "resyncing":
+        direction = "to" if replica.is_primary else "from"
+        return "RESYNCING", f"resyncing {direction} {peer}: redundancy is back when it is finished"
+    if link == "alone":
+        return "PEER_LEFT" if note else "ALONE", note or f"serving without {peer}: there is no second copy up to date"
+    if link == "frozen":
+        waits = "a grant, or its peer" if replica.needs_grant else "its peer"
+        return "FROZEN", f"writes wait: this primary has lost {peer} and waits for {waits}" + (f" ({note})" if note else "")
+    if link == "handshaking":
+        return "HANDSHAKING", f"comparing records with {peer}"
+    if replica.consent:
+        return "PEER_LEFT", f"{peer} has demoted itself and left: this node may be promoted"
+    reason = f"waiting for {peer} at {replica.settings.peer}" + (f"; {note}" if note else "")
+    return "CONNECTING" if replica.paired_in_run else "WAITING_FOR_PEER", reason + (f"; {replica.mismatch}" if replica.mismatch else "")
+
+
+def _resync(replica: Replica, statistics: Statistics) -> Status | None:
+    session = replica.session
+    if session is None or session.stage not in (Stage.RESYNCING_SOURCE, Stage.RESYNCING_TARGET):
+        return None
+    done, total = statistics.resync_bytes_done, max(statistics.resync_total_bytes, statistics.resync_bytes_done)
+    elapsed_s = max(trio.current_time() - session.began_at, 0.001)
+    bytes_per_s = int(done / elapsed_s)
+    return {
+        "direction": "to-peer" if session.stage is Stage.RESYNCING_SOURCE else "from-peer",
+        "percent_done": round(100.0 * done / total, 1) if total else 0.0,
+        "bytes_done": done,
+        "total_bytes": total,
+        "files_done": statistics.resync_files_done,
+        "total_files": statistics.resync_total_files,
+        "seconds_remaining": round((total - done) / bytes_per_s, 1) if bytes_per_s else None,
+        "bytes_per_s": bytes_per_s,
+    }
+
+
+def _peer(replica: Replica, statistics: Statistics) -> Status | None:
+    if not replica.peer.node:
+        return None
+    return {"node": replica.peer.node, "data": replica.peer.data or "UNKNOWN", "rtt_us": statistics.rtt_us}
+
+
+assert Outcome.DIVERGED.name == "DIVERGED", "the code that people see"

@@ -1,0 +1,433 @@
+"""Two real cores in a fake world: time, networks, rfsmount, services and addresses are simulated, everything decided is real.
+
+Node faults: power off and on, freeze and thaw, death of hactld, of rfsmount, of the service. Network faults: each network cut, the
+node cut off from everything. The oracle runs after every event: never two nodes that acknowledge, never old data served.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from orchestrator.core import actions as act
+from orchestrator.core import events as ev
+from orchestrator.core.detector import Detector
+from orchestrator.core.machine import step
+from orchestrator.core.states import Lane, Module, Surroundings
+from orchestrator.core.turn import Node
+from tests.sim.fake_rfs import FakeRfs, Refused, meet, pair
+
+NETWORKS = ("lan", "repl")
+MODULE = "pg"
+ADDRESS_LIFETIME_S = 15.0
+TICK_S = 0.25
+
+
+class Machine:
+    """One server."""
+
+    def __init__(self, name: str, mint: Callable[[], int]) -> None:
+        self.name = name
+        self.rfs = FakeRfs(name, mint)
+        self.powered = False
+        self.frozen = False
+        self.hactld = False
+        self.core: Node | None = None
+        self.services = False
+        self.address_until = -1.0
+        self.wanted = False
+        self.reaches_ping = True
+        self.counter = 0
+        self.incarnation = 0
+        self.backlog: list[ev.Event] = []
+        self.heard: dict[str, tuple[int, int]] = {}
+        self.lanes: dict[Lane, int] = {}
+        self.session = 0
+        self.last_view: object = None
+        self.last_step_at = 0.0
+
+
+class Cluster:
+    """Both servers and everything between them."""
+
+    def __init__(self, seed: int, policy: str = "availability", ping: bool = True) -> None:
+        self.random = random.Random(seed)
+        self.policy, self.ping = policy, ping
+        self.now = 0.0
+        self.heap: list[tuple[float, int, Callable[[], None]]] = []
+        self.sequence = itertools.count()
+        names = itertools.count(1)
+        self.machines = {name: Machine(name, lambda: next(names)) for name in ("node1", "node2")}
+        self.cut: set[str] = set()
+        self.requests: dict[tuple[str, int], Callable[[int, str], None]] = {}
+        self.request_numbers = itertools.count(1)
+        self.acknowledged = 0
+        self.trace: list[str] = []
+        self.service_fails = False
+        self.replies: list[tuple[int, str]] = []
+        self.visited: set[tuple[str, str]] = set()
+        self.at(0.0, self.world_tick)
+
+    # ---- time ---------------------------------------------------------------------------------------------------------
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self.heap, (when, next(self.sequence), what))
+
+    def after(self, low: float, high: float, what: Callable[[], None]) -> None:
+        self.at(self.now + self.random.uniform(low, high), what)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.heap and self.heap[0][0] <= end:
+            self.now, _, what = heapq.heappop(self.heap)
+            what()
+            self.check()
+        self.now = end
+
+    def other(self, machine: Machine) -> Machine:
+        return self.machines["node2" if machine.name == "node1" else "node1"]
+
+    def note(self, text: str) -> None:
+        self.trace.append(f"{self.now:8.2f} {text}")
+
+    # ---- the oracle ---------------------------------------------------------------------------------------------------
+
+    def acknowledges(self, machine: Machine) -> bool:
+        return machine.powered and not machine.frozen and machine.services and machine.rfs.serves
+
+    def check(self) -> None:
+        writers = [machine for machine in self.machines.values() if self.acknowledges(machine)]
+        assert len(writers) <= 1, f"two nodes acknowledge at {self.now:.2f}\n" + "\n".join(self.trace[-80:])
+        for machine in writers:
+            record = machine.rfs.record
+            assert record is not None
+            assert record.content == self.acknowledged, f"{machine.name} serves old data\n" + "\n".join(self.trace[-80:])
+            record.content = self.acknowledged = self.acknowledged + 1
+            if machine.rfs.mode == "paired":
+                peer = self.other(machine).rfs.record
+                assert peer is not None
+                peer.content = self.acknowledged
+
+    # ---- the world moves ----------------------------------------------------------------------------------------------
+
+    def data_link(self) -> bool:
+        return "repl" not in self.cut and all(m.powered and not m.frozen and m.rfs.alive for m in self.machines.values())
+
+    def world_tick(self) -> None:
+        one, two = self.machines.values()
+        if not self.data_link():
+            one.rfs.lose_link()
+            two.rfs.lose_link()
+        else:
+            if one.rfs.linked != two.rfs.linked:
+                one.rfs.lose_link()
+                two.rfs.lose_link()
+            willing = all(m.rfs.mode != "fenced" and m.rfs.link != "diverged" for m in (one, two))
+            if not one.rfs.linked and willing and self.random.random() < 0.3:
+                self.settle_old_primary(one.rfs, two.rfs)
+                self.settle_old_primary(two.rfs, one.rfs)
+                meet(one.rfs, two.rfs, self.now)
+            for source, target in ((one, two), (two, one)):
+                if source.rfs.resync_until is not None and self.now >= source.rfs.resync_until:
+                    pair(source.rfs, target.rfs)
+        for machine in (one, two):
+            self.publish(machine)
+            if machine.services and not machine.rfs.alive and self.random.random() < 0.1:
+                self.service_dies(machine)
+        self.at(self.now + 0.1, self.world_tick)
+
+    @staticmethod
+    def settle_old_primary(rfs: FakeRfs, other: FakeRfs) -> None:
+        """A frozen primary that meets a peer with a newer generation is fenced before anything else."""
+        assert rfs.record is not None and other.record is not None
+        newer = len(other.record.lineage) > len(rfs.record.lineage) and other.record.lineage[: len(rfs.record.lineage)] == rfs.record.lineage
+        if newer and rfs.role == "primary" and rfs.mode == "frozen":
+            rfs.role, rfs.mode, rfs.link = "secondary", "idle", "connecting"
+            rfs.record.role = "secondary"
+
+    def publish(self, machine: Machine) -> None:
+        if not (machine.powered and machine.hactld and machine.rfs.alive and machine.session):
+            return
+        view, session = machine.rfs.view(), machine.session
+        if view != machine.last_view:
+            machine.last_view = view
+            self.after(0.0, 0.05, lambda: self.deliver(machine, ev.RfsStatus(self.now, MODULE, session, view)))
+
+    # ---- hactld -------------------------------------------------------------------------------------------------------
+
+    def boot(self, name: str) -> None:
+        machine = self.machines[name]
+        assert not machine.powered
+        machine.powered, machine.frozen = True, False
+        self.note(f"{name} boots")
+        self.start_hactld(name)
+
+    def start_hactld(self, name: str) -> None:
+        machine = self.machines[name]
+        machine.hactld = True
+        machine.incarnation = self.random.randrange(1, 2**60)
+        machine.counter, machine.heard, machine.backlog, machine.lanes, machine.last_view = 0, {}, [], {}, None
+        machine.session = 0
+        around = Surroundings(name, self.other(machine).name, self.policy, 3.0, self.ping, self.now)  # type: ignore[arg-type]
+        machine.core = Node(around, Detector.new(NETWORKS, 3.0, self.now), {MODULE: Module(MODULE, max_restarts=50)})
+        machine.last_step_at = self.now
+        rfs, address = machine.rfs, machine.address_until > self.now
+        found = ev.Found(self.now, MODULE, machine.wanted, rfs.record is not None, False, rfs.alive, machine.services, address)
+        self.deliver(machine, found)
+        self.tick(machine, machine.incarnation)
+        self.pulse(machine, machine.incarnation)
+
+    def tick(self, machine: Machine, incarnation: int) -> None:
+        if not machine.hactld or machine.incarnation != incarnation:
+            return
+        self.deliver(machine, ev.PingVerdict(self.now, machine.reaches_ping))
+        self.deliver(machine, ev.Tick(self.now))
+        self.at(self.now + TICK_S, lambda: self.tick(machine, incarnation))
+
+    def pulse(self, machine: Machine, incarnation: int) -> None:
+        if not machine.hactld or machine.incarnation != incarnation:
+            return
+        if not machine.frozen:
+            self.send_heartbeats(machine)
+        self.at(self.now + 0.5, lambda: self.pulse(machine, incarnation))
+
+    def send_heartbeats(self, machine: Machine) -> None:
+        assert machine.core is not None
+        machine.counter += 1
+        peer = self.other(machine)
+        for network in NETWORKS:
+            if network in self.cut:
+                continue
+            echo_incarnation, echo = machine.heard.get(network, (0, 0))
+            pulse = (network, machine.incarnation, machine.counter, echo_incarnation, echo, machine.core.summaries())
+            self.after(0.001, 0.03, lambda pulse=pulse: self.hear(peer, *pulse))  # type: ignore[misc]
+
+    def hear(self, machine: Machine, network: str, incarnation: int, counter: int, echo_incarnation: int, echo: int, modules: dict) -> None:
+        if machine.hactld:
+            machine.heard[network] = (incarnation, counter)
+            known = echo if echo_incarnation == machine.incarnation else 0
+            self.deliver(machine, ev.Heartbeat(self.now, network, incarnation, counter, known, modules))
+
+    def deliver(self, machine: Machine, event: ev.Event) -> None:
+        if not (machine.powered and machine.hactld):
+            return
+        if machine.frozen:
+            machine.backlog.append(event)
+            return
+        assert machine.core is not None
+        if self.now - machine.last_step_at > 1.25:
+            self.apply(machine, ev.Paused(self.now, self.now - machine.last_step_at, machine.counter))
+        self.apply(machine, event)
+
+    def apply(self, machine: Machine, event: ev.Event) -> None:
+        assert machine.core is not None
+        machine.last_step_at = self.now
+        self.visited.add((machine.core.modules[MODULE].shown[0].value, type(event).__name__))
+        machine.core, actions = step(machine.core, replace(event, now=self.now))
+        for action in actions:
+            self.perform(machine, action)
+
+    # ---- effects ------------------------------------------------------------------------------------------------------
+
+    def perform(self, machine: Machine, action: act.Action) -> None:
+        match action:
+            case act.Notify():
+                self.note(f"{machine.name} {action.kind} {action.text}")
+            case act.Reply():
+                self.replies.append((action.code, action.message))
+                answer = self.requests.pop((machine.name, action.request), None)
+                if answer:
+                    answer(action.code, action.message)
+            case act.Remember():
+                machine.wanted = action.wanted
+            case act.TellPeer():
+                self.send_heartbeats(machine)
+            case act.KeepVip():
+                if machine.address_until > self.now:
+                    machine.address_until = self.now + ADDRESS_LIFETIME_S
+                else:
+                    self.deliver_later(machine, ev.AddressLost(self.now, MODULE, "it expired"))
+            case act.RefreshRfs():
+                machine.last_view = None
+            case act.Ticketed():
+                self.note(f"{machine.name} {action}")
+                machine.lanes[act.LANE_OF[type(action)]] = action.ticket
+                if isinstance(action, act.AskPeerPromote | act.AskPeerOutdate):
+                    self.ask_peer(machine, action)
+                else:
+                    slow = isinstance(action, act.StartServices | act.StopServices | act.StartRfs)
+                    incarnation = machine.incarnation
+                    self.after(0.05, 0.8 if slow else 0.2, lambda: self.complete(machine, incarnation, action))
+
+    def deliver_later(self, machine: Machine, event: ev.Event) -> None:
+        self.after(0.0, 0.02, lambda: self.deliver(machine, event))
+
+    def complete(self, machine: Machine, incarnation: int, action: act.Ticketed) -> None:
+        lane = act.LANE_OF[type(action)]
+        if not (machine.powered and machine.hactld and machine.incarnation == incarnation) or machine.lanes.get(lane) != action.ticket:
+            return
+        if machine.frozen:
+            self.at(self.now + 0.1, lambda: self.complete(machine, incarnation, action))
+            return
+        try:
+            self.carry_out(machine, action)
+        except Refused as refusal:
+            self.deliver(machine, ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True))
+            return
+        self.publish(machine)
+        self.after(0.06, 0.1, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))
+
+    def carry_out(self, machine: Machine, action: act.Ticketed) -> None:
+        rfs, other = machine.rfs, self.other(machine).rfs
+        match action:
+            case act.StartRfs():
+                if not rfs.alive:
+                    rfs.start(action.role)
+                machine.session, machine.last_view = action.session, None
+            case act.StopRfs():
+                if rfs.alive:
+                    rfs.unmount(other)
+            case act.PromoteRfs():
+                rfs.promote(action.granted, other)
+            case act.DemoteRfs():
+                rfs.demote(other)
+            case act.GrantRfs():
+                rfs.grant()
+            case act.OutdateRfs():
+                rfs.outdate()
+            case act.FenceRfs():
+                rfs.fence()
+            case act.VipUp():
+                holder = self.other(machine)
+                if holder.powered and holder.address_until > self.now and not action.granted and "lan" not in self.cut:
+                    raise Refused("the address is in use")
+                machine.address_until = self.now + ADDRESS_LIFETIME_S
+            case act.VipDown():
+                machine.address_until = -1.0
+            case act.StartServices():
+                if self.service_fails or not rfs.serves:
+                    raise Refused("the service does not start")
+                machine.services = True
+            case act.StopServices():
+                machine.services = False
+
+    def ask_peer(self, machine: Machine, action: act.Ticketed) -> None:
+        peer, lane, incarnation = self.other(machine), act.LANE_OF[type(action)], machine.incarnation
+
+        def finish(event: ev.Event) -> None:
+            if machine.incarnation == incarnation:
+                self.deliver(machine, event)
+
+        def answered(code: int, message: str) -> None:
+            done = ev.Done(self.now, MODULE, lane, action.ticket)
+            failed = ev.Failed(self.now, MODULE, lane, action.ticket, message, True)
+            if self.reachable():
+                self.after(0.001, 0.05, lambda: finish(done if code == 0 else failed))
+
+        def asked() -> None:
+            if self.reachable() and peer.hactld:
+                number = next(self.request_numbers)
+                self.requests[peer.name, number] = answered
+                kind = ev.PeerAskedPromote if isinstance(action, act.AskPeerPromote) else ev.PeerAskedOutdate
+                self.deliver(peer, kind(self.now, MODULE, number))
+
+        self.after(0.001, 0.05, asked)
+        self.at(self.now + 7.0, lambda: finish(ev.Failed(self.now, MODULE, lane, action.ticket, "the peer did not answer")))
+
+    def reachable(self) -> bool:
+        return not set(NETWORKS) <= self.cut and all(m.powered for m in self.machines.values())
+
+    # ---- people and faults --------------------------------------------------------------------------------------------
+
+    def command(self, name: str, make: type[ev.Command], **options: bool) -> None:
+        self.note(f"{name} command {make.__name__}")
+        self.deliver(self.machines[name], make(self.now, MODULE, next(self.request_numbers), **options))
+
+    def power_off(self, name: str) -> None:
+        machine = self.machines[name]
+        self.note(f"{name} loses power")
+        machine.powered = machine.hactld = machine.frozen = machine.services = False
+        machine.address_until = -1.0
+        machine.rfs.die()
+        machine.backlog = []
+
+    def kill_hactld(self, name: str) -> None:
+        self.note(f"{name} hactld dies")
+        self.machines[name].hactld = False
+
+    def kill_rfs(self, name: str) -> None:
+        machine = self.machines[name]
+        if machine.rfs.alive:
+            self.note(f"{name} rfsmount dies")
+            machine.rfs.die()
+            gone = ev.RfsGone(self.now, MODULE, machine.session, "rfsmount died", machine.rfs.record is not None, False)
+            self.deliver_later(machine, gone)
+
+    def service_dies(self, machine: Machine) -> None:
+        if machine.services:
+            self.note(f"{machine.name} service dies")
+            machine.services = False
+            self.deliver_later(machine, ev.ServiceDied(self.now, MODULE, "postgres", "it ended"))
+
+    def freeze(self, name: str) -> None:
+        self.note(f"{name} is frozen")
+        self.machines[name].frozen = True
+
+    def thaw(self, name: str) -> None:
+        machine = self.machines[name]
+        self.note(f"{name} is thawed")
+        machine.frozen = False
+        if not self.data_link() or not self.other(machine).rfs.linked:
+            machine.rfs.lose_link()
+        backlog, machine.backlog = machine.backlog, []
+        for event in backlog:
+            self.deliver(machine, event)
+
+    def cut_network(self, *networks: str, isolated: str | None = None) -> None:
+        self.note(f"cut {networks} isolated={isolated}")
+        self.cut |= set(networks)
+        if isolated:
+            self.machines[isolated].reaches_ping = False
+
+    def heal(self) -> None:
+        self.note("healed")
+        self.cut.clear()
+        for machine in self.machines.values():
+            machine.reaches_ping = True
+
+    # ---- what a test asks ---------------------------------------------------------------------------------------------
+
+    def shown(self, name: str) -> str:
+        core = self.machines[name].core
+        if core is None or not self.machines[name].hactld:
+            return "OFF"
+        state, readiness = core.modules[MODULE].shown
+        return f"{state.value} {readiness.value}"
+
+    def reason(self, name: str) -> str:
+        core = self.machines[name].core
+        return core.reasons.get(MODULE, "") if core else ""
+
+    def wait(self, seconds: float, **wanted: str) -> float:
+        """Until the nodes show these states; how long it took."""
+        begun = self.now
+        while {name: self.shown(name) for name in wanted} != wanted:
+            seen = {name: (self.shown(name), self.reason(name)) for name in self.machines}
+            assert self.now - begun < seconds, f"wanted {wanted}, got {seen}\n" + "\n".join(self.trace[-60:])
+            self.run(0.1)
+        return self.now - begun
+
+
+def paired(seed: int = 0, policy: str = "availability", ping: bool = True) -> Cluster:
+    """A cluster in its healthy state: node1 PRIM, node2 SECOND."""
+    cluster = Cluster(seed, policy, ping)
+    cluster.boot("node1")
+    cluster.boot("node2")
+    cluster.run(1.0)
+    cluster.command("node1", ev.Prim)
+    cluster.command("node2", ev.Second)
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+    return cluster

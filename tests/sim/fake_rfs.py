@@ -1,0 +1,206 @@
+"""Two rfsmount and the link between them, reduced to what the orchestrator can see and must not get wrong.
+
+Generations are tuples of names, so ancestry is a prefix. `content` counts acknowledged writes: the oracle's measure of old data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.core.states import RfsView
+
+RESYNC_S = 2.0
+
+
+@dataclass
+class Record:
+    """What survives everything."""
+
+    lineage: tuple[int, ...] = ()
+    data: str = "INCONSISTENT"
+    role: str = "secondary"
+    term: int = 0
+    peer_may_fit: bool = True
+    used: bool = False
+    content: int = 0
+
+
+class Refused(Exception):
+    """rfsmount says no."""
+
+
+class FakeRfs:
+    """One rfsmount process and its record."""
+
+    def __init__(self, name: str, mint: Callable[[], int]) -> None:
+        self.name, self.mint = name, mint
+        self.record: Record | None = None
+        self.alive = False
+        self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "CONNECTING"
+        self.paired_this_run = self.consent = False
+        self.resync_until: float | None = None
+
+    @property
+    def linked(self) -> bool:
+        return self.link in ("paired", "resyncing")
+
+    @property
+    def serves(self) -> bool:
+        return self.alive and self.role == "primary" and self.mode in ("alone", "resyncing", "paired")
+
+    def view(self) -> RfsView:
+        assert self.record is not None
+        shown = self.record.data
+        if shown == "UPTODATE" and self.role == "secondary" and not self.paired_this_run:
+            shown = "CONSISTENT"
+        return RfsView(
+            role="primary" if self.role == "primary" else "secondary",
+            link=self.link,
+            mode=self.mode,
+            data=shown,
+            generation=str(self.record.lineage),
+            term=self.record.term,
+            code=self.code,
+            needs_grant=self.role == "primary" and self.mode == "frozen",
+            consent=self.consent,
+        )
+
+    # ---- orders -------------------------------------------------------------------------------------------------------
+
+    def start(self, role: str) -> None:
+        assert not self.alive
+        if self.record is None:
+            if role == "primary":
+                self.record = Record((self.mint(),), "UPTODATE", "primary", 1, peer_may_fit=False, used=True)
+            else:
+                self.record = Record()
+        self.alive, self.consent, self.paired_this_run, self.resync_until = True, False, False, None
+        self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "WAITING_FOR_PEER"
+        if self.record.role == "primary" and self.record.data == "UPTODATE" and not self.record.peer_may_fit:
+            self.role, self.mode, self.link = "primary", "alone", "alone"
+            self.record.term += 1
+
+    def go_alone(self) -> None:
+        assert self.record is not None
+        self.record.lineage += (self.mint(),)
+        self.record.peer_may_fit, self.record.used, self.record.role = False, True, "primary"
+        self.role, self.mode, self.link, self.code = "primary", "alone", "alone", "ALONE"
+
+    def grant(self) -> None:
+        if not (self.alive and self.role == "primary" and self.mode == "frozen" and self.paired_this_run):
+            raise Refused("no frozen primary of this run")
+        self.go_alone()
+
+    def promote(self, granted: bool, other: FakeRfs) -> None:
+        if not self.alive or self.record is None or self.record.data != "UPTODATE" or self.role == "primary":
+            raise Refused("not promotable")
+        if self.linked and self.consent and self.link == "paired":
+            assert other.record is not None and other.role == "secondary", "two primaries in one session"
+            self.record.term = other.record.term = max(self.record.term, other.record.term) + 1
+            self.role = self.record.role = "primary"
+            self.mode, self.consent, other.consent = "paired", False, False
+            return
+        if self.linked or not granted or not self.paired_this_run:
+            raise Refused("no grant, or the peer is there")
+        self.record.term += 1
+        self.go_alone()
+
+    def demote(self, other: FakeRfs) -> None:
+        if not (self.role == "primary" and self.mode == "paired"):
+            raise Refused("not paired")
+        assert self.record is not None
+        self.role = self.record.role = "secondary"
+        self.mode, other.consent = "idle", True
+
+    def outdate(self) -> None:
+        if not self.alive or self.record is None or self.role == "primary" or self.linked:
+            raise Refused("in a session, or primary")
+        self.record.data = "OUTDATED"
+
+    def fence(self) -> None:
+        self.role, self.mode, self.link, self.code = "secondary", "fenced", "fenced", "FENCED"
+        if self.record is not None:
+            self.record.role = "secondary"
+
+    def unmount(self, other: FakeRfs) -> None:
+        assert self.record is not None
+        if self.link == "paired" and self.role == "secondary" and other.role == "primary":
+            self.record.data, other_record = "OUTDATED", other.record
+            assert other_record is not None
+            other_record.peer_may_fit = False
+            other.go_alone()
+        self.alive, self.link = False, "connecting"
+
+    def die(self) -> None:
+        self.alive, self.link = False, "connecting"
+
+    def lose_link(self) -> None:
+        if not self.linked:
+            return
+        assert self.record is not None
+        self.consent, self.resync_until = False, None
+        if self.role != "primary":
+            self.link, self.code = "connecting", "CONNECTING"
+        elif self.record.peer_may_fit:
+            self.mode, self.link, self.code = "frozen", "frozen", "FROZEN"
+        else:
+            self.mode, self.link, self.code = "alone", "alone", "ALONE"
+
+
+def meet(a: FakeRfs, b: FakeRfs, now: float) -> None:
+    """The link is there and both are willing: who is the source?"""
+    source = choose_source(a, b)
+    if source is None:
+        for side in (a, b):
+            if side.role != "primary":
+                side.link, side.code = "diverged", "DIVERGED"
+        return
+    target = b if source is a else a
+    assert source.record is not None and target.record is not None
+    if source.record.lineage == target.record.lineage and target.record.data == "UPTODATE" and target.paired_this_run and source.paired_this_run:
+        pair(source, target)
+        return
+    target.record.data, target.record.role = "INCONSISTENT", "secondary"
+    target.role, target.mode, target.link = "secondary", "idle", "resyncing"
+    source.record.peer_may_fit = False
+    if source.role != "primary":
+        source.record.term = max(source.record.term, target.record.term) + 1
+    source.role = source.record.role = "primary"
+    source.mode = source.link = "resyncing"
+    source.resync_until = now + RESYNC_S
+
+
+def pair(source: FakeRfs, target: FakeRfs) -> None:
+    """In sync."""
+    assert source.record is not None and target.record is not None
+    target.record.lineage, target.record.content, target.record.term = source.record.lineage, source.record.content, source.record.term
+    target.record.data, target.record.peer_may_fit, target.record.used = "UPTODATE", True, True
+    source.record.peer_may_fit = True
+    source.role = source.record.role = "primary"
+    target.role = target.record.role = "secondary"
+    source.mode = source.link = source.code = "paired"
+    target.mode, target.link = "idle", "paired"
+    source.resync_until = None
+    source.paired_this_run = target.paired_this_run = True
+
+
+def choose_source(a: FakeRfs, b: FakeRfs) -> FakeRfs | None:
+    """PROTOCOL's decide, without marks."""
+    assert a.record is not None and b.record is not None
+    one, two = a.record, b.record
+    if one.lineage == two.lineage:
+        fit = [side for side in (a, b) if side.record is not None and side.record.data == "UPTODATE"]
+        if len(fit) == 1:
+            return fit[0]
+        if not fit:
+            return None
+        running = [side for side in fit if side.role == "primary"]
+        if running:
+            return running[0]
+        return max(fit, key=lambda side: (side.record.role == "primary" if side.record else False, side.name == "node1"))
+    if one.lineage[: len(two.lineage)] == two.lineage:
+        return a if one.data == "UPTODATE" else None
+    if two.lineage[: len(one.lineage)] == one.lineage:
+        return b if two.data == "UPTODATE" else None
+    return None

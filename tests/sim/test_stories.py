@@ -1,0 +1,185 @@
+"""Every failover story of the manual, told to two real cores."""
+
+from orchestrator.core import events as ev
+from tests.sim.cluster import Cluster, paired
+
+
+def test_first_start_waits_for_the_word() -> None:
+    cluster = Cluster(1)
+    for name in ("node1", "node2"):
+        cluster.boot(name)
+        cluster.command(name, ev.Start)
+    cluster.run(10.0)
+    assert cluster.shown("node1") == "WAIT NotReady"
+    assert "hactl prim pg" in cluster.reason("node1")
+    cluster.command("node2", ev.Prim)
+    cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_power_loss_of_the_primary() -> None:
+    cluster = paired(2)
+    cluster.power_off("node1")
+    assert cluster.wait(6.0, node2="ALONE Ready") >= 2.5
+    cluster.boot("node1")
+    cluster.wait(20.0, node1="SECOND Ready", node2="PRIM Ready")
+
+
+def test_power_loss_of_the_secondary() -> None:
+    cluster = paired(3)
+    cluster.power_off("node2")
+    cluster.wait(6.0, node1="ALONE Ready")
+    assert cluster.machines["node1"].services
+    cluster.boot("node2")
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_rfsmount_killed_on_the_primary_hands_over_at_once() -> None:
+    cluster = paired(4)
+    cluster.kill_rfs("node1")
+    cluster.run(2.0)
+    assert cluster.machines["node2"].services and not cluster.machines["node1"].services
+    cluster.wait(30.0, node1="SECOND Ready", node2="PRIM Ready")
+
+
+def test_rfsmount_killed_without_a_second_restarts_in_place() -> None:
+    cluster = paired(5)
+    cluster.power_off("node2")
+    cluster.wait(6.0, node1="ALONE Ready")
+    cluster.kill_rfs("node1")
+    cluster.run(1.0)
+    cluster.wait(10.0, node1="ALONE Ready")
+
+
+def test_swap() -> None:
+    cluster = paired(6)
+    cluster.command("node1", ev.Swap)
+    cluster.wait(10.0, node1="SECOND Ready", node2="PRIM Ready")
+    cluster.command("node2", ev.Swap)
+    cluster.wait(10.0, node2="SECOND Ready", node1="PRIM Ready")
+
+
+def test_stop_of_the_primary_hands_over() -> None:
+    cluster = paired(7)
+    cluster.command("node1", ev.Stop)
+    cluster.wait(10.0, node1="STOP NotReady", node2="ALONE Ready")
+    cluster.command("node1", ev.Start)
+    cluster.wait(20.0, node1="SECOND Ready", node2="PRIM Ready")
+
+
+def test_old_data_wait() -> None:
+    cluster = paired(8)
+    cluster.command("node2", ev.Stop)
+    cluster.wait(10.0, node1="ALONE Ready", node2="STOP NotReady")
+    cluster.run(5.0)
+    cluster.power_off("node1")
+    cluster.command("node2", ev.Start)
+    cluster.run(30.0)
+    assert cluster.shown("node2") == "WAIT NotReady", cluster.shown("node2")
+    assert not cluster.machines["node2"].services
+    cluster.boot("node1")
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_data_link_cut_only() -> None:
+    cluster = paired(9)
+    cluster.cut_network("repl")
+    cluster.wait(10.0, node1="ALONE Ready")
+    assert not cluster.machines["node2"].services
+    cluster.run(20.0)
+    cluster.heal()
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_primary_cut_off_from_everything() -> None:
+    cluster = paired(10)
+    cluster.cut_network("lan", "repl", isolated="node1")
+    cluster.wait(8.0, node2="ALONE Ready")
+    assert cluster.shown("node1") == "ALONE NotReady"
+    assert "cut off" in cluster.reason("node1")
+    cluster.run(20.0)
+    cluster.heal()
+    cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_secondary_cut_off_from_everything() -> None:
+    cluster = paired(11)
+    cluster.cut_network("lan", "repl", isolated="node2")
+    cluster.wait(8.0, node1="ALONE Ready")
+    cluster.run(20.0)
+    assert not cluster.machines["node2"].services
+    cluster.heal()
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_consistency_never_promotes_a_secondary() -> None:
+    cluster = paired(12, policy="consistency")
+    cluster.power_off("node1")
+    cluster.run(30.0)
+    assert cluster.shown("node2") == "SECOND Transient"
+    assert "hactl prim" in cluster.reason("node2")
+    cluster.command("node2", ev.Prim)
+    cluster.wait(5.0, node2="ALONE Ready")
+
+
+def test_frozen_primary_wakes_up_after_the_takeover() -> None:
+    cluster = paired(13)
+    cluster.freeze("node1")
+    cluster.wait(8.0, node2="ALONE Ready")
+    cluster.run(10.0)
+    cluster.thaw("node1")
+    cluster.run(2.0)
+    assert not cluster.machines["node1"].services
+    cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_short_freeze_changes_nothing() -> None:
+    cluster = paired(14)
+    cluster.freeze("node1")
+    cluster.run(1.8)
+    cluster.thaw("node1")
+    cluster.wait(10.0, node1="PRIM Ready", node2="SECOND Ready")
+    assert cluster.machines["node1"].services
+
+
+def test_hactld_restart_is_not_noticed() -> None:
+    cluster = paired(15)
+    for name in ("node1", "node2"):
+        cluster.kill_hactld(name)
+        cluster.run(2.0)
+        cluster.start_hactld(name)
+        before = len(cluster.trace)
+        cluster.wait(5.0, node1="PRIM Ready", node2="SECOND Ready")
+        assert not any("StopServices" in line or "VipDown" in line or "Start" + "Services" in line for line in cluster.trace[before:])
+
+
+def test_dead_hactld_alone_is_no_reason_to_take_over() -> None:
+    cluster = paired(16)
+    cluster.kill_hactld("node1")
+    cluster.run(20.0)
+    assert cluster.shown("node2") == "SECOND Ready"
+    assert cluster.acknowledges(cluster.machines["node1"])
+
+
+def test_service_dies_and_restarts_in_place() -> None:
+    cluster = paired(17)
+    cluster.service_dies(cluster.machines["node1"])
+    cluster.run(0.2)
+    cluster.wait(8.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_service_that_fails_too_often_moves() -> None:
+    cluster = paired(18)
+    core = cluster.machines["node1"].core
+    assert core is not None
+    for _ in range(51):
+        cluster.service_dies(cluster.machines["node1"])
+        cluster.run(3.0)
+    cluster.wait(10.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_swap_is_refused_without_a_ready_second() -> None:
+    cluster = paired(19)
+    cluster.power_off("node2")
+    cluster.wait(6.0, node1="ALONE Ready")
+    cluster.command("node1", ev.Swap)
+    assert cluster.replies[-1][0] == 6

@@ -1,0 +1,100 @@
+"""The command line of rfsmount: refusals are one sentence on stderr with the documented exit code."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfs import cli, exit_codes
+
+PAIR = ["--listen", "127.0.0.1:7101", "--peer", "127.0.0.1:7102"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit code, and what was said on stderr."""
+    try:
+        code = cli.main(list(arguments))
+    except SystemExit as ended:
+        assert isinstance(ended.code, int)
+        code = ended.code
+    return code, capsys.readouterr().err
+
+
+def one_sentence(text: str) -> bool:
+    return text.endswith("\n") and text.count("\n") == 1
+
+
+def test_insecure_must_be_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, text = run(capsys, "mount", str(tmp_path), "--state", str(tmp_path / "s"), "--role", "primary", *PAIR)
+    assert code == exit_codes.CONFIGURATION_INVALID
+    assert "--insecure" in text and one_sentence(text)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("verb", ["verify", "diff", "resolve", "keys"])
+def test_verbs_of_later_releases(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, text = run(capsys, verb, "--keep", "here", "--state", "/nowhere")
+    assert code == exit_codes.USAGE
+    assert "not in this release" in text and one_sentence(text)
+
+
+@pytest.mark.parametrize("verb", ["status", "stats", "promote", "demote", "unmount"])
+def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str) -> None:
+    code, text = run(capsys, verb, "--state", str(tmp_path))
+    assert code == exit_codes.DAEMON_NOT_REACHABLE
+    assert "no rfsmount answers" in text and one_sentence(text)
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = run(capsys, "mount", "/x", "--role", "king")
+    assert code == exit_codes.USAGE and one_sentence(text)
+    code, text = run(capsys)
+    assert code == exit_codes.USAGE and one_sentence(text)
+
+
+@pytest.mark.parametrize(
+    ("directories", "more", "sentence"),
+    [
+        (["{tmp}/missing"], [], "does not exist"),
+        (["/etc"], [], "system tree"),
+        (["{tmp}/a", "{tmp}/a"], [], "given twice"),
+        (["{tmp}/a"], ["--peer", "nowhere"], "--peer nowhere"),
+        (["{tmp}/a"], ["--listen", "127.0.0.1:99999"], "is no port"),
+        (["{tmp}/a"], ["--module", "x" * 100], "--module"),
+    ],
+)
+def test_refused_before_anything_is_mounted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, directories: list[str], more: list[str], sentence: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    named = [directory.format(tmp=tmp_path) for directory in directories]
+    options = ["--state", str(tmp_path / "s"), "--role", "primary", "--insecure", "--foreground", *PAIR, *more]
+    finished = subprocess.run(
+        [sys.executable, "-m", "rfs.cli", "mount", *named, *options], capture_output=True, text=True, timeout=30, check=False
+    )
+    said = [line for line in finished.stderr.splitlines() if line.startswith("rfsmount: ")]
+    assert finished.returncode == exit_codes.CONFIGURATION_INVALID, finished.stderr
+    assert len(said) == 1 and sentence in said[0], finished.stderr
+
+
+def test_an_address_in_use(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = ["--state", str(tmp_path / "s"), "--role", "primary", "--insecure", "--listen", listen, "--peer", "127.0.0.1:7102"]
+        finished = subprocess.run(
+            [sys.executable, "-m", "rfs.cli", "mount", str(tmp_path / "a"), *options],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert finished.returncode == exit_codes.CONFIGURATION_INVALID
+    assert "address is in use" in finished.stderr and one_sentence(finished.stderr)
+
+
+def test_status_imports_nothing_slow() -> None:
+    code = "import sys; import rfs.cli, rfs.control.blocking, rfs.show; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"trio", "pydantic", "rich", "click", "pyfuse3"} & set(loaded)
