@@ -6,6 +6,8 @@
 
 #include "filter.h"
 
+enum { SMALL_WRITE_BYTES = 65536 };
+
 static int put_name(const char *name, char *out, uint16_t *bytes) {
     size_t length = strlen(name);
     if (length > 255) return -ENAMETOOLONG;
@@ -38,7 +40,7 @@ static void drop_privileges(struct connection *connection, uint64_t fid) {
     mirror_submit(connection->engine, op);
 }
 
-static int from_write(struct connection *connection, const struct request *request, struct op *op) {
+static int from_write(struct connection *connection, struct request *request, struct op *op) {
     const struct fuse_write_in *in = (const void *)request->body;
     if (request->body_bytes < sizeof *in + in->size || in->size > MAX_WRITE_BYTES) return -EINVAL;
     op->file = (struct file *)(uintptr_t)in->fh;
@@ -50,7 +52,12 @@ static int from_write(struct connection *connection, const struct request *reque
     atomic_fetch_add(&connection->engine->count.writes, 1);
     atomic_fetch_add(&connection->engine->count.write_bytes, in->size);
     if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_privileges(connection, op->body.fid);
-    return put_data(op, in + 1, in->size);
+    if (in->size <= SMALL_WRITE_BYTES) return put_data(op, in + 1, in->size);
+    op->message = request->buffer; /* cheaper than a copy: the reading thread goes on with another buffer */
+    op->data = (uint8_t *)(uintptr_t)(in + 1);
+    op->body.data_bytes = in->size;
+    request->taken = true;
+    return 0;
 }
 
 static int from_create(const struct request *request, struct op *op) {
@@ -132,7 +139,7 @@ static enum frame_type type_of(uint32_t opcode) {
     }
 }
 
-static int fill(struct connection *connection, const struct request *request, struct op *op) {
+static int fill(struct connection *connection, struct request *request, struct op *op) {
     const char *text = (const char *)request->body;
     switch (request->header->opcode) {
     case FUSE_WRITE: return from_write(connection, request, op);
@@ -151,7 +158,7 @@ static int fill(struct connection *connection, const struct request *request, st
     }
 }
 
-struct op *op_from_request(struct connection *connection, const struct request *request, int *error) {
+struct op *op_from_request(struct connection *connection, struct request *request, int *error) {
     struct op *op = op_new(type_of(request->header->opcode));
     *error = -ENOMEM;
     if (!op) return NULL;

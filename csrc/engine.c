@@ -150,6 +150,7 @@ static void init_locks(rfs_engine *engine) {
     pthread_mutex_init(&engine->names, NULL);
     for (int i = 0; i < INODE_STRIPES; i++) pthread_mutex_init(&engine->stripes[i], NULL);
     pthread_mutex_init(&engine->connection_lock, NULL);
+    pthread_mutex_init(&engine->message_lock, NULL);
     pthread_mutex_init(&engine->events.lock, NULL);
     pthread_mutex_init(&engine->workers.lock, NULL);
     pthread_cond_init(&engine->workers.wake, NULL);
@@ -204,6 +205,7 @@ void rfs_engine_free(rfs_engine *engine) {
     mirror_stop(engine);
     workers_stop(engine);
     inodes_free(engine);
+    while (engine->spare_message_count) free(engine->spare_messages[--engine->spare_message_count]);
     for (uint32_t i = 0; i < engine->directories; i++)
         if (engine->directory[i].root_fd >= 0) close(engine->directory[i].root_fd);
     while (engine->events.fd >= 0 && rfs_next_event(engine, &event)) continue;

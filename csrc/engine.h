@@ -21,6 +21,8 @@ enum {
     MAX_PAYLOAD_BYTES = MAX_WRITE_BYTES + 65536 + 4096,
     RESYNC_BLOCK_BYTES = 1 << 16,
     RESYNC_WINDOW_BLOCKS = 64, /* one bit of the answer per block */
+    MESSAGE_BYTES = MAX_WRITE_BYTES + 8192,
+    SPARE_MESSAGES = 8,
     WINDOW_OPS = 4096,
     WINDOW_BYTES = 64 << 20,
     WALK_BYTES_IN_FLIGHT = 16 << 20,
@@ -163,6 +165,10 @@ struct rfs_engine {
     struct relay *relay;
     struct list entries; /* ops: results of symlink, link and mknod until Python takes them */
     struct counters count;
+
+    pthread_mutex_t message_lock; /* spare messages */
+    uint8_t *spare_messages[SPARE_MESSAGES];
+    uint32_t spare_message_count;
 };
 
 /* ---- engine.c */

@@ -19,7 +19,7 @@
 
 #define WAKE_SIGNAL (SIGRTMIN + 5) /* interrupts the read of a thread that is to end */
 
-enum { THREADS = 4, READ_BYTES = MAX_WRITE_BYTES + 8192, MAX_BACKGROUND = 256, CONGESTION = 192 };
+enum { THREADS = 4, MAX_BACKGROUND = 256, CONGESTION = 192 };
 
 /* ---- constant replies ----------------------------------------------------------------------------------------------------------- */
 
@@ -87,14 +87,14 @@ static void close_job(rfs_engine *engine, struct job *job) {
 
 /* ---- dispatch ------------------------------------------------------------------------------------------------------------------- */
 
-static void serve_change(struct connection *connection, const struct request *request) {
+static void serve_change(struct connection *connection, struct request *request) {
     int error = -EIO;
     struct op *op = op_from_request(connection, request, &error);
     if (op) mirror_submit(connection->engine, op);
     else if (error) reply(connection, request->header->unique, error, NULL, 0);
 }
 
-static void serve(struct connection *connection, const struct request *request) {
+static void serve(struct connection *connection, struct request *request) {
     uint64_t unique = request->header->unique;
     switch (request->header->opcode) {
     case FUSE_INIT: serve_init(connection, request); break;
@@ -137,19 +137,20 @@ static void serve(struct connection *connection, const struct request *request) 
 
 static void *run(void *argument) {
     struct connection *connection = argument;
-    uint8_t *buffer = aligned_alloc(4096, READ_BYTES);
+    uint8_t *buffer = message_get(connection->engine);
     sigset_t all;
     sigfillset(&all);
     sigdelset(&all, WAKE_SIGNAL);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     while (buffer && !atomic_load(&connection->closing)) {
-        ssize_t bytes = read(connection->fd, buffer, READ_BYTES);
+        ssize_t bytes = read(connection->fd, buffer, MESSAGE_BYTES);
         if (bytes < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
         if (bytes < (ssize_t)sizeof(struct fuse_in_header)) break; /* ENODEV: unmounted; ECONNABORTED: aborted */
         struct request request = {.header = (const void *)buffer, .body = buffer + sizeof(struct fuse_in_header),
                                   .body_bytes = (size_t)bytes - sizeof(struct fuse_in_header), .buffer = buffer, .message_bytes = (size_t)bytes};
         if (request.header->len != (uint32_t)bytes) break;
         serve(connection, &request);
+        if (request.taken) buffer = message_get(connection->engine);
     }
     free(buffer);
     if (atomic_fetch_sub(&connection->alive, 1) == 1 && !atomic_load(&connection->closing))

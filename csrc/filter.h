@@ -35,6 +35,7 @@ struct request {
     const uint8_t *body;
     size_t body_bytes;
     uint8_t *buffer;      /* the whole message */
+    bool taken;           /* an op keeps it: the thread takes another one */
     size_t message_bytes;
 };
 
@@ -59,7 +60,7 @@ void serve_lseek(struct connection *connection, const struct request *request);
 void serve_parked_read(rfs_engine *engine, struct op *op);
 
 /* change_side.c: a request that changes something, as an op. NULL: it was answered already. */
-struct op *op_from_request(struct connection *connection, const struct request *request, int *error);
+struct op *op_from_request(struct connection *connection, struct request *request, int *error);
 
 /* relay.c */
 void relay_request(struct connection *connection, const struct request *request);

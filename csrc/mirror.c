@@ -42,8 +42,26 @@ struct op *op_new(enum frame_type type) {
 void op_free(rfs_engine *engine, struct op *op) {
     if (op->sync_fd >= 0) close(op->sync_fd);
     inode_put(engine, op->inode);
-    free(op->data);
+    if (op->message) message_put(engine, op->message);
+    else free(op->data);
     free(op);
+}
+
+uint8_t *message_get(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->message_lock);
+    uint8_t *message = engine->spare_message_count ? engine->spare_messages[--engine->spare_message_count] : NULL;
+    pthread_mutex_unlock(&engine->message_lock);
+    return message ? message : aligned_alloc(4096, MESSAGE_BYTES);
+}
+
+void message_put(rfs_engine *engine, uint8_t *message) {
+    pthread_mutex_lock(&engine->message_lock);
+    if (engine->spare_message_count < SPARE_MESSAGES) {
+        engine->spare_messages[engine->spare_message_count++] = message;
+        message = NULL;
+    }
+    pthread_mutex_unlock(&engine->message_lock);
+    free(message);
 }
 
 static bool is_namespace_op(enum frame_type type) { return type >= FRAME_CREATE && type <= FRAME_RENAME; }

@@ -12,7 +12,8 @@ struct op {
     struct frame frame;  /* as it is shipped */
     enum frame_type type;
     struct op_body body; /* what it does; see wire.h */
-    uint8_t *data;       /* owned: bytes to write, link target, xattr value */
+    uint8_t *data;       /* bytes to write, link target, xattr value */
+    uint8_t *message;    /* a large write keeps the kernel's message, and data points into it; else data is owned */
 
     /* its answer */
     int result;
@@ -36,6 +37,9 @@ struct op {
 
 struct op *op_new(enum frame_type type);
 void op_free(rfs_engine *engine, struct op *op);
+/* Message buffers, as large as any request of the kernel; a few are kept. */
+uint8_t *message_get(rfs_engine *engine);
+void message_put(rfs_engine *engine, uint8_t *message);
 
 /* mirror.c: the one choke point. Takes ownership; the answer is given when there is a verdict. */
 void mirror_submit(rfs_engine *engine, struct op *op);

@@ -148,7 +148,7 @@ def _wait_for_end(pid: int, state: str) -> None:
 
 
 def _state(options: argparse.Namespace) -> str:
-    return os.path.realpath(options.state)
+    return os.path.realpath(str(options.state))
 
 
 def _mount(options: argparse.Namespace) -> int:

@@ -103,8 +103,8 @@ class Replica:
 
     def hello(self, kind: Kind, session: int = 0) -> Hello:
         """Who we are, for a connection to the peer."""
-        record = self.record
-        return Hello(kind, record.cluster, record.module, record.node, record.node_id, record.boot, record.incarnation, session)
+        record, identity = self.record, self.identity
+        return Hello(kind, record.cluster, record.module, record.node, record.node_id, identity.boot, identity.incarnation, session)
 
     def touch(self) -> None:
         """Something that status shows has changed."""
@@ -169,12 +169,13 @@ class Replica:
     async def renew_engine(self) -> None:
         """After a fence nothing of the old engine can be used: a fresh one takes its place."""
         assert not self.layers.mounted
-        self._engine_scope.cancel()
-        await self.engine.free()
-        self.engine = self._make_engine()
-        self.resumable = 0
-        self.served = False
-        await self._start_engine()
+        with trio.CancelScope(shield=True):  # the session that needs it may end meanwhile
+            self._engine_scope.cancel()
+            await self.engine.free()
+            self.engine = self._make_engine()
+            self.resumable = 0
+            self.served = False
+            await self._start_engine()
 
     def _on_event(self, event: EngineEvent) -> None:
         """An engine event: those of a session go to it, the others are ours."""
@@ -201,7 +202,7 @@ class Replica:
     async def become_primary(self, peer_term: int, cause: str) -> None:
         """Raise the term, be primary on record, and frozen in the engine. Nothing is mounted yet."""
         self._assert_changing()
-        await self.commit(rules.start_primary(self.record, peer_term), cause)
+        await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
         self.engine.become_primary(self.record.term, self.record.node_bit)
         self.consent = False
         log.info("transition to=PRIMARY term=%d cause=%s", self.record.term, cause)
@@ -209,7 +210,8 @@ class Replica:
     async def mount(self) -> None:
         """The FUSE layers on, with pyfuse3 beside them."""
         if not self.layers.mounted:
-            await self.layers.mount(self.engine)
+            with trio.CancelScope(shield=True):
+                await self.layers.mount(self.engine)
             self._relay_scope = trio.CancelScope()
             self.nursery.start_soon(self._run_relay, self.engine, self._relay_scope)
             self.touch()
@@ -224,7 +226,8 @@ class Replica:
         """The FUSE layers off; the guards show."""
         if self.layers.mounted:
             self._relay_scope.cancel()
-            await self.layers.unmount(self.engine, abort=abort)
+            with trio.CancelScope(shield=True):
+                await self.layers.unmount(self.engine, abort=abort)
             self.touch()
 
     async def go_alone(self, cause: str, *, granted: bool) -> None:
@@ -256,11 +259,12 @@ class Replica:
         if not self.is_primary:
             return
         log.info("transition to=SECONDARY by=fence cause=%s", cause)
-        self.engine.fence()
-        await self.unmount(abort=True)
-        await self.commit(rules.step_down(self.record), cause)
-        self.needs_grant = False
-        await self.idle_engine()
+        with trio.CancelScope(shield=True):  # the session that makes us step down may end meanwhile; half a step is none
+            self.engine.fence()
+            await self.unmount(abort=True)
+            await self.commit(rules.step_down(self.record), cause)
+            self.needs_grant = False
+            await self.idle_engine()
         self.touch()
 
     async def idle_engine(self) -> None:

@@ -23,7 +23,7 @@ from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount import Layers
 from rfs.record import Record
-from rfs.record_file import RecordFile
+from rfs.record_file import RecordDamaged, RecordFile
 from rfs.replica import Replica
 from rfs.session import Session
 from rfs.settings import Settings
@@ -44,7 +44,10 @@ def read_boot() -> str:
 
 def load_record(settings: Settings, file: RecordFile, identity: rules.Identity) -> Record:
     """The record of before as this start sees it, or the first one."""
-    found = file.read()
+    try:
+        found = file.read()
+    except RecordDamaged as damage:
+        raise SaidNo(str(damage), exit_codes.FAILED) from damage
     if found is None:
         new = rules.first_primary if settings.wish_primary else rules.first_secondary
         node_id, name = secrets.randbits(63) or 1, secrets.randbits(64) or 1
@@ -88,7 +91,7 @@ async def serve(settings: Settings, report: Report) -> None:
         listener = await stack.enter_async_context(await supervisor.bind())
         async with trio.open_nursery() as nursery:
             await nursery.start(replica.run)
-            await _start_role(replica, record)
+            await start_role(replica, record)
             service = server.Service(settings.module, Commands(replica).table(), lambda: build_status(replica), lambda: _changed(replica))
             await nursery.start(server.serve, settings.state_directory, service)
             nursery.start_soon(supervisor.run, listener)
@@ -114,7 +117,7 @@ async def _bind_check(settings: Settings) -> None:
     await listener.aclose()
 
 
-async def _start_role(replica: Replica, record: Record) -> None:
+async def start_role(replica: Replica, record: Record) -> None:
     """A new primary and a sole owner go on at once; any other primary is mounted, and frozen until its peer or a grant comes."""
     settings = replica.settings
     async with replica.changing:

@@ -25,7 +25,7 @@ from rfs.decide import Decision, Outcome, Source, decide, mirror
 from rfs.engine import EventKind, Mode
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.peer_messages import Message
-from rfs.record import DataState, Record, Role, to_wire
+from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import forget_copy_begun, has_begun_copy
 from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
@@ -36,7 +36,7 @@ from rfs.supervisor import Supervisor
 log = logging.getLogger("rfs.session")
 
 READY_TIMEOUT_S = 15.0
-REFUSED_AGAIN_S = 5.0
+REFUSED_AGAIN_S = 2.0
 APPLY_FAILED_AGAIN_S = 5.0
 
 
@@ -253,9 +253,9 @@ class Session(SessionCore):
     def _can_resume(self, is_source: bool, theirs: Message, peer: Record) -> bool:
         """A short loss of the link and nothing else: see PROTOCOL.md §4.3. Both sides come to the same answer."""
         replica = self.replica
-        source, target = (replica.record, peer) if is_source else (peer, replica.record)
-        same = replica.resumable != 0 and replica.resumable == theirs["resumable"] and source.generation == target.generation
-        return same and source.role is Role.PRIMARY and target.role is Role.SECONDARY and target.data is DataState.UPTODATE
+        records = (replica.record, peer) if is_source else (peer, replica.record)
+        sessions = (replica.resumable, theirs["resumable"])  # symmetrical: they must be the same one
+        return rules.may_resume_link(*records, source_session=sessions[0], target_session=sessions[1])
 
 
 def _verdict(decision: Decision, obstacle: Refused | None) -> Message:

@@ -13,7 +13,7 @@ from rfs.control_link import ControlLink
 from rfs.engine import EngineEvent, EventKind, SessionParameters
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.peer_messages import Message
-from rfs.record import DataState, Record, from_wire
+from rfs.record import BadRecord, DataState, Record, from_wire
 from rfs.replica import Replica
 from rfs.session_state import Stage
 
@@ -52,7 +52,10 @@ class SessionCore:
 
     def check_record(self, wire: Message) -> Record:
         """The peer's record, and that it is the hello's."""
-        record = from_wire(wire)
+        try:
+            record = from_wire(wire)
+        except BadRecord as failure:
+            raise PeerProtocolError(str(failure)) from failure
         hello = self.link.theirs
         if (record.cluster, record.module, record.node_id) != (hello.cluster, hello.module, hello.node_id):
             raise PeerProtocolError("a record that is not the record of the node that said hello")

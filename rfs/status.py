@@ -57,7 +57,7 @@ def build_status(replica: Replica) -> Status:
         "rewound": bool(record.rewound),
         "consent": replica.consent,
         "pid": replica.pid,
-        "incarnation": f"{record.incarnation:016x}",
+        "incarnation": f"{replica.identity.incarnation:016x}",
         "last_heard_s": _last_heard_s(replica, statistics),
         "mode": Mode(statistics.mode).name.lower(),
         "waiting_ops": statistics.waiting_ops,

@@ -151,7 +151,9 @@ class Supervisor:
                 if remote == self._peer.host and theirs.kind is Kind.CONTROL:
                     self._host.peer_unrelated(sentence)
         elif theirs.kind is Kind.DATA:
-            await self.data_links.deliver(theirs.session, stream)
+            # The listener closes what it accepted when we return; the session's connection goes on under a stream of its own.
+            own = socket.socket(fileno=release_descriptor(stream))
+            await self.data_links.deliver(theirs.session, trio.SocketStream(trio.socket.from_stdlib_socket(own)))
         else:
             await self._run_session(ControlLink(stream, theirs, dialed=False))
 

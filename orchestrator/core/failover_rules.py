@@ -70,6 +70,24 @@ def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | N
     return Goal(Level.SERVING)
 
 
+def still_current(module: Module, around: Surroundings, peer: Summary | None) -> bool:
+    """Is it certain that the peer has acknowledged nothing without this node since the two were in sync?
+
+    Silence may be turned into permission only by a node that was there all the time. One that was cut off, stood still, or heard
+    the peer serve alone has to assume that the peer went on and died later: its copy is old, and old data wait. Being in sync
+    again makes it current again.
+    """
+    view = module.view
+    if view is None:
+        return module.current
+    if view.link == "paired" and (view.complete or view.mode == "paired"):
+        return around.now - around.long_pause_at >= around.timeout_s
+    if around.now - around.long_pause_at < around.timeout_s or around.isolated:
+        return False
+    peer_went_on = peer is not None and peer.leads and peer.link == "alone" and not around.peer_silent
+    return module.current and not peer_went_on
+
+
 def outranked(module: Module, around: Surroundings, peer: Summary | None) -> bool:
     """Does the peer lead under a higher term, while our data side has no session in which that was settled?"""
     view = module.view
@@ -94,7 +112,7 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
         if peer is not None and peer.yielded:
             return Promotion(granted=True, reason=f"rfsmount on {around.peer} is dead and will start only as secondary")
         return None
-    if around.isolated or around.policy == "consistency":
+    if around.isolated or around.policy == "consistency" or not module.current:
         return None
     return Promotion(granted=True, reason=f"{around.peer} is silent on every network and on the data link")
 
@@ -107,7 +125,9 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE):
         return Permission(ask=False, reason="an administrator said so")
     if around.peer_silent:
-        return None if around.isolated else Permission(ask=False, reason=f"{around.peer} is silent on every network and on the data link")
+        if around.isolated or not module.current:
+            return None
+        return Permission(ask=False, reason=f"{around.peer} is silent on every network and on the data link")
     if not around.peer_heard or (peer is not None and peer.leads):
         return None
     if peer is not None and not peer.rfs_alive:
@@ -180,7 +200,11 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
     if module.services_failed:
         return Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
     if not view.serves:
-        why = "no ping address answers here, so this node may be the one that is cut off" if around.isolated else view.reason
+        why = view.reason
+        if around.isolated:
+            why = "no ping address answers here, so this node may be the one that is cut off"
+        elif around.peer_silent and not module.current:
+            why = f"{around.peer} may have served meanwhile; 'hactl prim {module.name}' goes on by your word"
         return Readiness.NOT_READY, f"writes wait for {around.peer} or a permission to go on alone: {why or module.problem or view.code}"
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
@@ -194,6 +218,8 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
             reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
         elif around.peer_silent and around.policy == "consistency":
             reason = f"{around.peer} is silent and the policy is consistency: 'hactl prim {module.name}' takes over by your word"
+        elif around.peer_silent and not module.current:
+            return State.WAIT, Readiness.NOT_READY, f"{around.peer} may hold newer data; 'hactl prim {module.name}' serves by your word"
         else:
             reason = module.problem or f"the data link to {around.peer} is lost"
         return State.SECOND, Readiness.TRANSIENT, reason

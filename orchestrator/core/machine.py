@@ -67,6 +67,7 @@ def settle(turn: Turn) -> None:
         turn.set(swapping=hand_over)
     if turn.module.swapping and turn.module.order is None and turn.module.view is not None and not turn.module.view.leads:
         turn.set(swapping=False)  # the role went another way before it was handed over
+    turn.set(current=rules.still_current(turn.module, turn.around, turn.peer))
     goal = rules.goal(turn.module, turn.around, turn.peer)
     if goal is not None:
         settle_services(turn, goal)
@@ -164,6 +165,8 @@ def observe(node: Node, event: ev.Event) -> Node:
     match event:
         case ev.Paused():
             detector = detector.thawed(event.now)
+            if event.late_s > around.timeout_s - 1.0:  # the peer's patience may have ended; a shorter pause it cannot have noticed
+                around = replace(around, long_pause_at=event.now)
             around = replace(around, unsure_until=event.now + around.timeout_s, unsure_after=event.pulses, ping_ok=False)
         case ev.Heartbeat() if detector.accepts(event.network, event.incarnation, event.counter):
             if detector.is_newest(event.incarnation, event.counter):

@@ -176,6 +176,7 @@ class Module:
     asked: tuple[int, ...] = ()  # requests of the peer that wait for the order under way
     granted: bool = False  # the last promotion was a takeover: an answer of the peer's machine to our probe is overridden
     # Why it is where it is.
+    current: bool = False  # nothing can have been acknowledged without us since the pair was in sync: see failover_rules.still_current
     swapping: bool = False  # giving the role to the peer in order
     yielded_at: float | None = None  # our rfsmount died as primary and the peer was told to take over
     restarting: bool = False  # services go down to come up again
@@ -205,6 +206,7 @@ class Surroundings:
     peer_heard: bool = False  # ever, since this hactld started
     ping_ok: bool = False
     ping_ok_since: float = 0.0
+    long_pause_at: float = float("-inf")  # when this process last stood still for so long that the peer may have acted on it
     unsure_after: int = 0  # our newest heartbeat counter at that pause
     unsure_until: float = 0.0  # after a pause of this process: nothing is climbed before this, or before the peer is heard
 

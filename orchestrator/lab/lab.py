@@ -23,6 +23,7 @@ from orchestrator.lab.tools import namespaces, processes_inside
 
 DEFAULT_NAME = "lab"
 DEFAULT_DISK_SIZE_BYTES = 4 << 30
+DISK_SIZE_BYTES_MIN = 64 << 20
 RUN_TIMEOUT_S = 60.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_ENVIRONMENT = ("LANG", "LC_ALL", "TERM", "NO_COLOR", "COLUMNS", "ASAN_OPTIONS", "UBSAN_OPTIONS")
@@ -34,6 +35,8 @@ class Lab:
     def __init__(self, name: str = DEFAULT_NAME, *, directory: Path | None = None, disk_size_bytes: int = DEFAULT_DISK_SIZE_BYTES) -> None:
         if not name.replace("-", "").isalnum():
             raise LabError(f'"{name}" cannot be a lab\'s name: use letters, digits and dashes.')
+        if disk_size_bytes < DISK_SIZE_BYTES_MIN:
+            raise LabError(f"A disk of {disk_size_bytes} bytes is too small for a file system with a journal: give at least 64MiB.")
         self.name = name
         self.directory = (directory or Path("/var/tmp") / (f"lockstep-{name}")).absolute()
         self.disk_size_bytes = disk_size_bytes

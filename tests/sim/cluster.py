@@ -48,6 +48,7 @@ class Machine:
         self.session = 0
         self.last_view: object = None
         self.last_step_at = 0.0
+        self.published_at = 0.0
 
 
 class Cluster:
@@ -154,7 +155,8 @@ class Cluster:
         view, session = machine.rfs.view(), machine.session
         if view != machine.last_view:
             machine.last_view = view
-            self.after(0.0, 0.05, lambda: self.deliver(machine, ev.RfsStatus(self.now, MODULE, session, view)))
+            machine.published_at = max(machine.published_at, self.now + self.random.uniform(0.0, 0.05))  # one socket: in order
+            self.at(machine.published_at, lambda: self.deliver(machine, ev.RfsStatus(self.now, MODULE, session, view)))
 
     # ---- hactld -------------------------------------------------------------------------------------------------------
 

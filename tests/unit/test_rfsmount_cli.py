@@ -98,3 +98,22 @@ def test_status_imports_nothing_slow() -> None:
     code = "import sys; import rfs.cli, rfs.control.blocking, rfs.show; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"trio", "pydantic", "rich", "click", "pyfuse3"} & set(loaded)
+
+
+def test_a_status_for_a_person() -> None:
+    from rfs.show import render_statistics, render_status
+
+    status = {
+        "module": "pg", "node": "node1", "role": "primary", "link": "resyncing", "data": "UPTODATE", "code": "RESYNCING",
+        "reason": "resyncing to node2: redundancy is back when it is finished", "generation": "9f3c61d0a2b47e15", "term": 3, "seq": 8,
+        "acked_seq": 8, "directories": [{"path": "/srv/pg", "mounted": True}],
+        "peer": {"node": "node2", "data": "INCONSISTENT", "rtt_us": 71},
+        "last_heard_s": 0.2, "needs_grant": False, "promotable": False, "promotable_reason": "", "insecure": True,
+        "resync": {"direction": "to-peer", "percent_done": 40.0, "bytes_done": 4 << 20, "total_bytes": 10 << 20, "files_done": 3,
+                   "total_files": 9, "seconds_remaining": 2.0, "bytes_per_s": 3 << 20},
+    }  # fmt: skip
+    lines = render_status(status).splitlines()
+    assert lines[0] == "pg on node1: PRIMARY, link resyncing, data UPTODATE"
+    assert "resync to-peer: 40.0 %, 4.0 MiB of 10.0 MiB, 3 of 9 files, about 2 s left" in lines[2]
+    assert any("neither encrypted nor authenticated" in line for line in lines)
+    assert "writes  7" in render_statistics({"schema": "x", "writes": 7})

@@ -1,0 +1,222 @@
+"""`hactl status`, the commands that move a module, `wait`, `logs` and `events`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from orchestrator.exit_codes import CHECK
+from orchestrator.hactl.output import print_json
+from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
+from orchestrator.hactl.status_view import render
+from orchestrator.hactl.waiting import LEADING, Goal, goal_for, leader, wait_for
+from rfs import exit_codes
+
+module_argument = click.argument("module", required=False)
+
+
+@click.command()
+@module_argument
+@click.option("-w", "--watch", is_flag=True, help="Show it again and again.")
+@click.option("--interval", type=float, default=2.0, show_default=True, help="Seconds between two, with -w.")
+@click.option("--check", is_flag=True, help="Exit with 0 redundant, 10 degraded, 11 down, 12 diverged, 13 resyncing.")
+@session_options
+def status(session: Session, module: str | None, watch: bool, interval: float, check: bool) -> None:
+    """What runs where, and what is wrong."""
+    while True:
+        document = session.client.status(session.node)
+        if module is not None:
+            chosen_module(document, module)
+            document["modules"] = [entry for entry in document["modules"] if entry["name"] == module]
+            document["verdict"] = document["modules"][0].get("verdict", document["verdict"])
+        show_status(session, document, again=watch)
+        if not watch:
+            break
+        time.sleep(interval)
+    if check and document["verdict"] != "redundant":
+        raise SystemExit(CHECK.get(document["verdict"], exit_codes.FAILED))
+    if session.node is not None and document.get("partial"):
+        raise Failure("the other node did not answer; what is shown of it was last known here", exit_codes.PEER_NOT_REACHABLE)
+
+
+def show_status(session: Session, document: Mapping[str, Any], *, again: bool) -> None:
+    """One answer in the format that was asked for."""
+    if session.format in ("json", "jsonl"):
+        print_json(document, one_line=again or session.format == "jsonl")
+    elif session.format == "plain":
+        for module in document["modules"]:
+            for node in module["nodes"]:
+                values = (module["name"], node["node"], node["state"], node["readiness"], node["data"] or "-", node["link"] or "-")
+                click.echo("\t".join(values))
+    else:
+        if again and session.colour:
+            click.clear()
+        click.echo(render(document, colour=session.colour))
+
+
+def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool], goal: Goal | None = None) -> None:
+    """Send a command, say what became of it, and with --wait stay until the goal is reached."""
+    document = session.client.status()
+    name = chosen_module(document, module)
+    entry = next(entry for entry in document["modules"] if entry["name"] == name)
+    nodes = [node["node"] for node in entry["nodes"]] if session.node == "all" else [session.node or document["node"]]
+    answer = session.client.command(name, verb, {option: value for option, value in options.items() if value}, session.node)
+    if session.format in ("json", "jsonl"):
+        print_json(answer, one_line=True)
+    else:
+        click.echo(answer.get("message") or f"{verb} {name}: accepted", err=True)
+    if session.wait:
+        wait_for(session, name, goal or default_goal(verb, nodes, leader(entry)), f"done with {verb} {name}")
+
+
+def default_goal(verb: str, nodes: list[str], leading: str | None) -> Goal:
+    """When a command is finished."""
+
+    def states(*wanted: str) -> Goal:
+        def reached(entry: Mapping[str, Any]) -> bool:
+            mine = [node for node in entry["nodes"] if node["node"] in nodes]
+            return bool(mine) and all(node["state"] in wanted and (node["readiness"] == "Ready" or wanted == ("STOP",)) for node in mine)
+
+        return reached
+
+    match verb:
+        case "stop":
+            return states("STOP")
+        case "swap":
+            return lambda entry: leader(entry) not in (None, leading)
+        case "prim":
+            return states(*LEADING)
+        case "second":
+            return states("SECOND")
+        case _:
+            return states(*LEADING, "SECOND")
+
+
+@click.command()
+@module_argument
+@session_options
+def start(session: Session, module: str | None) -> None:
+    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait."""
+    act(session, module, "start", {})
+
+
+@click.command()
+@module_argument
+@session_options
+def stop(session: Session, module: str | None) -> None:
+    """Stop here; a primary with a ready secondary hands over first. With -H all the service ends."""
+    act(session, module, "stop", {})
+
+
+@click.command()
+@module_argument
+@session_options
+def restart(session: Session, module: str | None) -> None:
+    """Stop the services and start them again where they are; no failover."""
+    act(session, module, "restart", {})
+
+
+@click.command()
+@module_argument
+@click.option("--nosync", is_flag=True, hidden=True)
+@session_options
+def swap(session: Session, module: str | None, nosync: bool) -> None:
+    """Exchange primary and secondary; nothing is lost."""
+    if nosync:
+        raise Failure("this release has no swap --nosync yet", exit_codes.USAGE)
+    act(session, module, "swap", {})
+
+
+@click.command()
+@module_argument
+@click.option("--force", is_flag=True, help="Serve these data even if the other node may have newer ones.")
+@click.option("--fullsync", is_flag=True, hidden=True)
+@session_options
+def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
+    """Start as primary: this node has the data."""
+    if fullsync:
+        raise Failure("this release has no prim --fullsync yet; use second --fullsync on the other node", exit_codes.USAGE)
+    if force:
+        session.confirm("What the other node wrote and this one lacks will not be served. Go on?")
+    act(session, module, "prim", {"force": force})
+
+
+@click.command()
+@module_argument
+@click.option("--fullsync", is_flag=True, help="Move what is here to the module's kept/ directory and copy everything from the other node.")
+@session_options
+def second(session: Session, module: str | None, fullsync: bool) -> None:
+    """Start as secondary, and only as that."""
+    if fullsync:
+        session.confirm("The files of this node are moved aside and replaced by the other node's. Go on?")
+    act(session, module, "second", {"fullsync": fullsync})
+
+
+@click.command()
+@module_argument
+@click.option("--for", "word", required=True, metavar="STATE", help="STOP WAIT ALONE PRIM SECOND, ready, or redundant degraded down …")
+@session_options
+def wait(session: Session, module: str | None, word: str) -> None:
+    """Return when the module is in a state on this node (-H: another, or all), exit code 7 when it does not get there."""
+    goal_for(word, ())
+    here: list[str] = []
+    wait_for(session, None, lambda _: True, "answered")
+    document = session.client.status()
+    name = chosen_module(document, module)
+    entry = next(entry for entry in document["modules"] if entry["name"] == name)
+    here = [node["node"] for node in entry["nodes"]] if session.node == "all" else [session.node or document["node"]]
+    wait_for(session, name, goal_for(word, here), f"{word} on {' and '.join(here)}")
+
+
+@click.command()
+@module_argument
+@click.option("-n", "--lines", type=click.IntRange(1, 5000), default=50, show_default=True, help="How many of the last lines.")
+@session_options
+def logs(session: Session, module: str | None, lines: int) -> None:
+    """What the services, the scripts and rfsmount of a module printed."""
+    name = chosen_module(session.client.status(), module)
+    document = session.client.logs(name, lines, None if session.node == "all" else session.node)
+    if session.format in ("json", "jsonl"):
+        print_json(document, one_line=session.format == "jsonl")
+        return
+    for title, key in (("services and scripts", "lines"), ("rfsmount", "rfs_lines")):
+        found = document.get(key) or []
+        if session.format == "table":
+            click.echo(f"== {name} on {document['node']}: {title}" + ("" if found else ": nothing"))
+        for line in found:
+            click.echo(line)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens.")
+@click.option("--after", type=int, default=0, help="Only events with a higher number.")
+@session_options
+def events(session: Session, follow: bool, after: int) -> None:
+    """What happened on this node, oldest first."""
+    while True:
+        document = session.client.events(after, session.node)
+        found = document["events"]
+        if session.format == "json" and not follow:
+            print_json(document)
+        for event in found if session.format != "json" or follow else ():
+            show_event(session, event)
+        if not follow:
+            return
+        after = max([after, *(event["number"] for event in found)])
+        time.sleep(0.5)
+
+
+def show_event(session: Session, event: Mapping[str, Any]) -> None:
+    """One line."""
+    if session.format in ("json", "jsonl"):
+        print_json(event, one_line=True)
+        return
+    wall_s = event.get("wall_s")
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_s)) if isinstance(wall_s, int | float) else str(event.get("time", ""))
+    click.echo(f"{moment}  {event.get('module') or '-'}  {event['text']}")
+
+
+COMMANDS = (status, start, stop, restart, swap, prim, second, wait, logs, events)

@@ -1,0 +1,78 @@
+"""Waiting until a module is where it should be, by reading the status: hactld's answer to a command says only that it
+was accepted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from orchestrator.api.client import ApiFailure
+from orchestrator.exit_codes import CHECK
+from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session
+from rfs import exit_codes
+
+Goal = Callable[[Mapping[str, Any]], bool]
+POLL_INTERVAL_S = 0.1
+STATES = ("STOP", "WAIT", "ALONE", "PRIM", "SECOND")
+LEADING = ("ALONE", "PRIM")
+NOTHING_YET = "hactld has not answered yet"
+
+
+def wait_for(session: Session, module: str | None, goal: Goal, what: str) -> None:
+    """Poll until the module's entry satisfies the goal; a daemon that is just starting is waited for as well."""
+    timeout_s = session.timeout_s if session.timeout_s is not None else WAIT_TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
+    found = NOTHING_YET
+    while True:
+        try:
+            document = session.client.status(session.node)
+            entry = next((entry for entry in document["modules"] if module in (None, entry["name"])), None)
+            if entry is not None and goal(entry):
+                return
+            found = describe(entry) if entry is not None else f"there is no module {module}"
+        except ApiFailure as failure:
+            if failure.code not in (exit_codes.DAEMON_NOT_REACHABLE, exit_codes.PEER_NOT_REACHABLE):
+                raise
+            found = str(failure)
+        if time.monotonic() >= deadline_s:
+            raise Failure(f"not {what} within {timeout_s:g} s: {found}", exit_codes.TIMEOUT)
+        time.sleep(POLL_INTERVAL_S)
+
+
+def describe(entry: Mapping[str, Any]) -> str:
+    """A module in one line."""
+    lines = []
+    for node in entry["nodes"]:
+        reason = f" ({node['reason']})" if node.get("reason") else ""
+        lines.append(f"{node['node']} is {node['state']} {node['readiness']}{reason}")
+    return ", ".join(lines)
+
+
+def goal_for(word: str, nodes: Sequence[str]) -> Goal:
+    """What `--for WORD` means, on these nodes: a state (PRIM, ALONE and SECOND only when Ready), `ready`, or a verdict."""
+    if word.lower() in CHECK:
+        return lambda entry: bool(entry.get("verdict") == word.lower())
+    wanted = word.upper()
+    if wanted not in (*STATES, "READY"):
+        raise click.BadParameter(f'"{word}" is none of: {", ".join((*STATES, "ready", *CHECK))}', param_hint="--for")
+
+    def reached(entry: Mapping[str, Any]) -> bool:
+        mine = [node for node in entry["nodes"] if node["node"] in nodes]
+        return bool(mine) and all(_is(node, wanted) for node in mine)
+
+    return reached
+
+
+def _is(node: Mapping[str, Any], wanted: str) -> bool:
+    if wanted == "READY":
+        return bool(node["readiness"] == "Ready")
+    return bool(node["state"] == wanted and (wanted in ("STOP", "WAIT") or node["readiness"] == "Ready"))
+
+
+def leader(entry: Mapping[str, Any]) -> str | None:
+    """The node that serves, when one does and is ready."""
+    found = (node["node"] for node in entry["nodes"] if node["state"] in LEADING and node["readiness"] == "Ready")
+    return next(found, None)

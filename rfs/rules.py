@@ -1,0 +1,239 @@
+"""Every durable transition of a record, as a pure function (docs/protocol.md §2, §4, §6).
+
+The callers do: `record = await commit(rules.x(record, ...))`, durably, before anything that relies on it. A transition that the rules
+forbid returns a Refusal, whose sentence is for the person who asked. What must hold in any case is asserted.
+
+Until the intent log exists everything is marked: the mark of an op is always durable, base never moves by a checkpoint, and the union of
+two nodes' marks is never empty.
+"""
+
+from dataclasses import dataclass, replace
+
+from rfs.record import MAX_NAMES, DataState, Record, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This run of this process on this machine."""
+
+    boot: str
+    incarnation: int
+    backing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Forbidden, and why."""
+
+    reason: str
+
+
+# ---- first records ----------------------------------------------------------------------------------------------------------------------
+
+
+def first_primary(*, cluster: str, module: str, node: str, node_id: int, generation: int, identity: Identity) -> Record:
+    """§1: by the explicit word "this node has the data"."""
+    return Record(
+        cluster=cluster, module=module, node=node, node_id=node_id, generation=generation, data=DataState.UPTODATE, role=Role.PRIMARY,
+        clean=False, used=True, peer_may_fit=False, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, node_bit=0,
+    )  # fmt: skip
+
+
+def first_secondary(*, cluster: str, module: str, node: str, node_id: int, generation: int = 0, identity: Identity) -> Record:
+    """§1: generation 0, the ancestor of all; INCONSISTENT, so never a source."""
+    del generation
+    return Record(
+        cluster=cluster, module=module, node=node, node_id=node_id,
+        boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing,
+    )  # fmt: skip
+
+
+# ---- starting and ending ----------------------------------------------------------------------------------------------------------------
+
+
+def start(record: Record, identity: Identity) -> Record:
+    """§1 *rewound*: this boot is not the one in which the copy was last written, and it did not end in order."""
+    lost_memory = record.boot != identity.boot and not record.clean
+    return replace(record, rewound=record.rewound or lost_memory, running=False)
+
+
+def start_primary(record: Record, peer_term: int, identity: Identity) -> Record:
+    """§1: the term is raised at every start of a primary. clean = 0 is durable before the first op."""
+    return replace(
+        record, term=max(record.term, peer_term) + 1, owner=record.node_id, role=Role.PRIMARY, running=True, clean=False,
+        boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing,
+    )  # fmt: skip
+
+
+def end(record: Record) -> Record:
+    """After all data is durable. A rewound copy stays rewound."""
+    return replace(record, clean=True, running=False)
+
+
+def fail(record: Record) -> Record:
+    """§5: this copy's disk lied. Nothing but a resync makes it whole again."""
+    return replace(record, data=DataState.FAILED)
+
+
+# ---- going on alone -----------------------------------------------------------------------------------------------------------------------
+
+
+def may_acknowledge_mirrored(*, same_session: bool, same_generation: bool, peer_applied: bool) -> bool:
+    """§2.1."""
+    return same_session and same_generation and peer_applied
+
+
+def may_acknowledge_alone(record: Record, *, granted: bool, mark_durable: bool) -> bool:
+    """§2.2: (i) the mark, (ii) the peer unfit or a grant, (iii) a name the peer's record cannot carry, (iv) used."""
+    fit = record.data is DataState.UPTODATE and record.role is Role.PRIMARY
+    return fit and mark_durable and (granted or not record.peer_may_fit) and not record.shared and record.used
+
+
+def may_clear_mark(*, target_acknowledged: bool, checkpointed_here: bool, checkpointed_there: bool, touched_since: bool) -> bool:
+    """Invariant 4: a mark goes after the target's answer, and for good only at a checkpoint of both. No handshake clears one."""
+    return target_acknowledged and checkpointed_here and checkpointed_there and not touched_since
+
+
+def _mint(record: Record, name: int) -> Record:
+    assert name and name not in record.lineage, "a generation's name is new"
+    history = record.lineage if record.generation else ()
+    base = record.base
+    if len(history) > MAX_NAMES:  # a holder of what is forgotten is compared in full, or is a stranger
+        history = history[len(history) - MAX_NAMES :]
+        base = history[0] if base not in history else base
+    return replace(record, generation=name, history=history, base=base, shared=False, peer_has=False)
+
+
+def go_alone(record: Record, name: int, *, granted: bool, op_waiting: bool) -> Record | Refusal:
+    """§2.2, §6: a primary goes on without its peer. A grant is a new name; a peer known to be unfit needs none."""
+    if record.data is not DataState.UPTODATE:
+        return Refusal(f"this copy is {record.data.name}: it cannot serve")
+    if record.role is not Role.PRIMARY:
+        return Refusal("only a primary goes on alone")
+    if record.peer_may_fit and not granted:
+        return Refusal("the peer's copy may be as good as this one: a grant is needed to go on without it")
+    if record.peer_may_fit:
+        used = (record.used and not record.peer_has) or op_waiting  # §1 used: 0 only if the peer has adopted all there was
+        return replace(_mint(record, name), peer_may_fit=False, rewound=False, used=used)
+    if record.shared:
+        return replace(_mint(record, name), used=True)
+    return replace(record, used=record.used or op_waiting)
+
+
+def use(record: Record) -> Record:
+    """§2.2(iv), durable before the first lone acknowledgement."""
+    return replace(record, used=True)
+
+
+def force(record: Record, name: int) -> Record | Refusal:
+    """§6.5: the administrator's word. A new name; what it displaces is kept. Never a copy that is not whole."""
+    if record.data in (DataState.INCONSISTENT, DataState.FAILED) or not record.generation:
+        return Refusal(f"this copy is {record.data.name} (stopped inside a resync, or its disk failed): it cannot be promoted, not even by force")
+    return replace(_mint(record, name), data=DataState.UPTODATE, rewound=False, peer_may_fit=False, used=True)
+
+
+# ---- sessions -------------------------------------------------------------------------------------------------------------------------------
+
+
+def enter_session(record: Record, identity: Identity, peer: Record, *, source: bool) -> Record:
+    """§4.1: boot is renewed before the first acknowledgement of the session; rewound is sticky. A source counts as used (§1)."""
+    return replace(
+        record, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False, used=record.used or source,
+        peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
+    )  # fmt: skip
+
+
+def learn_term(record: Record, term: int, owner: int) -> Record:
+    """A promotion is known, durably, on every node that can be reached."""
+    return replace(record, term=term, owner=owner) if term > record.term else record
+
+
+def source_begins(record: Record, name: int) -> Record:
+    """§4.4, after the target's INCONSISTENT is durable and confirmed: the peer is unfit. Lone acknowledgements follow, so §2.2(iii)."""
+    assert record.data in (DataState.UPTODATE, DataState.OUTDATED), "never from a copy that is not whole"
+    begun = replace(record, data=DataState.UPTODATE, peer_may_fit=False, used=True)
+    return replace(_mint(begun, name), used=True) if record.shared else begun
+
+
+def target_begins(record: Record, fork_point: int | None) -> Record:
+    """§4.4: durable before any frame of the session. A void generation is given up in the same write (§3.4)."""
+    begun = replace(record, data=DataState.INCONSISTENT, role=Role.SECONDARY, running=False, clean=False)
+    if fork_point is None or fork_point == record.generation:
+        return begun
+    names = (0, *record.history)
+    history = record.history[: record.history.index(fork_point)] if fork_point in record.history else ()
+    base = record.base if record.base in names[: names.index(fork_point) + 1] else fork_point
+    return replace(begun, generation=fork_point, history=history, base=base)
+
+
+def source_before_end(record: Record) -> Record:
+    """§4.6, durable before END leaves: from here on the peer may be fit under this name."""
+    assert record.data is DataState.UPTODATE
+    return replace(record, peer_may_fit=True, shared=True)
+
+
+def target_adopts(record: Record, source: Record, session: int) -> Record:
+    """§4.6, one write, after everything is durable here."""
+    assert record.data is DataState.INCONSISTENT, "only a target adopts"
+    return replace(
+        record, generation=source.generation, history=source.history, base=source.base, term=source.term, owner=source.owner,
+        data=DataState.UPTODATE, role=Role.SECONDARY, rewound=False, used=True, peer_may_fit=True, shared=True, peer_has=True,
+        session=session, peer_id=source.node_id, peer_confirmed_number=source.number, node_bit=1 - source.node_bit,
+    )  # fmt: skip
+
+
+def source_after_end(record: Record, session: int) -> Record:
+    """§4.6: the target has adopted."""
+    assert record.peer_may_fit and record.shared
+    return replace(record, peer_has=True, rewound=False, session=session)
+
+
+def pair_directly(record: Record, session: int) -> Record:
+    """§4.2: same generation, both whole, and nothing marked on either side."""
+    assert record.data is DataState.UPTODATE
+    return replace(record, peer_has=True, peer_may_fit=True, shared=True, rewound=False, session=session)
+
+
+def may_resume_link(source: Record, target: Record, *, source_session: int, target_session: int) -> bool:
+    """§4.3: a short loss of the link and nothing else. The session numbers are those of this run: 0 after a restart, a grant, an end."""
+    same = source_session == target_session != 0 and source.generation == target.generation
+    return same and source.role is Role.PRIMARY and target.role is Role.SECONDARY and target.data is DataState.UPTODATE
+
+
+# ---- leaving, swapping ----------------------------------------------------------------------------------------------------------------------
+
+
+def secondary_leaves(record: Record) -> Record:
+    """§6.5: only a whole copy writes OUTDATED; INCONSISTENT and FAILED are never overwritten by leaving."""
+    return replace(record, data=DataState.OUTDATED) if record.data is DataState.UPTODATE else record
+
+
+def primary_hears_leave(record: Record) -> Record:
+    """§6.5: the peer is durably unfit, so no grant is needed."""
+    return replace(record, peer_may_fit=False)
+
+
+def demote(record: Record) -> Record:
+    """§6.5: durably secondary before the peer may promote."""
+    return replace(record, role=Role.SECONDARY, running=False)
+
+
+def promote(record: Record, peer_term: int) -> Record:
+    """§6.5: the swap's second half, within the session and with the peer's consent."""
+    assert record.data is DataState.UPTODATE, "never a copy that is not whole"
+    return replace(
+        record, term=max(record.term, peer_term) + 1, owner=record.node_id, role=Role.PRIMARY, running=True, clean=False, peer_may_fit=True
+    )
+
+
+def step_down(record: Record) -> Record:
+    """Fenced: the peer owns the data. What this copy is, the next handshake says."""
+    return replace(record, role=Role.SECONDARY, running=False)
+
+
+def replace_data(record: Record) -> Record:
+    """The administrator's word that this node's lineage is given up. Its files are set aside by the caller before the copy."""
+    return replace(
+        record, generation=0, base=0, history=(), data=DataState.INCONSISTENT, role=Role.SECONDARY, rewound=False,
+        used=False, shared=False, peer_has=False, peer_may_fit=True, session=0,
+    )  # fmt: skip

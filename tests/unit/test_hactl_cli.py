@@ -1,0 +1,339 @@
+"""hactl against a hactld that answers from a script: what it prints, where, and its exit codes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.hactl.cli import run
+from orchestrator.hactl.status_view import render
+
+STATUS: dict[str, Any] = {
+    "schema": "hactl.status/1",
+    "cluster": "plant7",
+    "node": "node1",
+    "peer": "node2",
+    "partial": False,
+    "verdict": "redundant",
+    "failover": {"state": "armed", "reason": ""},
+    "modules": [
+        {
+            "name": "pg",
+            "mode": "mirror",
+            "verdict": "redundant",
+            "nodes": [
+                {
+                    "node": "node1",
+                    "state": "PRIM",
+                    "readiness": "Ready",
+                    "data": "UPTODATE",
+                    "generation": "9f",
+                    "link": "paired",
+                    "service": "on",
+                    "since_s": 273600.0,
+                    "reason": "",
+                    "resync": None,
+                },
+                {
+                    "node": "node2",
+                    "state": "SECOND",
+                    "readiness": "Ready",
+                    "data": "UPTODATE",
+                    "generation": "9f",
+                    "link": "paired",
+                    "service": "off",
+                    "since_s": 42.0,
+                    "reason": "",
+                    "resync": None,
+                },
+            ],
+            "vips": [{"address": "192.0.2.100/24", "node": "node1"}],
+        }
+    ],
+    "warnings": [],
+}
+
+CLUSTER = """\
+name = "plant7"
+[[node]]
+name = "node1"
+addresses = { lan = "192.0.2.11" }
+[[node]]
+name = "node2"
+addresses = { lan = "192.0.2.12" }
+"""
+
+Answer = tuple[int, Any]
+
+
+class FakeHactld:
+    """Answers each request with the next scripted answer for its path, the last one for ever; remembers what was asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, list[Answer]] = {"/v1/status": [(200, STATUS)]}
+        self.asked: list[tuple[str, str, Any]] = []
+
+    def take(self, method: str, target: str, body: Any) -> Answer:
+        self.asked.append((method, target, body))
+        script = self.answers.get(target.partition("?")[0], [(404, {"code": 2, "message": f"there is no {target}"})])
+        return script.pop(0) if len(script) > 1 else script[0]
+
+
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+@pytest.fixture
+def hactld(tmp_path: Path) -> Iterator[FakeHactld]:
+    fake = FakeHactld(tmp_path / "hactld.sock")
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            body = json.loads(self.rfile.read(length)) if length else None
+            status, document = fake.take(self.command, self.path, body)
+            payload = document if isinstance(document, bytes) else json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        do_GET = do_POST = answer  # noqa: N815 - the names http.server looks for
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    with UnixServer(str(fake.path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield fake
+        server.shutdown()
+        thread.join()
+
+
+Hactl = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def hactl(hactld: FakeHactld, capsys: pytest.CaptureFixture[str]) -> Hactl:
+    def call(*words: str) -> tuple[int, str, str]:
+        code = run(["--socket", str(hactld.path), *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def changed(**node1: Any) -> dict[str, Any]:
+    """The status with other values in node1's line."""
+    document = copy.deepcopy(STATUS)
+    document["modules"][0]["nodes"][0].update(node1)
+    return document
+
+
+def test_status_is_a_table_for_people(hactl: Hactl) -> None:
+    code, out, err = hactl("status")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "Cluster plant7   redundant ✔   automatic failover: armed",
+        "",
+        "MODULE  NODE      STATE   DATA        LINK    SERVICE  SINCE",
+        "pg      node1  ●  PRIM    up-to-date  paired  running  3d 4h",
+        "pg      node2  ●  SECOND  up-to-date  paired  -        42s",
+        "VIP 192.0.2.100/24 (pg) on node1",
+    ]
+    assert hactl()[1] == out, "hactl alone shows the status"
+
+
+def test_status_names_what_is_wrong_first() -> None:
+    document = changed(state="ALONE", link="alone")
+    document["verdict"] = "degraded"
+    document["partial"] = True
+    document["failover"] = {"state": "blocked", "reason": "node2 is silent"}
+    document["warnings"] = [{"code": "X", "text": "network repl: nothing arrives from node2", "fix": "check the network repl"}]
+    resync = {"direction": "from-peer", "percent_done": 43.94, "bytes_done": 1, "seconds_remaining": 125.0}
+    document["modules"][0]["nodes"][1] |= {"readiness": "Transient", "resync": resync, "reason": "is being resynced", "since_s": None}
+    assert render(document, colour=False).splitlines() == [
+        "Cluster plant7   NOT REDUNDANT ✖   automatic failover: blocked (node2 is silent)",
+        "! network repl: nothing arrives from node2",
+        "  → check the network repl",
+        "",
+        "MODULE  NODE      STATE               DATA                    LINK    SERVICE  SINCE",
+        "pg      node1  ●  ALONE               up-to-date              alone   running  3d 4h",
+        "pg      node2  ◔  SECOND (Transient)  sync 43.9%, 2m 5s left  paired  -        -",
+        "VIP 192.0.2.100/24 (pg) on node1",
+        "node2: is being resynced",
+        "node2 did not answer: its line is what was last known.",
+    ]
+    assert "\x1b[32m" in render(document, colour=True)
+
+
+def test_status_for_programs(hactl: Hactl) -> None:
+    for words in (("status", "--json"), ("--json", "status"), ("status", "-o", "json"), ("-o", "jsonl", "status")):
+        code, out, _ = hactl(*words)
+        assert code == 0
+        assert json.loads(out) == STATUS
+    assert hactl("status", "-o", "plain")[1] == "pg\tnode1\tPRIM\tReady\tUPTODATE\tpaired\npg\tnode2\tSECOND\tReady\tUPTODATE\tpaired\n"
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [("redundant", 0), ("degraded", 10), ("down", 11), ("diverged", 12), ("resyncing", 13)])
+def test_check_exits_with_the_verdict(hactl: Hactl, hactld: FakeHactld, verdict: str, expected: int) -> None:
+    hactld.answers["/v1/status"] = [(200, STATUS | {"verdict": verdict})]
+    assert hactl("status", "--check")[0] == expected
+
+
+def test_a_command_is_sent_and_its_message_goes_to_standard_error(hactl: Hactl, hactld: FakeHactld) -> None:
+    hactld.answers["/v1/modules/pg/swap"] = [(200, {"code": 0, "message": "swapping pg", "results": []})]
+    assert hactl("swap", "pg") == (0, "", "swapping pg\n")
+    assert hactld.asked[-1] == ("POST", "/v1/modules/pg/swap", {})
+    assert hactl("swap") == (0, "", "swapping pg\n"), "the only module may be left out"
+
+
+def test_options_of_a_command_travel(hactl: Hactl, hactld: FakeHactld) -> None:
+    for verb in ("prim", "second"):
+        hactld.answers[f"/v1/modules/pg/{verb}"] = [(200, {"code": 0, "message": "", "results": []})]
+    assert hactl("prim", "pg", "--force", "-H", "node2", "--yes")[0] == 0
+    assert hactld.asked[-1] == ("POST", "/v1/modules/pg/prim?node=node2", {"force": True})
+    assert hactl("second", "pg", "--fullsync", "--yes")[0] == 0
+    assert hactld.asked[-1] == ("POST", "/v1/modules/pg/second", {"fullsync": True})
+
+
+@pytest.mark.parametrize(("http", "code"), [(409, 6), (502, 5), (504, 7), (403, 8), (500, 1)])
+def test_a_refusal_is_a_sentence_and_its_code(hactl: Hactl, hactld: FakeHactld, http: int, code: int) -> None:
+    hactld.answers["/v1/modules/pg/prim"] = [(http, {"code": code, "message": "the data of node1 are OUTDATED"})]
+    assert hactl("prim", "pg") == (code, "", "hactl: the data of node1 are OUTDATED\n")
+
+
+def test_wait_with_a_command(hactl: Hactl, hactld: FakeHactld) -> None:
+    stopping = changed(state="WAIT", readiness="Transient")
+    stopped = changed(state="STOP", readiness="NotReady")
+    hactld.answers["/v1/status"] = [(200, STATUS), (200, STATUS), (200, stopping), (200, stopped)]
+    hactld.answers["/v1/modules/pg/stop"] = [(200, {"code": 0, "message": "stopping pg", "results": []})]
+    assert hactl("stop", "pg", "--wait")[0] == 0
+    assert [method for method, _, _ in hactld.asked] == ["GET", "POST", "GET", "GET", "GET"]
+
+
+def test_wait_for_a_state(hactl: Hactl, hactld: FakeHactld) -> None:
+    assert hactl("wait", "pg", "--for", "prim")[0] == 0
+    assert hactl("wait", "--for", "redundant")[0] == 0
+    assert hactl("wait", "pg", "--for", "ready", "-H", "all")[0] == 0
+    assert hactl("wait", "pg", "--for", "SECOND", "-H", "node2")[0] == 0
+    hactld.answers["/v1/status"] = [(200, changed(state="WAIT", readiness="NotReady", reason="node2 has newer data"))]
+    code, _, err = hactl("wait", "pg", "--for", "ALONE", "--timeout", "50ms")
+    assert code == 7
+    assert err == (
+        "hactl: not ALONE on node1 within 0.05 s: node1 is WAIT NotReady (node2 has newer data), node2 is SECOND Ready\n"
+    )
+    assert hactl("wait", "pg", "--for", "perfect")[0] == 2
+
+
+def test_wait_outlives_a_daemon_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--socket", str(tmp_path / "none"), "wait", "pg", "--for", "PRIM", "--timeout", "50ms"]) == 7
+    assert "hactld is not running on this node" in capsys.readouterr().err
+
+
+def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
+    hactld.answers["/v1/modules/pg/logs"] = [(200, {"node": "node1", "module": "pg", "lines": ["ready"], "rfs_lines": []})]
+    shown = hactl("logs", "-n", "5")[1].splitlines()
+    assert shown == ["== pg on node1: services and scripts", "ready", "== pg on node1: rfsmount: nothing"]
+    assert hactld.asked[-1][1] == "/v1/modules/pg/logs?lines=5"
+    event = {"number": 3, "time": 1.0, "wall_s": 0.0, "module": "pg", "kind": "state", "text": "PRIM Ready"}
+    hactld.answers["/v1/events"] = [(200, {"node": "node1", "events": [event], "last": 3})]
+    assert hactl("events")[1].endswith("  pg  PRIM Ready\n")
+    assert json.loads(hactl("events", "-o", "jsonl", "--after", "2")[1]) == event
+    assert hactld.asked[-1][1] == "/v1/events?after=2"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("status", "web"), 2, "there is no module web; there is pg."),
+        (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
+        (("swop",), 2, "swop"),
+        (("status", "--wtch"), 2, "--wtch"),
+        (("drill", "crash"), 2, 'this release has no "drill" yet'),
+        (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
+        (("config", "diff"), 2, 'this release has no "config diff" yet'),
+        (("module", "add", "x"), 2, 'this release has no "module add" yet'),
+        (("lab", "run", "crash"), 2, "this release has no lab scenarios yet"),
+        (("swap", "--nosync"), 2, "this release has no swap --nosync yet"),
+        (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
+        (("lab", "kill", "node3"), 2, "node3"),
+        (("lab", "--name", "no-such-lab", "status"), 1, "The lab is not up; `hactl lab up --name no-such-lab` builds it."),
+    ],
+)
+def test_mistakes_get_one_sentence(hactl: Hactl, words: tuple[str, ...], code: int, sentence: str) -> None:
+    found, out, err = hactl(*words)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert err.startswith("hactl: ")
+    assert err.count("\n") == 1
+
+
+def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--socket", str(tmp_path / "none"), "status"]) == 4
+    assert capsys.readouterr().err.startswith("hactl: hactld is not running on this node")
+
+
+def test_an_answer_that_is_no_json(hactl: Hactl, hactld: FakeHactld) -> None:
+    hactld.answers["/v1/status"] = [(200, b"<html>")]
+    assert hactl("status") == (1, "", "hactl: hactld answered with something that is no JSON object (HTTP 200)\n")
+
+
+def config(directory: Path, module: str) -> str:
+    (directory / "modules").mkdir()
+    (directory / "cluster.toml").write_text(CLUSTER)
+    (directory / "modules" / "pg.toml").write_text(module)
+    return str(directory)
+
+
+def test_config_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = config(tmp_path, '[[replicated]]\ndirectory = "/srv/pg"\n[[vip]]\naddress = "192.0.2.100/24"\n')
+    assert run(["config", "check", "--config-dir", where]) == 0
+    assert capsys.readouterr().out == f"{where}: cluster plant7, nodes node1 and node2, modules: pg. No problems.\n"
+    assert run(["module", "list", "--config-dir", where]) == 0
+    listing = capsys.readouterr().out.splitlines()
+    assert listing[1].split() == ["pg", "mirror", "node1", "node2", "5600", "/srv/pg", "192.0.2.100/24", "-"]
+    assert run(["config", "show", "--json", "--config-dir", where]) == 0
+    assert json.loads(capsys.readouterr().out)["modules"]["pg"]["replicated"] == [{"directory": "/srv/pg", "exclude": [], "require": []}]
+    assert run(["config", "show", "--config-dir", where]) == 0
+    assert "modules.pg.replicated[1].directory = /srv/pg\n" in capsys.readouterr().out
+
+
+def test_config_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = config(tmp_path, 'bot = "on"\n[[replicated]]\ndirectory = "srv"\n')
+    assert run(["config", "check", "--config-dir", where]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f"{where}/modules/pg.toml: 2 problems",
+        '  line 1  bot                      is not a key that is known here. Did you mean "boot"?',
+        '  line 3  replicated[1].directory  "srv" is not an absolute path.',
+        "Nothing was applied.",
+    ]
+    assert run(["config", "check", "--json", "--config-dir", where]) == 3
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [problem["line"] for problem in problems] == [1, 3]
+
+
+def test_the_command_itself(tmp_path: Path) -> None:
+    """As a process: nothing slow is imported for a status, and no traceback is shown."""
+    code = "import sys; from orchestrator.hactl.cli import run; run(sys.argv[1:]); print(*sys.modules)"
+    words = [sys.executable, "-c", code, "--socket", str(tmp_path / "none"), "status"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stderr.count("\n") == 1
+    assert not {"rich", "pydantic", "trio", "orchestrator.lab"} & set(done.stdout.split())

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Runs as root in each machine: builds Lockstep from the copied checkout and writes the cluster's configuration.
+# May be run again (`vagrant provision`); an edited configuration is left alone.
+set -eu
+SOURCE=/opt/lockstep
+
+"$SOURCE/script/bootstrap" --with-postgresql
+for command in rfsmount hactl hactld; do
+    ln -sf "$SOURCE/.venv/bin/$command" "/usr/local/bin/$command"
+done
+
+mkdir -p /etc/lockstep/modules
+if [ ! -e /etc/lockstep/cluster.toml ]; then
+    cat >/etc/lockstep/cluster.toml <<'TOML'
+name = "vagrant"
+policy = "availability"
+[[node]]
+name = "node1"
+addresses = { lan = "10.77.0.11", repl = "10.77.1.11" }
+[[node]]
+name = "node2"
+addresses = { lan = "10.77.0.12", repl = "10.77.1.12" }
+TOML
+fi
+if [ ! -e /etc/lockstep/modules/pg.toml ]; then
+    cp "$SOURCE/orchestrator/modules/postgresql/pg.toml" /etc/lockstep/modules/pg.toml
+fi
+install -d -o postgres -g postgres -m 700 /srv/postgresql/data /srv/postgresql/wal
+hactl config check
+
+# Not enabled at boot: here one wants to watch each start.
+cat >/etc/systemd/system/hactld.service <<'UNIT'
+[Unit]
+Description=Lockstep: high availability for two nodes
+After=network-online.target
+Wants=network-online.target
+[Service]
+ExecStart=/usr/local/bin/hactld
+Restart=on-failure
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl daemon-reload
+systemctl restart hactld
