@@ -60,6 +60,7 @@ def summary_to_wire(summary: Summary) -> dict[str, Any]:
         "role": summary.role,
         "term": summary.term,
         "link": summary.link,
+        "serves": summary.serves,
         "rfs_alive": summary.rfs_alive,
         "yielded": summary.yielded,
         "complete": summary.complete,
@@ -73,7 +74,8 @@ def summary_from_wire(wire: object) -> Summary:
     """Every field checked; BadPulse for anything else."""
     if not isinstance(wire, dict):
         raise BadPulse("malformed")
-    kinds: dict[str, type] = {"term": int, "rfs_alive": bool, "yielded": bool, "complete": bool, "services_failed": bool}
+    flags = ("serves", "rfs_alive", "yielded", "complete", "services_failed")
+    kinds: dict[str, type] = {"term": int, **dict.fromkeys(flags, bool)}
     fields: dict[str, Any] = {}
     for name in ("data", "generation", "role", "link", "service", "reason", *kinds):
         value = wire.get(name)

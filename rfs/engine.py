@@ -162,9 +162,13 @@ async def tree_probe(tree: int) -> str | None:
     return text or os.strerror(-result)
 
 
-async def lay_guard(tree: int, path: str) -> None:
-    """A read-only clone of the tree over `path`."""
-    _check(await trio.to_thread.run_sync(_library().lib.rfs_guard, tree, os.fsencode(path)), f"cannot lay the guard over {path}")
+async def lay_guard(path: str) -> None:
+    """A read-only clone of what is at `path` over it. (A detached clone cannot be cloned again, so the path's own mount is named.)"""
+    tree = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(await trio.to_thread.run_sync(_library().lib.rfs_guard, tree, os.fsencode(path)), f"cannot lay the guard over {path}")
+    finally:
+        os.close(tree)
 
 
 async def detach_mount(path: str, *, abort_connection: bool) -> None:

@@ -57,12 +57,11 @@ class Layers:
             reason = await engine.tree_probe(tree)
             if reason is not None:
                 raise SaidNo(f"{path}: cannot hold a replica: {reason}", 3)
-        for path, tree in zip(self.paths, self.trees, strict=True):
-            if path in unguarded:
-                await engine.lay_guard(tree, path)
-                self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
-                self._write_guards()
-                log.info("guard laid path=%s mount=%d", path, self._guards[path])
+        for path in unguarded:
+            await engine.lay_guard(path)
+            self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
+            self._write_guards()
+            log.info("guard laid path=%s mount=%d", path, self._guards[path])
 
     async def mount(self, serving: Engine) -> None:
         """The FUSE layer over every directory."""
@@ -156,9 +155,11 @@ async def _found_dead(path: str) -> bool:
 
 
 def _is_dead(path: str) -> bool:
-    """A FUSE mount whose process is gone answers ENOTCONN at once; one whose connection was aborted, ECONNABORTED."""
+    """A FUSE mount whose process is gone answers ENOTCONN at once; one whose connection was aborted, ECONNABORTED.
+
+    Asked by statvfs: the attributes of the root may still be in the kernel's cache, but nobody caches the answer to this."""
     try:
-        os.stat(path)
+        os.statvfs(path)
     except OSError as failure:
         return failure.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

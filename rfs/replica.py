@@ -29,7 +29,7 @@ from rfs.settings import OnPeerLoss, Settings
 log = logging.getLogger("rfs.replica")
 
 RESET_GRACE_S = 1.0  # the connection was closed under us: the peer may be back at once, and resuming is cheaper than going alone
-SILENCE_GRACE_S = 0.2  # the progress timeout has passed already
+SILENCE_GRACE_S = 1.0  # the progress timeout has passed; a process that was only paused finds out here that its peer went on
 
 
 @dataclass(slots=True)

@@ -84,28 +84,35 @@ def still_current(module: Module, around: Surroundings, peer: Summary | None) ->
         return around.now - around.long_pause_at >= around.timeout_s
     if around.now - around.long_pause_at < around.timeout_s or around.isolated:
         return False
-    peer_went_on = peer is not None and peer.leads and peer.link == "alone" and not around.peer_silent
+    peer_went_on = peer is not None and peer.serves and peer.link == "alone" and not around.peer_silent
     return module.current and not peer_went_on
 
 
 def outranked(module: Module, around: Surroundings, peer: Summary | None) -> bool:
-    """Does the peer lead under a higher term, while our data side has no session in which that was settled?"""
+    """Does the peer serve, and under a higher term, while our data side has no session in which that was settled?
+
+    One that serves outranks one that is frozen, whatever the terms: every start of a primary raises its term, also of one that
+    comes back with old data. A frozen primary that holds nothing but its mount may stay: its data side will meet the peer's."""
     view = module.view
-    if view is None or peer is None or around.peer_silent or view.linked or not (view.leads and peer.leads):
+    if view is None or peer is None or around.peer_silent or view.linked or not view.leads or not peer.serves:
         return False
+    if not view.serves:
+        return module.services is not Hold.OFF or module.address is not Hold.OFF
     return (peer.term, around.peer) > (view.term, around.node)
 
 
 def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Promotion | None:
     """May a secondary become primary now?"""
     view = module.view
-    if view is None or view.role == "primary" or not module.wanted or module.swapping:
+    if view is None or view.serves or not module.wanted or module.swapping:
         return None
-    peer_leads = peer is not None and peer.leads and not around.peer_silent
-    if view.consent and not peer_leads:
-        return Promotion(granted=False, reason=f"{around.peer} handed the role over")
-    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_leads and not view.linked:
+    peer_serves = peer is not None and peer.serves and not around.peer_silent
+    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_serves and not view.linked:
         return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
+    if view.role == "primary":
+        return None
+    if view.consent and not peer_serves:
+        return Promotion(granted=False, reason=f"{around.peer} handed the role over")
     if view.linked or not view.complete or around.unsure:
         return None
     if not around.peer_silent:
@@ -122,13 +129,11 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     view = module.view
     if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.wanted or around.unsure:
         return None
-    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE):
-        return Permission(ask=False, reason="an administrator said so")
     if around.peer_silent:
         if around.isolated or not module.current:
             return None
         return Permission(ask=False, reason=f"{around.peer} is silent on every network and on the data link")
-    if not around.peer_heard or (peer is not None and peer.leads):
+    if not around.peer_heard or (peer is not None and peer.serves):
         return None
     if peer is not None and not peer.rfs_alive:
         return Permission(ask=False, reason=f"rfsmount on {around.peer} is dead")
@@ -154,14 +159,14 @@ def why_not_started(module: Module, around: Surroundings, peer: Summary | None) 
     name, other = module.name, around.peer
     if too_many_restarts(module, around.now):
         return f"rfsmount or the services died more than {module.max_restarts} times; see the log, then 'hactl start {name}'"
-    peer_leads = peer is not None and peer.leads and not around.peer_silent
-    if module.yielded_at is not None and not peer_leads and around.now - module.yielded_at < YIELD_PATIENCE_S:
+    peer_serves = peer is not None and peer.serves and not around.peer_silent
+    if module.yielded_at is not None and not peer_serves and around.now - module.yielded_at < YIELD_PATIENCE_S:
         return f"rfsmount died here; {other} is taking over"
     if module.has_record or module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE, Wish.SECONDARY_FULLSYNC):
         return ""
-    if module.holds_files and (peer_leads or module.wish is Wish.SECONDARY):
+    if module.holds_files and (peer_serves or module.wish is Wish.SECONDARY):
         return f"the directories hold files of their own; 'hactl second --fullsync {name}' moves them aside and takes the data of {other}"
-    if peer_leads or module.wish is Wish.SECONDARY:
+    if peer_serves or module.wish is Wish.SECONDARY:
         return ""
     return f"no node is known to have the data; run 'hactl prim {name}' on the node that has them"
 
@@ -177,7 +182,7 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
     view, held = module.view, module.services is not Hold.OFF or module.address is not Hold.OFF
     if not module.wanted and module.rfs is Hold.OFF and not held:
         return State.STOP, Readiness.NOT_READY, module.problem
-    if view is not None and view.leads:
+    if view is not None and view.leads and (view.serves or held):
         state = State.PRIM if view.linked else State.ALONE
         return state, *describe_leading(module, around, view)
     if module.rfs is Hold.OFF and module.wanted and not held:
@@ -213,7 +218,7 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
 
 def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tuple[State, Readiness, str]:
     """A secondary without a session: it waits, and says for what."""
-    if view.complete and view.link in ("connecting", "handshaking"):
+    if view.complete and not view.leads and view.link in ("connecting", "handshaking"):
         if around.peer_silent and around.isolated:
             reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
         elif around.peer_silent and around.policy == "consistency":
@@ -238,6 +243,7 @@ def summary(module: Module, reason: str) -> Summary:
         role=("primary" if view.leads else "secondary") if view else "",
         term=view.term if view else 0,
         link=view.link if view else "",
+        serves=view is not None and view.serves,
         rfs_alive=module.rfs is not Hold.OFF,
         yielded=module.rfs is Hold.OFF and module.yielded_at is not None,
         complete=view is not None and not view.leads and view.complete,

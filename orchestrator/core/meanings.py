@@ -81,7 +81,7 @@ def swap(turn: Turn, event: ev.Swap) -> None:
 
 def claim(turn: Turn, event: ev.Prim) -> None:
     """An administrator says: this node has the data."""
-    if turn.peer is not None and turn.peer.leads and not turn.around.peer_silent:
+    if turn.peer is not None and turn.peer.serves and not turn.around.peer_silent:
         turn.reply(event.request, REFUSED, f"{turn.around.peer} serves {turn.module.name}: use 'hactl swap {turn.module.name}'")
         return
     if turn.module.view is not None and turn.module.view.linked and not turn.module.view.consent:
@@ -102,10 +102,10 @@ def follow(turn: Turn, event: ev.Second) -> None:
 
 def insist(turn: Turn, event: ev.Prim) -> None:
     """A primary that waits for permission gets it by an administrator's word."""
-    if turn.module.view is None or not turn.module.view.needs_grant:
+    if turn.module.view is None or turn.module.view.serves:
         already(turn, event)
         return
-    turn.set(wish=Wish.PRIMARY)
+    turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY)
     turn.reply(event.request, DONE, f"{turn.module.name} goes on alone by your word")
 
 

@@ -107,8 +107,8 @@ class RfsView:
 
     @property
     def leads(self) -> bool:
-        """The data side is primary here, perhaps frozen."""
-        return self.role == "primary" and self.mode != "fenced" and self.link not in ("fenced", "refused")
+        """The data side is primary here, perhaps frozen. (A record may say primary while the engine is not.)"""
+        return self.role == "primary" and (self.mode == "frozen" or self.mode in SERVING_MODES)
 
     @property
     def serves(self) -> bool:
@@ -132,17 +132,13 @@ class Summary:
     role: str = ""
     term: int = 0
     link: str = ""
+    serves: bool = False  # its data side acknowledges writes: primary, and not frozen
     rfs_alive: bool = False
     yielded: bool = False  # my rfsmount is dead and will start only as secondary: take over
     complete: bool = False  # my copy was in sync in this run and is not outdated: I could take over
     services_failed: bool = False  # do not hand over to me: the services failed here
     service: str = "off"
     reason: str = ""
-
-    @property
-    def leads(self) -> bool:
-        """That node's data side is primary."""
-        return self.role == "primary"
 
     @property
     def ready_second(self) -> bool:

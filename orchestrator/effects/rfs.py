@@ -118,7 +118,15 @@ class Rfs:
             raise EffectFailed(f"rfsmount ended with exit code {code}: {self._last_words()}", refused=refused)
         raise EffectFailed(f"rfsmount does not answer on {self.state_directory}/control.sock after {CONNECT_DEADLINE_S:.0f} s")
 
+    def check_required(self, role: str) -> None:
+        """The first primary must have what the administrator says makes the directory whole: not an empty or unmounted one."""
+        for replicated in self.config.replicated if role == "primary" else ():
+            for required in replicated.require:
+                if not (Path(replicated.directory) / required).exists():
+                    raise EffectFailed(f"{replicated.directory} has no {required}: is it empty, or not mounted?", refused=True)
+
     def _spawn(self, role: str, replace_data: bool) -> subprocess.Popen[bytes]:
+        self.check_required(role)
         self.state_directory.mkdir(parents=True, exist_ok=True)
         command = self.command(role, replace_data)
         self.log("rfs-start", "[#] " + " ".join(command))
@@ -139,8 +147,6 @@ class Rfs:
         for replicated in config.replicated:
             for pattern in replicated.exclude:
                 line += ["--exclude", pattern]
-            for required in replicated.require:
-                line += ["--require", f"{replicated.directory}/{required}"]
         if replace_data:
             line.append("--replace-data")
         if Path("/run/systemd/system").exists() and (scope := shutil.which("systemd-run")):

@@ -24,7 +24,7 @@ RENEW_EVERY_S = 3.0
 ANNOUNCE_EVERY_S = 10.0
 ANNOUNCE_OFTEN_S = 1.0  # right after a takeover a frozen old primary may still answer for the address
 ANNOUNCE_OFTEN_FOR_S = 20.0
-BURST, BURST_EVERY_S = 3, 0.1
+BURST_S = 1.0  # at every renewal of the first second: one announcement may be lost
 EADDRNOTAVAIL, EEXIST, ENODEV = 99, 17, 19
 
 
@@ -134,9 +134,7 @@ class Vip:
             self.log("vip-add", f"[#] ip addr add {address} dev {interface.name} valid_lft {LIFETIME_S} preferred_lft {LIFETIME_S}")
             await self._change("replace", address, interface)
         self._renewed_at = self._up_at = trio.current_time()
-        for _ in range(BURST):
-            await self._announce()
-            await trio.sleep(BURST_EVERY_S)
+        await self._announce()
 
     async def down(self) -> None:
         """Give them back; fine if they are gone."""
@@ -164,7 +162,8 @@ class Vip:
             self._choose(interfaces)
             for address, interface in self._interfaces.items():
                 await self._change("replace", address, interface)
-        pace_s = ANNOUNCE_OFTEN_S if now - self._up_at < ANNOUNCE_OFTEN_FOR_S else ANNOUNCE_EVERY_S
+        age_s = now - self._up_at
+        pace_s = 0.0 if age_s < BURST_S else ANNOUNCE_OFTEN_S if age_s < ANNOUNCE_OFTEN_FOR_S else ANNOUNCE_EVERY_S
         if now - self._announced_at >= pace_s:
             await self._announce()
 

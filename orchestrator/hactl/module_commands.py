@@ -12,7 +12,7 @@ from orchestrator.exit_codes import CHECK
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
 from orchestrator.hactl.status_view import render
-from orchestrator.hactl.waiting import LEADING, Goal, goal_for, leader, wait_for
+from orchestrator.hactl.waiting import LEADING, Goal, goal_for, goal_of_lines, leader, wait_for
 from rfs import exit_codes
 
 module_argument = click.argument("module", required=False)
@@ -62,37 +62,32 @@ def act(session: Session, module: str | None, verb: str, options: Mapping[str, b
     document = session.client.status()
     name = chosen_module(document, module)
     entry = next(entry for entry in document["modules"] if entry["name"] == name)
-    nodes = [node["node"] for node in entry["nodes"]] if session.node == "all" else [session.node or document["node"]]
     answer = session.client.command(name, verb, {option: value for option, value in options.items() if value}, session.node)
     if session.format in ("json", "jsonl"):
         print_json(answer, one_line=True)
     else:
         click.echo(answer.get("message") or f"{verb} {name}: accepted", err=True)
     if session.wait:
-        wait_for(session, name, goal or default_goal(verb, nodes, leader(entry)), f"done with {verb} {name}")
+        wait_for(session, name, goal or default_goal(verb, session.node, leader(entry)), f"done with {verb} {name}")
 
 
-def default_goal(verb: str, nodes: list[str], leading: str | None) -> Goal:
+def default_goal(verb: str, node: str | None, leading: str | None) -> Goal:
     """When a command is finished."""
 
-    def states(*wanted: str) -> Goal:
-        def reached(entry: Mapping[str, Any]) -> bool:
-            mine = [node for node in entry["nodes"] if node["node"] in nodes]
-            return bool(mine) and all(node["state"] in wanted and (node["readiness"] == "Ready" or wanted == ("STOP",)) for node in mine)
-
-        return reached
+    def ready_as(*wanted: str) -> Goal:
+        return goal_of_lines(node, lambda line: line["state"] in wanted and line["readiness"] == "Ready")
 
     match verb:
         case "stop":
-            return states("STOP")
+            return goal_of_lines(node, lambda line: bool(line["state"] == "STOP"))
         case "swap":
-            return lambda entry: leader(entry) not in (None, leading)
+            return lambda entry, _: leader(entry) not in (None, leading)
         case "prim":
-            return states(*LEADING)
+            return ready_as(*LEADING)
         case "second":
-            return states("SECOND")
+            return ready_as("SECOND")
         case _:
-            return states(*LEADING, "SECOND")
+            return ready_as(*LEADING, "SECOND")
 
 
 @click.command()
@@ -161,14 +156,8 @@ def second(session: Session, module: str | None, fullsync: bool) -> None:
 @session_options
 def wait(session: Session, module: str | None, word: str) -> None:
     """Return when the module is in a state on this node (-H: another, or all), exit code 7 when it does not get there."""
-    goal_for(word, ())
-    here: list[str] = []
-    wait_for(session, None, lambda _: True, "answered")
-    document = session.client.status()
-    name = chosen_module(document, module)
-    entry = next(entry for entry in document["modules"] if entry["name"] == name)
-    here = [node["node"] for node in entry["nodes"]] if session.node == "all" else [session.node or document["node"]]
-    wait_for(session, name, goal_for(word, here), f"{word} on {' and '.join(here)}")
+    where = "both nodes" if session.node == "all" else session.node or "this node"
+    wait_for(session, module, goal_for(word, session.node), f"{word} on {where}")
 
 
 @click.command()

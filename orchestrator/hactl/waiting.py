@@ -4,17 +4,17 @@ was accepted."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.exit_codes import CHECK
-from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session
+from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module
 from rfs import exit_codes
 
-Goal = Callable[[Mapping[str, Any]], bool]
+Goal = Callable[[Mapping[str, Any], str], bool]  # of a module's entry and the name of the node that answered
 POLL_INTERVAL_S = 0.1
 STATES = ("STOP", "WAIT", "ALONE", "PRIM", "SECOND")
 LEADING = ("ALONE", "PRIM")
@@ -29,10 +29,11 @@ def wait_for(session: Session, module: str | None, goal: Goal, what: str) -> Non
     while True:
         try:
             document = session.client.status(session.node)
-            entry = next((entry for entry in document["modules"] if module in (None, entry["name"])), None)
-            if entry is not None and goal(entry):
+            name = chosen_module(document, module)
+            entry = next(entry for entry in document["modules"] if entry["name"] == name)
+            if goal(entry, document["node"]):
                 return
-            found = describe(entry) if entry is not None else f"there is no module {module}"
+            found = describe(entry)
         except ApiFailure as failure:
             if failure.code not in (exit_codes.DAEMON_NOT_REACHABLE, exit_codes.PEER_NOT_REACHABLE):
                 raise
@@ -51,17 +52,28 @@ def describe(entry: Mapping[str, Any]) -> str:
     return ", ".join(lines)
 
 
-def goal_for(word: str, nodes: Sequence[str]) -> Goal:
-    """What `--for WORD` means, on these nodes: a state (PRIM, ALONE and SECOND only when Ready), `ready`, or a verdict."""
+def chosen_nodes(entry: Mapping[str, Any], answering: str, wanted: str | None) -> list[Mapping[str, Any]]:
+    """The lines that -H is about: this node's, the named one's, or both."""
+    return [node for node in entry["nodes"] if wanted == "all" or node["node"] == (wanted or answering)]
+
+
+def goal_for(word: str, node: str | None) -> Goal:
+    """What `--for WORD` means: a state (PRIM, ALONE and SECOND only when Ready), `ready`, or a verdict."""
     if word.lower() in CHECK:
-        return lambda entry: bool(entry.get("verdict") == word.lower())
+        return lambda entry, _: bool(entry.get("verdict") == word.lower())
     wanted = word.upper()
     if wanted not in (*STATES, "READY"):
         raise click.BadParameter(f'"{word}" is none of: {", ".join((*STATES, "ready", *CHECK))}', param_hint="--for")
 
-    def reached(entry: Mapping[str, Any]) -> bool:
-        mine = [node for node in entry["nodes"] if node["node"] in nodes]
-        return bool(mine) and all(_is(node, wanted) for node in mine)
+    return goal_of_lines(node, lambda line: _is(line, wanted))
+
+
+def goal_of_lines(node: str | None, true_of: Callable[[Mapping[str, Any]], bool]) -> Goal:
+    """Reached when it is true of every line that -H is about."""
+
+    def reached(entry: Mapping[str, Any], answering: str) -> bool:
+        lines = chosen_nodes(entry, answering, node)
+        return bool(lines) and all(true_of(line) for line in lines)
 
     return reached
 

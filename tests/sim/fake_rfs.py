@@ -52,7 +52,7 @@ class FakeRfs:
     def view(self) -> RfsView:
         assert self.record is not None
         shown = self.record.data
-        if shown == "UPTODATE" and self.role == "secondary" and not self.paired_this_run:
+        if shown == "UPTODATE" and not self.paired_this_run and self.record.peer_may_fit:
             shown = "CONSISTENT"
         return RfsView(
             role="primary" if self.role == "primary" else "secondary",
@@ -62,7 +62,7 @@ class FakeRfs:
             generation=str(self.record.lineage),
             term=self.record.term,
             code=self.code,
-            needs_grant=self.role == "primary" and self.mode == "frozen",
+            needs_grant=self.role == "primary" and self.mode == "frozen" and self.paired_this_run,
             consent=self.consent,
         )
 
@@ -77,8 +77,9 @@ class FakeRfs:
                 self.record = Record()
         self.alive, self.consent, self.paired_this_run, self.resync_until = True, False, False, None
         self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "WAITING_FOR_PEER"
-        if self.record.role == "primary" and self.record.data == "UPTODATE" and not self.record.peer_may_fit:
-            self.role, self.mode, self.link = "primary", "alone", "alone"
+        if self.record.role == "primary" and self.record.data == "UPTODATE":
+            alone = "frozen" if self.record.peer_may_fit else "alone"
+            self.role, self.mode, self.link = "primary", alone, alone
             self.record.term += 1
 
     def go_alone(self) -> None:
@@ -119,7 +120,9 @@ class FakeRfs:
         self.record.data = "OUTDATED"
 
     def fence(self) -> None:
-        self.role, self.mode, self.link, self.code = "secondary", "fenced", "fenced", "FENCED"
+        if not self.alive:
+            raise Refused("not there")
+        self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "CONNECTING"
         if self.record is not None:
             self.record.role = "secondary"
 

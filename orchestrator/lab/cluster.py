@@ -1,0 +1,192 @@
+"""A cluster in the lab: configuration on both nodes, hactld running, and what tests and the demo ask of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.client import ApiClient, ApiFailure
+from orchestrator.lab.lab import Lab
+from orchestrator.lab.plan import ADDRESSES
+from orchestrator.lab.trees import differences
+
+SERVERS = ("node1", "node2")
+VIP = "10.77.0.100"
+POLL_S = 0.05
+
+CLUSTER_TOML = """\
+name = "{name}"
+policy = "availability"
+heartbeat = {{ interval = "500ms", timeout = "3s" }}
+[[node]]
+name = "node1"
+addresses = {{ lan = "{lan1}", repl = "{repl1}" }}
+[[node]]
+name = "node2"
+addresses = {{ lan = "{lan2}", repl = "{repl2}" }}
+[witness]
+ping = ["{ping}"]
+"""
+
+
+class Trouble(Exception):
+    """Something that should have happened did not; the text says what was found instead."""
+
+
+class LabCluster:
+    """Both servers of a lab as one cluster with one module."""
+
+    def __init__(self, lab: Lab, module: str, module_toml: str, directories: Iterable[str], *, name: str = "lab") -> None:
+        self.lab, self.module, self.module_toml, self.directories = lab, module, module_toml, list(directories)
+        self.name = name
+
+    # ---- setting up -----------------------------------------------------------------------------------------------------
+
+    def configure(self, nodes: Iterable[str] = SERVERS) -> None:
+        """Write the configuration and make the directories."""
+        text = CLUSTER_TOML.format(
+            name=self.name, lan1=ADDRESSES["node1"]["lan"], repl1=ADDRESSES["node1"]["repl"],
+            lan2=ADDRESSES["node2"]["lan"], repl2=ADDRESSES["node2"]["repl"], ping=ADDRESSES["witness"]["lan"],
+        )  # fmt: skip
+        for node in nodes:
+            self.lab.run(node, ["mkdir", "-p", "/etc/lockstep/modules", *self.directories])
+            self.put(node, "/etc/lockstep/cluster.toml", text)
+            self.put(node, f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
+
+    def put(self, node: str, path: str, text: str) -> None:
+        """Write a file on a node."""
+        self.lab.run(node, ["sh", "-c", 'cat > "$0"', path], input=text)
+
+    def start_daemon(self, node: str) -> None:
+        """hactld, as a service manager would start it."""
+        home = Path(f"/var/log/lockstep/{node}.hactld.out")
+        self.lab.spawn(node, ["sh", "-c", f"exec setsid hactld --foreground >>{home} 2>&1"])
+        self.until(lambda: self.status(node) is not None, f"hactld of {node} does not answer", 15)
+
+    def kill_daemon(self, node: str) -> None:
+        """kill -9 of hactld alone."""
+        self.lab.run(node, ["pkill", "-9", "-x", "hactld"])
+
+    def boot(self, node: str) -> None:
+        """Power on, and hactld with it."""
+        self.lab.boot(node)
+        self.start_daemon(node)
+
+    def bring_up(self, first: str = "node1") -> None:
+        """Both daemons, the first copy from `first`, and redundancy."""
+        for node in SERVERS:
+            self.start_daemon(node)
+        self.command(first, "prim")
+        self.command(self.other(first), "start")
+        self.wait_redundant(first)
+
+    # ---- asking -----------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def other(node: str) -> str:
+        """The other server."""
+        return "node2" if node == "node1" else "node1"
+
+    def api(self, node: str, timeout_s: float = 10.0) -> ApiClient:
+        """hactld's interface on a node, over its own socket."""
+        return ApiClient(self.lab.path(node, "/run/lockstep/hactld.sock"), timeout_s)
+
+    def status(self, node: str) -> dict[str, Any] | None:
+        """hactl.status/1 as this node sees it; None when its hactld does not answer."""
+        try:
+            return self.api(node).status()
+        except (ApiFailure, OSError):
+            return None
+
+    def row(self, node: str, seen_from: str | None = None) -> dict[str, Any]:
+        """The module's row of a node: state, readiness, data …"""
+        status = self.status(seen_from or node) or {"modules": []}
+        for module in status["modules"]:
+            if module["name"] == self.module:
+                for row in module["nodes"]:
+                    if row["node"] == node:
+                        return dict(row)
+        return {"state": None, "readiness": None, "data": None, "reason": "no answer"}
+
+    def command(self, node: str, verb: str, **options: bool) -> dict[str, Any]:
+        """A command of hactl's to this node's hactld."""
+        return self.api(node, 60.0).command(self.module, verb, options)
+
+    def rfs_status(self, node: str) -> dict[str, Any]:
+        """rfsmount.status/1."""
+        state = f"/var/lib/lockstep/modules/{self.module}"
+        out = self.lab.run(node, ["rfsmount", "status", "--state", state, "--json"])
+        return dict(json.loads(out.stdout))
+
+    def events(self, node: str, after: int = 0) -> list[dict[str, Any]]:
+        """hactld's history on a node."""
+        return list(self.api(node).events(after)["events"])
+
+    # ---- waiting ------------------------------------------------------------------------------------------------------------
+
+    def until(self, test: Callable[[], bool], sentence: str, timeout_s: float) -> float:
+        """Poll until true; how long it took. Trouble with what is so now when it does not come."""
+        began = time.monotonic()
+        while not test():
+            if time.monotonic() - began > timeout_s:
+                raise Trouble(f"{sentence} (after {timeout_s:.0f} s)\n{self.describe()}")
+            time.sleep(POLL_S)
+        return time.monotonic() - began
+
+    def wait_state(self, node: str, state: str, readiness: str | None = "Ready", timeout_s: float = 30) -> float:
+        """Until the node says so itself."""
+
+        def reached() -> bool:
+            row = self.row(node)
+            return row["state"] == state and readiness in (None, row["readiness"])
+
+        return self.until(reached, f"{node} is not {state} {readiness or ''}", timeout_s)
+
+    def wait_redundant(self, primary: str, timeout_s: float = 60) -> float:
+        """PRIM Ready here and SECOND Ready there."""
+        began = time.monotonic()
+        self.wait_state(self.other(primary), "SECOND", timeout_s=timeout_s)
+        self.wait_state(primary, "PRIM", timeout_s=timeout_s)
+        return time.monotonic() - began
+
+    def describe(self) -> str:
+        """For a failure's text."""
+        lines = []
+        for node in SERVERS:
+            try:
+                row = self.row(node)
+                lines.append(f"  {node}: {row['state']} {row['readiness']} data={row.get('data')} link={row.get('link')} reason={row.get('reason')}")
+                tail = self.lab.run(node, ["sh", "-c", f"tail -n 6 /var/log/lockstep/hactld.log /var/log/lockstep/{self.module}.rfs.log"], check=False)
+                lines += [f"    {line}" for line in tail.stdout.splitlines()]
+            except Exception as failure:  # noqa: BLE001 - a description of trouble must not be more trouble
+                lines.append(f"  {node}: {failure}")
+        return "\n".join(lines)
+
+    # ---- comparing ----------------------------------------------------------------------------------------------------------
+
+    def manifests(self, node: str) -> dict[str, Any]:
+        """All replicated trees of a node."""
+        out = self.lab.run(node, [sys.executable, "-m", "orchestrator.lab.trees", *self.directories], timeout_s=120)
+        return dict(json.loads(out.stdout))
+
+    def compare_trees(self, attempts: int = 10) -> None:
+        """Both nodes' trees at one seq: Trouble if they differ, or if the application never pauses."""
+        found: list[str] = ["the application never paused"]
+        for _ in range(attempts):
+            seq = self._settled_seq()
+            one, other = self.manifests("node1"), self.manifests("node2")
+            if seq is None or seq != self._settled_seq():
+                continue
+            found = [line for directory in self.directories for line in differences(one[directory], other[directory])]
+            break
+        if found:
+            raise Trouble("the trees differ: " + "; ".join(found))
+
+    def _settled_seq(self) -> int | None:
+        """The seq when everything sent is applied on both nodes."""
+        one, other = self.rfs_status("node1"), self.rfs_status("node2")
+        return int(one["seq"]) if one["seq"] == other["seq"] == one["acked_seq"] == other["acked_seq"] else None

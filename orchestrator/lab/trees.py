@@ -1,0 +1,96 @@
+"""Are two trees equal? Names, type, mode, owner, size, content, hard-link groups, mtime, link target, device number and extended
+attributes count; atime, ctime, inode numbers and directory sizes do not.
+
+    python -m orchestrator.lab.trees DIRECTORY...      prints one JSON object: path -> what counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+HIDDEN_NAME = ".lockstep-holding"
+HIDDEN_ATTRIBUTES = "trusted.lockstep."
+READ_BYTES = 1 << 20
+
+Manifest = dict[str, dict[str, Any]]
+
+
+def _content(path: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _attributes(path: str) -> dict[str, str]:
+    names = os.listxattr(path, follow_symlinks=False)
+    return {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in sorted(names) if not name.startswith(HIDDEN_ATTRIBUTES)}
+
+
+def _describe(path: str, seen: dict[tuple[int, int], str]) -> dict[str, Any]:
+    status = os.lstat(path)
+    kind = stat.S_IFMT(status.st_mode)
+    out: dict[str, Any] = {
+        "type": oct(kind),
+        "mode": oct(stat.S_IMODE(status.st_mode)),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime_ns": status.st_mtime_ns,
+        "xattrs": _attributes(path),
+    }
+    if stat.S_ISREG(kind):
+        out |= {"size": status.st_size, "content": _content(path)}
+    elif stat.S_ISLNK(kind):
+        out["target"] = os.readlink(path)
+    elif stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+        out["rdev"] = status.st_rdev
+    if not stat.S_ISDIR(kind) and status.st_nlink > 1:
+        out["same_file_as"] = seen.setdefault((status.st_dev, status.st_ino), path)
+    return out
+
+
+def manifest(directory: str) -> Manifest:
+    """Everything below a directory, and itself as "."."""
+    out: Manifest = {}
+    seen: dict[tuple[int, int], str] = {}
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(directory)
+        out["."] = _describe(".", seen)
+        for parent, directories, files in os.walk("."):
+            directories[:] = sorted(name for name in directories if name != HIDDEN_NAME)
+            for name in sorted([*directories, *files]):
+                path = os.path.normpath(os.path.join(parent, name))
+                out[path] = _describe(path, seen)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    return out
+
+
+def differences(one: Manifest, other: Manifest, limit: int = 10) -> list[str]:
+    """The first few sentences that tell them apart; empty when equal."""
+    out = [f"only in the first: {path}" for path in sorted(one.keys() - other.keys())]
+    out += [f"only in the second: {path}" for path in sorted(other.keys() - one.keys())]
+    for path in sorted(one.keys() & other.keys()):
+        for field in sorted({*one[path], *other[path]}):
+            if one[path].get(field) != other[path].get(field):
+                out.append(f"{path}: {field} {one[path].get(field)} / {other[path].get(field)}")
+    return out[:limit]
+
+
+def main(arguments: list[str]) -> int:
+    """Print the manifests of the directories named."""
+    json.dump({directory: manifest(directory) for directory in arguments}, sys.stdout)
+    return 0 if all(Path(directory).is_dir() for directory in arguments) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
