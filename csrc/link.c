@@ -89,7 +89,8 @@ static void advance(struct link *link, size_t bytes) {
         if (!done) return;
         atomic_fetch_add(&link->engine->count.frames_sent, 1);
         bool standalone = frame->standalone;
-        if (wire_is_sequenced(frame->header.type)) atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
+        if (wire_is_sequenced(frame->header.type) && frame->header.seq > atomic_load(&link->sent_seq))
+            atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
         if (standalone) free(frame);
     }
 }
@@ -111,6 +112,7 @@ static bool send_some(struct link *link) {
         pthread_mutex_unlock(&link->queue_lock);
         return false;
     }
+    atomic_store(&link->up, false);
     shutdown(link->fd, SHUT_RDWR); /* the receiver sees the end and reports it */
     return false;
 }
@@ -118,10 +120,10 @@ static bool send_some(struct link *link) {
 void link_flush(struct link *link) {
     for (;;) {
         if (!atomic_load(&link->up) || pthread_mutex_trylock(&link->flush_lock) != 0) return; /* its holder looks again below */
-        while (send_some(link)) continue;
+        while (atomic_load(&link->up) && send_some(link)) continue;
         pthread_mutex_unlock(&link->flush_lock);
         pthread_mutex_lock(&link->queue_lock);
-        bool more = link->head && !link->want_poll && link->head->sent_bytes == 0;
+        bool more = link->head && !link->want_poll;
         pthread_mutex_unlock(&link->queue_lock);
         if (!more) return;
     }
@@ -280,10 +282,13 @@ struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session) {
     int one = 1, room = SOCKET_BYTES;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    /* A model of the path's bandwidth (BBR) goes wrong on a link that is idle between synchronous writes, and throttles it. */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5) < 0) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
     link->engine = engine;
     link->fd = fd;
     link->session = *session;
     atomic_store(&link->up, true);
+    atomic_store(&link->sent_seq, session->peer_applied_seq); /* resume: the peer may acknowledge what it had before */
     pthread_mutex_init(&link->queue_lock, NULL);
     pthread_mutex_init(&link->flush_lock, NULL);
     pthread_cond_init(&link->full, NULL);
@@ -303,6 +308,24 @@ int link_start(struct link *link) {
     return result;
 }
 
+static void drop_queue(struct link *link) {
+    pthread_mutex_lock(&link->queue_lock);
+    for (struct frame *frame = link->head, *next; frame; frame = next) {
+        next = frame->next;
+        if (frame->standalone) free(frame);
+    }
+    link->head = link->tail = NULL;
+    pthread_mutex_unlock(&link->queue_lock);
+}
+
+void link_abandon(struct link *link) {
+    atomic_store(&link->up, false);
+    shutdown(link->fd, SHUT_RDWR);
+    pthread_mutex_lock(&link->flush_lock); /* whoever is sending has let go of its frames */
+    drop_queue(link);
+    pthread_mutex_unlock(&link->flush_lock);
+}
+
 void link_close(struct link *link, bool drain) {
     atomic_store(&link->draining, drain);
     atomic_store(&link->closing, true);
@@ -315,10 +338,7 @@ void link_close(struct link *link, bool drain) {
         pthread_join(link->poller, NULL);
     }
     close(link->fd);
-    for (struct frame *frame = link->head, *next; frame; frame = next) {
-        next = frame->next;
-        if (frame->standalone) free(frame);
-    }
+    drop_queue(link);
     pthread_mutex_destroy(&link->queue_lock);
     pthread_mutex_destroy(&link->flush_lock);
     pthread_cond_destroy(&link->full);

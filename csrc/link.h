@@ -17,6 +17,8 @@ void link_flush(struct link *link);
 void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset);
 /* No frame of this seq can have been acknowledged unless it has been sent. */
 bool link_has_sent(struct link *link, uint64_t seq);
+/* Nothing more is sent and no op's frame is referred to any more: the ops may be freed. The link is still to be closed. */
+void link_abandon(struct link *link);
 /* Apply what has arrived (drain) or drop it; join the thread; free. */
 void link_close(struct link *link, bool drain);
 uint64_t link_session(const struct link *link);

@@ -303,6 +303,10 @@ static void ask_for_used(rfs_engine *engine) {
 /* 1: taken (executed or answered); 0: it must wait. State is held shared. */
 static int attempt(rfs_engine *engine, struct op *op) {
     int error;
+    if (op->type == FRAME_READ && engine->mode != RFS_FENCED) { /* the lease has been looked at; a role is nothing to a read */
+        serve_parked_read(engine, op);
+        return 1;
+    }
     pthread_mutex_lock(&engine->mirror.lock);
     enum admission admission = admit(engine, op, &error);
     pthread_mutex_unlock(&engine->mirror.lock);
@@ -311,8 +315,6 @@ static int attempt(rfs_engine *engine, struct op *op) {
     if (admission == REFUSE) {
         op->result = error;
         op_answer(engine, op);
-    } else if (op->type == FRAME_READ) {
-        serve_parked_read(engine, op);
     } else {
         execute(engine, op);
     }
@@ -368,7 +370,7 @@ static void *resume_parked(void *argument) {
         pthread_mutex_lock(&mirror->lock);
         mirror->resuming = false;
         if (taken) continue;
-        list_append(mirror->parked.next->prev, &op->item); /* back to the head */
+        list_append(mirror->parked.next, &op->item); /* back to the head */
         wait_for_change(mirror, PARKED_RETRY_MS);
     }
     pthread_mutex_unlock(&mirror->lock);
@@ -445,7 +447,7 @@ void mirror_mark_waiting(rfs_engine *engine) {
         next = at->next;
         mirror_leave_flight(mirror, op);
         op->shipped = false;
-        list_append(op->synced_here ? &done : next->prev, &op->item);
+        list_append(op->synced_here ? &done : next, &op->item); /* the others stay where they were */
         if (op->synced_here && op->sync_result < 0) op->result = op->sync_result;
     }
     mirror_unlock_and_answer(engine, &done);
@@ -456,6 +458,7 @@ void mirror_fail_waiting(rfs_engine *engine, int error) {
     struct list done;
     list_init(&done);
     pthread_mutex_lock(&mirror->lock);
+    if (engine->link && mirror->in_flight_ops) link_abandon(engine->link); /* its queue refers to them */
     struct list *const lists[] = {&mirror->pending, &mirror->parked};
     for (int i = 0; i < 2; i++)
         while (!list_empty(lists[i])) {
@@ -471,7 +474,7 @@ void mirror_fail_waiting(rfs_engine *engine, int error) {
         op->shipped = false;
         op->result = error;
         op->sync_result = error;
-        list_append(op->synced_here ? &done : next->prev, &op->item); /* the others when their local sync returns */
+        list_append(op->synced_here ? &done : next, &op->item); /* the others when their local sync returns */
     }
     mirror_unlock_and_answer(engine, &done);
 }

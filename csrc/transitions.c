@@ -31,6 +31,7 @@ static int go_alone(rfs_engine *engine, uint64_t generation, int used) {
     if (engine->mode != RFS_FROZEN && engine->mode != RFS_RESYNCING) return -EINVAL;
     if (engine->link && link_is_up(engine->link) && engine->mode != RFS_FROZEN) return -EBUSY;
     engine->session.generation = generation;
+    if (engine->link) link_abandon(engine->link);
     mirror_mark_waiting(engine);
     pthread_mutex_lock(&engine->mirror.lock);
     engine->mirror.need_used_raised = false;
@@ -56,10 +57,20 @@ int rfs_set_used(rfs_engine *engine) {
     return 0;
 }
 
+/* State is held exclusively. */
+static void fail_demotion(rfs_engine *engine, int error, const char *text) {
+    engine->demoting = false;
+    pthread_mutex_lock(&engine->mirror.lock);
+    if (engine->mirror.demote_ticket) emit(engine, RFS_EVENT_TICKET, error, engine->mirror.demote_ticket, "%s", text);
+    engine->mirror.demote_ticket = 0;
+    pthread_mutex_unlock(&engine->mirror.lock);
+}
+
 int rfs_fence(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     engine->mode = RFS_FENCED;
     mirror_fail_waiting(engine, -EIO);
+    fail_demotion(engine, -EIO, "fenced");
     pthread_rwlock_unlock(&engine->state);
     mirror_wake(engine);
     return 0;
@@ -102,13 +113,22 @@ static int open_link(rfs_engine *engine, int fd, const rfs_session *session) {
     return 0;
 }
 
+static int refuse(int fd) { /* it is ours to close */
+    close(fd);
+    return -EINVAL;
+}
+
+static void drop_link(rfs_engine *engine) {
+    link_close(engine->link, false);
+    engine->link = NULL;
+    engine->target = false;
+    if (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED) engine->mode = RFS_FROZEN;
+}
+
 static int finish_open(rfs_engine *engine, int result) {
     if (result == 0) {
         result = link_start(engine->link);
-        if (result < 0) {
-            link_close(engine->link, false);
-            engine->link = NULL;
-        }
+        if (result < 0) drop_link(engine);
     }
     struct link *link = engine->link;
     pthread_rwlock_unlock(&engine->state);
@@ -120,13 +140,14 @@ static int finish_open(rfs_engine *engine, int result) {
 int rfs_session_source(rfs_engine *engine, int fd, const rfs_session *session) {
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? -EINVAL : open_link(engine, fd, session);
+    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? refuse(fd) : open_link(engine, fd, session);
     if (result == 0) {
         mirror_mark_waiting(engine);
         engine->epoch++;
         engine->target = engine->demoting = false;
         engine->mode = RFS_RESYNCING;
         result = walk_start(engine);
+        if (result < 0) drop_link(engine);
     }
     return finish_open(engine, result);
 }
@@ -166,7 +187,7 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
     list_init(&done);
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_FROZEN ? open_link(engine, fd, session) : -EINVAL;
+    int result = engine->mode == RFS_FROZEN ? open_link(engine, fd, session) : refuse(fd);
     if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         ship_again(engine, &engine->mirror.pending, session->peer_applied_seq, &done);
@@ -184,7 +205,7 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
 int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, int resume) {
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_IDLE ? open_link(engine, fd, session) : -EINVAL;
+    int result = engine->mode == RFS_IDLE ? open_link(engine, fd, session) : refuse(fd);
     if (result == 0) {
         if (!resume) {
             inodes_forget_all(engine);
@@ -195,10 +216,7 @@ int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, i
         engine->target = true;
         engine->epoch++;
     }
-    if (result < 0 && engine->link) {
-        link_close(engine->link, false);
-        engine->link = NULL;
-    }
+    if (result < 0 && engine->link) drop_link(engine);
     return finish_open(engine, result);
 }
 
@@ -244,11 +262,7 @@ void mirror_link_lost(rfs_engine *engine, struct link *link, int error, const ch
     bool mine = engine->link == link;
     if (mine && (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED)) engine->mode = RFS_FROZEN;
     if (mine) {
-        engine->demoting = false;
-        pthread_mutex_lock(&engine->mirror.lock);
-        if (engine->mirror.demote_ticket) emit(engine, RFS_EVENT_TICKET, -EAGAIN, engine->mirror.demote_ticket, "%s", text);
-        engine->mirror.demote_ticket = 0;
-        pthread_mutex_unlock(&engine->mirror.lock);
+        fail_demotion(engine, -EAGAIN, text);
     }
     pthread_rwlock_unlock(&engine->state);
     mirror_wake(engine);
@@ -259,7 +273,10 @@ int rfs_session_close(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     struct link *link = engine->link;
     bool drain = engine->target;
-    if (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED) engine->mode = RFS_FROZEN;
+    if (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED) {
+        engine->mode = RFS_FROZEN;
+        fail_demotion(engine, -EAGAIN, "the session was closed");
+    }
     engine->link = NULL; /* nobody ships from here on; frames that have arrived are still applied */
     pthread_rwlock_unlock(&engine->state);
     walk_stop(engine);

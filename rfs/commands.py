@@ -13,7 +13,7 @@ from rfs import exit_codes, rules
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
-from rfs.promotion import promotable
+from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState, to_wire
 from rfs.replica import Replica
 from rfs.session_state import SessionSlot, Stage
@@ -35,10 +35,25 @@ class Commands:
 
     def table(self) -> Mapping[str, Method]:
         """By the names that the control protocol has for them."""
-        return {
-            "status": self.status, "stats": self.stats, "grant": self.grant, "promote": self.promote,
-            "demote": self.demote, "outdate": self.outdate, "fence": self.fence, "unmount": self.unmount,
+        changes = {
+            "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
         }  # fmt: skip
+        return {
+            "status": self.status,
+            "stats": self.stats,
+            "unmount": self.unmount,
+            **{name: self._while_running(method) for name, method in changes.items()},
+        }
+
+    def _while_running(self, method: Method) -> Method:
+        """A change that comes too late is refused: nothing of it would remain."""
+
+        async def checked(params: Params) -> Params:
+            if self._replica.stopping:
+                raise SaidNo("this rfsmount is being unmounted")
+            return await method(params)
+
+        return checked
 
     async def status(self, params: Params) -> Params:
         return build_status(self._replica)
@@ -60,7 +75,7 @@ class Commands:
             if params.get("peer_outdated") is True and replica.record.peer_may_fit:
                 await replica.commit(rules.primary_hears_leave(replica.record), f"the peer is OUTDATED, durably: {reason}")
             if not replica.paired_in_run and not replica.served and replica.record.peer_may_fit:
-                raise SaidNo("this node was restarted since it was last paired: the peer may have gone on; only promote --force goes on")
+                raise SaidNo(NOT_IN_THIS_RUN)
             await replica.go_alone(reason, granted=replica.record.peer_may_fit)
         return build_status(replica)
 
@@ -185,6 +200,9 @@ class Commands:
     async def unmount(self, params: Params) -> Params:
         """Goodbye to the peer, every layer off, exit."""
         replica = self._replica
+        if replica.stopping:
+            await replica.finished.wait()
+            return {}
         replica.stopping = True
         async with replica.changing:
             await self._say_goodbye()
@@ -224,8 +242,10 @@ class Commands:
 def _check_granted(replica: Replica) -> None:
     """What even a grant does not make good."""
     in_run = replica.paired_in_run or replica.served
-    if replica.record.data is not DataState.UPTODATE or (not in_run and replica.record.peer_may_fit):
+    if replica.record.data is not DataState.UPTODATE:
         raise SaidNo(promotable(replica)[1])
+    if not in_run and replica.record.peer_may_fit:
+        raise SaidNo(NOT_IN_THIS_RUN)
 
 
 def _described(replica: Replica) -> str:

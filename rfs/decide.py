@@ -80,7 +80,7 @@ def decide(mine: Record, theirs: Record, *, mine_running: bool, theirs_running: 
     raise AssertionError("the rules are total: two lineages are equal, ordered or forked")
 
 
-# ---- helpers ------------------------------------------------------------------------------------------------------------------------------
+# ---- helpers -----------------------------------------------------------------------------------------------------------------------------
 
 
 def _no_pair(outcome: Outcome, reason: str) -> Decision:
@@ -126,7 +126,7 @@ def _fork_point(a: Record, b: Record) -> int:
     return next((name for name in reversed(a.lineage) if name in b.lineage), 0)
 
 
-# ---- the rules, in their order --------------------------------------------------------------------------------------------------------------
+# ---- the rules, in their order -----------------------------------------------------------------------------------------------------------
 
 
 def _strangers(a: Side, b: Side) -> Decision | None:
@@ -134,7 +134,9 @@ def _strangers(a: Side, b: Side) -> Decision | None:
         names = sorted(f"module '{side.record.module}' of cluster '{side.record.cluster}'" for side in (a, b))
         return _no_pair(Outcome.UNRELATED, f"{names[0]} was pointed at {names[1]}")
     if a.record.node_id == b.record.node_id:
-        return _no_pair(Outcome.UNRELATED, "both nodes have the same identity: a state directory was copied; start one of them with a new one")
+        return _no_pair(
+            Outcome.UNRELATED, "both nodes have the same identity: a state directory was copied; start one of them with a new one"
+        )
     return None
 
 
@@ -166,11 +168,19 @@ def _rolled_back(a: Side, b: Side) -> Decision | None:
     source = _other(old, a, b)
     if source.is_unfit:
         return _no_pair(Outcome.NO_SOURCE, f"{old.record.node} was rolled back, and {source.record.node} is {source.record.data.name}")
-    return _pair(source, a, Travels.EVERYTHING, f"{old.record.node} was rolled back to an older state than its peer has seen")
+    point = None
+    if not source.record.continues(old.record.generation):
+        if old.record.used:
+            return _no_pair(Outcome.DIVERGED, f"{old.record.node} was rolled back and has acknowledged writes of its own since or before")
+        point = _fork_point(a.record, b.record)
+    return _pair(source, a, Travels.EVERYTHING, f"{old.record.node} was rolled back to an older state than its peer has seen", point)
 
 
 def _nothing_in_common(a: Side, b: Side) -> Decision | None:
     if set(a.record.lineage) & set(b.record.lineage):
+        names = a.record.generation, b.record.generation
+        if names[0] != names[1] and a.record.continues(names[1]) and b.record.continues(names[0]):
+            return _no_pair(Outcome.DIVERGED, "each node's generation is an ancestor of the other's: these records cannot both be true")
         return None
     return _no_pair(
         Outcome.DIVERGED, "both nodes have data of their own and nothing in common: give one's up by mounting it with --replace-data"
@@ -197,13 +207,17 @@ def _unfit(a: Side, b: Side) -> Decision | None:
 
 
 def _same_generation(a: Side, b: Side) -> Decision | None:
-    """Rule 2. What travels is the union of all marks of both, whatever the clean flags say."""
+    """Rule 2. What travels is the union of all marks of both, whatever the clean flags say.
+
+    Rewound speaks before OUTDATED: under one name the one that left holds all that was acknowledged, because what its peer acknowledges
+    without it has a new name (§2.2). A peer that lost power before that has less.
+    """
     if a.record.generation != b.record.generation:
         return None
     union = Travels.UNION_OF_MARKS
     tests: tuple[tuple[Callable[[Side], bool], str], ...] = (
-        (lambda side: side.record.data is DataState.OUTDATED, "knows that its peer went on without it"),
         (lambda side: side.record.rewound, "lost power: its peer ran through"),
+        (lambda side: side.record.data is DataState.OUTDATED, "knows that its peer went on without it"),
         (lambda side: not side.running, "is not the running primary"),
         (lambda side: side.record.role is not Role.PRIMARY, "was not the last primary"),
     )
@@ -232,7 +246,9 @@ def _ancestor(a: Side, b: Side) -> Decision | None:
 def _fork(a: Side, b: Side) -> Decision | None:
     """Rule 4: a generation in which nothing was acknowledged yields; two that were used have diverged."""
     if a.record.used and b.record.used:
-        return _no_pair(Outcome.DIVERGED, "both nodes acknowledged writes without each other: choose whose data stays (--replace-data on the other)")
+        return _no_pair(
+            Outcome.DIVERGED, "both nodes acknowledged writes without each other: choose whose data stays (--replace-data on the other)"
+        )
     source = _one(lambda side: side.record.used, a, b) or min(a, b, key=lambda side: side.record.node_id)
     target = _other(source, a, b)
     point = _fork_point(a.record, b.record)

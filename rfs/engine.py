@@ -185,24 +185,31 @@ class Engine:
         self._ffi: Any = module.ffi
         self._lib: Any = module.lib
         error = self._ffi.new("int *")
-        self._engine = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
-        if self._engine == self._ffi.NULL:
+        self._pointer = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
+        if self._pointer == self._ffi.NULL:
             raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
         self._tickets: dict[int, trio.MemorySendChannel[int]] = {}
         self._freed = False
+
+    @property
+    def _handle(self) -> Any:
+        """The C engine, as long as there is one: whoever comes too late gets an error, not freed memory."""
+        if self._freed:
+            raise OSError(errno.ESHUTDOWN, "the engine was stopped")
+        return self._pointer
 
     async def free(self) -> None:
         """Stop every thread. No call may follow."""
         if not self._freed:
             self._freed = True
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._lib.rfs_engine_free, self._engine)
+                await trio.to_thread.run_sync(self._lib.rfs_engine_free, self._pointer)
             for waiting in self._tickets.values():
                 waiting.close()
 
     async def run(self, handler: EventHandler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deliver events until cancelled."""
-        descriptor = self._lib.rfs_event_fd(self._engine)
+        descriptor = self._lib.rfs_event_fd(self._handle)
         event = self._ffi.new("rfs_event *")
         task_status.started()
         while True:
@@ -211,7 +218,7 @@ class Engine:
                 os.read(descriptor, 8)
             except BlockingIOError:
                 pass
-            while self._lib.rfs_next_event(self._engine, event) == 1:
+            while self._lib.rfs_next_event(self._handle, event) == 1:
                 if event.kind == EventKind.TICKET:
                     self._complete(event.ticket, event.result)
                 else:
@@ -235,55 +242,57 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """Counters of this moment."""
+        if self._freed:
+            return Statistics()
         raw = self._ffi.new("rfs_statistics *")
-        self._lib.rfs_get_statistics(self._engine, raw)
+        self._lib.rfs_get_statistics(self._handle, raw)
         return Statistics(**{field.name: int(getattr(raw, field.name)) for field in fields(Statistics)})
 
     # ---- the kernel side ------------------------------------------------------------------------------------------------------------
 
     async def kernel_open(self) -> int:
         """A new kernel connection; returns its mount's descriptor."""
-        return _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_open, self._engine), "cannot open a FUSE connection")
+        return _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_open, self._handle), "cannot open a FUSE connection")
 
     async def kernel_attach(self, mount: int, index: int, path: str) -> None:
         """Move the subtree of one directory over its path."""
         attach = self._lib.rfs_kernel_attach
-        result = await trio.to_thread.run_sync(attach, self._engine, mount, index, os.fsencode(path))
+        result = await trio.to_thread.run_sync(attach, self._handle, mount, index, os.fsencode(path))
         _check(result, f"cannot mount over {path}")
 
     async def kernel_close(self) -> None:
         """End the kernel connection."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_close, self._engine), "cannot close the FUSE connection")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_kernel_close, self._handle), "cannot close the FUSE connection")
 
     def relay_open(self) -> int:
         """A descriptor for pyfuse3, owned by the caller."""
-        return _check(self._lib.rfs_relay_open(self._engine), "cannot open the relay")
+        return _check(self._lib.rfs_relay_open(self._handle), "cannot open the relay")
 
     # ---- roles ----------------------------------------------------------------------------------------------------------------------
 
     def become_primary(self, term: int, node_bit: int) -> None:
         """A primary starts, frozen."""
-        _check(self._lib.rfs_become_primary(self._engine, term, node_bit), "cannot become primary")
+        _check(self._lib.rfs_become_primary(self._handle, term, node_bit), "cannot become primary")
 
     async def demote(self) -> None:
         """Stop being primary in order; OSError(EAGAIN) when the link was lost meanwhile."""
-        await self._wait(self._lib.rfs_submit_demote(self._engine), "demote")
+        await self._wait(self._lib.rfs_submit_demote(self._handle), "demote")
 
     def grant(self, generation: int, *, used: bool) -> None:
         """Go on without the peer under `generation`, which is durable."""
-        _check(self._lib.rfs_grant(self._engine, generation, int(used)), "grant")
+        _check(self._lib.rfs_grant(self._handle, generation, int(used)), "grant")
 
     def set_used(self) -> None:
         """`used` is durable."""
-        _check(self._lib.rfs_set_used(self._engine), "set used")
+        _check(self._lib.rfs_set_used(self._handle), "set used")
 
     def fence(self) -> None:
         """The peer owns the data."""
-        _check(self._lib.rfs_fence(self._engine), "fence")
+        _check(self._lib.rfs_fence(self._handle), "fence")
 
     async def sync(self) -> None:
         """Make everything in all trees durable."""
-        await self._wait(self._lib.rfs_submit_sync(self._engine), "sync")
+        await self._wait(self._lib.rfs_submit_sync(self._handle), "sync")
 
     # ---- a session ------------------------------------------------------------------------------------------------------------------
 
@@ -296,34 +305,34 @@ class Engine:
     async def session_source(self, descriptor: int, parameters: SessionParameters) -> None:
         """A full session as source; the engine owns the descriptor from here on."""
         start, session = self._lib.rfs_session_source, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session), "session as source")
+        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session), "session as source")
 
     async def session_resume(self, descriptor: int, parameters: SessionParameters) -> None:
         """Ship the waiting window again."""
         start, session = self._lib.rfs_session_resume, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session), "resume the session")
+        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session), "resume the session")
 
     async def session_target(self, descriptor: int, parameters: SessionParameters, *, resume: bool) -> None:
         """A session as target."""
         start, session = self._lib.rfs_session_target, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._engine, descriptor, session, int(resume)), "session as target")
+        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session, int(resume)), "session as target")
 
     async def send_end(self) -> None:
         """END into the stream of ops."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._engine), "send the end of the resync")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._handle), "send the end of the resync")
 
     async def purge_holding(self) -> None:
         """Throw away what waited in the holding directory."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._engine), "purge the holding directory")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle), "purge the holding directory")
 
     async def session_turn(self, *, now_source: bool) -> None:
         """The other side ships from here on."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_session_turn, self._engine, int(now_source)), "turn the session")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_session_turn, self._handle, int(now_source)), "turn the session")
 
     async def session_close(self) -> None:
         """End the session: a target has applied what it received, a source is frozen."""
         with trio.CancelScope(shield=True):
-            _check(await trio.to_thread.run_sync(self._lib.rfs_session_close, self._engine), "close the session")
+            _check(await trio.to_thread.run_sync(self._lib.rfs_session_close, self._handle), "close the session")
 
     # ---- cold operations ------------------------------------------------------------------------------------------------------------
 
@@ -333,13 +342,13 @@ class Engine:
     def lookup_attributes(self, fid: int) -> Attributes:
         """What is known of `fid` now."""
         raw = self._ffi.new("rfs_attributes *")
-        _check(self._lib.rfs_lookup_attributes(self._engine, fid, raw), "attributes")
+        _check(self._lib.rfs_lookup_attributes(self._handle, fid, raw), "attributes")
         return self._attributes(raw)
 
     def readlink(self, fid: int) -> bytes:
         """A symbolic link's target."""
         target = self._ffi.new("char[]", self._lib.RFS_TARGET_BYTES + 1)
-        _check(self._lib.rfs_readlink(self._engine, fid, target), "readlink")
+        _check(self._lib.rfs_readlink(self._handle, fid, target), "readlink")
         value: bytes = self._ffi.string(target)
         return value
 
@@ -347,30 +356,30 @@ class Engine:
         """The names that applications may see."""
         size_bytes = 65536  # the kernel's own limit, XATTR_LIST_MAX
         names = self._ffi.new("char[]", size_bytes)
-        used_bytes = _check(self._lib.rfs_list_xattrs(self._engine, fid, names, size_bytes), "listxattr")
+        used_bytes = _check(self._lib.rfs_list_xattrs(self._handle, fid, names, size_bytes), "listxattr")
         listed = bytes(self._ffi.buffer(names, used_bytes))
         return [name for name in listed.split(b"\0") if name]
 
     def statfs(self, fid: int) -> tuple[int, ...]:
         """bsize frsize blocks bfree bavail files ffree namemax"""
         out = self._ffi.new("uint64_t[8]")
-        _check(self._lib.rfs_statfs(self._engine, fid, out), "statfs")
+        _check(self._lib.rfs_statfs(self._handle, fid, out), "statfs")
         return tuple(int(value) for value in out)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
         """Make a symbolic link."""
-        return await self._entry(self._lib.rfs_submit_symlink(self._engine, parent, name, target, uid, gid), "symlink")
+        return await self._entry(self._lib.rfs_submit_symlink(self._handle, parent, name, target, uid, gid), "symlink")
 
     async def link(self, fid: int, parent: int, name: bytes) -> Attributes:
         """Make a hard link."""
-        return await self._entry(self._lib.rfs_submit_link(self._engine, fid, parent, name), "link")
+        return await self._entry(self._lib.rfs_submit_link(self._handle, fid, parent, name), "link")
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
         """Make a special or empty file."""
-        return await self._entry(self._lib.rfs_submit_mknod(self._engine, parent, name, mode, rdev, uid, gid), "mknod")
+        return await self._entry(self._lib.rfs_submit_mknod(self._handle, parent, name, mode, rdev, uid, gid), "mknod")
 
     async def _entry(self, ticket: int, what: str) -> Attributes:
         await self._wait(ticket, what)
         raw = self._ffi.new("rfs_attributes *")
-        _check(self._lib.rfs_take_entry(self._engine, ticket, raw), what)
+        _check(self._lib.rfs_take_entry(self._handle, ticket, raw), what)
         return self._attributes(raw)

@@ -10,6 +10,7 @@ takes the dead one off and finds the guard beneath it. What we laid is remembere
 """
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from rfs import directory_checks, engine
+from rfs import directory_checks, engine, exit_codes
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount_table import MountEntry, read_mount_table, stack_at
@@ -54,9 +55,10 @@ class Layers:
         for path in self.paths:
             tree = await engine.tree_open(path)
             self.trees.append(tree)
+            self._claim(path, tree)
             reason = await engine.tree_probe(tree)
             if reason is not None:
-                raise SaidNo(f"{path}: cannot hold a replica: {reason}", 3)
+                raise SaidNo(f"{path}: cannot hold a replica: {reason}", exit_codes.CONFIGURATION_INVALID)
         for path in unguarded:
             await engine.lay_guard(path)
             self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
@@ -110,12 +112,19 @@ class Layers:
         """Does no directory hold anything?"""
         return all(directory_checks.is_empty(tree) for tree in self.trees)
 
+    def _claim(self, path: str, tree: int) -> None:
+        """A lock on the plain directory itself, beneath every layer: no two rfsmount have the same one, whatever their state."""
+        try:
+            fcntl.flock(tree, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as failure:
+            raise SaidNo(f"{path}: is mirrored by another rfsmount already; unmount that one first", exit_codes.REFUSED) from failure
+
     # ---- what was left by another process ---------------------------------------------------------------------------------------------
 
     async def _take_off_left_mounts(self, path: str) -> None:
         while self._top_is_fuse(path):
             if not await _found_dead(path):
-                raise SaidNo(f"{path}: is mounted by another rfsmount that is alive; unmount that one first", 6)
+                raise SaidNo(f"{path}: is mounted by another rfsmount that is alive; unmount that one first", exit_codes.REFUSED)
             await engine.detach_mount(path, abort_connection=True)
             log.info("dead mount taken off path=%s", path)
 

@@ -15,6 +15,7 @@ HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
 TEXT_CHARACTERS_MAX: Final = 1024
 U64_MAX: Final = 2**64 - 1
+TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
 
 Message = dict[str, Any]
 
@@ -34,7 +35,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     "adopted": {"record": dict},
     "paired": {},
     # within a session
-    "ping": {"data": str, "generation": int, "seq": int},
+    "ping": {"data": str, "generation": int, "seq": int, "bytes_done": int, "total_bytes": int, "files_done": int, "total_files": int},
     "sync": {"number": int},
     "synced": {"number": int},
     "demoted": {"record": dict},
@@ -86,5 +87,5 @@ def check(message: Message) -> None:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is no {expected.__name__}")
         if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
-        if isinstance(value, int) and not 0 <= value <= U64_MAX:
+        if isinstance(value, int) and not 0 <= value <= (TERM_MAX if name == "term" else U64_MAX):
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is out of range")

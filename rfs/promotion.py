@@ -3,6 +3,8 @@
 from rfs.record import DataState
 from rfs.replica import Replica
 
+NOT_IN_THIS_RUN = "this node was restarted since it was last paired and its peer may have gone on: wait for the peer, or promote --force"
+
 
 def promotable(replica: Replica) -> tuple[bool, str]:
     """May this node be promoted without force, and without anybody's grant? With the sentence that says why (not)."""
@@ -19,4 +21,4 @@ def promotable(replica: Replica) -> tuple[bool, str]:
         return False, "the peer is alive and has not agreed: demote it first"
     if replica.paired_in_run:
         return False, "the peer is lost and may have gone on: a grant is needed"
-    return False, "this copy was not paired since the restart, the peer may have gone on: a grant cannot be had, only --force"
+    return False, NOT_IN_THIS_RUN

@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 SLOT_BYTES = 4096
-MAX_NAMES = 160  # of a history and of the tried names: what fits into a slot, with room for the rest
+MAX_NAMES = 128  # of a history and of the tried names: both fit into a slot beside the longest texts
 MAX_TEXT_BYTES = 200
 MAX_U64 = (1 << 64) - 1
 
@@ -100,8 +100,17 @@ _FIELDS = {field.name: field.type for field in fields(Record)}
 
 def to_wire(record: Record) -> dict[str, Any]:
     """For msgpack: enums by name, tuples as lists."""
-    plain = {name: getattr(record, name) for name in _FIELDS}
-    return {name: value.name if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return {name: _plain(getattr(record, name)) for name in _FIELDS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_U64
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -116,9 +125,8 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if kind is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_U64:
         return value
-    if name in ("history", "tried") and isinstance(value, list | tuple) and len(value) <= MAX_NAMES:
-        if all(isinstance(item, int) and not isinstance(item, bool) and 0 < item <= MAX_U64 for item in value):
-            return tuple(value)
+    if name in ("history", "tried") and isinstance(value, list | tuple) and len(value) <= MAX_NAMES and all(map(_is_name, value)):
+        return tuple(value)
     raise BadRecord(f"field {name} is {value!r:.40}")
 
 
@@ -138,12 +146,12 @@ def from_wire(plain: object) -> Record:
     return record
 
 
-# ---- slots --------------------------------------------------------------------------------------------------------------------------------
+# ---- slots -------------------------------------------------------------------------------------------------------------------------------
 
 
 def encode(record: Record) -> bytes:
     """One slot, SLOT_BYTES long."""
-    payload = msgpack.packb(to_wire(record))
+    payload: bytes = msgpack.packb(to_wire(record))
     assert _HEADER.size + len(payload) <= SLOT_BYTES, "a record has bounded fields"
     checksum = zlib.crc32(struct.pack("<QI", record.number, len(payload)) + payload)
     return (_HEADER.pack(_MAGIC, record.number, len(payload), checksum) + payload).ljust(SLOT_BYTES, b"\0")

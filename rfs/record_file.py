@@ -27,32 +27,32 @@ class RecordFile:
                 os.fsync(directory)
             finally:
                 os.close(directory)
-        self._last_number = 0
+        newest = choose(*self._slots())
+        self._last_number = newest.number if newest is not None else 0
+        self._newest_index = 1 if newest is not None and newest == decode(self._slots()[1]) else 0
+
+    def _slots(self) -> list[bytes]:
+        return [os.pread(self._fd, SLOT_BYTES, index * SLOT_BYTES) for index in (0, 1)]
 
     def read(self) -> Record | None:
         """The newest whole record; None when none was ever written. Raises RecordDamaged."""
-        slots = [os.pread(self._fd, SLOT_BYTES, index * SLOT_BYTES) for index in (0, 1)]
+        slots = self._slots()
         record = choose(*slots)
         if record is None and any(any(slot) for slot in slots):
             raise RecordDamaged(
                 f"{self.path}: both copies of the record are damaged; move the state directory aside and mount with --replace-data "
                 "to take the peer's data"
             )
-        if record is not None:
-            self._last_number = record.number
         return record
 
     def write(self, record: Record) -> Record:
         """Make it durable under the next number, in the slot that does not hold the newest. Returns it as written."""
         numbered = replace(record, number=max(record.number, self._last_number) + 1)
-        offset_bytes = numbered.number % 2 * SLOT_BYTES
-        in_place = decode(os.pread(self._fd, SLOT_BYTES, offset_bytes))
-        assert in_place is None or in_place.number < self._last_number or not self._last_number, "the newest record would be overwritten"
-        slot = encode(numbered)
-        written = os.pwrite(self._fd, slot, offset_bytes)
+        index = 1 - self._newest_index
+        written = os.pwrite(self._fd, encode(numbered), index * SLOT_BYTES)
         assert written == SLOT_BYTES, "a preallocated slot takes a whole write"
         os.fdatasync(self._fd)
-        self._last_number = numbered.number
+        self._last_number, self._newest_index = numbered.number, index
         return numbered
 
     def close(self) -> None:

@@ -84,6 +84,7 @@ class Replica:
         self._changed = trio.Event()
         self._engine_scope = trio.CancelScope()
         self._relay_scope = trio.CancelScope()
+        self._relay_ended = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     # ---- what is so -------------------------------------------------------------------------------------------------------------------
@@ -148,15 +149,15 @@ class Replica:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pump the engine's events until cancelled; frees the engine at the end."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 await self._start_engine()
                 task_status.started()
                 await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self.engine.free()
+        finally:  # nobody pumps or relays any more
+            with trio.CancelScope(shield=True):
+                await self.engine.free()
 
     async def _start_engine(self) -> None:
         self._engine_scope = await self.nursery.start(self._pump, self.engine)
@@ -171,8 +172,8 @@ class Replica:
         assert not self.layers.mounted
         with trio.CancelScope(shield=True):  # the session that needs it may end meanwhile
             self._engine_scope.cancel()
-            await self.engine.free()
-            self.engine = self._make_engine()
+            old, self.engine = self.engine, self._make_engine()
+            await old.free()
             self.resumable = 0
             self.served = False
             await self._start_engine()
@@ -212,21 +213,25 @@ class Replica:
         if not self.layers.mounted:
             with trio.CancelScope(shield=True):
                 await self.layers.mount(self.engine)
-            self._relay_scope = trio.CancelScope()
+            self._relay_scope, self._relay_ended = trio.CancelScope(), trio.Event()
             self.nursery.start_soon(self._run_relay, self.engine, self._relay_scope)
             self.touch()
 
     async def _run_relay(self, engine: Engine, scope: trio.CancelScope) -> None:
         from rfs import relay  # late: a secondary never needs pyfuse3
 
-        with scope:
-            await relay.run(engine)
+        try:
+            with scope:
+                await relay.run(engine)
+        finally:
+            self._relay_ended.set()
 
     async def unmount(self, *, abort: bool) -> None:
         """The FUSE layers off; the guards show."""
         if self.layers.mounted:
             self._relay_scope.cancel()
             with trio.CancelScope(shield=True):
+                await self._relay_ended.wait()
                 await self.layers.unmount(self.engine, abort=abort)
             self.touch()
 

@@ -35,7 +35,8 @@ def first_primary(*, cluster: str, module: str, node: str, node_id: int, generat
     """§1: by the explicit word "this node has the data"."""
     return Record(
         cluster=cluster, module=module, node=node, node_id=node_id, generation=generation, data=DataState.UPTODATE, role=Role.PRIMARY,
-        clean=False, used=True, peer_may_fit=False, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, node_bit=0,
+        clean=False, used=True, peer_may_fit=False, node_bit=0,
+        boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing,
     )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def fail(record: Record) -> Record:
     return replace(record, data=DataState.FAILED)
 
 
-# ---- going on alone -----------------------------------------------------------------------------------------------------------------------
+# ---- going on alone ----------------------------------------------------------------------------------------------------------------------
 
 
 def may_acknowledge_mirrored(*, same_session: bool, same_generation: bool, peer_applied: bool) -> bool:
@@ -128,15 +129,22 @@ def use(record: Record) -> Record:
 def force(record: Record, name: int) -> Record | Refusal:
     """§6.5: the administrator's word. A new name; what it displaces is kept. Never a copy that is not whole."""
     if record.data in (DataState.INCONSISTENT, DataState.FAILED) or not record.generation:
-        return Refusal(f"this copy is {record.data.name} (stopped inside a resync, or its disk failed): it cannot be promoted, not even by force")
+        why = "stopped inside a resync, or its disk failed"
+        return Refusal(f"this copy is {record.data.name} ({why}): it cannot be promoted, not even by force")
     return replace(_mint(record, name), data=DataState.UPTODATE, rewound=False, peer_may_fit=False, used=True)
 
 
-# ---- sessions -------------------------------------------------------------------------------------------------------------------------------
+# ---- sessions ----------------------------------------------------------------------------------------------------------------------------
 
 
 def enter_session(record: Record, identity: Identity, peer: Record, *, source: bool) -> Record:
-    """§4.1: boot is renewed before the first acknowledgement of the session; rewound is sticky. A source counts as used (§1)."""
+    """§4.1: boot is renewed before the first acknowledgement of the session; rewound is sticky. A source counts as used (§1).
+
+    A source's term is never behind the target's: a term that went down again would name other files with the same ids.
+    """
+    behind = source and peer.term > record.term
+    if behind:
+        record = replace(record, term=peer.term + 1, owner=record.node_id)
     return replace(
         record, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False, used=record.used or source,
         peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
@@ -157,7 +165,7 @@ def source_begins(record: Record, name: int) -> Record:
 
 def target_begins(record: Record, fork_point: int | None) -> Record:
     """§4.4: durable before any frame of the session. A void generation is given up in the same write (§3.4)."""
-    begun = replace(record, data=DataState.INCONSISTENT, role=Role.SECONDARY, running=False, clean=False)
+    begun = replace(record, data=DataState.INCONSISTENT, role=Role.SECONDARY, running=False, clean=False, peer_may_fit=True)
     if fork_point is None or fork_point == record.generation:
         return begun
     names = (0, *record.history)
@@ -190,8 +198,10 @@ def source_after_end(record: Record, session: int) -> Record:
 
 def pair_directly(record: Record, session: int) -> Record:
     """§4.2: same generation, both whole, and nothing marked on either side."""
-    assert record.data is DataState.UPTODATE
-    return replace(record, peer_has=True, peer_may_fit=True, shared=True, rewound=False, session=session)
+    assert record.data in (DataState.UPTODATE, DataState.OUTDATED), "never a copy that is not whole"
+    return replace(
+        record, data=DataState.UPTODATE, peer_has=True, peer_may_fit=True, shared=True, rewound=False, session=session
+    )  # fmt: skip
 
 
 def may_resume_link(source: Record, target: Record, *, source_session: int, target_session: int) -> bool:
@@ -200,7 +210,7 @@ def may_resume_link(source: Record, target: Record, *, source_session: int, targ
     return same and source.role is Role.PRIMARY and target.role is Role.SECONDARY and target.data is DataState.UPTODATE
 
 
-# ---- leaving, swapping ----------------------------------------------------------------------------------------------------------------------
+# ---- leaving, swapping -------------------------------------------------------------------------------------------------------------------
 
 
 def secondary_leaves(record: Record) -> Record:
@@ -208,8 +218,10 @@ def secondary_leaves(record: Record) -> Record:
     return replace(record, data=DataState.OUTDATED) if record.data is DataState.UPTODATE else record
 
 
-def primary_hears_leave(record: Record) -> Record:
-    """§6.5: the peer is durably unfit, so no grant is needed."""
+def primary_hears_leave(record: Record) -> Record | Refusal:
+    """§6.5: the peer is durably unfit, so no grant is needed. But what a rewound copy has lost may be nowhere but there (§6.3)."""
+    if record.rewound and record.peer_may_fit:
+        return Refusal("this node lost power since it was last paired, and its peer may hold what was lost: it waits for it, or for force")
     return replace(record, peer_may_fit=False)
 
 

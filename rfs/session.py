@@ -30,7 +30,7 @@ from rfs.replace_data import forget_copy_begun, has_begun_copy
 from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
 from rfs.session_core import SessionCore
-from rfs.session_state import Stage
+from rfs.session_state import Progress, Stage
 from rfs.supervisor import Supervisor
 
 log = logging.getLogger("rfs.session")
@@ -38,6 +38,7 @@ log = logging.getLogger("rfs.session")
 READY_TIMEOUT_S = 15.0
 REFUSED_AGAIN_S = 2.0
 APPLY_FAILED_AGAIN_S = 5.0
+GOODBYE_AFTER_LOSS_S = 2.0
 
 
 class Session(SessionCore):
@@ -90,6 +91,10 @@ class Session(SessionCore):
                 self.replica.not_before = trio.current_time() + APPLY_FAILED_AGAIN_S
                 async with self.replica.changing:
                     await self.leave(self.replica.note, consent=False)
+            elif self.replica.is_primary:
+                # A target that fails closes its data link before its goodbye arrives. Either that or the end of the control link
+                # cancels this wait at once; a goodbye that is heard spares the application a grant.
+                await trio.sleep(GOODBYE_AFTER_LOSS_S)
             raise SessionEnded(f"{event.kind.name}: {event.text or os.strerror(abs(event.result))}")
 
     async def _on_message(self, message: Message) -> None:
@@ -97,12 +102,17 @@ class Session(SessionCore):
 
     def _pulse(self) -> Message:
         record, statistics = self.replica.record, self.replica.engine.statistics()
-        return {"data": record.data.name, "generation": record.generation, "seq": statistics.seq}
+        return {
+            "data": record.data.name, "generation": record.generation, "seq": statistics.seq,
+            "bytes_done": statistics.resync_bytes_done, "total_bytes": statistics.resync_total_bytes,
+            "files_done": statistics.resync_files_done, "total_files": statistics.resync_total_files,
+        }  # fmt: skip
 
     def _heard(self, ping: Message) -> None:
         peer = self.replica.peer
         changed = peer.data != ping["data"] or peer.generation != ping["generation"]
         peer.data, peer.generation, peer.heard_at = ping["data"][:32], ping["generation"], trio.current_time()
+        peer.progress = Progress(ping["bytes_done"], ping["total_bytes"], ping["files_done"], ping["total_files"])
         if changed:
             self.replica.touch()
 
@@ -136,7 +146,8 @@ class Session(SessionCore):
         return {
             "record": to_wire(replica.record),
             "running": replica.served and replica.is_primary,
-            "empty": replica.layers.is_empty(),
+            # What a primary's application has emptied in this run is empty on purpose; anything else may be a disk that is not there.
+            "empty": replica.layers.is_empty() and not (replica.is_primary and replica.paired_in_run),
             "replace_data": replica.replaces_data,
             "resumable": replica.resumable,
             "applied_seq": replica.engine.statistics().applied_seq,
@@ -191,26 +202,28 @@ class Session(SessionCore):
         replica = self.replica
         self.stage = Stage.REFUSED
         self.again_s = REFUSED_AGAIN_S if self.link.dialed else 0.0
+        if obstacle.is_diverged and replica.replaces_data and await self._gave_up_data(peer, theirs):
+            raise SessionEnded("this node has given its data up for the peer's")
         if replica.refused != obstacle:
             log.warning("refused code=%s cause=%s", obstacle.code, obstacle.reason)
         replica.refused = obstacle
         replica.touch()
-        if obstacle.is_diverged and replica.replaces_data:
-            await self._give_up_data(peer, theirs)
         raise SessionEnded(obstacle.reason)
 
-    async def _give_up_data(self, peer: Record, theirs: Message) -> None:
+    async def _gave_up_data(self, peer: Record, theirs: Message) -> bool:
         """The loser of a fork, as its administrator said: from the next handshake on it is a new secondary whose files go to kept/."""
         replica = self.replica
         if theirs["replace_data"]:
             log.error("both nodes were told to replace their data: neither does; mount only the loser with --replace-data")
-            return
+            return False
         if peer.data is not DataState.UPTODATE or replica.served:
-            return
+            return False
         forget_copy_begun(replica.settings.state_directory)
         await replica.step_down("--replace-data")
         await replica.commit(rules.replace_data(replica.record), "--replace-data after DIVERGED")
+        replica.refused = None
         self.again_s = 0.0
+        return True
 
     async def _begin(self, decision: Decision, theirs: Message, peer: Record, data: DataLink) -> Rest | None:
         """From the agreed decision to a session in the engine; returns what is left to do without the lock."""

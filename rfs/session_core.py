@@ -12,7 +12,7 @@ from rfs import rules
 from rfs.control_link import ControlLink
 from rfs.engine import EngineEvent, EventKind, SessionParameters
 from rfs.errors import PeerProtocolError, SessionEnded
-from rfs.peer_messages import Message
+from rfs.peer_messages import TERM_MAX, Message
 from rfs.record import BadRecord, DataState, Record, from_wire
 from rfs.replica import Replica
 from rfs.session_state import Stage
@@ -59,6 +59,8 @@ class SessionCore:
         hello = self.link.theirs
         if (record.cluster, record.module, record.node_id) != (hello.cluster, hello.module, hello.node_id):
             raise PeerProtocolError("a record that is not the record of the node that said hello")
+        if record.term > TERM_MAX:
+            raise PeerProtocolError("a record with an impossible term")
         return record
 
     def parameters(self, session: int, **more: int) -> SessionParameters:
@@ -84,15 +86,19 @@ class SessionCore:
         await self.link.send(kind, **fields)
         return await self.link.expect(*answers, timeout_s=timeout_s)
 
+    async def _sync_before_leaving(self) -> None:
+        try:
+            with trio.move_on_after(LEAVE_SYNC_TIMEOUT_S):
+                await self.replica.engine.sync()
+        except OSError as failure:
+            log.warning("sync before leaving failed cause=%s", failure)
+
     async def leave(self, reason: str, *, consent: bool, orderly: bool = False) -> None:
         """Say goodbye as well as it can be done; the caller holds the lock. A complete secondary writes OUTDATED first."""
         replica = self.replica
         if not replica.is_primary and replica.record.data is DataState.UPTODATE and not consent and self.stage is Stage.PAIRED:
-            try:
-                with trio.move_on_after(LEAVE_SYNC_TIMEOUT_S):
-                    await replica.engine.sync()
-            except OSError as failure:
-                log.warning("sync before leaving failed cause=%s", failure)
+            if orderly:  # otherwise the primary's application already waits for this word
+                await self._sync_before_leaving()
             await replica.commit(rules.secondary_leaves(replica.record), reason)
         unfit = not replica.is_primary and replica.record.data is not DataState.UPTODATE
         try:

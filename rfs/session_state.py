@@ -18,6 +18,16 @@ class Stage(Enum):
     PAIRED = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a resync. Only the source knows: it tells the target with its pulse."""
+
+    bytes_done: int = 0
+    total_bytes: int = 0
+    files_done: int = 0
+    total_files: int = 0
+
+
 @dataclass(slots=True)
 class PeerView:
     """The last that was heard of the peer."""
@@ -26,6 +36,7 @@ class PeerView:
     data: str = ""
     generation: int = 0
     heard_at: float | None = None
+    progress: Progress = Progress()
 
 
 class SessionSlot(Protocol):

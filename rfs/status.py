@@ -10,10 +10,10 @@ import trio
 
 from rfs.decide import Outcome
 from rfs.engine import Mode, Statistics
-from rfs.promotion import promotable
+from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState
 from rfs.replica import Replica
-from rfs.session_state import Stage
+from rfs.session_state import Progress, Stage
 
 SCHEMA = "rfsmount.status/1"
 NEVER_US = 2**64 - 1
@@ -134,6 +134,8 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
     if link == "alone":
         return "PEER_LEFT" if note else "ALONE", note or f"serving without {peer}: there is no second copy up to date"
     if link == "frozen":
+        if not (replica.served or replica.paired_in_run):
+            return "FROZEN", f"writes wait for {peer}: {NOT_IN_THIS_RUN}"
         waits = "a grant, or its peer" if replica.needs_grant else "its peer"
         return "FROZEN", f"writes wait: this primary has lost {peer} and waits for {waits}" + (f" ({note})" if note else "")
     if link == "handshaking":
@@ -148,16 +150,22 @@ def _resync(replica: Replica, statistics: Statistics) -> Status | None:
     session = replica.session
     if session is None or session.stage not in (Stage.RESYNCING_SOURCE, Stage.RESYNCING_TARGET):
         return None
-    done, total = statistics.resync_bytes_done, max(statistics.resync_total_bytes, statistics.resync_bytes_done)
+    is_source = session.stage is Stage.RESYNCING_SOURCE
+    progress = replica.peer.progress
+    if is_source:
+        progress = Progress(
+            *(statistics.resync_bytes_done, statistics.resync_total_bytes, statistics.resync_files_done, statistics.resync_total_files)
+        )
+    done, total = progress.bytes_done, max(progress.total_bytes, progress.bytes_done)
     elapsed_s = max(trio.current_time() - session.began_at, 0.001)
     bytes_per_s = int(done / elapsed_s)
     return {
-        "direction": "to-peer" if session.stage is Stage.RESYNCING_SOURCE else "from-peer",
+        "direction": "to-peer" if is_source else "from-peer",
         "percent_done": round(100.0 * done / total, 1) if total else 0.0,
         "bytes_done": done,
         "total_bytes": total,
-        "files_done": statistics.resync_files_done,
-        "total_files": statistics.resync_total_files,
+        "files_done": progress.files_done,
+        "total_files": progress.total_files,
         "seconds_remaining": round((total - done) / bytes_per_s, 1) if bytes_per_s else None,
         "bytes_per_s": bytes_per_s,
     }

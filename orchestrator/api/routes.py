@@ -203,14 +203,15 @@ class Routes:
     # ---- answers ------------------------------------------------------------------------------------------------------
 
     def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        events = [line.as_json(self.node) for line in self.history.after(int(parameters.get("after", 0)))][-LINES_MAX:]
-        return {"node": self.node, "events": events, "last": events[-1]["number"] if events else int(parameters.get("after", 0))}
+        after = whole(parameters.get("after"), 0)
+        events = [line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:]
+        return {"node": self.node, "events": events, "last": events[-1]["number"] if events else after}
 
     async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module = str(parameters.get("module", ""))
         if module not in self.runner.node.modules:
             raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
-        lines = max(1, min(int(parameters.get("lines", 50)), LINES_MAX))
+        lines = max(1, min(whole(parameters.get("lines"), 50), LINES_MAX))
         services, rfs = self.logs_of(module)
         return {
             "node": self.node,
@@ -229,6 +230,11 @@ def tail(path: Path, lines: int) -> list[str]:
             return list(deque(file.read().decode(errors="replace").splitlines(), maxlen=lines))
     except FileNotFoundError:
         return []
+
+
+def whole(value: object, default: int) -> int:
+    """A number that the peer sent, or the default for anything else."""
+    return value if type(value) is int else default
 
 
 def number_in(query: Mapping[str, str], name: str, default: int) -> int:

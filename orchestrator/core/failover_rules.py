@@ -55,8 +55,6 @@ def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | N
         return Goal(Level.MOUNTED, urgent=True)
     if module.view is None:
         return None  # connecting, or just thawed: its status will come
-    if module.view.mode == "fenced" or module.view.link == "fenced":
-        return Goal(Level.NOTHING, urgent=True)  # a new rfsmount comes back as secondary
     if not module.view.leads:
         return Goal(Level.MOUNTED, urgent=not module.swapping)
     if outranked(module, around, peer):
@@ -205,12 +203,12 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
     if module.services_failed:
         return Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
     if not view.serves:
-        why = view.reason
+        waits = f"writes wait for {around.peer} or a permission to go on alone"
         if around.isolated:
-            why = "no ping address answers here, so this node may be the one that is cut off"
-        elif around.peer_silent and not module.current:
-            why = f"{around.peer} may have served meanwhile; 'hactl prim {module.name}' goes on by your word"
-        return Readiness.NOT_READY, f"writes wait for {around.peer} or a permission to go on alone: {why or module.problem or view.code}"
+            return Readiness.NOT_READY, f"{waits}: no ping address answers here, so this node may be the one that is cut off"
+        if around.peer_silent and not module.current:
+            return Readiness.NOT_READY, f"{waits}: {around.peer} may have served meanwhile; 'hactl prim {module.name}' goes on by your word"
+        return Readiness.NOT_READY, module.problem or view.reason or waits
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
     return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.wanted else "stopping")

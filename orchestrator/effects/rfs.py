@@ -209,9 +209,8 @@ class Rfs:
                 self._client = None
                 if process is None or await self._died(process):
                     break
-            self._reap()
             self._connection = None
-            self.gone(session, f"rfsmount died{self._last_words_short()}")
+            self.gone(session, f"rfsmount died{self._reap()}")
 
     async def _died(self, process: processes.Process) -> bool:
         """Dead, or not answering for so long that it counts as dead (and then is)."""
@@ -237,9 +236,13 @@ class Rfs:
         self._connection = self._client = None
         self.last = {}
 
-    def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
+    def _reap(self) -> str:
+        """How our child ended, if it is ours."""
+        code = self._child.poll() if self._child is not None else None
+        if code is None:
+            return ""
+        self._child = None
+        return f" ({signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
 
     def _last_words(self) -> str:
         try:
@@ -247,10 +250,6 @@ class Rfs:
         except OSError:
             return "its log cannot be read"
         return lines[-1] if lines else "it said nothing"
-
-    def _last_words_short(self) -> str:
-        words = self._last_words()
-        return f" (last words: {words[:160]})"
 
     # ---- calls --------------------------------------------------------------------------------------------------------
 

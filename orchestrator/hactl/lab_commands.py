@@ -39,7 +39,7 @@ def size_option(_: click.Context, __: click.Parameter, value: str) -> int:
 
 
 @lab.command()
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where the nodes' disks lie (default /var/tmp/lockstep-lab).")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where the nodes' disks are made (default /var/tmp).")
 @click.option("--disk-size", metavar="SIZE", callback=size_option, default="4GiB", show_default=True, help="Of each disk.")
 @session_options
 def up(session: Session, directory: Path | None, disk_size: int) -> None:

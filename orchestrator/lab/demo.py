@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description="A mirrored PostgreSQL survives the death of its primary.")
     parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     options = parser.parse_args(arguments)
-    lab = Lab("demo")
+    lab = Lab()
     with tempfile.TemporaryDirectory(prefix="lockstep-demo-", dir="/var/tmp") as scratch:
         demo = Demo(lab, Path(scratch))
         print("Lockstep: a mirrored PostgreSQL loses its primary\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.tools import tool, wait_until
 
-DETACH_TIMEOUT_S = 15.0
+DETACH_TIMEOUT_S = 60.0
 
 
 def create(image: Path, size_bytes: int) -> None:
@@ -39,10 +39,11 @@ def wait_released(image: Path) -> None:
 
 
 def detach_all(directory: Path) -> None:
-    """Whatever loop devices a crashed lab left; normally they have gone with their mounts."""
-    wait_until(lambda: not loop_devices(directory), 2.0)
+    """Whatever loop devices a crashed lab left; normally they have gone with their mounts, or go when these are written back."""
     for device in loop_devices(directory):
         tool("losetup", "--detach", device, check=False)
+    if not wait_until(lambda: not loop_devices(directory), DETACH_TIMEOUT_S):
+        raise LabError(f"{loop_devices(directory)[0]} does not let go of {directory}: something still uses a disk of the lab.")
 
 
 def copy_frozen(init_pid: int, image: Path, copy: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from orchestrator.lab.plan import ADDRESSES, LANS, NODES
 from orchestrator.lab.power import find_inits, power_off, power_on
 from orchestrator.lab.state import LabState, NodeState, StateFile
 from orchestrator.lab.switch import Direction, Switch
-from orchestrator.lab.tools import namespaces, processes_inside
+from orchestrator.lab.tools import namespaces, processes_inside, tool
 
 DEFAULT_NAME = "lab"
 DEFAULT_DISK_SIZE_BYTES = 4 << 30
@@ -38,7 +38,7 @@ class Lab:
         if disk_size_bytes < DISK_SIZE_BYTES_MIN:
             raise LabError(f"A disk of {disk_size_bytes} bytes is too small for a file system with a journal: give at least 64MiB.")
         self.name = name
-        self.directory = (directory or Path("/var/tmp") / (f"lockstep-{name}")).absolute()
+        self.directory = (directory or Path("/var/tmp")).absolute() / f"lockstep-{name}"  # ours alone: `down` empties it
         self.disk_size_bytes = disk_size_bytes
         self._file = StateFile(name)
         self._switch = Switch(name)
@@ -104,8 +104,7 @@ class Lab:
             self._switch.silence(node)
             power_off(self.name, node, which.init_pid)
             self._switch.unplug(node)
-            disk.wait_released(state.image(node))
-            which.power_off()
+            which.power_off()  # the kernel may go on writing the disk's pages back; boot and restore wait for that
             self._file.save(state)
 
     def boot(self, node: str) -> None:
@@ -248,8 +247,7 @@ class Lab:
             image = state.image(node)
             disk.wait_released(image)
             draft = image.with_suffix(".draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(copy), str(draft)], check=True)
+            tool("cp", "--reflink=auto", "--sparse=always", str(copy), str(draft))
             draft.replace(image)
 
     # ------------------------------------------------------------------------------------------------ helpers
@@ -308,9 +306,8 @@ class Lab:
 
     def _remove_images(self, directory: Path) -> None:
         for node in NODES:
-            for leftover in directory.glob(f"{node}.*img"):
-                leftover.unlink()
-            (directory / f"{node}.draft").unlink(missing_ok=True)
+            for name in (f"{node}.img", f"{node}.synced.img", f"{node}.draft"):
+                (directory / name).unlink(missing_ok=True)
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
 
@@ -323,8 +320,6 @@ def require_root() -> None:
 
 def kill_group(process: subprocess.Popen[Any]) -> None:
     """End a command started by `spawn` or `run` and whatever stayed in its process group."""
-    import signal
-
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -54,7 +54,8 @@ def power_on(lab: str, node: str, image: Path, log: Path) -> NodeState:
         process.kill()
         process.wait()
         cgroup.kill()
-        raise LabError(f"{node} did not boot: {rest or f'its init ended, see {log}'}.")
+        said = log.read_text(errors="replace").strip().splitlines() or ["its init ended without a word"]
+        raise LabError(f"{node} did not boot: {rest or said[-1]}.")
     init_pid = next(pid for pid in process_ids() if parent_of(pid) == process.pid)
     _UNREAPED.append(process)
     return NodeState(init_pid=init_pid, init_ticks=start_ticks(init_pid), boot_id=rest)

@@ -270,7 +270,7 @@ def traces(name: str, directory: Path) -> list[str]:
 
 
 def test_down_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> None:
-    name, directory = f"{lab_name()}-d", tmp_path / "disks"
+    name, directory = f"{lab_name()}-d", tmp_path
     lab = Lab(name, directory=directory, disk_size_bytes=DISK_SIZE_BYTES)
     made = [path for path in (Path("/etc/lockstep"), Path("/var/log/lockstep")) if not path.exists()]
     lab.up()
@@ -288,7 +288,7 @@ def test_down_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> None:
 
 def test_a_lab_that_crashed_is_cleaned_up(tmp_path: Path) -> None:
     """The command that builds the lab is killed in the middle, and the state file is lost as well."""
-    name, directory = f"{lab_name()}-c", tmp_path / "disks"
+    name, directory = f"{lab_name()}-c", tmp_path
     build = f"Lab({name!r}, directory=Path({str(directory)!r}), disk_size_bytes={DISK_SIZE_BYTES}).up()"
     code = f"from pathlib import Path; from orchestrator.lab import Lab; {build}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as builder:

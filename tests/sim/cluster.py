@@ -144,7 +144,8 @@ class Cluster:
     def settle_old_primary(rfs: FakeRfs, other: FakeRfs) -> None:
         """A frozen primary that meets a peer with a newer generation is fenced before anything else."""
         assert rfs.record is not None and other.record is not None
-        newer = len(other.record.lineage) > len(rfs.record.lineage) and other.record.lineage[: len(rfs.record.lineage)] == rfs.record.lineage
+        mine, theirs = rfs.record.lineage, other.record.lineage
+        newer = len(theirs) > len(mine) and theirs[: len(mine)] == mine
         if newer and rfs.role == "primary" and rfs.mode == "frozen":
             rfs.role, rfs.mode, rfs.link = "secondary", "idle", "connecting"
             rfs.record.role = "secondary"

@@ -161,7 +161,8 @@ def meet(a: FakeRfs, b: FakeRfs, now: float) -> None:
         return
     target = b if source is a else a
     assert source.record is not None and target.record is not None
-    if source.record.lineage == target.record.lineage and target.record.data == "UPTODATE" and target.paired_this_run and source.paired_this_run:
+    same = source.record.lineage == target.record.lineage and target.record.data == "UPTODATE"
+    if same and target.paired_this_run and source.paired_this_run:
         pair(source, target)
         return
     target.record.data, target.record.role = "INCONSISTENT", "secondary"

@@ -138,7 +138,7 @@ async def test_a_restarted_secondary_is_never_promoted_by_a_grant(nodes: Nodes) 
     await b.kill()
     await b.restart()
     await b.until(data="CONSISTENT", promotable=False)
-    with pytest.raises(SaidNo, match="only --force"):
+    with pytest.raises(SaidNo, match="promote --force"):
         await b.commands.promote({"granted": True})
 
 

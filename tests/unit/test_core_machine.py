@@ -1,0 +1,265 @@
+"""The table is total, steps are pure, and the single rules hold that the stories in tests/sim do not single out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core import actions as act
+from orchestrator.core import events as ev
+from orchestrator.core.detector import Detector
+from orchestrator.core.machine import COLUMNS, TABLE, step
+from orchestrator.core.states import Hold, Lane, Module, Order, Readiness, RfsView, State, Summary, Surroundings, Wish
+from orchestrator.core.turn import Node
+
+SECOND_VIEW = RfsView(role="secondary", link="connecting", mode="idle", data="UPTODATE", term=3)
+PRIM_VIEW = RfsView(role="primary", link="paired", mode="paired", data="UPTODATE", term=3)
+FROZEN_VIEW = RfsView(role="primary", link="frozen", mode="frozen", data="UPTODATE", term=3, needs_grant=True)
+
+
+def concrete_events() -> list[type[ev.Event]]:
+    abstract = (ev.Event, ev.ModuleEvent, ev.Command)
+    return [kind for kind in vars(ev).values() if isinstance(kind, type) and issubclass(kind, ev.Event) and kind not in abstract]
+
+
+def node_with(module: Module, *, policy: str = "availability", peer: Summary | None = None, **around: Any) -> Node:
+    now = around.setdefault("now", 100.0)
+    surroundings = replace(Surroundings("node1", "node2", policy=policy, peer_heard=True), **around)  # type: ignore[arg-type]
+    silent = around.get("peer_silent", False)
+    detector = Detector.new(("lan",), 3.0, now - 10.0 if silent else now)
+    return Node(surroundings, detector, {"pg": module}, peer_modules={"pg": peer} if peer else {})
+
+
+def running(view: RfsView, **facts: Any) -> Module:
+    defaults: dict[str, Any] = {"found": True, "wanted": True, "has_record": True, "rfs": Hold.ON, "rfs_session": 1, "current": True}
+    return replace(Module("pg", view=view), **{**defaults, **facts})
+
+
+def primary(view: RfsView = PRIM_VIEW, **facts: Any) -> Module:
+    defaults: dict[str, Any] = {"services": Hold.ON, "address": Hold.ON, "shown": (State.PRIM, Readiness.READY)}
+    return running(view, **{**defaults, **facts})
+
+
+def ordered(node: Node, event: ev.Event) -> list[act.Action]:
+    return list(step(node, event)[1])
+
+
+def kinds(actions: list[act.Action]) -> set[type[act.Action]]:
+    return {type(action) for action in actions} - {act.Notify, act.TellPeer}
+
+
+def sample(kind: type[ev.Event]) -> ev.Event:
+    given: dict[str, Any] = {
+        "now": 100.0, "module": "pg", "late_s": 5.0, "network": "lan", "incarnation": 7, "counter": 1, "echo": 0, "modules": {},
+        "ok": True, "wanted": True, "has_record": True, "holds_files": False, "rfs_runs": False, "services_run": False,
+        "address_held": False, "request": 1, "session": 1, "view": SECOND_VIEW, "reason": "it ended", "service": "postgres",
+        "lane": Lane.ROLE, "ticket": 1,
+    }  # fmt: skip
+    names = [name for name, field in kind.__dataclass_fields__.items() if name in given]
+    return kind(**{name: given[name] for name in names})
+
+
+def test_the_table_is_total() -> None:
+    assert set(TABLE) == {(state, kind) for state in State for kind in concrete_events()}
+    assert set(COLUMNS) == set(State)
+
+
+@pytest.mark.parametrize("kind", concrete_events(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("view", [None, SECOND_VIEW, PRIM_VIEW, FROZEN_VIEW], ids=["none", "second", "prim", "frozen"])
+def test_every_pair_is_survived_and_answered(kind: type[ev.Event], state: State, view: RfsView | None) -> None:
+    for hold in (Hold.OFF, Hold.ON):
+        for order in (None, Order.DEMOTE, Order.ASK_OUTDATE):
+            module = replace(
+                primary(view or PRIM_VIEW, services=hold, address=hold, order=order, tickets=dict.fromkeys(Lane, 1)),
+                view=view,
+                shown=(state, Readiness.READY),
+            )
+            node = node_with(module)
+            after, actions = step(node, sample(kind))
+            assert step(node, sample(kind)) == (after, actions), "the same step twice must be the same"
+            if issubclass(kind, ev.Command):
+                replies = [action for action in actions if isinstance(action, act.Reply)]
+                waits = after.modules["pg"].asked
+                assert len(replies) + len(waits) == 1
+
+
+def test_a_command_for_an_unknown_module_is_answered() -> None:
+    actions = ordered(node_with(primary()), ev.Stop(100.0, "web", 5))
+    assert isinstance(actions[0], act.Reply)
+    assert actions[0].code == 1
+
+
+# ---- taking over --------------------------------------------------------------------------------------------------------------------
+
+
+def test_silence_is_permission_for_a_current_second() -> None:
+    node = node_with(running(SECOND_VIEW), peer_silent=True)
+    assert act.PromoteRfs in kinds(ordered(node, ev.Tick(100.0)))
+
+
+@pytest.mark.parametrize(
+    ("module", "around"),
+    [
+        (running(SECOND_VIEW), {"peer_silent": False}),
+        (running(SECOND_VIEW), {"policy": "consistency"}),
+        (running(SECOND_VIEW), {"has_ping": True, "ping_ok": False}),
+        (running(SECOND_VIEW), {"has_ping": True, "ping_ok": True, "ping_ok_since": 99.0}),
+        (running(SECOND_VIEW), {"unsure_until": 101.0}),
+        (running(SECOND_VIEW), {"long_pause_at": 99.0}),
+        (running(SECOND_VIEW, current=False), {}),
+        (running(replace(SECOND_VIEW, data="CONSISTENT")), {}),
+        (running(replace(SECOND_VIEW, data="OUTDATED")), {}),
+        (running(replace(SECOND_VIEW, link="paired")), {}),
+        (running(SECOND_VIEW, order=Order.OUTDATE), {}),
+        (running(SECOND_VIEW, wanted=False), {}),
+    ],
+)
+def test_nobody_else_takes_over(module: Module, around: dict[str, Any]) -> None:
+    node = node_with(module, **{"peer_silent": True, **around})
+    assert act.PromoteRfs not in kinds(ordered(node, ev.Tick(100.0)))
+
+
+def test_a_yielding_peer_is_relieved_at_once() -> None:
+    peer = Summary(yielded=True)
+    assert act.PromoteRfs in kinds(ordered(node_with(running(SECOND_VIEW), peer=peer), ev.Tick(100.0)))
+
+
+def test_the_peer_may_not_outdate_a_node_that_is_taking_over() -> None:
+    node = node_with(running(SECOND_VIEW, order=Order.PROMOTE, shown=(State.SECOND, Readiness.TRANSIENT)))
+    replies = [action for action in ordered(node, ev.PeerAskedOutdate(100.0, "pg", 9)) if isinstance(action, act.Reply)]
+    assert [reply.code for reply in replies] == [6]
+
+
+# ---- going on alone -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_primary_asks_a_living_peer_first() -> None:
+    peer = Summary(rfs_alive=True)
+    assert kinds(ordered(node_with(primary(FROZEN_VIEW), peer=peer), ev.Tick(100.0))) >= {act.AskPeerOutdate}
+
+
+def test_a_frozen_primary_needs_nobody_when_the_peers_rfsmount_is_dead() -> None:
+    assert act.GrantRfs in kinds(ordered(node_with(primary(FROZEN_VIEW), peer=Summary(rfs_alive=False)), ev.Tick(100.0)))
+
+
+@pytest.mark.parametrize("policy", ["availability", "consistency"])
+def test_a_frozen_primary_goes_on_when_the_peer_is_silent(policy: str) -> None:
+    assert act.GrantRfs in kinds(ordered(node_with(primary(FROZEN_VIEW), policy=policy, peer_silent=True), ev.Tick(100.0)))
+
+
+def test_a_cut_off_primary_gives_the_address_back_and_keeps_the_services() -> None:
+    node = node_with(primary(FROZEN_VIEW), peer_silent=True, has_ping=True)
+    assert kinds(ordered(node, ev.Tick(100.0))) == {act.VipDown}
+
+
+def test_a_frozen_peer_with_a_higher_term_outranks_nobody() -> None:
+    alone = replace(PRIM_VIEW, link="alone", mode="alone")
+    peer = Summary(role="primary", serves=False, term=9)
+    assert act.FenceRfs not in kinds(ordered(node_with(primary(alone), peer=peer), ev.Tick(100.0)))
+
+
+def test_of_two_that_serve_the_lower_term_yields() -> None:
+    alone = replace(PRIM_VIEW, link="alone", mode="alone")
+    peer = Summary(role="primary", serves=True, term=9, link="alone")
+    found = kinds(ordered(node_with(primary(alone), peer=peer), ev.Tick(100.0)))
+    assert {act.FenceRfs, act.StopServices, act.VipDown} <= found
+
+
+# ---- history is not believed --------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_of_an_older_rfsmount_is_ignored() -> None:
+    node = node_with(primary(rfs_session=2))
+    after, _ = step(node, ev.RfsStatus(100.0, "pg", 1, SECOND_VIEW))
+    assert after.modules["pg"].view == PRIM_VIEW
+
+
+def test_a_completion_of_a_replaced_action_is_ignored() -> None:
+    node = node_with(primary(services=Hold.GOING, tickets={Lane.SERVICES: 8}))
+    after, _ = step(node, ev.Done(100.0, "pg", Lane.SERVICES, 7))
+    assert after.modules["pg"].services is Hold.GOING
+
+
+def test_a_pause_forgets_the_status_and_renews_nothing() -> None:
+    node = node_with(primary())
+    after, actions = step(node, ev.Paused(100.0, 5.0))
+    assert after.modules["pg"].view is None
+    assert act.RefreshRfs in {type(action) for action in actions}
+    assert act.KeepVip not in {type(action) for action in step(after, ev.Tick(100.2))[1]}
+
+
+def test_heartbeats_from_before_the_pause_do_not_end_the_doubt() -> None:
+    node, _ = step(node_with(primary()), ev.Paused(100.0, 5.0, pulses=40))
+    node, _ = step(node, ev.Heartbeat(100.1, "lan", 7, 1, 40, {}))
+    assert node.around.unsure
+    node, _ = step(node, ev.Heartbeat(100.2, "lan", 7, 2, 41, {}))
+    assert not node.around.unsure
+
+
+def test_a_slow_networks_old_heartbeat_does_not_replace_a_newer_word() -> None:
+    node = replace(node_with(primary()), detector=Detector.new(("lan", "repl"), 3.0, 100.0))
+    node, _ = step(node, ev.Heartbeat(100.1, "lan", 7, 5, 0, {"pg": Summary(term=5)}))
+    node, _ = step(node, ev.Heartbeat(100.2, "repl", 7, 4, 0, {"pg": Summary(term=4)}))
+    assert node.peer_modules["pg"].term == 5
+
+
+# ---- role lost ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_role_takes_services_and_address_at_once() -> None:
+    actions = ordered(node_with(primary()), ev.RfsStatus(100.0, "pg", 1, replace(SECOND_VIEW, link="resyncing")))
+    assert {act.StopServices, act.VipDown} <= kinds(actions)
+    assert all(action.kill for action in actions if isinstance(action, act.StopServices))
+
+
+def test_rfsmount_dying_beside_a_complete_peer_yields_by_both_ways() -> None:
+    node = node_with(primary(), peer=Summary(state=State.SECOND, readiness=Readiness.READY, complete=True, rfs_alive=True))
+    after, actions = step(node, ev.RfsGone(100.0, "pg", 1, "rfsmount died", True, True))
+    assert after.summaries()["pg"].yielded
+    assert {action.call for action in actions if isinstance(action, act.TellPeer)} == {True, False}
+    assert act.StartRfs not in kinds(list(actions))
+
+
+def test_rfsmount_dying_alone_starts_again_in_place() -> None:
+    node = node_with(primary(replace(PRIM_VIEW, link="alone", mode="alone")))
+    after, actions = step(node, ev.RfsGone(100.0, "pg", 1, "rfsmount died", True, True))
+    assert not after.summaries()["pg"].yielded
+    assert {act.StartRfs, act.StopServices, act.VipDown} <= kinds(list(actions))
+
+
+def test_too_many_deaths_end_in_a_named_state() -> None:
+    module = primary(replace(PRIM_VIEW, link="alone", mode="alone"), restarts=(97.0, 98.0, 99.0), max_restarts=3)
+    node, actions = step(node_with(module), ev.RfsGone(100.0, "pg", 1, "rfsmount died", True, True))
+    assert act.StartRfs not in kinds(list(actions))
+    for lane in (Lane.SERVICES, Lane.ADDRESS):
+        node, _ = step(node, ev.Done(100.1, "pg", lane, node.modules["pg"].tickets[lane]))
+    assert node.modules["pg"].shown == (State.WAIT, Readiness.NOT_READY)
+    assert "more than 3 times" in node.reasons["pg"]
+
+
+# ---- people -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_never_overwritten_without_the_word() -> None:
+    module = Module("pg", found=True, wanted=True, holds_files=True)
+    node, actions = step(node_with(module, peer=Summary(serves=True)), ev.Tick(100.0))
+    assert kinds(list(actions)) == set()
+    assert "hactl second --fullsync pg" in node.reasons["pg"]
+    node, actions = step(node, ev.Second(100.0, "pg", 1, fullsync=True))
+    assert any(isinstance(action, act.StartRfs) and action.replace_data for action in actions)
+
+
+def test_prim_is_refused_while_the_peer_serves() -> None:
+    node = node_with(Module("pg", found=True), peer=Summary(serves=True))
+    replies = [action for action in ordered(node, ev.Prim(100.0, "pg", 1)) if isinstance(action, act.Reply)]
+    assert [reply.code for reply in replies] == [6]
+
+
+def test_a_refused_promotion_is_not_repeated_for_ever() -> None:
+    node = node_with(running(replace(SECOND_VIEW, data="CONSISTENT"), wish=Wish.PRIMARY, order=Order.PROMOTE, tickets={Lane.ROLE: 1}))
+    node, actions = step(node, ev.Failed(100.0, "pg", Lane.ROLE, 1, "only --force goes on", refused=True))
+    assert node.modules["pg"].wish is None
+    assert "only --force" in node.reasons["pg"]

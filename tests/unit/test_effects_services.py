@@ -1,0 +1,203 @@
+"""Services with real processes: started, watched, adopted after a restart, stopped politely or not, with all their descendants."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from orchestrator.config import ModuleConfig, ReplicatedConfig, ServiceConfig
+from orchestrator.effects import EffectFailed, commands, processes
+from orchestrator.effects.services import Services, signal_number, systemd_runs
+from orchestrator.paths import Paths
+
+
+def module(tmp_path: Path, *services: ServiceConfig) -> ModuleConfig:
+    return ModuleConfig(
+        name="pg", mode="mirror", nodes=("node1", "node2"), replication_network="repl", default_primary="alone", boot="auto",
+        max_restarts=3, max_restarts_period_s=86400.0, replicated=(ReplicatedConfig(str(tmp_path / "data")),), vips=(),
+        services=services, port=5600, scripts_dir=tmp_path / "scripts",
+    )  # fmt: skip
+
+
+def service(script: str, **options: object) -> ServiceConfig:
+    return ServiceConfig(name="app", start=("/bin/sh", "-c", script), **options)  # type: ignore[arg-type]
+
+
+class Bench:
+    """Services over a temporary root, and what they reported."""
+
+    def __init__(self, tmp_path: Path, *services: ServiceConfig) -> None:
+        self.tmp_path = tmp_path
+        self.paths = Paths(tmp_path)
+        self.paths.make()
+        self.deaths: list[tuple[str, str]] = []
+        self.log: list[str] = []
+        self.config = module(tmp_path, *services)
+        self.services = self.fresh()
+
+    def fresh(self) -> Services:
+        """As a restarted hactld would see them."""
+
+        def died(name: str, why: str) -> None:
+            self.deaths.append((name, why))
+
+        return Services(self.config, "node1", self.paths, died, lambda kind, text: self.log.append(kind))
+
+    def process(self) -> processes.Process | None:
+        return processes.read_pid_file(self.paths.run / "services" / "pg.app.pid")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def test_start_environment_and_polite_stop(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    variables = "$LOCKSTEP_MODULE $LOCKSTEP_NODE $LOCKSTEP_STATE $A"
+    script = f'trap "echo bye >> {said}; exit 0" INT; echo {variables} > {said}; while :; do sleep 0.05; done'
+    bench = Bench(tmp_path, service(script, stop_signal="INT", environment={"A": "b"}))
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "ALONE")
+        assert bench.services.running()
+        await until(said.exists)
+        await bench.services.stop(kill=False, state="ALONE")
+        assert said.read_text() == "pg node1 ALONE b\nbye\n"
+        assert bench.process() is None
+        assert bench.deaths == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_death_is_reported_with_its_cause(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, service("exec sleep 1000"))
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "ALONE")
+        process = bench.process()
+        assert process is not None
+        processes.send_signal(process, signal.SIGKILL)
+        await until(lambda: bool(bench.deaths))
+        assert bench.deaths == [("app", "it ended (SIGKILL)")]
+        await bench.services.stop(kill=True, state="ALONE")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_restarted_hactld_adopts_and_disturbs_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, service("exec sleep 1000"))
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "ALONE")
+        nursery.cancel_scope.cancel()
+    before = bench.process()
+    assert before is not None
+    again = bench.fresh()
+    assert again.running()
+    async with trio.open_nursery() as nursery:
+        again.adopt(nursery)
+        await again.start(nursery, "ALONE")
+        assert bench.process() == before
+        processes.send_signal(before, signal.SIGKILL)
+        await until(lambda: bool(bench.deaths))
+        nursery.cancel_scope.cancel()
+
+
+async def test_stubborn_services_and_their_children_in_other_sessions_are_killed(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    script = f'trap "" TERM; setsid sh -c "echo \\$\\$ > {child}; exec sleep 1000" & while :; do sleep 0.05; done'
+    bench = Bench(tmp_path, service(script, stop_timeout_s=0.2))
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "ALONE")
+        await until(lambda: child.exists() and child.read_text().strip() != "")
+        orphan = processes.find(int(child.read_text()))
+        assert orphan is not None
+        await bench.services.stop(kill=False, state="ALONE")
+        assert not orphan.alive()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_service_that_cannot_work_says_so(tmp_path: Path) -> None:
+    for start, words in ((("/no/such/program",), "cannot be started"), (("/bin/sh", "-c", "exit 3"), "exit code 3")):
+        bench = Bench(tmp_path, ServiceConfig(name="app", start=start))
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(EffectFailed, match=words):
+                await bench.services.start(nursery, "ALONE")
+            nursery.cancel_scope.cancel()
+
+
+async def test_ready_is_waited_for(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    bench = Bench(tmp_path, service(f"sleep 0.3; touch {flag}; exec sleep 1000", ready=("/usr/bin/test", "-e", str(flag))))
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "ALONE")
+        assert flag.exists()
+        await bench.services.stop(kill=True, state="ALONE")
+        nursery.cancel_scope.cancel()
+
+
+async def test_never_ready_is_a_failure(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, service("exec sleep 1000", ready=("/bin/false",), start_timeout_s=0.5))
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(EffectFailed, match="not ready"):
+            await bench.services.start(nursery, "ALONE")
+        await bench.services.stop(kill=True, state="ALONE")
+        assert bench.process() is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_scripts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name in ("start_prim", "stop_prim"):
+        (scripts / name).write_text(f"#!/bin/sh\necho {name} $LOCKSTEP_STATE >> {tmp_path}/ran\n")
+        (scripts / name).chmod(0o755)
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "PRIM")
+        await bench.services.stop(kill=False, state="PRIM")
+        assert (tmp_path / "ran").read_text() == "start_prim PRIM\nstop_prim PRIM\n"
+        (scripts / "start_prim").write_text("#!/bin/sh\nexit 4\n")
+        with pytest.raises(EffectFailed, match="exit code 4"):
+            await bench.services.start(nursery, "PRIM")
+        (scripts / "start_prim").chmod(0o644)
+        with pytest.raises(EffectFailed, match="not executable"):
+            await bench.services.start(nursery, "PRIM")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+async def test_user(tmp_path: Path) -> None:
+    code = await commands.run(["/bin/sh", "-c", "id -un; id -gn; echo $HOME"], commands.identity_of("nobody"), {}, tmp_path / "log", 5.0)
+    assert code == 0
+    assert (tmp_path / "log").read_text().split() == ["nobody", "nogroup", "/nonexistent"]
+    with pytest.raises(EffectFailed, match="no user"):
+        commands.identity_of("no-such-user")
+
+
+async def test_a_command_that_hangs_is_killed(tmp_path: Path) -> None:
+    with pytest.raises(EffectFailed, match="not finished"):
+        await commands.run(["/bin/sleep", "1000"], commands.identity_of(None), {}, tmp_path / "log", 0.2)
+
+
+@pytest.mark.skipif(systemd_runs(), reason="systemd runs here")
+async def test_a_unit_needs_systemd(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ServiceConfig(name="app", unit="app.service"))
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(EffectFailed, match="systemd does not run"):
+            await bench.services.start(nursery, "ALONE")
+        nursery.cancel_scope.cancel()
+
+
+def test_a_reused_pid_is_not_our_process(tmp_path: Path) -> None:
+    mine = processes.find(os.getpid())
+    assert mine is not None
+    other = processes.Process(mine.pid, mine.start_ticks + 1)
+    processes.write_pid_file(tmp_path / "pid", other)
+    assert processes.read_pid_file(tmp_path / "pid") is None
+
+
+def test_signal_names() -> None:
+    assert signal_number("INT") == signal_number("SIGINT") == signal.SIGINT

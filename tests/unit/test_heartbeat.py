@@ -1,0 +1,180 @@
+"""The pulse over loopback, the call channel, and what strangers can do to both: nothing."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+import pytest
+import trio
+
+from orchestrator import heartbeat, peer
+from orchestrator.core.events import Heartbeat
+from orchestrator.core.states import Readiness, State, Summary
+from orchestrator.heartbeat import BadPulse, Heartbeats, Network, Pulse, decode, encode
+
+SUMMARY = Summary(state=State.PRIM, readiness=Readiness.READY, data="UPTODATE", role="primary", term=3, serves=True, rfs_alive=True)
+PULSE = Pulse("plant7", "node1", "boot", 7, 12, 8, 11, {"pg": SUMMARY})
+HERE, THERE = Network("lan", "127.0.0.11", "127.0.0.12"), Network("lan", "127.0.0.12", "127.0.0.11")
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def make(network: Network, port: int, events: list[Heartbeat], logged: list[str]) -> Heartbeats:
+    node, other = ("node1", "node2") if network is HERE else ("node2", "node1")
+    return Heartbeats(
+        cluster="plant7", node=node, peer=other, boot="boot", incarnation=100 if network is HERE else 200, networks=(network,),
+        interval_s=0.02, say=lambda: {"pg": SUMMARY}, deliver=events.append, log=logged.append, port=port,
+    )  # fmt: skip
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+def test_a_pulse_survives_the_wire() -> None:
+    assert decode(encode(PULSE), "plant7", "node1") == PULSE
+
+
+def test_a_pulse_is_bounded() -> None:
+    long = Summary(reason="x" * 5000)
+    data = encode(Pulse("plant7", "node1", "boot", 7, 12, 8, 11, {f"module{number}": long for number in range(25)}))
+    assert len(data) <= heartbeat.PULSE_BYTES_MAX
+    assert len(decode(data, "plant7", "node1").modules) == 25
+
+
+def altered(**changes: Any) -> bytes:
+    document = msgpack.unpackb(encode(PULSE))
+    document.update(changes)
+    packed: bytes = msgpack.packb(document)
+    return packed
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "malformed"),
+        (b"\xff" * 40, "malformed"),
+        (msgpack.packb([1, 2]), "malformed"),
+        (b"x" * 9000, "too-long"),
+        (altered(lockstep=2), "other-version"),
+        (altered(cluster="plant8"), "other-cluster"),
+        (altered(node="node3"), "unknown-node"),
+        (altered(counter=-1), "malformed"),
+        (altered(counter="5"), "malformed"),
+        (altered(incarnation=True), "malformed"),
+        (altered(modules=[]), "malformed"),
+        (altered(modules={"pg": {}}), "malformed"),
+        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "state": "GOD"}}), "malformed"),
+        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "term": "9"}}), "malformed"),
+        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "yielded": 1}}), "malformed"),
+    ],
+)
+def test_what_is_no_pulse_is_named(data: bytes, kind: str) -> None:
+    with pytest.raises(BadPulse) as bad:
+        decode(data, "plant7", "node1")
+    assert bad.value.kind == kind
+
+
+def test_flipped_bytes_never_escape_as_anything_else() -> None:
+    chance, good = random.Random(5), bytearray(encode(PULSE))
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(chance.randrange(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            decode(bytes(data), "plant7", "node1")
+        except BadPulse:
+            pass
+
+
+async def test_two_nodes_hear_each_other_and_the_echo() -> None:
+    port, at_one, at_two = free_port(), list[Heartbeat](), list[Heartbeat]()
+    async with trio.open_nursery() as nursery:
+        one, two = make(HERE, port, at_one, []), make(THERE, port, at_two, [])
+        await nursery.start(one.run)
+        await nursery.start(two.run)
+        await until(lambda: any(event.echo > 0 for event in at_one) and any(event.echo > 0 for event in at_two))
+        assert at_two[0].modules == {"pg": SUMMARY}
+        assert at_one[0].incarnation == 200
+        counters = [event.counter for event in at_two]
+        assert counters == sorted(counters)
+        nursery.cancel_scope.cancel()
+
+
+async def test_strangers_are_counted_and_logged_once() -> None:
+    port, events, logged = free_port(), list[Heartbeat](), list[str]()
+    async with trio.open_nursery() as nursery:
+        beats = make(HERE, port, events, logged)
+        await nursery.start(beats.run)
+        for source, data in (("127.0.0.99", encode(PULSE)), ("127.0.0.12", b"garbage")):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind((source, 0))
+                for _ in range(20):
+                    sock.sendto(data, (HERE.here, port))
+        await until(lambda: sum(count for kind, count in beats.dropped.items() if "from" in kind) == 40)
+        assert events == []
+        assert len([line for line in logged if "from" in line]) == 2
+        nursery.cancel_scope.cancel()
+
+
+# ---- the call channel ---------------------------------------------------------------------------------------------------------------
+
+
+async def handle(method: str, parameters: peer.Message) -> peer.Message:
+    if method == "refuse":
+        raise peer.PeerRefused("no", 6)
+    if method == "hang":
+        await trio.sleep_forever()
+    return {"method": method, **parameters}
+
+
+async def test_calls() -> None:
+    port = free_port()
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
+    dead = Network("repl", "127.0.0.12", "127.0.0.13")
+    client = peer.PeerClient("plant7", "node2", (dead, THERE), port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        assert await client.call("hello", {"a": 1}, 5.0) == {"method": "hello", "a": 1}
+        with pytest.raises(peer.PeerRefused) as refused:
+            await client.call("refuse", {}, 5.0)
+        assert refused.value.code == 6
+        with pytest.raises(peer.PeerUnreachable):
+            await client.call("hang", {}, 0.1)
+        for wrong in (peer.PeerClient("plant8", "node2", (THERE,), port), peer.PeerClient("plant7", "node3", (THERE,), port)):
+            with pytest.raises(peer.PeerRefused):
+                await wrong.call("hello", {}, 5.0)
+        nursery.cancel_scope.cancel()
+    with pytest.raises(peer.PeerUnreachable):
+        await client.call("hello", {}, 5.0)
+
+
+async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
+    port = free_port()
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
+    client = peer.PeerClient("plant7", "node2", (THERE,), port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1", struct.pack(">I", 1 << 31), b"\0"):
+            sock = trio.socket.socket()
+            await sock.bind((THERE.here, 0))
+            await sock.connect((HERE.here, port))
+            stream = trio.SocketStream(sock)
+            await stream.send_all(garbage)
+            await stream.send_eof()
+            with trio.fail_after(5), suppress(trio.BrokenResourceError):
+                assert await stream.receive_some() == b""
+        assert await client.call("hello", {}, 5.0) == {"method": "hello"}
+        nursery.cancel_scope.cancel()
