@@ -32,8 +32,12 @@ static void sync_for_peer(rfs_engine *engine, struct job *job) {
     free(sync);
 }
 
-static int start_sync(rfs_engine *engine, struct link *link, const struct wire_header *header) {
+static int start_sync(rfs_engine *engine, struct link *link, const struct wire_header *header, bool again) {
     struct inode *inode = inode_get(engine, header->fid);
+    if (!inode && again) { /* removed by a later op, which is applied: nothing is left to sync */
+        link_send_small(link, FRAME_SYNCED, header->seq, 0);
+        return 0;
+    }
     struct peer_sync *sync = inode ? calloc(1, sizeof *sync) : NULL;
     int result = !inode ? -EUCLEAN : !sync ? -ENOMEM : inode_open(engine, inode, O_RDONLY | O_NONBLOCK);
     inode_put(engine, inode);
@@ -92,7 +96,7 @@ int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header 
     bool again = header->seq <= received; /* shipped again after a short link loss: applied once */
     if (atomic_load(&engine->failed)) result = -EIO;
     if (result == 0 && !again) result = apply_new(engine, link, header, payload);
-    if (result == 0 && is_sync(header)) result = start_sync(engine, link, header);
+    if (result == 0 && is_sync(header)) result = start_sync(engine, link, header, again);
     if (result == 0 && !again) {
         atomic_store(&engine->received_seq, header->seq);
         atomic_store(&engine->applied_seq, header->seq);

@@ -71,14 +71,15 @@ out:
 int local_set_xattr(rfs_engine *engine, struct op *op, bool replay) {
     struct descriptor object;
     int result = get_object(engine, op, &object);
-    (void)replay;
     if (result < 0) return result;
+    /* During a resync the copy may still have, or lack, what the source has changed: what counts is how it is afterwards. */
+    int flags = replay ? 0 : (int)op->body.flags;
     struct proc_path path = proc_path(object.fd);
     if (!strncmp(op->body.name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) {
         result = -EPERM;
     } else if (op->type == FRAME_REMOVE_XATTR) {
-        if (removexattr(path.text, op->body.name) < 0) result = -errno;
-    } else if (setxattr(path.text, op->body.name, op->data, op->body.data_bytes, (int)op->body.flags) < 0) {
+        if (removexattr(path.text, op->body.name) < 0 && !(replay && errno == ENODATA)) result = -errno;
+    } else if (setxattr(path.text, op->body.name, op->data, op->body.data_bytes, flags) < 0) {
         result = -errno;
     }
     if (result == 0 && fstat(object.fd, &op->stat) < 0) result = -errno;

@@ -148,6 +148,7 @@ static void init_locks(rfs_engine *engine) {
     pthread_rwlock_init(&engine->state, &attributes);
     pthread_rwlockattr_destroy(&attributes);
     pthread_mutex_init(&engine->names, NULL);
+    pthread_mutex_init(&engine->tagging, NULL);
     for (int i = 0; i < INODE_STRIPES; i++) pthread_mutex_init(&engine->stripes[i], NULL);
     pthread_mutex_init(&engine->connection_lock, NULL);
     pthread_mutex_init(&engine->message_lock, NULL);
@@ -204,6 +205,11 @@ void rfs_engine_free(rfs_engine *engine) {
     rfs_kernel_close(engine);
     mirror_stop(engine);
     workers_stop(engine);
+    while (!list_empty(&engine->entries)) { /* nobody took them */
+        struct op *op = ITEM(engine->entries.next, struct op, item);
+        list_remove(&op->item);
+        op_free(engine, op);
+    }
     inodes_free(engine);
     while (engine->spare_message_count) free(engine->spare_messages[--engine->spare_message_count]);
     for (uint32_t i = 0; i < engine->directories; i++)

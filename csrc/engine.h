@@ -132,7 +132,7 @@ struct rfs_engine {
     uint64_t boot_nonce;
 
     pthread_rwlock_t state; /* mode, epoch, session and link: mutations hold it shared, transitions exclusively */
-    enum rfs_mode mode;
+    _Atomic(enum rfs_mode) mode;
     bool target;            /* frames of ops are applied */
     bool end_sent;          /* source: END is in the op stream */
     bool demoting;          /* new mutations are refused, those under way are finished */
@@ -150,6 +150,7 @@ struct rfs_engine {
     atomic_bool failed; /* this copy's disk lied: no success any more */
 
     pthread_mutex_t names;                  /* the order of namespace ops */
+    pthread_mutex_t tagging;                /* files that have no id yet get one; only inodes.lock is taken within */
     pthread_mutex_t stripes[INODE_STRIPES]; /* the order of data and attribute ops of an inode */
     struct inode_table inodes;
     struct descriptor_cache descriptors;
@@ -188,9 +189,9 @@ struct inode {
     atomic_uint_fast64_t resync; /* epoch << 8 | flags: see walk.h */
     uint8_t handle_bytes;
     uint16_t directory;
-    bool orphan;          /* its last name is gone: served from here only */
+    atomic_bool orphan;   /* its last name is gone: served from here only (set under names and its stripe) */
     bool in_table;
-    int pin_fd;           /* O_PATH, keeps an orphan reachable; -1: none */
+    atomic_int pin_fd;    /* O_PATH, keeps an orphan reachable; -1: none */
     int handle_type;
     uint8_t handle[MAX_HANDLE_BYTES];
 };
@@ -208,8 +209,8 @@ void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count);
 int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat);
 /* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. */
 int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out);
-void inode_pin(rfs_engine *engine, struct inode *inode);  /* its last name is about to go */
-void inode_drop(rfs_engine *engine, struct inode *inode); /* its last name is gone */
+/* Its last name is gone. pin: an O_PATH descriptor opened before, by which those who have it open still reach it; -1: none. */
+void inode_drop(rfs_engine *engine, struct inode *inode, int pin);
 int inode_open(rfs_engine *engine, struct inode *inode, int flags);
 int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat);
 pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid);

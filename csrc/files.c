@@ -63,7 +63,9 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     struct descriptor descriptor;
     int fd = get_file(engine, op, &descriptor), result = 0;
     if (fd < 0) return fd;
-    if (fallocate(fd, (int)body->flags, (off_t)body->offset, (off_t)body->length) < 0) {
+    if (body->flags & ~(uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) { /* what moves bytes would confuse a resync */
+        result = -EOPNOTSUPP;
+    } else if (fallocate(fd, (int)body->flags, (off_t)body->offset, (off_t)body->length) < 0) {
         result = -errno;
     } else if (replay) {
         result = set_mtime(fd, body->mtime_ns);
@@ -122,20 +124,26 @@ static int purge(int directory_fd) {
     return result;
 }
 
-int holding_purge(rfs_engine *engine) {
+/* The directory is ours only for a while. State is held exclusively: an op applied meanwhile would lose its mtime of the root. */
+static int remove_holding(int root) {
+    struct stat before;
+    if (fstat(root, &before) < 0) return -errno;
+    if (unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) == 0) return set_mtime(root, stat_mtime_ns(&before));
+    return errno == ENOENT || errno == ENOTEMPTY ? 0 : -errno; /* not empty: something has come in since */
+}
+
+/* Slow where much is held: no lock is held by the caller. */
+int rfs_purge_holding(rfs_engine *engine) {
     int result = 0;
     for (uint32_t i = 0; i < engine->directories; i++) {
-        struct stat before;
         int root = engine->directory[i].root_fd, fd = openat(root, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0) continue;
-        if (fstat(root, &before) < 0) result = -errno;
         int purged = purge(fd);
         close(fd);
-        if (purged == 0 && unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) < 0) purged = -errno;
-        if (purged == 0) purged = set_mtime(root, stat_mtime_ns(&before)); /* the directory is ours only for a while */
+        pthread_rwlock_wrlock(&engine->state);
+        if (purged == 0) purged = remove_holding(root);
+        pthread_rwlock_unlock(&engine->state);
         if (result == 0) result = purged;
     }
     return result;
 }
-
-int rfs_purge_holding(rfs_engine *engine) { return holding_purge(engine); }

@@ -224,10 +224,12 @@ int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const cha
     if (*out) return 0;
     path_fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
+    pthread_mutex_lock(&engine->tagging); /* two who meet it at once must not give it two ids */
     uint64_t fid = read_fid(path_fd);
     result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, out) : -ENODATA;
     if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
         result = inode_adopt(engine, directory, path_fd, stat, new_fid(engine), out);
+    pthread_mutex_unlock(&engine->tagging);
     close(path_fd);
     return result;
 }
@@ -271,20 +273,7 @@ void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count) {
     pthread_mutex_unlock(&engine->inodes.lock);
 }
 
-/* Before the last name goes: only the pin will reach the file afterwards, for those who still have it open. */
-void inode_pin(rfs_engine *engine, struct inode *inode) {
-    int pin = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
-    if (pin < 0) return; /* nobody can have it open then */
-    pthread_mutex_lock(&engine->inodes.lock);
-    if (inode->pin_fd < 0) {
-        inode->pin_fd = pin;
-        pin = -1;
-    }
-    pthread_mutex_unlock(&engine->inodes.lock);
-    if (pin >= 0) close(pin);
-}
-
-void inode_drop(rfs_engine *engine, struct inode *inode) {
+void inode_drop(rfs_engine *engine, struct inode *inode, int pin) {
     descriptor_drop(engine, inode->fid);
     pthread_mutex_lock(&engine->inodes.lock);
     if (!inode->orphan) {
@@ -292,9 +281,12 @@ void inode_drop(rfs_engine *engine, struct inode *inode) {
         while (*at && *at != inode) at = &(*at)->next_number;
         if (*at) *at = inode->next_number;
         inode->next_number = NULL;
+        inode->pin_fd = pin;
+        pin = -1;
         inode->orphan = true;
     }
     pthread_mutex_unlock(&engine->inodes.lock);
+    if (pin >= 0) close(pin);
 }
 
 int inode_open(rfs_engine *engine, struct inode *inode, int flags) {

@@ -493,6 +493,13 @@ bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
     return !atomic_load(stop);
 }
 
+bool mirror_is_waiting(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->mirror.lock);
+    bool waiting = !list_empty(&engine->mirror.pending) || !list_empty(&engine->mirror.syncing);
+    pthread_mutex_unlock(&engine->mirror.lock);
+    return waiting;
+}
+
 bool mirror_lone_ops_answered(rfs_engine *engine) {
     bool answered = true;
     pthread_mutex_lock(&engine->mirror.lock);

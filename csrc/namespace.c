@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "walk.h"
 
 static int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor) {
     *descriptor = (struct descriptor){-1, -1};
@@ -152,6 +153,16 @@ out:
 
 static int expect(const struct inode *inode, uint64_t fid, bool replay) { return replay && inode->fid != fid ? -EUCLEAN : 0; }
 
+/* The pin that an object with this last name will need: before the name goes, because afterwards no handle finds it. */
+static int open_pin(rfs_engine *engine, struct inode *inode, bool last, bool replay) {
+    int pin = last && !replay ? inode_open(engine, inode, O_PATH | O_NOFOLLOW) : -1;
+    return pin < 0 ? -1 : pin;
+}
+
+static bool is_unlisted(const rfs_engine *engine, struct inode *inode) {
+    return S_ISDIR(inode->type) && !(resync_flags(engine, inode) & ENTRIES_CLEAN);
+}
+
 static bool last_name(const struct inode *inode, const struct stat *stat) { return S_ISDIR(inode->type) || stat->st_nlink <= 1; }
 
 int local_remove(rfs_engine *engine, struct op *op, bool replay) {
@@ -172,15 +183,17 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     if (replay && last && !(op->frame.header.flags & FLAG_LAST_NAME)) { /* it has another name there that is not here yet */
         result = hold(engine, victim->directory, victim->fid, directory.fd, body->name);
     } else {
-        if (last && !replay) inode_pin(engine, victim);
+        int pin = open_pin(engine, victim, last, replay);
         if (unlinkat(directory.fd, body->name, op->type == FRAME_RMDIR ? AT_REMOVEDIR : 0) < 0) {
             result = -errno;
+            if (pin >= 0) close(pin);
         } else if (last) {
-            inode_drop(engine, victim);
+            inode_drop(engine, victim, pin);
         }
     }
     if (result < 0) goto out;
     body->child = victim->fid;
+    op->unlisted = is_unlisted(engine, victim);
     if (last) op->frame.header.flags |= FLAG_LAST_NAME;
     result = parent_time(directory.fd, &body->mtime_ns, replay);
 out:
@@ -196,6 +209,7 @@ struct rename {
     struct inode *from, *to, *moved, *victim;
     struct descriptor from_directory, to_directory;
     struct stat moved_stat, victim_stat;
+    int pin;
     pthread_mutex_t *stripe;
 };
 
@@ -216,7 +230,7 @@ static int find_both(rfs_engine *engine, struct rename *rename, const struct op_
 
 int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
-    struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}};
+    struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}, .pin = -1};
     int result = find_both(engine, &rename, body, replay);
     if (result < 0) goto out;
     bool overwrites = rename.victim && rename.victim != rename.moved && !(body->flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
@@ -224,7 +238,7 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     if (overwrites) {
         rename.stripe = inode_stripe(engine, rename.victim->fid);
         pthread_mutex_lock(rename.stripe);
-        if (last && !replay) inode_pin(engine, rename.victim);
+        rename.pin = open_pin(engine, rename.victim, last, replay);
         if (last && replay && !(op->frame.header.flags & FLAG_LAST_NAME)) {
             result = hold(engine, rename.to->directory, rename.victim->fid, rename.to_directory.fd, body->name2);
             if (result < 0) goto out;
@@ -236,14 +250,17 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
         goto out;
     }
     if (last) {
-        inode_drop(engine, rename.victim);
+        inode_drop(engine, rename.victim, rename.pin);
+        rename.pin = -1;
         op->frame.header.flags |= FLAG_LAST_NAME;
     }
     body->child = rename.moved->fid;
+    op->unlisted = overwrites && is_unlisted(engine, rename.victim);
     result = parent_time(rename.from_directory.fd, &body->mtime_ns, replay);
     if (result == 0) result = parent_time(rename.to_directory.fd, &body->other_mtime_ns, replay);
 out:
     if (rename.stripe) pthread_mutex_unlock(rename.stripe);
+    if (rename.pin >= 0) close(rename.pin);
     inode_put(engine, rename.moved);
     inode_put(engine, rename.victim);
     put_directory(engine, rename.from, &rename.from_directory);

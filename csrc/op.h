@@ -27,6 +27,7 @@ struct op {
     uint32_t reply_bytes;
 
     /* its verdict (mirror.lock) */
+    bool unlisted;       /* it removes a directory whose entries are not equal on the target: see walk_ships() */
     bool shipped, durable, synced_here, synced_there;
     int sync_result;
     int sync_fd;         /* for fsync and O_SYNC writes: the descriptor to sync; -1: none, owned */
@@ -56,6 +57,7 @@ uint64_t mirror_ship(rfs_engine *engine, struct op *op);
 /* Wait until little is in flight; false: the walk is to stop. */
 bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop);
 bool mirror_lone_ops_answered(rfs_engine *engine);
+bool mirror_is_waiting(rfs_engine *engine); /* an op is shipped or syncing, and not answered */
 void mirror_wake(rfs_engine *engine);
 /* transitions.c; state is held exclusively (or mirror.lock where it says so) */
 void mirror_mark_waiting(rfs_engine *engine);            /* the waiting ops become "marked" */
@@ -82,5 +84,4 @@ int set_mtime(int fd, int64_t mtime_ns);
 int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);
 int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name); /* into the holding directory */
-int holding_purge(rfs_engine *engine);
 #endif

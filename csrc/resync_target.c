@@ -75,6 +75,9 @@ static int remember(struct listing *listing, const char *name) {
     return *slot ? 0 : -ENOMEM;
 }
 
+/* The holding directory lies in each root; elsewhere the name is the application's. */
+static bool is_holding(uint64_t parent, const char *name) { return parent < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES && !strcmp(name, HOLDING_NAME); }
+
 /* ---- entries -------------------------------------------------------------------------------------------------------------------- */
 
 struct place {
@@ -163,6 +166,7 @@ static int bring(rfs_engine *engine, struct inode *known, const struct place *pl
 static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
     struct stat stat;
     struct place place;
+    if (is_holding(body->fid, body->name)) return -EBADMSG;
     struct inode *known = inode_get(engine, body->child);
     int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
     if (result == -EPROTO) goto out;
@@ -193,7 +197,7 @@ static int remove_unlisted(rfs_engine *engine, const struct place *place) {
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     if (!stream) return -errno;
     for (struct dirent *item; result == 0 && (item = readdir(stream));) {
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || !strcmp(item->d_name, HOLDING_NAME)) continue;
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_holding(place->directory->fid, item->d_name)) continue;
         if (*find(engine->listing, item->d_name)) continue;
         result = hold(engine, place->directory->directory, 0, place->descriptor.fd, item->d_name);
     }

@@ -204,12 +204,16 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
 
 int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, int resume) {
     rfs_session_close(engine);
+    int result = resume ? 0 : rfs_purge_holding(engine); /* of a session that did not come to its end */
+    if (result < 0) {
+        close(fd);
+        return result;
+    }
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_IDLE ? open_link(engine, fd, session) : refuse(fd);
+    result = engine->mode == RFS_IDLE ? open_link(engine, fd, session) : refuse(fd);
     if (result == 0) {
         if (!resume) {
             inodes_forget_all(engine);
-            result = holding_purge(engine);
             atomic_store(&engine->applied_seq, session->seq);
         }
         atomic_store(&engine->received_seq, atomic_load(&engine->applied_seq));
@@ -239,6 +243,7 @@ int rfs_send_end(rfs_engine *engine) {
 int rfs_session_turn(rfs_engine *engine, int now_source) {
     pthread_rwlock_wrlock(&engine->state);
     int result = engine->link && link_is_up(engine->link) ? 0 : -ENOTCONN;
+    if (result == 0 && !now_source && mirror_is_waiting(engine)) result = -EBUSY;
     if (result == 0 && now_source) {
         engine->target = false;
         engine->mode = RFS_PAIRED;

@@ -7,7 +7,7 @@
  * still to be compared: the target's copy gets both, in one order, so neither can undo the other. (A block is read and
  * shipped under the inode's stripe; hashes may be stale, which only makes equal blocks look different: a write between
  * our hashing and the target's comparison reaches the target first.)
- * A namespace op is shipped only if every directory it touches is clean and its object bound; else its directories are
+ * A namespace op is shipped only if every directory it touches or removes is clean and its object bound; else its directories are
  * marked again and come back on the stack. So when the stack is empty under `names`, nothing is marked: DRAINED.
  * The marks are dropped with that and not before; a link lost on the way leaves everything marked (see mirror.c). */
 #include "walk.h"
@@ -98,7 +98,7 @@ static bool has(rfs_engine *engine, uint64_t fid, uint32_t flag) {
 
 bool walk_ships(rfs_engine *engine, struct op *op) {
     const struct op_body *body = &op->body;
-    bool clean = has(engine, body->fid, ENTRIES_CLEAN);
+    bool clean = has(engine, body->fid, ENTRIES_CLEAN) && !op->unlisted;
     if (op->type == FRAME_RENAME) {
         clean = clean && has(engine, body->other, ENTRIES_CLEAN) && has(engine, body->child, BOUND);
         if (!clean) mark_again(engine, body->other);
@@ -294,11 +294,19 @@ static int ask(rfs_engine *engine, struct inode *inode, uint64_t offset, size_t 
         op_free(engine, op);
         return -ECANCELED;
     }
-    pthread_mutex_lock(&walk->lock); /* the answer cannot overtake the question's number */
-    walk->waiting_seq = mirror_ship(engine, op);
-    pthread_mutex_unlock(&walk->lock);
+    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
+    pthread_mutex_lock(stripe);
+    bool gone = inode->orphan; /* after its UNLINK the target knows nothing of it */
+    if (gone) {
+        op_free(engine, op);
+    } else {
+        pthread_mutex_lock(&walk->lock); /* the answer cannot overtake the question's number */
+        walk->waiting_seq = mirror_ship(engine, op);
+        pthread_mutex_unlock(&walk->lock);
+    }
+    pthread_mutex_unlock(stripe);
     leave_state(engine);
-    return wait_answer(walk, different);
+    return gone ? -ESTALE : wait_answer(walk, different);
 }
 
 static int ship_block(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {
@@ -313,9 +321,9 @@ static int ship_block(rfs_engine *engine, struct inode *inode, int fd, uint64_t 
     }
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
-    ssize_t got = pread(fd, op->data, bytes, (off_t)offset);
+    ssize_t got = inode->orphan ? -1 : pread(fd, op->data, bytes, (off_t)offset);
     if (got <= 0) {
-        result = got < 0 ? -errno : 0; /* the file has become shorter: its attributes will say so */
+        result = inode->orphan ? -ESTALE : got < 0 ? -errno : 0; /* the file has become shorter: its attributes will say so */
         op_free(engine, op);
     } else {
         op->body.length = (uint64_t)got;
@@ -342,7 +350,7 @@ static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t o
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
     struct stat stat;
-    bool still = fstat(fd, &stat) == 0 && offset + bytes <= (uint64_t)stat.st_size && hole_bytes(fd, offset, offset + bytes) == bytes;
+    bool gone = inode->orphan, still = !gone && fstat(fd, &stat) == 0 && offset + bytes <= (uint64_t)stat.st_size && hole_bytes(fd, offset, offset + bytes) == bytes;
     if (still) {
         struct op *op = new_frame(FRAME_BLOCK, inode->fid);
         op->body.offset = offset;
@@ -352,7 +360,7 @@ static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t o
     }
     pthread_mutex_unlock(stripe);
     leave_state(engine);
-    return still ? 0 : -EAGAIN;
+    return gone ? -ESTALE : still ? 0 : -EAGAIN;
 }
 
 static int walk_window(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {

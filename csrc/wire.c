@@ -119,7 +119,7 @@ static bool needs_name(uint16_t type) {
 static bool good_name(const char *name, size_t bytes, bool is_entry) {
     if (memchr(name, 0, bytes)) return false;
     if (!is_entry) return true;
-    return !memchr(name, '/', bytes) && strcmp(name, ".") && strcmp(name, "..") && strcmp(name, HOLDING_NAME);
+    return !memchr(name, '/', bytes) && strcmp(name, ".") && strcmp(name, "..");
 }
 
 int wire_decode_body(const struct wire_header *header, const uint8_t *payload, struct op_body *body, const uint8_t **data) {

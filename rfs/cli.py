@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--node", help="default: the host's name")
     mount.add_argument("--cluster", default="standalone")
     mount.add_argument("-f", "--foreground", action="store_true")
-    for option in ("--exclude", "--only", "--require", "--witness", "--ack"):
+    mount.add_argument("--require", action="append", default=[], metavar="FILE", help="refuse to serve when no directory holds it")
+    for option in ("--exclude", "--only", "--witness", "--ack"):
         mount.add_argument(option, action="append", default=[], metavar="VALUE", help="not in this release")
     for verb, text in (
         ("status", "how the mirror is"),
@@ -152,7 +153,7 @@ def _state(options: argparse.Namespace) -> str:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    for name in ("exclude", "only", "require", "witness", "ack"):
+    for name in ("exclude", "only", "witness", "ack"):
         if getattr(options, name) not in ([], ["memory"]):
             raise SaidNo(f"--{name}: is not in this release; leave it out", exit_codes.USAGE)
     if not options.insecure:

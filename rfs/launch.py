@@ -44,6 +44,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         foreground=options.foreground,
         timeout_s=options.timeout,
         resync_bytes_per_s=options.resync_bandwidth,
+        required_files=tuple(options.require),
     )
 
 

@@ -41,7 +41,7 @@ class Layers:
         self._guards_file = Path(state_directory, "guards")
         self._kernel_mount: int | None = None
 
-    async def prepare(self) -> None:
+    async def prepare(self, required_files: Sequence[str] = ()) -> None:
         """From whatever was left here to: guards on every directory, a descriptor of every plain tree."""
         self._guards = self._read_guards()
         for path in self.paths:
@@ -59,6 +59,9 @@ class Layers:
             reason = await engine.tree_probe(tree)
             if reason is not None:
                 raise SaidNo(f"{path}: cannot hold a replica: {reason}", exit_codes.CONFIGURATION_INVALID)
+        for required in required_files:
+            if not any(_holds(tree, required) for tree in self.trees):
+                raise SaidNo(f"{self.paths[0]}: '{required}' is missing; is its file system not mounted?", exit_codes.CONFIGURATION_INVALID)
         for path in unguarded:
             await engine.lay_guard(path)
             self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
@@ -151,6 +154,14 @@ class Layers:
         temporary = self._guards_file.with_suffix(".new")
         temporary.write_text(text)
         os.replace(temporary, self._guards_file)
+
+
+def _holds(tree: int, name: str) -> bool:
+    try:
+        os.stat(name.lstrip("/"), dir_fd=tree, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _namespace() -> str:

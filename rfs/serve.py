@@ -83,7 +83,8 @@ async def serve(settings: Settings, report: Report) -> None:
             await Session(replica, supervisor_box[0], link).run()
 
         await _bind_check(settings)
-        await layers.prepare()
+        # A copy that has yet to be made holds nothing; any other must be the one that was meant.
+        await layers.prepare(settings.required_files if record.generation else ())
         state.record_directories(paths)
         replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees))
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter)

@@ -44,6 +44,7 @@ class Settings:
     foreground: bool = False
     timeout_s: float = 30.0
     resync_bytes_per_s: int = 0
+    required_files: tuple[str, ...] = ()
 
 
 def parse_address(text: str, option: str) -> Address:

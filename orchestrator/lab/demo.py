@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, Trouble
@@ -106,14 +107,13 @@ class Demo:
     def lose_the_primary(self) -> None:
         """Power off; the other takes the address, starts the database and goes on."""
         after = max((event["number"] for event in self.cluster.events("node2")), default=0)
-        wall = time.time()
+        before, wall, killed = len(self.commits()), datetime.now(), time.monotonic()
         self.lab.kill("node1")
-        killed = time.monotonic()
-        before = len(self.commits())
         self.time.say(f"POWER OFF node1 ({before} commits acknowledged)")
         self.cluster.wait_state("node2", "ALONE", timeout_s=40)
         for event in self.cluster.events("node2", after):
-            self.time.say(f"    node2 +{float(event['time']) - wall:5.2f} s  {event['text']}")
+            since_s = (datetime.fromisoformat(event["time"]).replace(tzinfo=None) - wall).total_seconds()
+            self.time.say(f"    node2 +{since_s:5.2f} s  {event['text']}")
         self.cluster.until(lambda: self.commits_after(killed) is not None, "the client does not get a commit after the takeover", 20)
         first = self.commits_after(killed)
         assert first is not None

@@ -61,7 +61,7 @@ def check_source(source: Record, target: Record, verdict: Decision) -> None:
         assert not (source.data is DataState.OUTDATED and target.data is DataState.UPTODATE and target.rewound <= source.rewound), "stale"
     stale = source.generation != target.generation and source.generation in ancestors(target)
     assert not stale or rolled, "an ancestor over its descendant"
-    forked = target.generation not in ancestors(source) and not stale
+    forked = target.generation not in ancestors(source)
     if forked:
         assert not target.used, "acknowledged writes would be overwritten"
         assert rolled or target.data not in UNFIT
@@ -142,7 +142,7 @@ def test_what_another_peer_confirmed_says_nothing() -> None:
     assert seen(record, b).source is Source.MINE
 
 
-# ---- the sentences of the protocol, one by one ----------------------------------------------------------------------------------------------
+# ---- the sentences of the protocol, one by one ------------------------------------------------------------------------------------------
 
 WHOLE = replace(PLAIN, generation=2, history=(1,), data=DataState.UPTODATE, used=True, peer_has=True, shared=True)
 PRIMARY = replace(WHOLE, role=Role.PRIMARY, term=5, owner=1)

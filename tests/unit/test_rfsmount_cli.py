@@ -63,6 +63,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         (["{tmp}/a"], ["--peer", "nowhere"], "--peer nowhere"),
         (["{tmp}/a"], ["--listen", "127.0.0.1:99999"], "is no port"),
         (["{tmp}/a"], ["--module", "x" * 100], "--module"),
+        (["{tmp}/a"], ["--require", "PG_VERSION"], "'PG_VERSION' is missing"),
     ],
 )
 def test_refused_before_anything_is_mounted(
