@@ -94,7 +94,9 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], nod
             log=lambda text: history.add("", "ping", text),
         )
         for name in mine:
-            runner.deliver(await world.find(name))
+            found = await world.find(name)
+            runner.deliver(found)
+            world.adopt(found)
         nursery.start_soon(runner.run)
         nursery.start_soon(ping.run)
         await nursery.start(heartbeats.run)

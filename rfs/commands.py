@@ -106,13 +106,13 @@ class Commands:
             if replica.is_primary and replica.mode in (Mode.PAIRED, Mode.RESYNCING, Mode.ALONE, Mode.UNUSED):
                 return build_status(replica)
             session = replica.session
-            if session is not None and session.stage is Stage.PAIRED and replica.consent:
+            may, why = promotable(replica)
+            if session is not None and session.stage is Stage.PAIRED and replica.consent and may:
                 await self._promote_in_session(session, reason)
             elif force:
                 await self._promote_alone(reason, granted=True, force=True)
             else:
-                may, why = promotable(replica)
-                if session is not None and session.stage is Stage.PAIRED:
+                if session is not None and session.stage is Stage.PAIRED and not replica.consent:
                     raise SaidNo("the peer is alive and primary: demote it first, or use 'swap' of hactl")
                 if not may and not granted:
                     raise SaidNo(why)
@@ -132,7 +132,7 @@ class Commands:
             if answer["type"] == "refused":
                 await replica.commit(rules.demote(replica.record), "the peer refused the turn")
                 raise SaidNo(f"the peer refused: {answer['reason']}")
-            replica.engine.become_primary(replica.record.term, replica.record.node_bit)
+            await replica.engine.become_primary(replica.record.term, replica.record.node_bit)
             await replica.engine.session_turn(now_source=True)
         except SessionEnded as ended:
             raise SaidNo(f"the session ended during the promotion ({ended}); look at 'status' and try again", exit_codes.FAILED) from ended

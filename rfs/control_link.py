@@ -20,7 +20,7 @@ log = logging.getLogger("rfs.link")
 PULSE_S = 1.0
 SILENCE_S = 5.0
 STEP_TIMEOUT_S = 5.0
-SYNC_TIMEOUT_S = 60.0  # a step that has to make a whole tree durable first
+SYNC_TIMEOUT_S = 600.0  # a step that makes a whole tree durable first; a dead peer is noticed by its silence, not by this
 UNREAD_MAX = 64  # messages that arrived before anybody asked for them
 
 Handler = Callable[[Message], Awaitable[None]]

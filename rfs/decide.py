@@ -121,9 +121,9 @@ def _other(side: Side, a: Side, b: Side) -> Side:
     return b if side is a else a
 
 
-def _fork_point(a: Record, b: Record) -> int:
+def _fork_point(source: Record, target: Record) -> int:
     """The newest generation that both lineages hold."""
-    return next((name for name in reversed(a.lineage) if name in b.lineage), 0)
+    return next((name for name in reversed(source.lineage) if name in target.lineage), 0)
 
 
 # ---- the rules, in their order -----------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _rolled_back(a: Side, b: Side) -> Decision | None:
     if not source.record.continues(old.record.generation):
         if old.record.used:
             return _no_pair(Outcome.DIVERGED, f"{old.record.node} was rolled back and has acknowledged writes of its own since or before")
-        point = _fork_point(a.record, b.record)
+        point = _fork_point(source.record, old.record)
     return _pair(source, a, Travels.EVERYTHING, f"{old.record.node} was rolled back to an older state than its peer has seen", point)
 
 
@@ -209,15 +209,20 @@ def _unfit(a: Side, b: Side) -> Decision | None:
 def _same_generation(a: Side, b: Side) -> Decision | None:
     """Rule 2. What travels is the union of all marks of both, whatever the clean flags say.
 
-    Rewound speaks before OUTDATED: under one name the one that left holds all that was acknowledged, because what its peer acknowledges
-    without it has a new name (§2.2). A peer that lost power before that has less.
+    A copy that left in order (OUTDATED) still holds all that was acknowledged under this name, because what its peer acknowledges without
+    it has a new one (§2.2). So a peer that lost power before it knew of the leave, and thus never served without it, has less than the one
+    that left. A peer that did know is the sole owner and may be serving already: it stays the source.
     """
     if a.record.generation != b.record.generation:
         return None
     union = Travels.UNION_OF_MARKS
     tests: tuple[tuple[Callable[[Side], bool], str], ...] = (
-        (lambda side: side.record.rewound, "lost power: its peer ran through"),
+        (
+            lambda side: side.record.rewound and side.record.peer_may_fit and not _other(side, a, b).record.rewound,
+            "lost power: its peer ran through",
+        ),
         (lambda side: side.record.data is DataState.OUTDATED, "knows that its peer went on without it"),
+        (lambda side: side.record.rewound, "lost power: its peer ran through"),
         (lambda side: not side.running, "is not the running primary"),
         (lambda side: side.record.role is not Role.PRIMARY, "was not the last primary"),
     )
@@ -251,7 +256,7 @@ def _fork(a: Side, b: Side) -> Decision | None:
         )
     source = _one(lambda side: side.record.used, a, b) or min(a, b, key=lambda side: side.record.node_id)
     target = _other(source, a, b)
-    point = _fork_point(a.record, b.record)
+    point = _fork_point(source.record, target.record)
     both = _covered(a.record, point), _covered(b.record, point)
     travels = Travels.EVERYTHING if Travels.EVERYTHING in both else Travels.UNION_OF_MARKS
     return _pair(source, a, travels, f"{target.record.node} acknowledged nothing in its own generation and yields", point)

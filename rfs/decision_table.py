@@ -89,8 +89,13 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("both lost power", replace(ONE, rewound=True), replace(TWO, rewound=True)),
             Situation("node2 left in order, node1 has acknowledged nothing since", ONE, replace(TWO, data=DataState.OUTDATED)),
             Situation(
-                "node2 left in order, then node1 lost power", replace(ONE, rewound=True), replace(TWO, data=DataState.OUTDATED)
-            ),
+                "node2 left in order; node1 lost power before it knew",
+                replace(ONE, rewound=True), replace(TWO, data=DataState.OUTDATED),
+            ),  # fmt: skip
+            Situation(
+                "node2 left in order; node1 knew, then lost power",
+                replace(ONE, rewound=True, peer_may_fit=False), replace(TWO, data=DataState.OUTDATED),
+            ),  # fmt: skip
             Situation("both are secondary (a swap was cut off)", replace(ONE, role=Role.SECONDARY), TWO),
             Situation("both were primary, node2 was promoted later", ONE, replace(TWO, role=Role.PRIMARY, term=4, owner=2)),
             Situation("node1 would be source, but its directories are empty", ONE, TWO, empty=(True, False)),

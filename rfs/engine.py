@@ -270,25 +270,28 @@ class Engine:
 
     # ---- roles ----------------------------------------------------------------------------------------------------------------------
 
-    def become_primary(self, term: int, node_bit: int) -> None:
+    # A change of state waits for the operations that are under way, and those for their disk: never on the loop's thread.
+
+    async def become_primary(self, term: int, node_bit: int) -> None:
         """A primary starts, frozen."""
-        _check(self._lib.rfs_become_primary(self._handle, term, node_bit), "cannot become primary")
+        become = self._lib.rfs_become_primary
+        _check(await trio.to_thread.run_sync(become, self._handle, term, node_bit), "cannot become primary")
 
     async def demote(self) -> None:
         """Stop being primary in order; OSError(EAGAIN) when the link was lost meanwhile."""
         await self._wait(self._lib.rfs_submit_demote(self._handle), "demote")
 
-    def grant(self, generation: int, *, used: bool) -> None:
+    async def grant(self, generation: int, *, used: bool) -> None:
         """Go on without the peer under `generation`, which is durable."""
-        _check(self._lib.rfs_grant(self._handle, generation, int(used)), "grant")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_grant, self._handle, generation, int(used)), "grant")
 
-    def set_used(self) -> None:
+    async def set_used(self) -> None:
         """`used` is durable."""
-        _check(self._lib.rfs_set_used(self._handle), "set used")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_set_used, self._handle), "set used")
 
-    def fence(self) -> None:
+    async def fence(self) -> None:
         """The peer owns the data."""
-        _check(self._lib.rfs_fence(self._handle), "fence")
+        _check(await trio.to_thread.run_sync(self._lib.rfs_fence, self._handle), "fence")
 
     async def sync(self) -> None:
         """Make everything in all trees durable."""

@@ -68,7 +68,7 @@ async def _hear_leaving(core: SessionCore, message: Message) -> None:
         if message["outdated"] and replica.is_primary:
             await replica.commit(rules.primary_hears_leave(replica.record), "the peer has left")
         if message["consent"] and not replica.is_primary and core.stage is Stage.PAIRED:
-            replica.consent = True
+            replica.consent = core.left_with_consent = True
         replica.note = f"{core.link.theirs.node} left: {message['reason']}"
         await core.link.send("goodbye")
     raise SessionEnded(replica.note)

@@ -195,7 +195,7 @@ class Replica:
         async with self.changing:
             if self.mode is Mode.UNUSED:
                 await self.commit(rules.use(self.record), "the first operation without the peer")
-                self.engine.set_used()
+                await self.engine.set_used()
                 self.touch()
 
     # ---- transitions; the caller holds `changing` -------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Replica:
         """Raise the term, be primary on record, and frozen in the engine. Nothing is mounted yet."""
         self._assert_changing()
         await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
-        self.engine.become_primary(self.record.term, self.record.node_bit)
+        await self.engine.become_primary(self.record.term, self.record.node_bit)
         self.consent = False
         log.info("transition to=PRIMARY term=%d cause=%s", self.record.term, cause)
 
@@ -240,9 +240,14 @@ class Replica:
         self._assert_changing()
         waiting = self.engine.statistics().waiting_ops > 0
         await self.commit(rules.go_alone(self.record, secrets.randbits(64) or 1, granted=granted, op_waiting=waiting), cause)
+        came = "an operation came while the generation was minted"
         if not self.record.used and self.engine.statistics().waiting_ops > 0:
-            await self.commit(rules.use(self.record), "an operation came while the generation was minted")
-        self.engine.grant(self.record.generation, used=self.record.used)
+            await self.commit(rules.use(self.record), came)
+        try:
+            await self.engine.grant(self.record.generation, used=self.record.used)
+        except BlockingIOError:  # the engine looks once more, under its own lock
+            await self.commit(rules.use(self.record), came)
+            await self.engine.grant(self.record.generation, used=True)
         self.resumable = 0
         self.needs_grant = False
         self.served = True
@@ -265,7 +270,7 @@ class Replica:
             return
         log.info("transition to=SECONDARY by=fence cause=%s", cause)
         with trio.CancelScope(shield=True):  # the session that makes us step down may end meanwhile; half a step is none
-            self.engine.fence()
+            await self.engine.fence()
             await self.unmount(abort=True)
             await self.commit(rules.step_down(self.record), cause)
             self.needs_grant = False
@@ -287,10 +292,21 @@ class Replica:
         """The session is closed in the engine; a primary is frozen now. What next?"""
         stage = ended.stage
         self.session = None
+        if stage is Stage.PAIRED and not ended.left_with_consent:
+            self.consent = False  # a swap that was cut short is a doubt: it needs a grant like any other
         self.touch()
+        if not self.is_primary and self.mode is Mode.FROZEN and not self.stopping:
+            self.nursery.start_soon(self._forget_demoted)
         if not self.is_primary or self.stopping or stage not in (Stage.RESYNCING_SOURCE, Stage.PAIRED):
             return
         self.nursery.start_soon(self._after_loss, RESET_GRACE_S if ended.was_reset else SILENCE_GRACE_S)
+
+    async def _forget_demoted(self) -> None:
+        """A session that ended between a demotion and the turn leaves an engine that still thinks it was primary."""
+        async with self.changing:
+            if not self.is_primary and self.session is None:
+                await self.idle_engine()
+                self.touch()
 
     async def _after_loss(self, grace_s: float) -> None:
         """Before END, or when the peer left in order, no grant is needed. Else the policy decides, after a moment to resume."""

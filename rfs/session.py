@@ -125,6 +125,8 @@ class Session(SessionCore):
         await self.link.expect("ready", timeout_s=READY_TIMEOUT_S)
         async with AsyncExitStack() as stack:
             async with replica.changing:
+                if replica.stopping:
+                    raise SessionEnded("this node is being unmounted")
                 mine = self._state()
                 await self.link.send("state", **mine)
                 theirs = await self.link.expect("state")

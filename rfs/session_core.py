@@ -31,6 +31,7 @@ class SessionCore:
         self.was_reset = False
         self.began_at = trio.current_time()
         self.dialed = link.dialed
+        self.left_with_consent = False  # the peer went in order, and agreed that we may be promoted
         self.attached = False  # the engine has a session of ours
         self.again_s = 0.0  # how long to wait after the end before another session is tried
         self.drained = trio.Event()

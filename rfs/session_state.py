@@ -45,6 +45,7 @@ class SessionSlot(Protocol):
     stage: Stage
     was_reset: bool
     began_at: float
+    left_with_consent: bool
     dialed: bool
 
     def on_event(self, event: EngineEvent) -> None:

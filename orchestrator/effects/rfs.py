@@ -80,7 +80,10 @@ class Rfs:
         return (self.state_directory / "record").exists()
 
     def holds_files(self) -> bool:
-        """Is there anything in the directories? Unreadable counts as yes: nothing may be overwritten on a doubt."""
+        """Is there anything in the directories? Unreadable counts as yes: nothing may be overwritten on a doubt. With a record nobody
+        needs to know, and nobody may look: reading a frozen mount waits."""
+        if self.has_record():
+            return False
         try:
             return any(next(os.scandir(replicated.directory), None) is not None for replicated in self.config.replicated)
         except FileNotFoundError:

@@ -37,10 +37,19 @@ class Services:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._watching: dict[str, trio.CancelScope] = {}
 
-    def running(self) -> bool:
-        """Do all services with a command run (as left by a former hactld)? A module without services has none running."""
-        commands_of = [service for service in self.config.services if service.unit is None]
-        return bool(self.config.services) and all(self._process(service) is not None for service in commands_of)
+    async def running(self) -> bool:
+        """Did a former hactld leave them up, or something of them? Whoever starts from nothing must first know that it is nothing."""
+        if self.up_marker.exists():
+            return True
+        for service in self.config.services:
+            if self._process(service) is not None or (service.unit and systemd_runs() and await self._is_active(service.unit)):
+                return True
+        return False
+
+    @property
+    def up_marker(self) -> Path:
+        """There from the end of a successful start to the beginning of a stop; gone after a boot."""
+        return self.paths.run / "services" / f"{self.config.name}.up"
 
     async def start(self, nursery: trio.Nursery, state: str) -> None:
         """Everything that does not run yet; returns when all are ready and start_prim said yes."""
@@ -49,14 +58,18 @@ class Services:
             await self._start_one(service, environment)
             self._watch(nursery, service)
         await scripts.run(self.config.scripts_dir, "start_prim", environment, self.paths.module_log(self.config.name))
+        self.up_marker.touch()
 
     def adopt(self, nursery: trio.Nursery) -> None:
-        """Watch what a former hactld started."""
+        """Watch what a former hactld started. A start that it could not finish counts as a death: begin again."""
+        if not self.up_marker.exists():
+            self.died(self.config.name, "the start was interrupted")
         for service in self.config.services:
             self._watch(nursery, service)
 
     async def stop(self, kill: bool, state: str) -> None:
         """stop_prim, then everything in reverse order. Fails only if something survives SIGKILL."""
+        self.up_marker.unlink(missing_ok=True)
         for scope in self._watching.values():
             scope.cancel()
         self._watching.clear()

@@ -90,9 +90,7 @@ class World:
         """What is there now, when hactld starts."""
         rfs, services = self.rfs[module], self.services[module]
         wanted = statefile.wanted_at_start(self.remembered, module, self.configs[module].boot, self.boot)
-        services_run = services.running()
-        if services_run:
-            services.adopt(self.nursery)
+        services_run = await services.running()
         return ev.Found(
             trio.current_time(),
             module,
@@ -103,6 +101,11 @@ class World:
             services_run=services_run,
             address_held=await self.vip[module].held(),
         )
+
+    def adopt(self, found: ev.Found) -> None:
+        """Watch what runs already; called once the core knows that it does."""
+        if found.services_run:
+            self.services[found.module].adopt(self.nursery)
 
     # ---- runner.Effects -----------------------------------------------------------------------------------------------
 

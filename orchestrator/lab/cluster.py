@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.client import ApiClient, ApiFailure
+from orchestrator.lab.errors import LabError
 from orchestrator.lab.lab import Lab
 from orchestrator.lab.plan import ADDRESSES
 from orchestrator.lab.trees import differences
@@ -99,7 +100,7 @@ class LabCluster:
         """hactl.status/1 as this node sees it; None when its hactld does not answer."""
         try:
             return self.api(node).status()
-        except (ApiFailure, OSError):
+        except (ApiFailure, LabError, OSError):
             return None
 
     def row(self, node: str, seen_from: str | None = None) -> dict[str, Any]:

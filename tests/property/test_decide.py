@@ -57,7 +57,8 @@ def check_source(source: Record, target: Record, verdict: Decision) -> None:
     if rolled:
         assert verdict.travels is Travels.EVERYTHING
     if source.generation == target.generation and target.data not in UNFIT and not rolled:
-        assert not (source.rewound and not target.rewound), "a rewound copy over an intact one"
+        knows_of_leave = target.data is DataState.OUTDATED and not source.peer_may_fit
+        assert knows_of_leave or not (source.rewound and not target.rewound), "a rewound copy over an intact one"
         assert not (source.data is DataState.OUTDATED and target.data is DataState.UPTODATE and target.rewound <= source.rewound), "stale"
     stale = source.generation != target.generation and source.generation in ancestors(target)
     assert not stale or rolled, "an ancestor over its descendant"
@@ -155,7 +156,10 @@ def test_who_ran_through_beats_who_was_primary() -> None:
 
 
 def test_a_rewound_primary_loses_even_against_one_that_left_in_order() -> None:
-    assert seen(replace(PRIMARY, rewound=True), replace(SECONDARY, data=DataState.OUTDATED)).source is Source.THEIRS
+    left = replace(SECONDARY, data=DataState.OUTDATED)
+    assert seen(replace(PRIMARY, rewound=True), left).source is Source.THEIRS
+    knew = replace(PRIMARY, rewound=True, peer_may_fit=False)
+    assert seen(knew, left).source is Source.MINE, "the sole owner may be serving already"
 
 
 def test_both_lost_power_then_the_primary_is_source() -> None:

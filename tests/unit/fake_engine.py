@@ -1,5 +1,6 @@
 """A stand-in for the C engine: modes and events as the real one has them, a session that carries no data but breaks like one."""
 
+import errno
 import socket
 
 import trio
@@ -70,22 +71,24 @@ class FakeEngine(Engine):
     def statistics(self) -> Statistics:
         return Statistics(mode=self.mode, waiting_ops=self.waiting_ops, seq=self.seq, acked_seq=self.seq, applied_seq=self.seq)
 
-    def become_primary(self, term: int, node_bit: int) -> None:
+    async def become_primary(self, term: int, node_bit: int) -> None:
         assert self.mode in (Mode.IDLE, Mode.FROZEN)
         self.mode, self.target = Mode.FROZEN, False
 
     async def demote(self) -> None:
         self.calls.append("demote")
 
-    def grant(self, generation: int, *, used: bool) -> None:
+    async def grant(self, generation: int, *, used: bool) -> None:
         assert self.mode is Mode.FROZEN
+        if self.waiting_ops and not used:
+            raise BlockingIOError(errno.EAGAIN, "operations wait")
         self.mode = Mode.ALONE if used else Mode.UNUSED
         self.calls.append(f"grant {generation:x}")
 
-    def set_used(self) -> None:
+    async def set_used(self) -> None:
         self.mode = Mode.ALONE
 
-    def fence(self) -> None:
+    async def fence(self) -> None:
         self.mode = Mode.FENCED
 
     async def sync(self) -> None:

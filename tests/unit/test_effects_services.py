@@ -65,7 +65,7 @@ async def test_start_environment_and_polite_stop(tmp_path: Path) -> None:
     bench = Bench(tmp_path, service(script, stop_signal="INT", environment={"A": "b"}))
     async with trio.open_nursery() as nursery:
         await bench.services.start(nursery, "ALONE")
-        assert bench.services.running()
+        assert await bench.services.running()
         await until(said.exists)
         await bench.services.stop(kill=False, state="ALONE")
         assert said.read_text() == "pg node1 ALONE b\nbye\n"
@@ -95,13 +95,28 @@ async def test_a_restarted_hactld_adopts_and_disturbs_nothing(tmp_path: Path) ->
     before = bench.process()
     assert before is not None
     again = bench.fresh()
-    assert again.running()
+    assert await again.running()
     async with trio.open_nursery() as nursery:
         again.adopt(nursery)
         await again.start(nursery, "ALONE")
         assert bench.process() == before
         processes.send_signal(before, signal.SIGKILL)
         await until(lambda: bool(bench.deaths))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_start_that_was_interrupted_begins_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, service("exec sleep 1000", ready=("/bin/false",)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.services.start, nursery, "ALONE")
+        await until(lambda: bench.process() is not None)
+        nursery.cancel_scope.cancel()
+    again = bench.fresh()
+    assert await again.running()
+    async with trio.open_nursery() as nursery:
+        again.adopt(nursery)
+        assert bench.deaths == [("pg", "the start was interrupted")]
+        await again.stop(kill=True, state="ALONE")
         nursery.cancel_scope.cancel()
 
 
@@ -157,8 +172,10 @@ async def test_scripts(tmp_path: Path) -> None:
         (scripts / name).chmod(0o755)
     async with trio.open_nursery() as nursery:
         await bench.services.start(nursery, "PRIM")
+        assert await bench.fresh().running(), "scripts alone must not run again when hactld is restarted"
         await bench.services.stop(kill=False, state="PRIM")
         assert (tmp_path / "ran").read_text() == "start_prim PRIM\nstop_prim PRIM\n"
+        assert not await bench.services.running()
         (scripts / "start_prim").write_text("#!/bin/sh\nexit 4\n")
         with pytest.raises(EffectFailed, match="exit code 4"):
             await bench.services.start(nursery, "PRIM")

@@ -277,3 +277,24 @@ async def test_outdate_lets_the_peer_go_on(nodes: Nodes) -> None:
     await b.until(link="connecting")
     await b.commands.outdate({"reason": "a asks"})
     await b.until(data="OUTDATED", promotable=False)
+
+
+async def test_a_swap_cut_short_needs_no_luck(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    await a.commands.demote({})
+    await b.until(consent=True)
+    a.engine.mode = Mode.FROZEN  # as the real engine when its link is lost before the turn
+    a.supervisor.hang_up()
+    await b.until(consent=False)
+    await a.until(role="primary", link="paired")
+    await b.until(role="secondary", link="paired", data="UPTODATE")
+
+
+async def test_no_consent_makes_a_failed_copy_primary(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    await a.commands.demote({})
+    await b.until(consent=True)
+    b.engine.emit(EventKind.LOCAL_FAILED, "Input/output error")
+    await b.until(data="FAILED", promotable=False)
+    with pytest.raises(SaidNo, match="FAILED"):
+        await b.commands.promote({})

@@ -1,0 +1,141 @@
+"""One cluster in the lab for all scenarios: a ledger behind the service address, and a writer that never stops.
+
+Each scenario begins redundant (node1 PRIM unless it says otherwise) and ends in `settle`: redundant again, every acknowledged
+line there exactly once, both trees equal.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lab.cluster import SERVERS, VIP, LabCluster
+from orchestrator.lab.lab import Lab, kill_group
+
+DIRECTORY = "/srv/ledger"
+LEDGER = f"{DIRECTORY}/lines"
+PORT = 7000
+
+MODULE = f"""\
+mode = "mirror"
+nodes = ["node1", "node2"]
+replication_network = "repl"
+boot = "auto"
+max_restarts = "20 per 24h"
+port = 5600
+[[replicated]]
+directory = "{DIRECTORY}"
+[[vip]]
+address = "{VIP}/24"
+[[service]]
+name = "ledger"
+start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{LEDGER}", "{PORT}"]
+stop_signal = "TERM"
+stop_timeout = "5s"
+"""
+
+
+class LedgerCluster(LabCluster):
+    """The cluster, its writer, and what must always be true of them."""
+
+    def __init__(self, lab: Lab, scratch: Path) -> None:
+        super().__init__(lab, "ledger", MODULE, [DIRECTORY], name="tests")
+        self.acknowledged = scratch / "acknowledged"
+
+    def start_writer(self) -> None:
+        """For the whole session."""
+        words = [sys.executable, "-m", "orchestrator.lab.ledger", "write", VIP, str(PORT), str(self.acknowledged)]
+        self.writer = self.lab.spawn("client", words)
+
+    def acks(self) -> dict[int, float]:
+        """Line number -> when the writer was told of it."""
+        text = self.acknowledged.read_text() if self.acknowledged.exists() else ""
+        whole = text.rpartition("\n")[0].splitlines()
+        return {int(number): float(when) for number, when in (line.split() for line in whole)}
+
+    def wait_acks(self, more: int = 20, timeout_s: float = 30) -> float:
+        """Until the writer was told of so many more; how long it took."""
+        now = time.monotonic()
+        return self.until(lambda: sum(1 for when in self.acks().values() if when > now) >= more, f"the writer got no {more} more answers", timeout_s)
+
+    def longest_silence(self, since: float) -> float:
+        """The longest time without an answer since then."""
+        times = [since, *sorted(when for when in self.acks().values() if when > since)]
+        return max(after - before for before, after in zip(times, times[1:], strict=False))
+
+    def serving(self) -> list[str]:
+        """Who says that it serves."""
+        return [node for node in SERVERS if self.row(node)["state"] in ("PRIM", "ALONE")]
+
+    def primary(self) -> str:
+        """Who serves, as soon as somebody does; never two."""
+        self.until(lambda: bool(self.serving()), "nobody serves", 40)
+        (node,) = self.serving()
+        return node
+
+    def check_lines(self) -> None:
+        """Every acknowledged line is in the ledger exactly once, as the application reads it."""
+        told = self.acks()
+        lines = Counter(int(line) for line in self.lab.run(self.primary(), ["cat", LEDGER]).stdout.splitlines())
+        lost = [number for number in told if lines[number] != 1]
+        assert not lost, f"{len(lost)} of {len(told)} acknowledged lines are not there exactly once: {lost[:5]} ({lines[lost[0]]} times)"
+
+    def pause_writer(self, pause: bool) -> None:
+        """So that both trees stand still while they are compared."""
+        self.lab.run("client", ["pkill", "-STOP" if pause else "-CONT", "-f", "orchestrator.lab.ledger write"])
+
+    def settle(self) -> None:
+        """The end of every scenario."""
+        self.wait_redundant(self.primary(), timeout_s=60)
+        self.wait_acks()
+        self.check_lines()
+        self.pause_writer(True)
+        try:
+            self.compare_trees()
+        finally:
+            self.pause_writer(False)
+
+    def repair(self) -> None:
+        """The beginning of every scenario, whatever the last one left."""
+        self.lab.heal()
+        for row in self.lab.status()["nodes"]:
+            if row["node"] in SERVERS and row["power"] == "off":
+                self.lab.boot(row["node"])
+            elif row["node"] in SERVERS and row["power"] == "frozen":
+                self.lab.thaw(row["node"])
+        for node in SERVERS:
+            if self.status(node) is None:
+                self.start_daemon(node)
+            if self.row(node)["state"] == "STOP":
+                self.command(node, "start")
+        if self.primary() != "node1":
+            self.wait_redundant("node2")
+            self.command("node2", "swap")
+        self.wait_redundant("node1")
+        self.wait_acks()
+
+
+@pytest.fixture(scope="session")
+def session_cluster() -> Iterator[LedgerCluster]:
+    """Built once."""
+    lab = Lab("tests", disk_size_bytes=1 << 30)
+    with tempfile.TemporaryDirectory(prefix="lockstep-tests-", dir="/var/tmp") as scratch, lab:  # /tmp is each node's own
+        cluster = LedgerCluster(lab, Path(scratch))
+        cluster.configure()
+        cluster.bring_up()
+        cluster.start_writer()
+        yield cluster
+        kill_group(cluster.writer)
+
+
+@pytest.fixture
+def cluster(session_cluster: LedgerCluster) -> LedgerCluster:
+    """Redundant, node1 PRIM, the writer being answered."""
+    session_cluster.repair()
+    return session_cluster

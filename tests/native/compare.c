@@ -1,0 +1,111 @@
+/* Two trees are equal when names, types, ids, owners, modes, mtimes, xattrs, hard-link groups and every byte are. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "native.h"
+
+struct twins { /* inode numbers that must belong together */
+    uint64_t (*pairs)[2];
+    size_t count, room;
+};
+
+_Noreturn static void differ(const char *path, const char *what) {
+    char message[700];
+    snprintf(message, sizeof message, "%s differs in %s", path, what);
+    fail_at("compare", 0, message);
+}
+
+static void match(struct twins *twins, uint64_t a, uint64_t b, const char *path) {
+    for (size_t i = 0; i < twins->count; i++) {
+        if (twins->pairs[i][0] == a && twins->pairs[i][1] == b) return;
+        if (twins->pairs[i][0] == a || twins->pairs[i][1] == b) differ(path, "its hard links");
+    }
+    if (twins->count == twins->room) {
+        twins->room = twins->room * 2 + 64;
+        twins->pairs = realloc(twins->pairs, twins->room * sizeof *twins->pairs);
+        CHECK(twins->pairs);
+    }
+    twins->pairs[twins->count][0] = a;
+    twins->pairs[twins->count++][1] = b;
+}
+
+static void same_bytes(const char *a, const char *b) {
+    static uint8_t left[65536], right[65536];
+    int one = open(a, O_RDONLY | O_CLOEXEC), two = open(b, O_RDONLY | O_CLOEXEC);
+    CHECK(one >= 0 && two >= 0);
+    for (ssize_t got; (got = read(one, left, sizeof left)) != 0;) {
+        CHECK(got > 0);
+        if (read(two, right, sizeof right) != got || memcmp(left, right, (size_t)got)) differ(a, "its bytes");
+    }
+    close(one);
+    close(two);
+}
+
+static void same_xattrs(const char *a, const char *b) {
+    char names[4096], more[4096], left[4096], right[4096];
+    ssize_t count = llistxattr(a, names, sizeof names), other = llistxattr(b, more, sizeof more);
+    CHECK(count >= 0 && other >= 0);
+    if (count != other) differ(a, "its extended attributes");
+    for (ssize_t at = 0; at < count; at += (ssize_t)strlen(names + at) + 1) { /* our id among them: it is the same on both */
+        ssize_t bytes = lgetxattr(a, names + at, left, sizeof left);
+        if (bytes < 0 || lgetxattr(b, names + at, right, sizeof right) != bytes || memcmp(left, right, (size_t)bytes)) differ(a, names + at);
+    }
+}
+
+static void same_directory(const char *a, const char *b, struct twins *twins, bool root);
+
+static void same_object(const char *a, const char *b, struct twins *twins) {
+    struct stat left, right;
+    char one[4097], two[4097];
+    CHECK_EQUAL(lstat(a, &left), 0);
+    if (lstat(b, &right) < 0) differ(a, "its existence");
+    if (left.st_mode != right.st_mode) differ(a, "its mode");
+    if (left.st_uid != right.st_uid || left.st_gid != right.st_gid) differ(a, "its owner");
+    if (!S_ISDIR(left.st_mode) && left.st_nlink != right.st_nlink) differ(a, "the number of its links");
+    if (!S_ISDIR(left.st_mode) && left.st_size != right.st_size) differ(a, "its size");
+    if (stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "its mtime");
+    if (left.st_rdev != right.st_rdev) differ(a, "its device number");
+    match(twins, left.st_ino, right.st_ino, a);
+    same_xattrs(a, b);
+    if (S_ISREG(left.st_mode)) same_bytes(a, b);
+    if (S_ISDIR(left.st_mode)) same_directory(a, b, twins, false);
+    if (!S_ISLNK(left.st_mode)) return;
+    ssize_t bytes = readlink(a, one, sizeof one);
+    if (bytes < 0 || readlink(b, two, sizeof two) != bytes || memcmp(one, two, (size_t)bytes)) differ(a, "its target");
+}
+
+static size_t entries(const char *path, bool root) {
+    size_t count = 0;
+    DIR *stream = opendir(path);
+    CHECK(stream);
+    for (struct dirent *entry; (entry = readdir(stream));) count += !root || strcmp(entry->d_name, HOLDING_NAME);
+    closedir(stream);
+    return count;
+}
+
+static void same_directory(const char *a, const char *b, struct twins *twins, bool root) {
+    DIR *stream = opendir(a);
+    CHECK(stream);
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        char left[700], right[700];
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || (root && !strcmp(entry->d_name, HOLDING_NAME))) continue;
+        snprintf(left, sizeof left, "%s/%s", a, entry->d_name);
+        snprintf(right, sizeof right, "%s/%s", b, entry->d_name);
+        same_object(left, right, twins);
+    }
+    closedir(stream);
+    if (entries(a, root) != entries(b, root)) differ(b, "names that should not be there");
+}
+
+void compare_trees(const char *a, const char *b) {
+    struct twins twins = {0};
+    struct stat left, right;
+    CHECK(stat(a, &left) == 0 && stat(b, &right) == 0);
+    if (left.st_mode != right.st_mode || stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "the root's mode or mtime");
+    same_directory(a, b, &twins, true);
+    free(twins.pairs);
+}

@@ -1,0 +1,156 @@
+"""What can be asked of hactld, and the status document it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from orchestrator import view
+from orchestrator.api.routes import Routes, make_command, merge
+from orchestrator.api.server import ApiError, Request
+from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, VipConfig
+from orchestrator.core import events as ev
+from orchestrator.core.states import Hold, Readiness, State, Summary
+from orchestrator.effects.notify import History
+from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
+from tests.unit.test_runner import FakeEffects, make_runner, serving
+
+NODES = {name: NodeConfig(name, {"lan": f"192.0.2.1{number}"}) for number, name in ((1, "node1"), (2, "node2"))}
+CLUSTER = ClusterConfig("plant7", "availability", 0.5, 3.0, NODES, ())
+CONFIG = ModuleConfig(
+    name="pg", mode="mirror", nodes=("node1", "node2"), replication_network="lan", default_primary="alone", boot="auto", max_restarts=3,
+    max_restarts_period_s=86400.0, replicated=(), vips=(VipConfig("192.0.2.100/24"),), services=(), port=5600, scripts_dir=Path("/none"),
+)  # fmt: skip
+
+
+class FakePeer(PeerClient):
+    """A peer that says what it is told to."""
+
+    def __init__(self, answer: dict[str, Any] | Exception) -> None:
+        super().__init__("plant7", "node1", ())
+        self.answer, self.asked = answer, list[tuple[str, dict[str, Any]]]()
+
+    async def call(self, method: str, parameters: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        self.asked.append((method, parameters))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Routes:
+    runner = make_runner(FakeEffects(), replace(serving(), shown=(state, Readiness.READY)))
+    history = History(None)
+    history.add("pg", "transition", "something happened")
+    (tmp_path / "pg.log").write_text("one\ntwo\nthree\n")
+
+    def status() -> dict[str, Any]:
+        return view.status(runner.node, CLUSTER, {"pg": CONFIG}, {})
+
+    return Routes(runner, peer, history, status, lambda module: (tmp_path / "pg.log", tmp_path / "none"))
+
+
+async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(routes.runner.run)
+        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}))
+        nursery.cancel_scope.cancel()
+    return answer
+
+
+async def test_here(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer(PeerUnreachable("gone")), tmp_path)
+    assert (await ask(routes, "GET", "/v1/status"))["modules"][0]["nodes"][0]["state"] == "PRIM"
+    assert (await ask(routes, "GET", "/v1/events", {"after": "0"}))["events"][0]["kind"] == "transition"
+    assert (await ask(routes, "GET", "/v1/modules/pg/logs", {"lines": "2"}))["lines"] == ["two", "three"]
+    answer = await ask(routes, "POST", "/v1/modules/pg/restart")
+    assert (answer["code"], answer["results"][0]["node"]) == (0, "node1")
+
+
+async def test_there(tmp_path: Path) -> None:
+    peer = FakePeer({"code": 0, "message": "pg starts"})
+    answer = await ask(make_routes(peer, tmp_path), "POST", "/v1/modules/pg/start", {"node": "node2"})
+    assert answer["results"] == [{"node": "node2", "code": 0, "message": "pg starts"}]
+    assert peer.asked == [("command", {"module": "pg", "verb": "start", "options": {}})]
+
+
+async def test_swap_finds_the_primary(tmp_path: Path) -> None:
+    peer = FakePeer({"code": 0, "message": "pg moves to node1"})
+    answer = await ask(make_routes(peer, tmp_path, State.SECOND), "POST", "/v1/modules/pg/swap")
+    assert answer["results"][0]["node"] == "node2"
+
+
+async def test_a_dead_peer_makes_the_answer_partial_or_an_error(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer(PeerUnreachable("gone")), tmp_path)
+    assert (await ask(routes, "GET", "/v1/status", {"node": "all"}))["partial"] is True
+    assert (await ask(routes, "POST", "/v1/modules/pg/start", {"node": "node2"}))["code"] == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body", "http"),
+    [
+        ("GET", "/v1/nothing", {}, {}, 404),
+        ("POST", "/v1/modules/web/start", {}, {}, 404),
+        ("POST", "/v1/modules/pg/explode", {}, {}, 404),
+        ("POST", "/v1/modules/pg/start", {}, {"force": True}, 400),
+        ("POST", "/v1/modules/pg/start", {}, {"colour": "red"}, 400),
+        ("POST", "/v1/modules/pg/start", {"node": "node3"}, {}, 404),
+        ("GET", "/v1/events", {"after": "soon"}, {}, 400),
+    ],
+)
+async def test_what_cannot_be_asked(method: str, path: str, query: dict[str, str], body: dict[str, Any], http: int, tmp_path: Path) -> None:
+    routes = make_routes(FakePeer(PeerUnreachable("gone")), tmp_path)
+    with pytest.raises(ApiError) as error:
+        await routes.route(Request(method, tuple(path.strip("/").split("/")), query, body))
+    assert error.value.http == http
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("explode", {}),
+        ("tell", {}),
+        ("tell", {"modules": {}, "incarnation": None, "counter": 1}),
+        ("logs", {"module": "web"}),
+        ("command", {}),
+    ],
+)
+async def test_a_nonsensical_call_of_the_peer_is_refused(method: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(PeerRefused):
+        await make_routes(FakePeer({}), tmp_path).answer_peer(method, parameters)
+
+
+def test_prim_and_second_take_their_options() -> None:
+    assert make_command("prim", "pg", {"force": True})(1.0, 2) == ev.Prim(1.0, "pg", 2, True)
+    assert make_command("second", "pg", {"fullsync": True, "force": False})(1.0, 2) == ev.Second(1.0, "pg", 2, True)
+
+
+async def test_verdicts() -> None:
+    def verdict(**facts: Any) -> str:
+        peer = facts.pop("peer", None)
+        runner = make_runner(FakeEffects(), replace(serving(), **facts))
+        around = replace(runner.node.around, peer_heard=peer is not None)
+        node = replace(runner.node, around=around, peer_modules={"pg": peer} if peer else {})
+        document = view.status(node, CLUSTER, {"pg": CONFIG}, {})
+        assert document["schema"] == "hactl.status/1"
+        holder = "node1" if node.modules["pg"].address is Hold.ON else None
+        assert document["modules"][0]["vips"] == [{"address": "192.0.2.100/24", "node": holder}]
+        return str(document["verdict"])
+
+    assert verdict() == "degraded"
+    assert verdict(peer=Summary(state=State.SECOND, readiness=Readiness.READY, link="paired")) == "redundant"
+    assert verdict(peer=Summary(state=State.SECOND, readiness=Readiness.TRANSIENT, link="resyncing")) == "resyncing"
+    assert verdict(shown=(State.WAIT, Readiness.NOT_READY), address=Hold.OFF) == "down"
+    assert verdict(peer=Summary(link="diverged")) == "diverged"
+
+
+def test_merge_takes_the_peers_own_word() -> None:
+    def document(word: str) -> dict[str, Any]:
+        return {"modules": [{"name": "pg", "nodes": [{"node": "node1", "said": word}, {"node": "node2", "said": word}]}], "partial": True}
+
+    merged = merge(document("mine"), document("theirs"), "node2")
+    assert [entry["said"] for entry in merged["modules"][0]["nodes"]] == ["mine", "theirs"]
+    assert merged["partial"] is False

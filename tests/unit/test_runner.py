@@ -1,0 +1,148 @@
+"""The loop: lanes, answers, and the pulse that it feels at its own wrist."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+import trio.testing
+
+from orchestrator.core import actions as act
+from orchestrator.core import events as ev
+from orchestrator.core.detector import Detector
+from orchestrator.core.states import Hold, Lane, Module, Readiness, RfsView, State, Surroundings
+from orchestrator.core.turn import Node
+from orchestrator.effects import EffectFailed
+from orchestrator.runner import Runner
+
+SERVING = RfsView(role="primary", link="alone", mode="alone", data="UPTODATE", term=1)
+
+
+class FakeEffects:
+    """Does nothing, remembers everything."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.notes: list[str] = []
+        self.wanted: list[bool] = []
+        self.kept = 0
+        self.block: set[str] = set()
+        self.fail: set[str] = set()
+
+    async def perform(self, action: act.Ticketed) -> None:
+        name = type(action).__name__
+        self.done.append(f"{name} begins")
+        try:
+            if name in self.block:
+                await trio.sleep_forever()
+            if name in self.fail:
+                raise EffectFailed("the world says no")
+        finally:
+            self.done.append(f"{name} ends")
+
+    async def keep_address(self, module: str) -> None:
+        self.kept += 1
+
+    async def refresh_rfs(self, module: str) -> None:
+        self.done.append("RefreshRfs")
+
+    def remember(self, module: str, wanted: bool) -> None:
+        self.wanted.append(wanted)
+
+    def notify(self, module: str, kind: str, text: str) -> None:
+        self.notes.append(f"{kind}: {text}")
+
+    def pulse_now(self) -> None:
+        self.done.append("pulse")
+
+    async def tell_peer(self) -> None:
+        self.done.append("tell")
+
+    def pulses(self) -> int:
+        return 5
+
+
+def make_runner(effects: FakeEffects, module: Module) -> Runner:
+    now = trio.current_time()
+    node = Node(Surroundings("node1", "node2", now=now), Detector.new(("lan",), 3.0, now), {"pg": module})
+    return Runner(node, effects)
+
+
+def serving() -> Module:
+    held = {"services": Hold.ON, "address": Hold.ON, "shown": (State.ALONE, Readiness.READY)}
+    return replace(waiting(), view=SERVING, **held)  # type: ignore[arg-type]
+
+
+def waiting() -> Module:
+    shown = (State.WAIT, Readiness.TRANSIENT)
+    return Module("pg", found=True, wanted=True, has_record=True, rfs=Hold.ON, rfs_session=1, shown=shown)
+
+
+async def test_a_newer_order_waits_until_the_older_has_put_things_in_order(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    effects.block.add("StopServices")
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        answer = await runner.ask(lambda now, request: ev.Restart(now, "pg", request))
+        assert answer.code == 0
+        await trio.sleep(1)
+        assert effects.done[-1] == "StopServices begins"
+        effects.block.clear()
+        lost = RfsView(role="secondary", link="connecting", data="UPTODATE", term=1)
+        runner.deliver(ev.RfsStatus(trio.current_time(), "pg", 1, lost))
+        await trio.sleep(1)
+        stops = [line for line in effects.done if "StopServices" in line]
+        assert stops == ["StopServices begins", "StopServices ends"] * 2
+        assert runner.node.modules["pg"].services is Hold.OFF
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_is_an_event(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    effects.fail.add("VipUp")
+    runner = make_runner(effects, waiting())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        runner.deliver(ev.RfsStatus(trio.current_time(), "pg", 1, SERVING))
+        await trio.sleep(1)
+        assert runner.node.modules["pg"].problem == "the world says no"
+        effects.fail.clear()
+        await trio.sleep(5)
+        assert runner.node.modules["pg"].services is Hold.ON
+        nursery.cancel_scope.cancel()
+
+
+async def test_standing_still_is_the_first_thing_the_core_hears(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await trio.sleep(2)
+        kept = effects.kept
+        assert kept > 0
+        autojump_clock.jump(30.0)
+        runner.deliver(ev.Tick(trio.current_time()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert any(note.startswith("paused: this process stood still") for note in effects.notes)
+        assert runner.node.modules["pg"].view is None
+        assert "RefreshRfs" in effects.done
+        assert effects.kept == kept, "an address is not renewed on a doubt"
+        nursery.cancel_scope.cancel()
+
+
+async def test_commands_are_remembered_before_they_are_answered(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        assert (await runner.ask(lambda now, request: ev.Stop(now, "pg", request))).code == 0
+        assert effects.wanted == [False]
+        assert (await runner.ask(lambda now, request: ev.Stop(now, "web", request))).code == 1
+        nursery.cancel_scope.cancel()
+
+
+def test_every_lane_has_its_actions() -> None:
+    concrete = {kind for kind in vars(act).values() if isinstance(kind, type) and issubclass(kind, act.Ticketed)}
+    assert set(act.LANE_OF) == concrete - {act.Ticketed}
+    assert set(act.LANE_OF.values()) == set(Lane)
