@@ -297,7 +297,8 @@ class Replica:
         self.touch()
         if not self.is_primary and self.mode is Mode.FROZEN and not self.stopping:
             self.nursery.start_soon(self._forget_demoted)
-        if not self.is_primary or self.stopping or stage not in (Stage.RESYNCING_SOURCE, Stage.PAIRED):
+        frozen = self.served and self.mode is Mode.FROZEN  # also after a handshake that came to nothing while the loss was being judged
+        if not self.is_primary or self.stopping or not (frozen or stage in (Stage.RESYNCING_SOURCE, Stage.PAIRED)):
             return
         self.nursery.start_soon(self._after_loss, RESET_GRACE_S if ended.was_reset else SILENCE_GRACE_S)
 

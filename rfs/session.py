@@ -37,6 +37,7 @@ log = logging.getLogger("rfs.session")
 
 READY_TIMEOUT_S = 15.0
 REFUSED_AGAIN_S = 2.0
+HANDSHAKE_AGAIN_S = 0.1  # a handshake that broke off: at once, but not in a circle
 APPLY_FAILED_AGAIN_S = 5.0
 GOODBYE_AFTER_LOSS_S = 2.0
 
@@ -67,14 +68,17 @@ class Session(SessionCore):
             self.again_s = REFUSED_AGAIN_S
             log.warning("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(refusal))
         except* PeerProtocolError as failure:
+            self.again_s = REFUSED_AGAIN_S
             log.warning("session ended peer=%s stage=%s cause=the peer sent %s", peer.node, self.stage.name, _sentence(failure))
         except* OSError as failure:
+            self.again_s = REFUSED_AGAIN_S
             log.warning("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(failure))
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
-        if self.again_s:
-            await trio.sleep(self.again_s)
+        if self.stage is Stage.HANDSHAKING:
+            self.again_s = max(self.again_s, HANDSHAKE_AGAIN_S)
+        await trio.sleep(self.again_s)
 
     async def _close(self) -> None:
         self.was_reset = self.was_reset or self.link.was_reset

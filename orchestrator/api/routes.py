@@ -125,13 +125,19 @@ class Routes:
             answer = await self.runner.ask(make) if node == self.node else await self._command_there(module, verb, options)
             results.append({"node": node, "code": answer.code, "message": answer.message})
             if verb == "stop" and len(nodes) == 2 and node == nodes[0]:
-                await self._until_no_second(module)
+                await self._until_second_left(module, node)
         worst = max(results, key=lambda result: int(str(result["code"])))
         return {"code": worst["code"], "message": worst["message"], "results": results}
 
-    async def _until_no_second(self, module: str) -> None:
+    async def _until_second_left(self, module: str, second: str) -> None:
+        """Only then the primary is stopped: it would hand over to a second that still looks ready."""
+
+        def left() -> bool:
+            state = self.runner.node.modules[module].shown[0]
+            return state is State.STOP if second == self.node else state is not State.PRIM
+
         with trio.move_on_after(PEER_DEADLINE_S):
-            while self.runner.node.modules[module].shown[0] is State.PRIM:
+            while not left():
                 await self.runner.changed()
 
     async def _command_there(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:

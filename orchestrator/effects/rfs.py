@@ -30,6 +30,7 @@ CONNECT_EVERY_S = 0.05
 RECONNECT_FOR_S = 3.0
 STOP_DEADLINE_S = 60.0
 KILL_PATIENCE_S = 5.0
+REFRESH_DEADLINE_S = 5.0
 
 
 def view_from(status: Mapping[str, Any]) -> RfsView:
@@ -276,6 +277,7 @@ class Rfs:
         """Ask for the status now."""
         if self._client is not None:
             try:
-                self._publish(self._session, await self._client.call("status"))
+                with trio.move_on_after(REFRESH_DEADLINE_S):
+                    self._publish(self._session, await self._client.call("status"))
             except (ControlLost, SaidNo) as failure:
                 self.log("rfs-status", str(failure))

@@ -210,5 +210,7 @@ def systemd_runs() -> bool:
 
 def signal_number(name: str) -> int:
     """`INT` and `SIGINT` are the same."""
-    full = name if name.startswith("SIG") else f"SIG{name}"
-    return int(signal.Signals[full])
+    try:
+        return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
+    except KeyError:
+        raise EffectFailed(f"there is no signal {name}", refused=True) from None

@@ -115,18 +115,20 @@ class Vip:
 
     async def held(self) -> bool:
         """Are all of them on this machine?"""
-        interfaces = await trio.to_thread.run_sync(read_interfaces)
-        own = {address.ip for interface in interfaces for address in interface.addresses}
-        held = bool(self.addresses) and all(address.ip in own for address, _ in self.addresses)
-        if held:
+        try:
+            interfaces = await self._read()
+            own = {address.ip for interface in interfaces for address in interface.addresses}
+            if not all(address.ip in own for address, _ in self.addresses):
+                return False
             self._choose(interfaces)
-        return held
+        except EffectFailed:
+            return False  # taking them will say why
+        return bool(self.addresses)
 
     async def up(self, granted: bool) -> None:
         """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden."""
         self.learn_peer()
-        interfaces = await trio.to_thread.run_sync(read_interfaces)
-        self._choose(interfaces)
+        self._choose(await self._read())
         for address, interface in self._interfaces.items():
             if all(own.ip != address.ip for own in interface.addresses):
                 await self._probe(address, interface, granted)
@@ -140,7 +142,7 @@ class Vip:
         """Give them back; fine if they are gone."""
         if not self._interfaces:
             try:
-                self._choose(await trio.to_thread.run_sync(read_interfaces))
+                self._choose(await self._read())
             except EffectFailed:
                 return  # no such interface, so no such address
         for address, interface in self._interfaces.items():
@@ -153,7 +155,7 @@ class Vip:
         self.learn_peer()
         if now - self._renewed_at >= RENEW_EVERY_S:
             self._renewed_at = now
-            interfaces = await trio.to_thread.run_sync(read_interfaces)
+            interfaces = await self._read()
             own = {address.ip for interface in interfaces for address in interface.addresses}
             missing = [str(address.ip) for address, _ in self.addresses if address.ip not in own]
             if missing:
@@ -170,6 +172,12 @@ class Vip:
     def learn_peer(self) -> None:
         """Remember the peer's machine while it is alive: later it may not answer."""
         self.peer_macs |= neighbours(self.peer_addresses)
+
+    async def _read(self) -> list[Interface]:
+        try:
+            return await trio.to_thread.run_sync(read_interfaces)
+        except (NetlinkError, OSError) as error:
+            raise EffectFailed(f"the network interfaces cannot be read: {error}") from error
 
     def _choose(self, interfaces: Sequence[Interface]) -> None:
         self._interfaces = {address: choose_interface(interfaces, address, wanted) for address, wanted in self.addresses}

@@ -57,7 +57,7 @@ def paired() -> tuple[Record, Record]:
     return rules.source_after_end(one, SESSION), two
 
 
-# ---- what every transition keeps ----------------------------------------------------------------------------------------------------------
+# ---- what every transition keeps ---------------------------------------------------------------------------------------------------------
 
 ALWAYS: dict[str, Callable[[Record], Record | Refusal]] = {
     "start": lambda r: rules.start(r, AFTER_BOOT),
@@ -124,7 +124,7 @@ def test_a_history_is_bounded_and_never_shorter_than_its_base() -> None:
     assert len(record.history) == MAX_NAMES and record.base == record.history[0]
 
 
-# ---- acknowledging ------------------------------------------------------------------------------------------------------------------------
+# ---- acknowledging -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_when_an_op_is_acknowledged_alone() -> None:
@@ -157,7 +157,7 @@ def test_a_mark_is_cleared_by_both_and_only_untouched() -> None:
     assert cleared == [7]
 
 
-# ---- going alone ----------------------------------------------------------------------------------------------------------------------------
+# ---- going alone -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("granted", [False, True])
@@ -190,7 +190,7 @@ def test_force_takes_whole_copies_only() -> None:
             assert after.used and not after.peer_may_fit and after.data is DataState.UPTODATE
 
 
-# ---- rewound --------------------------------------------------------------------------------------------------------------------------------
+# ---- rewound -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_life_of_rewound() -> None:
@@ -217,7 +217,7 @@ def test_a_rewound_primary_does_not_go_on_because_its_peer_was_sent_away() -> No
     assert done(rules.primary_hears_leave(one)).is_sole_owner
 
 
-# ---- sessions -------------------------------------------------------------------------------------------------------------------------------
+# ---- sessions ----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_copy() -> None:
@@ -294,7 +294,7 @@ def test_a_short_loss_of_the_link_resumes_and_nothing_else_does() -> None:
     assert not may(rules.demote(one), two) and not may(one, replace(two, role=Role.PRIMARY))
 
 
-# ---- leaving and swapping -----------------------------------------------------------------------------------------------------------------
+# ---- leaving and swapping ----------------------------------------------------------------------------------------------------------------
 
 
 def test_leaving_makes_only_a_whole_copy_outdated() -> None:
@@ -323,7 +323,7 @@ def test_replaced_data_is_a_new_secondary() -> None:
         assert not after.is_sole_owner and isinstance(rules.force(after, FRESH), Refusal)
 
 
-# ---- beyond: any order of transitions -----------------------------------------------------------------------------------------------------
+# ---- beyond: any order of transitions ----------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=400, deadline=None)

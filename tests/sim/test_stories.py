@@ -183,3 +183,29 @@ def test_swap_is_refused_without_a_ready_second() -> None:
     cluster.wait(6.0, node1="ALONE Ready")
     cluster.command("node1", ev.Swap)
     assert cluster.replies[-1][0] == 6
+
+
+def old_primary_restarts_behind_a_cut_data_link() -> Cluster:
+    """Every start of a primary raises its term, also of one with old data: the node that serves must not yield to it."""
+    cluster = paired(20)
+    cluster.power_off("node1")
+    cluster.wait(6.0, node2="ALONE Ready")
+    cluster.cut_network("repl")
+    cluster.boot("node1")
+    for _ in range(4):
+        cluster.run(4.0)
+        cluster.kill_rfs("node1")
+    cluster.run(6.0)
+    old, new = cluster.machines["node1"].rfs.record, cluster.machines["node2"].rfs.record
+    assert old is not None
+    assert new is not None
+    assert old.term > new.term
+    assert cluster.shown("node2") == "ALONE Ready", "\n".join(cluster.trace[-40:])
+    assert cluster.shown("node1") == "WAIT NotReady"
+    return cluster
+
+
+def test_an_old_primary_with_a_higher_term_waits() -> None:
+    cluster = old_primary_restarts_behind_a_cut_data_link()
+    cluster.heal()
+    cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import trio
+from fake_engine import FakeEngine
 
 from rfs import rules
 from rfs.commands import Commands
@@ -19,7 +20,6 @@ from rfs.session import Session
 from rfs.settings import Address, OnPeerLoss, Settings
 from rfs.status import build_status
 from rfs.supervisor import Supervisor
-from tests.unit.fake_engine import FakeEngine
 
 
 class FakeLayers:

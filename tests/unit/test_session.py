@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from pair import Node, make_pair
 
 from rfs.engine import EventKind, Mode
 from rfs.errors import SaidNo
 from rfs.record import DataState, Role
 from rfs.settings import OnPeerLoss
-from tests.unit.pair import Node, make_pair
 
 Nodes = tuple[Node, Node]
 
@@ -258,13 +258,13 @@ async def test_another_module_on_the_other_end(nodes: Nodes) -> None:
 async def test_a_loss_before_the_end_needs_no_grant(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = nodes
     await a.start()
-    monkeypatch.setattr("tests.unit.fake_engine.DRAINS", False)
+    monkeypatch.setattr("fake_engine.DRAINS", False)
     await b.start()
     await a.until(link="resyncing")
     await b.until(link="resyncing", data="INCONSISTENT")
     await b.kill()
     await a.until(link="alone", mode="alone")
-    monkeypatch.setattr("tests.unit.fake_engine.DRAINS", True)
+    monkeypatch.setattr("fake_engine.DRAINS", True)
     await b.restart()
     await b.until(link="paired", data="UPTODATE")
 
@@ -298,3 +298,36 @@ async def test_no_consent_makes_a_failed_copy_primary(nodes: Nodes) -> None:
     await b.until(data="FAILED", promotable=False)
     with pytest.raises(SaidNo, match="FAILED"):
         await b.commands.promote({})
+
+
+async def test_a_primary_that_lost_power_is_the_target_of_the_peer_that_ran_through(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    await a.kill()
+    await a.restart(boot="boot-2")
+    await a.until(role="secondary", link="paired", data="UPTODATE", rewound=False)
+    await b.until(role="primary", link="paired")
+    assert b.layers.mounted and not a.layers.mounted
+
+
+async def test_both_lose_power_and_come_back(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    await a.kill()
+    await b.kill()
+    await b.restart(boot="boot-2")
+    await b.until(rewound=True, promotable=False)
+    await a.restart(boot="boot-2")
+    await a.until(role="primary", link="paired")
+    await b.until(role="secondary", link="paired", data="UPTODATE", rewound=False)
+
+
+async def test_status_has_every_field_of_the_interface(nodes: Nodes) -> None:
+    a, _ = await paired(nodes)
+    wanted = {
+        *("schema", "module", "node", "role", "link", "data", "generation", "term", "seq", "acked_seq", "marked_bytes", "hot_bytes"),
+        *("resync", "directories", "peer", "since_s", "code", "reason", "insecure", "needs_grant", "promotable", "promotable_reason"),
+        *("sole_owner", "rewound", "consent", "pid", "incarnation", "last_heard_s", "mode", "record"),
+    }
+    assert wanted <= set(a.status)
+    assert a.status["schema"] == "rfsmount.status/1"
+    peer = a.status["peer"]
+    assert isinstance(peer, dict) and {"node", "data", "rtt_us"} <= set(peer)
