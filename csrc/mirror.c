@@ -522,7 +522,6 @@ int mirror_start(rfs_engine *engine) {
     list_init(&mirror->syncing);
     list_init(&mirror->parked);
     int result = -pthread_create(&engine->parked_thread, NULL, resume_parked, engine);
-    engine->stopping = result < 0;
     engine->mirror_started = result == 0;
     return result;
 }

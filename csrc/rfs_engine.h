@@ -119,7 +119,7 @@ int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit);
  * none is left (with -EAGAIN if the link was lost meanwhile: then the mode is RFS_FROZEN again). */
 uint64_t rfs_submit_demote(rfs_engine *engine);
 /* Go on without the peer under `generation`, which is durable: every waiting op becomes "marked" and is answered.
- * With used = 0 the mode is RFS_UNUSED; the caller passes used = 0 only if rfs_statistics.waiting_ops is 0. */
+ * With used = 0 the mode is RFS_UNUSED; -EAGAIN if shipped ops wait for their answer, which is such an acknowledgement. */
 int rfs_grant(rfs_engine *engine, uint64_t generation, int used);
 int rfs_set_used(rfs_engine *engine);
 /* The peer owns the data: waiting and new mutations fail with EIO, the kernel connection is aborted. */

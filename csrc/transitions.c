@@ -30,6 +30,10 @@ int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit) {
 static int go_alone(rfs_engine *engine, uint64_t generation, int used) {
     if (engine->mode != RFS_FROZEN && engine->mode != RFS_RESYNCING) return -EINVAL;
     if (engine->link && link_is_up(engine->link) && engine->mode != RFS_FROZEN) return -EBUSY;
+    pthread_mutex_lock(&engine->mirror.lock);
+    bool answers = !list_empty(&engine->mirror.pending) || !list_empty(&engine->mirror.syncing);
+    pthread_mutex_unlock(&engine->mirror.lock);
+    if (!used && answers) return -EAGAIN; /* they would be lone acknowledgements; parked ops ask for used first */
     engine->session.generation = generation;
     if (engine->link) link_abandon(engine->link);
     mirror_mark_waiting(engine);
@@ -187,11 +191,12 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
     list_init(&done);
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_FROZEN ? open_link(engine, fd, session) : refuse(fd);
+    int result = engine->mode == RFS_FROZEN && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, fd, session) : refuse(fd);
     if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         ship_again(engine, &engine->mirror.pending, session->peer_applied_seq, &done);
         append_merged(engine);
+        if (session->peer_applied_seq > engine->mirror.acked_seq) engine->mirror.acked_seq = session->peer_applied_seq;
         pthread_mutex_unlock(&engine->mirror.lock);
         engine->mode = RFS_PAIRED;
         engine->target = engine->demoting = false;

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--replace-data", action="store_true", help="move files of this node to STATEDIR/kept/, then take the peer's")
     mount.add_argument("--resync-bandwidth", type=int, default=0, metavar="BYTES_PER_S")
     mount.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for the mount to be live")
+    mount.add_argument("--link-timeout", type=float, default=5.0, metavar="S", help="the peer is lost after so long without a sign of life")
     mount.add_argument("--insecure", action="store_true", help="links without encryption: the only kind in this release")
     mount.add_argument("--module", help="default: the state directory's name")
     mount.add_argument("--node", help="default: the host's name")

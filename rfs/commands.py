@@ -198,12 +198,13 @@ class Commands:
     # ---- the end ------------------------------------------------------------------------------------------------------------------------
 
     async def unmount(self, params: Params) -> Params:
-        """Goodbye to the peer, every layer off, exit."""
+        """Goodbye to the peer, every layer off, exit. An orchestrator keeps the guards: what it has stopped is not to be touched."""
         replica = self._replica
         if replica.stopping:
             await replica.finished.wait()
             return {}
         replica.stopping = True
+        replica.keeps_guards = params.get("keep_guard") is True
         async with replica.changing:
             await self._say_goodbye()
             try:

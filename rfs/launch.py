@@ -43,9 +43,16 @@ def read_settings(options: argparse.Namespace) -> Settings:
         insecure=options.insecure,
         foreground=options.foreground,
         timeout_s=options.timeout,
+        link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
         required_files=tuple(options.require),
     )
+
+
+def _link_timeout(seconds: float) -> float:
+    if not 0.5 <= seconds <= 60:
+        raise SaidNo(f"--link-timeout {seconds:g}: between 0.5 and 60 seconds", exit_codes.CONFIGURATION_INVALID)
+    return seconds
 
 
 def mount(options: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ class Replica:
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
         self.not_before = trio.current_time()  # no session before: a copy that just failed to keep up does not try again at once
         self.stopping = False
+        self.keeps_guards = False
         self.finished = trio.Event()
         self.is_live = trio.Event()
         self.changed_at = trio.current_time()

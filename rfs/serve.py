@@ -100,7 +100,8 @@ async def serve(settings: Settings, report: Report) -> None:
             nursery.start_soon(_report_progress, replica, settings, report)
             await replica.finished.wait()
             nursery.cancel_scope.cancel()
-        await layers.take_off_guards()
+        if not replica.keeps_guards:
+            await layers.take_off_guards()
     log.info("ended")
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger("rfs.session")
 
 LEAVE_SYNC_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 3.0
+KEEPALIVE_US = 1_000_000
 
 
 class SessionCore:
@@ -65,9 +66,13 @@ class SessionCore:
         return record
 
     def parameters(self, session: int, **more: int) -> SessionParameters:
-        record = self.replica.record
-        more.setdefault("generation", record.generation)
-        return SessionParameters(session=session, resync_bytes_per_s=self.replica.settings.resync_bytes_per_s, **more)
+        settings = self.replica.settings
+        more.setdefault("generation", self.replica.record.generation)
+        timeout_us = int(settings.link_timeout_s * 1_000_000)
+        return SessionParameters(
+            session=session, resync_bytes_per_s=settings.resync_bytes_per_s,
+            progress_timeout_us=timeout_us, keepalive_us=min(KEEPALIVE_US, timeout_us // 3), **more,
+        )  # fmt: skip
 
     def now_paired(self, session: int) -> None:
         replica = self.replica

@@ -43,6 +43,7 @@ class Settings:
     insecure: bool = False
     foreground: bool = False
     timeout_s: float = 30.0
+    link_timeout_s: float = 5.0
     resync_bytes_per_s: int = 0
     required_files: tuple[str, ...] = ()
 

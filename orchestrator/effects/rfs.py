@@ -148,6 +148,7 @@ class Rfs:
         line += ["--state", str(self.state_directory), "--role", role]
         line += ["--listen", f"{here}:{config.port}", "--peer", f"{there}:{config.port}", "--on-peer-loss", "freeze"]
         line += ["--module", config.name, "--node", self.node, "--cluster", self.cluster.name, "--insecure", "--foreground"]
+        line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         for replicated in config.replicated:
             for pattern in replicated.exclude:
                 line += ["--exclude", pattern]
@@ -166,7 +167,7 @@ class Rfs:
         try:
             with trio.move_on_after(STOP_DEADLINE_S):
                 if self._client is not None:
-                    await self._client.call("unmount")
+                    await self._client.call("unmount", {"keep_guard": True})
                 else:
                     processes.send_signal(process, signal.SIGTERM)
                 await processes.wait_dead(process)

@@ -17,7 +17,7 @@ Two places stand for all data; a place is one version number, and versions only 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from rfs import decide as deciding
@@ -115,7 +115,7 @@ class Pair:
         """Durable, and perhaps the last thing this node did: what the oracle must know is told to it before."""
         assert isinstance(changed, Record), changed
         if changed != node.record or changed != node.on_disk:
-            node.on_disk = node.record = rules.replace(changed, number=node.on_disk.number + 1)
+            node.on_disk = node.record = replace(changed, number=node.on_disk.number + 1)
         if not self.careful and self.random.random() < 0.01:
             self.fail(node)
             raise NodeLost
@@ -243,6 +243,8 @@ class Pair:
 
     def _acknowledge_alone(self, node: Node, op: Op) -> None:
         if not node.record.used:
+            if self.session is not None:
+                return  # what the peer was told in a handshake stays so until it is over: the op waits
             self.commit(node, rules.use(node.record))
         if not rules.may_acknowledge_alone(node.record, granted=False, mark_durable=True):
             raise Violation(f"{node.name} serves and may not acknowledge: {node.record}")
@@ -349,7 +351,7 @@ class Pair:
         except StopIteration:
             self.session = None
 
-    # ---- the administrator ----------------------------------------------------------------------------------------------------------------
+    # ---- the administrator --------------------------------------------------------------------------------------------------------------
 
     def swap(self, source: Node) -> None:
         target = self.other(source)
@@ -379,7 +381,7 @@ class Pair:
             self.commit(target, rules.end(target.record))
             self._gone(target)
 
-    # ---- the walk -------------------------------------------------------------------------------------------------------------------------
+    # ---- the walk -----------------------------------------------------------------------------------------------------------------------
 
     def possible(self) -> list[tuple[int, Callable[[], None]]]:
         """What may happen now, with weights."""

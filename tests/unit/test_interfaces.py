@@ -1,0 +1,129 @@
+"""docs/interfaces.md says what the commands are: the page and the parsers name the same things."""
+
+import argparse
+import ast
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from orchestrator.exit_codes import CHECK
+from orchestrator.hactl.cli import NOT_YET, NOT_YET_IN, hactl
+from orchestrator.hactl.lab_commands import lab
+from orchestrator.view import status as hactl_status
+from rfs import cli, exit_codes
+from rfs.status import build_status
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = (ROOT / "docs" / "interfaces.md").read_text()
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the second level."""
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The first column of every table."""
+    return re.findall(r"^\| (.+?) \| ", text, re.MULTILINE)
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    """rfsmount's, without those that say that they are not there."""
+    actions = cli._parser()._actions
+    found = next(action for action in actions if isinstance(action, argparse._SubParsersAction))
+    return {name: parser for name, parser in found.choices.items() if name not in cli.LATER}
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+
+
+def test_the_exit_codes() -> None:
+    told = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", section("Exit codes"), re.MULTILINE)}
+    assert told == exit_codes.MEANINGS
+
+
+def test_the_exit_codes_of_a_check() -> None:
+    sentence = section("Exit codes").partition("--check` exits with: ")[2].partition(".")[0]
+    assert {word: int(code) for code, word in (part.split() for part in sentence.split(", "))} == dict(CHECK)
+
+
+def test_the_options_of_mount() -> None:
+    told = {option for cell in first_cells(section("rfsmount")) for option in re.findall(r"`(-{1,2}[\w-]+)", cell)}
+    assert told == options_of(verbs()["mount"])
+
+
+def test_the_verbs_and_their_options() -> None:
+    lines = dict(re.findall(r"^rfsmount (\w+) +(.+)$", section("rfsmount"), re.MULTILINE))
+    assert set(lines) == set(verbs())
+    for verb, parser in verbs().items():
+        told = set(re.findall(r"(?<![\w-])--?\w[\w-]*", lines[verb]))
+        if verb == "mount":
+            assert told <= options_of(parser)
+        else:
+            assert told == options_of(parser)
+
+
+def test_what_is_not_there_yet_is_said() -> None:
+    missing = PAGE.partition("## Exit codes")[0]
+    for name in cli.LATER:
+        assert f"`{name}`" in missing or f"rfsmount {name}" in missing
+
+
+def leaves(group: click.Group, prefix: str) -> set[str]:
+    """All commands that do something."""
+    found: set[str] = set()
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        full = f"{prefix} {name}"
+        found |= leaves(command, full) if isinstance(command, click.Group) else {full}
+    return found
+
+
+def test_the_commands_of_hactl() -> None:
+    told = set(re.findall(r"^\| `(hactl [\w ]+)`", section("hactl"), re.MULTILINE))
+    assert told == leaves(hactl, "hactl")
+
+
+def test_the_commands_that_hactl_lacks() -> None:
+    text = section("hactl").partition("Not in this release, refused with 2: ")[2].partition("\n\n")[0]
+    assert set(NOT_YET) <= set(re.findall(r"\w+", text.partition(";")[0]))
+    for group, names in NOT_YET_IN.items():
+        assert f"`{group.name} {'|'.join(names)}`" in text
+
+
+def test_the_commands_of_the_lab() -> None:
+    assert set(re.findall(r"^\| `(hactl lab \w+)`", section("The lab"), re.MULTILINE)) == leaves(lab, "hactl lab")
+
+
+def test_the_common_options_of_hactl() -> None:
+    told = set(re.findall(r"`(--?[\w-]+)", section("hactl").partition("MODULE may")[0]))
+    shown = [parameter for parameter in hactl.params if isinstance(parameter, click.Option) and not parameter.hidden]
+    taken = {option for parameter in shown for option in parameter.opts}
+    assert told <= taken
+    assert {option for option in taken if option.startswith("--")} - told <= {"--output", "--node", "--version"}
+
+
+@pytest.mark.parametrize("script", ["script/bootstrap", "script/demo", "script/test", "bench/run"])
+def test_the_scripts(script: str) -> None:
+    assert f"`{script}`" in section("Scripts")
+    assert (ROOT / script).is_file()
+
+
+def returned_keys(function: Callable[..., object]) -> set[str]:
+    """Of the dict that a function returns as it stands in its text."""
+    tree = ast.parse(inspect.getsource(function))
+    returned = next(node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and isinstance(node.value, ast.Dict))
+    return {str(key.value) for key in returned.keys if isinstance(key, ast.Constant)}
+
+
+@pytest.mark.parametrize(("title", "function"), [("rfsmount", build_status), ("hactl", hactl_status)])
+def test_the_status_that_programs_read(title: str, function: Callable[..., object]) -> None:
+    example = json.loads(section(title).partition("```json\n")[2].partition("```")[0])
+    assert set(example) == returned_keys(function)
