@@ -121,7 +121,9 @@ class Bench:
 
     def as_postgres(self, *command: str, timeout_s: float = 180) -> str:
         """As Debian's user, on node1."""
-        return self.lab.run("node1", ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command], timeout_s=timeout_s).stdout
+        return self.lab.run(
+            "node1", ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command], timeout_s=timeout_s
+        ).stdout
 
     def pgbench_once(self, directory: str, clients: int) -> float:
         """Start, measure, stop."""
@@ -161,8 +163,12 @@ def table(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         floor = f"{row['floor']:9.1f} {row['mirror_to_floor']:13.2f}" if "floor" in row else f"{'–':>9} {'–':>13}"
         note = "" if row.get("floor_is_steady", True) else "  not measured: the floor is unsteady"
-        lines.append(f"{row['text']:28} {row['unit']:5} {row['native']:9.1f} {row['mirror']:9.1f} {floor} {row['mirror_to_native']:14.2f}{note}")
-    lines.append(f"rfsmount, idle: {results['idle_rss_bytes'] / 1e6:.0f} MB before the load, {results['rss_bytes_after'] / 1e6:.0f} MB after it")
+        lines.append(
+            f"{row['text']:28} {row['unit']:5} {row['native']:9.1f} {row['mirror']:9.1f} {floor} {row['mirror_to_native']:14.2f}{note}"
+        )
+    lines.append(
+        f"rfsmount, idle: {results['idle_rss_bytes'] / 1e6:.0f} MB before the load, {results['rss_bytes_after'] / 1e6:.0f} MB after it"
+    )
     return "\n".join(lines)
 
 

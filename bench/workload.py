@@ -1,6 +1,6 @@
 """One workload in one directory; prints one number. Runs inside a node of the lab.
 
-    workload.py NAME DIRECTORY
+workload.py NAME DIRECTORY
 """
 
 from __future__ import annotations

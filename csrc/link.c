@@ -213,7 +213,8 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
 static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
     uint64_t now = now_ns();
     if (atomic_load(&link->draining)) return 0;
-    if (now - atomic_load(&link->last_sent_ns) > link->session.keepalive_us * 1000) {
+    uint64_t sent_ns = atomic_load(&link->last_sent_ns); /* others send too: it may be later than now */
+    if (now > sent_ns && now - sent_ns > link->session.keepalive_us * 1000) {
         atomic_store(&link->last_sent_ns, now);
         link_send_small(link, FRAME_KEEPALIVE, 0, 0);
     }

@@ -417,8 +417,9 @@ int mirror_synced(rfs_engine *engine, uint64_t seq) {
 
 int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char reason[RFS_REASON_BYTES]) {
     struct mirror *mirror = &engine->mirror;
-    uint64_t now = now_ns(), limit_ns = 0;
+    uint64_t limit_ns = 0;
     pthread_mutex_lock(&mirror->lock);
+    uint64_t now = now_ns(); /* under the lock: no op has been sent after it */
     if (!list_empty(&mirror->pending) && now - ITEM(mirror->pending.next, struct op, item)->sent_ns > session->fsync_timeout_us * 1000) limit_ns = session->fsync_timeout_us * 1000;
     if (!list_empty(&mirror->syncing)) {
         const struct op *op = ITEM(mirror->syncing.next, struct op, item);

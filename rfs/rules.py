@@ -239,8 +239,12 @@ def promote(record: Record, peer_term: int) -> Record:
 
 
 def step_down(record: Record) -> Record:
-    """Fenced: the peer owns the data. What this copy is, the next handshake says."""
-    return replace(record, role=Role.SECONDARY, running=False)
+    """Fenced: the peer owns the data. What this copy is, the next handshake says; until then it is promoted by a grant only.
+
+    A failed copy keeps what it knew of its peer: that it holds the only acknowledged data must not be forgotten (§3.1).
+    """
+    fit = record.peer_may_fit or record.data is not DataState.FAILED
+    return replace(record, role=Role.SECONDARY, running=False, peer_may_fit=fit)
 
 
 def replace_data(record: Record) -> Record:

@@ -160,8 +160,12 @@ class LabCluster:
         for node in SERVERS:
             try:
                 row = self.row(node)
-                lines.append(f"  {node}: {row['state']} {row['readiness']} data={row.get('data')} link={row.get('link')} reason={row.get('reason')}")
-                tail = self.lab.run(node, ["sh", "-c", f"tail -n 6 /var/log/lockstep/hactld.log /var/log/lockstep/{self.module}.rfs.log"], check=False)
+                lines.append(
+                    f"  {node}: {row['state']} {row['readiness']} data={row.get('data')} link={row.get('link')} reason={row.get('reason')}"
+                )
+                tail = self.lab.run(
+                    node, ["sh", "-c", f"tail -n 6 /var/log/lockstep/hactld.log /var/log/lockstep/{self.module}.rfs.log"], check=False
+                )
                 lines += [f"    {line}" for line in tail.stdout.splitlines()]
             except Exception as failure:  # noqa: BLE001 - a description of trouble must not be more trouble
                 lines.append(f"  {node}: {failure}")

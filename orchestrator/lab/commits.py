@@ -18,7 +18,11 @@ RETRY_S = 0.1
 def session(conninfo: str, number: int, out_path: str) -> int:
     """Insert from `number` on until the session breaks; the next number to use."""
     psql = subprocess.Popen(
-        ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", conninfo], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", conninfo],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert psql.stdin is not None and psql.stdout is not None
     with psql, open(out_path, "a", buffering=1) as out:

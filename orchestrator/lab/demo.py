@@ -84,7 +84,9 @@ class Demo:
 
     def initdb(self) -> None:
         """As Debian's postgres user, the log in its own directory."""
-        self.as_postgres(str(BIN / "initdb"), "-D", DATA, f"--waldir={WAL}", "--auth=trust", "--no-instructions", "--no-locale", "-E", "UTF8")
+        self.as_postgres(
+            str(BIN / "initdb"), "-D", DATA, f"--waldir={WAL}", "--auth=trust", "--no-instructions", "--no-locale", "-E", "UTF8"
+        )
         more = f"cat >> {DATA}/postgresql.conf; echo 'host all all 10.77.0.0/24 trust' >> {DATA}/pg_hba.conf"
         self.lab.run("node1", ["sh", "-c", more], input=SETTINGS)
 
@@ -199,7 +201,11 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             demo.stop_load()
             if options.keep:
-                print("\nThe lab is up. Look around:\n  hactl lab exec node1 -- hactl status\n  hactl lab exec client -- psql '" + CONNINFO + "'\n  hactl lab down")
+                print(
+                    "\nThe lab is up. Look around:\n  hactl lab exec node1 -- hactl status\n  hactl lab exec client -- psql '"
+                    + CONNINFO
+                    + "'\n  hactl lab down"
+                )
             else:
                 lab.down()
     print(f"\n{time.monotonic() - demo.time.began:.0f} s in all\ndemo: OK")

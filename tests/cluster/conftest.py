@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.client import ApiFailure
 from orchestrator.lab.cluster import SERVERS, VIP, LabCluster
 from orchestrator.lab.lab import Lab, kill_group
 
@@ -62,7 +63,9 @@ class LedgerCluster(LabCluster):
     def wait_acks(self, more: int = 20, timeout_s: float = 30) -> float:
         """Until the writer was told of so many more; how long it took."""
         now = time.monotonic()
-        return self.until(lambda: sum(1 for when in self.acks().values() if when > now) >= more, f"the writer got no {more} more answers", timeout_s)
+        return self.until(
+            lambda: sum(1 for when in self.acks().values() if when > now) >= more, f"the writer got no {more} more answers", timeout_s
+        )
 
     def longest_silence(self, since: float) -> float:
         """The longest time without an answer since then."""
@@ -74,10 +77,27 @@ class LedgerCluster(LabCluster):
         return [node for node in SERVERS if self.row(node)["state"] in ("PRIM", "ALONE")]
 
     def primary(self) -> str:
-        """Who serves, as soon as somebody does; never two."""
-        self.until(lambda: bool(self.serving()), "nobody serves", 40)
-        (node,) = self.serving()
-        return node
+        """Who serves, as soon as it is one (a node that was cut off learns of its successor when it is healed)."""
+        found: list[str] = []
+
+        def one() -> bool:
+            found[:] = self.serving()
+            return len(found) == 1
+
+        self.until(one, "not exactly one node serves", 40)
+        return found[0]
+
+    def swap(self, primary: str) -> None:
+        """As soon as hactld agrees: both nodes must have heard of each other's readiness."""
+
+        def accepted() -> bool:
+            try:
+                self.command(primary, "swap")
+            except ApiFailure:
+                return False
+            return True
+
+        self.until(accepted, "the swap is refused", 15)
 
     def check_lines(self) -> None:
         """Every acknowledged line is in the ledger exactly once, as the application reads it."""
@@ -116,7 +136,7 @@ class LedgerCluster(LabCluster):
                 self.command(node, "start")
         if self.primary() != "node1":
             self.wait_redundant("node2")
-            self.command("node2", "swap")
+            self.swap("node2")
         self.wait_redundant("node1")
         self.wait_acks()
 

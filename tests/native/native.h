@@ -31,7 +31,7 @@ uint64_t chance_next(struct chance *chance);
 uint32_t chance_below(struct chance *chance, uint32_t limit);
 
 /* ---- one node: its events are collected by a thread of its own */
-enum { TICKETS = 1 << 18, EVENT_KINDS = 16, ROOT = FIRST_DIRECTORY_FID, PATIENCE_S = 40 };
+enum { TICKETS = 1 << 18, EVENT_KINDS = 16, ROOT = FIRST_DIRECTORY_FID, PATIENCE_S = 20 };
 
 struct node {
     rfs_engine *engine;

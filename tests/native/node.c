@@ -64,6 +64,18 @@ static void *pump(void *argument) {
     return NULL;
 }
 
+static struct node *opened[2]; /* told about when something hangs */
+
+static void tell(struct node *node) {
+    rfs_statistics now = node_statistics(node);
+    pthread_mutex_lock(&node->lock);
+    for (int i = 1; i < EVENT_KINDS; i++)
+        if (node->events[i]) fprintf(stderr, "%s: event %d x%u: %s\n", node->path, i, node->events[i], node->text[i]);
+    pthread_mutex_unlock(&node->lock);
+    fprintf(stderr, "%s: mode %d link %d seq %llu acked %llu waiting %llu\n", node->path, now.mode, now.link_up, (unsigned long long)now.seq,
+            (unsigned long long)now.acked_seq, (unsigned long long)now.waiting_ops);
+}
+
 /* One round of waiting for node->changed (held: node->lock); fails when the whole takes too long. */
 static void wait_changed(struct node *node, uint64_t began, const char *what) {
     struct timespec until;
@@ -71,12 +83,9 @@ static void wait_changed(struct node *node, uint64_t began, const char *what) {
     until = to_timespec(until.tv_sec * NS_PER_S + until.tv_nsec + NS_PER_S / 10);
     pthread_cond_timedwait(&node->changed, &node->lock, &until);
     if (now_ns() - began < PATIENCE_S * (uint64_t)NS_PER_S) return;
-    for (int i = 1; i < EVENT_KINDS; i++)
-        if (node->events[i]) fprintf(stderr, "%s: event %d x%u: %s\n", node->path, i, node->events[i], node->text[i]);
     pthread_mutex_unlock(&node->lock);
-    rfs_statistics now = node_statistics(node);
-    fprintf(stderr, "%s: mode %d link %d seq %llu acked %llu waiting %llu\n", node->path, now.mode, now.link_up, (unsigned long long)now.seq,
-            (unsigned long long)now.acked_seq, (unsigned long long)now.waiting_ops);
+    for (int i = 0; i < 2; i++)
+        if (opened[i]) tell(opened[i]);
     fail_at(what, 0, "it took too long");
 }
 
@@ -124,11 +133,13 @@ void node_open(struct node *node, const char *name) {
     pthread_mutex_init(&node->lock, NULL);
     pthread_cond_init(&node->changed, NULL);
     CHECK_EQUAL(pthread_create(&node->pump, NULL, pump, node), 0);
+    opened[opened[0] ? 1 : 0] = node;
 }
 
 void node_close(struct node *node, bool keep) {
     CHECK_EQUAL(rfs_session_close(node->engine), 0);
     CHECK_EQUAL(rfs_purge_holding(node->engine), 0);
+    opened[opened[0] == node ? 0 : 1] = NULL;
     atomic_store(&node->stopping, true);
     pthread_join(node->pump, NULL);
     rfs_engine_free(node->engine);

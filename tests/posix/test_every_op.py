@@ -204,7 +204,9 @@ def test_as_a_user_with_a_umask(here: Path) -> None:
     subprocess.run(["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "sh", "-c", script], check=True)
     assert ((here / "mine").stat().st_uid, stat.S_IMODE((here / "d").stat().st_mode)) == (1234, 0o750)
     (here / "locked").mkdir(mode=0o700)
-    refused = subprocess.run(["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "touch", str(here / "locked/x")], capture_output=True)
+    refused = subprocess.run(
+        ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "touch", str(here / "locked/x")], capture_output=True
+    )
     assert refused.returncode != 0
 
 

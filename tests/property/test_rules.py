@@ -315,6 +315,14 @@ def test_a_swap_keeps_one_primary_at_every_moment() -> None:
         rules.promote(replace(one, data=DataState.OUTDATED), 0)
 
 
+def test_a_fenced_node_needs_a_grant_and_a_failed_one_keeps_what_it_knew() -> None:
+    alone = done(rules.go_alone(paired()[0], FRESH, granted=True, op_waiting=True))
+    fenced = rules.step_down(alone)
+    assert fenced.peer_may_fit and fenced.role is Role.SECONDARY and fenced.used
+    failed = rules.step_down(rules.fail(alone))
+    assert judged(failed, replace(PEER, generation=5, history=())).outcome is Outcome.NO_SOURCE
+
+
 def test_replaced_data_is_a_new_secondary() -> None:
     for before in ALL:
         after = rules.replace_data(before)
