@@ -90,6 +90,7 @@ class Commands:
             if replica.record.data is DataState.UPTODATE:
                 replica.consent = False
                 replica.resumable = 0
+                await replica.engine.sync()  # what the record promises to be old is at least whole
                 await replica.commit(rules.secondary_leaves(replica.record), _text(params, "reason", "outdated by the orchestrator"))
             if replica.record.data not in (DataState.OUTDATED, DataState.INCONSISTENT, DataState.FAILED):
                 raise SaidNo(f"this node's data is {replica.record.data.name}")

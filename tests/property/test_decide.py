@@ -4,11 +4,9 @@ What is asserted is not the table again but what no entry of it may break: both 
 is copied over what is, nobody's lone acknowledged writes are overwritten, an empty node never meets a filled one as source.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,9 +14,7 @@ from hypothesis import strategies as st
 
 from rfs.decide import Decision, Outcome, Source, Travels, mirror
 from rfs.record import DataState, Record, Role
-
-sys.path.insert(0, str(Path(__file__).parent))
-from records import BOTH, LINEAGES, PLAIN, ancestors, judged, possible, variants  # noqa: E402
+from tests.property.records import BOTH, LINEAGES, PLAIN, ancestors, judged, possible, variants
 
 UNFIT = (DataState.INCONSISTENT, DataState.FAILED)
 Pair = tuple[bool, bool]

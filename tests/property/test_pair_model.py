@@ -1,10 +1,8 @@
 """Random lives of a pair keep every promise; and with one rule broken they do not, which shows that the walk can tell."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +10,7 @@ from rfs import decide as deciding
 from rfs import rules
 from rfs.record import DataState, Record
 from rfs.rules import Refusal
-
-sys.path.insert(0, str(Path(__file__).parent))
-from pair_model import Violation, walk  # noqa: E402
+from tests.property.pair_model import Violation, walk
 
 LIVES, STEPS = 500, 300
 CONTROL_LIVES = 600

@@ -1,9 +1,7 @@
 """Every durable transition of a record: what it may change, what it never may, and the lives of the flags that permit."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +11,7 @@ from rfs import rules
 from rfs.decide import Outcome, Source
 from rfs.record import MAX_NAMES, DataState, Record, Role, from_wire, to_wire
 from rfs.rules import Identity, Refusal
-
-sys.path.insert(0, str(Path(__file__).parent))
-from records import judged, variants  # noqa: E402
+from tests.property.records import judged, variants
 
 HERE, AFTER_BOOT = Identity("boot-1", 11, "8:1"), Identity("boot-2", 12, "8:1")
 FRESH = 77  # a name that no record of the domain knows
@@ -150,8 +146,10 @@ def test_a_mark_is_cleared_by_both_and_only_untouched() -> None:
         bits
         for bits in range(16)
         if rules.may_clear_mark(
-            target_acknowledged=bool(bits & 1), checkpointed_here=bool(bits & 2),
-            checkpointed_there=bool(bits & 4), touched_since=bool(bits & 8),
+            target_acknowledged=bool(bits & 1),
+            checkpointed_here=bool(bits & 2),
+            checkpointed_there=bool(bits & 4),
+            touched_since=bool(bits & 8),
         )  # fmt: skip
     ]
     assert cleared == [7]

@@ -115,7 +115,8 @@ class FakeEngine(Engine):
         self._attach(descriptor)
 
     async def send_end(self) -> None:
-        assert self._stream is not None and self.mode is Mode.RESYNCING
+        if self._stream is None or self.mode is not Mode.RESYNCING:
+            raise OSError(errno.EINVAL, "the link was lost meanwhile")
         self.mode = Mode.PAIRED
         await self._stream.send_all(b"E")
 

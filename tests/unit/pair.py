@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import trio
-from fake_engine import FakeEngine
 
 from rfs import rules
 from rfs.commands import Commands
@@ -20,6 +19,7 @@ from rfs.session import Session
 from rfs.settings import Address, OnPeerLoss, Settings
 from rfs.status import build_status
 from rfs.supervisor import Supervisor
+from tests.unit.fake_engine import FakeEngine
 
 
 class FakeLayers:

@@ -153,10 +153,10 @@ ping = ["192.0.2.1", 5]
         ('timeout = "2s"', 'timeout = "500ms"', "heartbeat.timeout: must be at least three times the interval, or one lost packet is"),
         ('name = "node2"', 'name = "node1"', 'node[2].name: "node1" is the name of the other node already.'),
         ("192.0.2.12", "192.0.2.11", "node[2].addresses.lan: 192.0.2.11 is given twice; it is node1's address on lan already."),
-        ("192.0.2.1\"]", "192.0.2.12\"]", "ping[1]: 192.0.2.12 is node2's address on lan: a node that reaches itself proves nothing."),
+        ('192.0.2.1"]', '192.0.2.12"]', "ping[1]: 192.0.2.12 is node2's address on lan: a node that reaches itself proves nothing."),
         ('name = "plant7"\n', "", "name: is missing."),
         ('name = "plant7"', "name = 7", "name: must be text in quotes, not 7."),
-        ("[[node]]\nname = \"node2\"", "[[nodes]]\nname = \"node2\"", "a cluster has two nodes, each with its own [[node]]; here are 1."),
+        ('[[node]]\nname = "node2"', '[[nodes]]\nname = "node2"', "a cluster has two nodes, each with its own [[node]]; here are 1."),
     ],
 )
 def test_one_mistake_in_a_cluster(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -196,7 +196,7 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ("192.0.2.100/24", "192.0.2.100", '15: vip[1].address: "192.0.2.100" lacks the prefix length; write for example 192.0.2.100/24.'),
         ("192.0.2.100/24", "192.0.2.11/24", "15: vip[1].address: 192.0.2.11 is node1's own address on lan"),
         ("192.0.2.100/24", "203.0.113.1/24", "15: vip[1].address: 203.0.113.0/24 holds no address of both nodes"),
-        ("192.0.2.100/24", "192.0.2.0/24", "15: vip[1].address: \"192.0.2.0/24\" is the address of the network itself"),
+        ("192.0.2.100/24", "192.0.2.0/24", '15: vip[1].address: "192.0.2.0/24" is the address of the network itself'),
         ("192.0.2.100/24", "2001:db8::1/64", "15: vip[1].address: this release has no IPv6 service addresses yet"),
         ('stop_signal = "INT"', 'stop_signal = "INTT"', '21: service[1].stop_signal: "INTT" is not a signal. Did you mean "SIGINT"?'),
         ('start = ["/usr', 'start = ["usr', "20: service[1].start: a command is a list of words whose first is the program's absolute"),

@@ -235,9 +235,7 @@ def test_wait_for_a_state(hactl: Hactl, hactld: FakeHactld) -> None:
     hactld.answers["/v1/status"] = [(200, changed(state="WAIT", readiness="NotReady", reason="node2 has newer data"))]
     code, _, err = hactl("wait", "pg", "--for", "ALONE", "--timeout", "50ms")
     assert code == 7
-    assert err == (
-        "hactl: not ALONE on this node within 0.05 s: node1 is WAIT NotReady (node2 has newer data), node2 is SECOND Ready\n"
-    )
+    assert err == ("hactl: not ALONE on this node within 0.05 s: node1 is WAIT NotReady (node2 has newer data), node2 is SECOND Ready\n")
     assert hactl("wait", "pg", "--for", "perfect")[0] == 2
 
 

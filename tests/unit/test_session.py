@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from pair import Node, make_pair
 
 from rfs.engine import EventKind, Mode
 from rfs.errors import SaidNo
 from rfs.record import DataState, Role
 from rfs.settings import OnPeerLoss
+from tests.unit.pair import Node, make_pair
 
 Nodes = tuple[Node, Node]
 
