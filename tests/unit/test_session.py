@@ -258,13 +258,13 @@ async def test_another_module_on_the_other_end(nodes: Nodes) -> None:
 async def test_a_loss_before_the_end_needs_no_grant(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = nodes
     await a.start()
-    monkeypatch.setattr("fake_engine.DRAINS", False)
+    monkeypatch.setattr("tests.unit.fake_engine.DRAINS", False)
     await b.start()
     await a.until(link="resyncing")
     await b.until(link="resyncing", data="INCONSISTENT")
     await b.kill()
     await a.until(link="alone", mode="alone")
-    monkeypatch.setattr("fake_engine.DRAINS", True)
+    monkeypatch.setattr("tests.unit.fake_engine.DRAINS", True)
     await b.restart()
     await b.until(link="paired", data="UPTODATE")
 
