@@ -201,6 +201,7 @@ void inodes_free(rfs_engine *engine);
 void inodes_forget_all(rfs_engine *engine); /* all but the directories' roots */
 void inodes_forget_kernel(rfs_engine *engine);
 struct inode *inode_get(rfs_engine *engine, uint64_t fid); /* NULL: unknown */
+struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number); /* the same by backing number */
 bool inode_known(rfs_engine *engine, uint16_t directory, uint64_t number);
 void inode_put(rfs_engine *engine, struct inode *inode);
 void inode_looked_up(rfs_engine *engine, struct inode *inode);

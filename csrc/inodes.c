@@ -242,6 +242,14 @@ struct inode *inode_get(rfs_engine *engine, uint64_t fid) {
     return inode;
 }
 
+struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    struct inode *inode = find_number(engine, directory, number);
+    if (inode) inode->refs++;
+    pthread_mutex_unlock(&engine->inodes.lock);
+    return inode;
+}
+
 bool inode_known(rfs_engine *engine, uint16_t directory, uint64_t number) {
     pthread_mutex_lock(&engine->inodes.lock);
     bool known = find_number(engine, directory, number) != NULL;

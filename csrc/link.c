@@ -38,6 +38,10 @@ struct link {
 
     pthread_mutex_t flush_lock; /* sending, and the sent part of the head frame */
     atomic_uint_fast64_t sent_seq, last_sent_ns;
+
+    /* The receiver's own: how much of the payload that is still arriving is in its checksum already. */
+    size_t checked_bytes;
+    uint32_t checked_crc;
 };
 
 uint64_t link_session(const struct link *link) { return link->session.session; }
@@ -169,10 +173,20 @@ bool link_has_sent(struct link *link, uint64_t seq) {
 
 /* ---- receiving ---------------------------------------------------------------------------------------------------------- */
 
+/* A large payload is checked while the rest of it is on its way. */
+static void check_arrived(struct link *link, const uint8_t *payload, size_t bytes) {
+    link->checked_crc = crc32c(link->checked_crc, payload + link->checked_bytes, bytes - link->checked_bytes);
+    link->checked_bytes = bytes;
+}
+
 static int handle(struct link *link, const struct wire_header *header, const uint8_t *payload, char *reason) {
     rfs_engine *engine = link->engine;
     atomic_fetch_add(&engine->count.frames_received, 1);
-    if (header->payload_crc != crc32c(0, payload, header->payload_bytes)) {
+    check_arrived(link, payload, header->payload_bytes);
+    uint32_t crc = link->checked_crc;
+    link->checked_crc = 0;
+    link->checked_bytes = 0;
+    if (header->payload_crc != crc) {
         snprintf(reason, RFS_REASON_BYTES, "a frame's payload fails its checksum");
         return -EBADMSG;
     }
@@ -201,7 +215,12 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
         struct wire_header header;
         result = wire_decode_header(buffer + used, &header);
         if (result < 0) snprintf(reason, RFS_REASON_BYTES, "bytes that are no frame");
-        if (result < 0 || bytes - used - WIRE_HEADER_BYTES < header.payload_bytes) break;
+        if (result < 0) break;
+        size_t arrived = bytes - used - WIRE_HEADER_BYTES;
+        if (arrived < header.payload_bytes) {
+            check_arrived(link, buffer + used + WIRE_HEADER_BYTES, arrived);
+            break;
+        }
         result = handle(link, &header, buffer + used + WIRE_HEADER_BYTES, reason);
         used += WIRE_HEADER_BYTES + (size_t)header.payload_bytes;
         acknowledge |= result == 0 && wire_is_sequenced(header.type);

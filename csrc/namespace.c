@@ -107,6 +107,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (!replay) body->child = new_fid(engine);
     result = inode_adopt(engine, parent->directory, path_fd, &op->stat, body->child, &op->inode);
     if (result < 0) goto undo;
+    if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, 0);
     if (!replay) {
         body->mode = op->stat.st_mode;
         body->uid = op->stat.st_uid;
@@ -228,6 +229,16 @@ static int find_both(rfs_engine *engine, struct rename *rename, const struct op_
     return result == -ENOENT ? 0 : result;
 }
 
+/* During a resync a directory may lie here below the one that is moved into it: see make_way(). */
+static int move(rfs_engine *engine, const struct rename *rename, const struct op_body *body, bool replay) {
+    for (int tries = 0;; tries++) {
+        if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return 0;
+        if (errno != EINVAL || !replay || tries == 2) return -errno;
+        bool swaps = body->flags & RENAME_EXCHANGE && rename->victim;
+        if (make_way(engine, rename->moved, rename->to) < 0 && (!swaps || make_way(engine, rename->victim, rename->from) < 0)) return -EINVAL;
+    }
+}
+
 int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}, .pin = -1};
@@ -245,10 +256,8 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
             last = false;
         }
     }
-    if (renameat2(rename.from_directory.fd, body->name, rename.to_directory.fd, body->name2, body->flags) < 0) {
-        result = -errno;
-        goto out;
-    }
+    result = move(engine, &rename, body, replay);
+    if (result < 0) goto out;
     if (last) {
         inode_drop(engine, rename.victim, rename.pin);
         rename.pin = -1;

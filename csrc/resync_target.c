@@ -135,10 +135,10 @@ static int adopt(rfs_engine *engine, const struct place *place, const struct op_
     return result;
 }
 
-/* A directory has one place: find the name under which it lies now, and move it from there. */
-static int move_directory(rfs_engine *engine, struct inode *inode, const struct place *place, const char *name) {
+/* A directory has one place: the open directory in which it lies now, and its name there. */
+static int find_place(rfs_engine *engine, struct inode *inode, DIR **out, char name[256]) {
     struct stat stat;
-    int result = -EUCLEAN, fd = inode_open(engine, inode, O_RDONLY | O_DIRECTORY);
+    int fd = inode_open(engine, inode, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return fd;
     int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(fd);
@@ -146,16 +146,54 @@ static int move_directory(rfs_engine *engine, struct inode *inode, const struct 
     if (!stream) return -errno;
     for (struct dirent *entry; (entry = readdir(stream));) {
         if (entry->d_ino != inode->number || fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != inode->number) continue;
-        result = renameat2(dirfd(stream), entry->d_name, place->descriptor.fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
-        break;
+        strcpy(name, entry->d_name);
+        *out = stream;
+        return 0;
     }
     closedir(stream);
+    return -EUCLEAN;
+}
+
+static int move_directory(rfs_engine *engine, struct inode *inode, const struct place *place, const char *name) {
+    DIR *stream;
+    char here[256];
+    int result = find_place(engine, inode, &stream, here);
+    if (result < 0) return result;
+    result = renameat2(dirfd(stream), here, place->descriptor.fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    closedir(stream);
+    return result;
+}
+
+/* At the source `place` is not below `moving`, so a directory between them holds here what it does not hold there, and is
+ * marked: it will be listed (again), and gets from the holding directory what is taken out now, or somebody else does. A directory
+ * that is clean keeps what it has: nobody would bring it back. */
+int make_way(rfs_engine *engine, struct inode *moving, struct inode *place) {
+    struct inode *at = inode_get(engine, place->fid), *parent = NULL;
+    int result = -EUCLEAN;
+    for (bool done = false; !done;) {
+        DIR *stream;
+        struct stat stat;
+        char name[256];
+        if (find_place(engine, at, &stream, name) < 0) break;
+        parent = fstat(dirfd(stream), &stat) < 0 ? NULL : inode_numbered(engine, at->directory, stat.st_ino);
+        bool marked = parent && !(resync_flags(engine, parent) & ENTRIES_CLEAN);
+        if (marked) result = hold(engine, at->directory, at->fid, dirfd(stream), name);
+        closedir(stream);
+        done = !parent || marked || parent == moving;
+        inode_put(engine, at);
+        at = parent;
+    }
+    inode_put(engine, at);
     return result;
 }
 
 static int bring(rfs_engine *engine, struct inode *known, const struct place *place, const char *name) {
     if (known->directory != place->directory->directory) return -EUCLEAN;
-    if (S_ISDIR(known->type)) return move_directory(engine, known, place, name);
+    if (S_ISDIR(known->type)) {
+        int moved = move_directory(engine, known, place, name);
+        if (moved == -EINVAL && make_way(engine, known, place->directory) == 0) moved = move_directory(engine, known, place, name);
+        return moved;
+    }
     int path_fd = inode_open(engine, known, O_PATH | O_NOFOLLOW);
     if (path_fd < 0) return path_fd;
     int result = linkat(path_fd, "", place->descriptor.fd, name, AT_EMPTY_PATH) < 0 ? -errno : 0;
@@ -239,9 +277,18 @@ static int end_directory(rfs_engine *engine, const struct op_body *body, const u
     if (!engine->listing || engine->listing->fid != body->fid) return -EPROTO;
     int result = open_place(engine, body->fid, &place);
     if (result == 0) result = remove_unlisted(engine, &place);
+    if (result == 0) resync_change(engine, place.directory, ENTRIES_CLEAN, 0);
     close_place(engine, &place);
     listing_free(engine);
     return result < 0 ? result : attributes(engine, body, data);
+}
+
+static int mark(rfs_engine *engine, const struct op_body *body) {
+    struct inode *directory = inode_get(engine, body->fid);
+    if (!directory) return -EUCLEAN;
+    resync_change(engine, directory, 0, ENTRIES_CLEAN);
+    inode_put(engine, directory);
+    return 0;
 }
 
 static int punch(int fd, uint64_t offset, uint64_t bytes) {
@@ -311,6 +358,7 @@ int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header
     case FRAME_BLOCK: return block(engine, header, body, data);
     case FRAME_ATTRIBUTES: return attributes(engine, body, data);
     case FRAME_END: return 0;
+    case FRAME_MARKED: return mark(engine, body);
     default: return -EPROTO;
     }
 }

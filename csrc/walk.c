@@ -79,12 +79,20 @@ static struct inode *pop(rfs_engine *engine) {
     return inode;
 }
 
+static struct op *new_frame(enum frame_type type, uint64_t fid) {
+    struct op *op = op_new(type);
+    if (!op) abort();
+    op->body.fid = fid;
+    return op;
+}
+
 static void mark_again(rfs_engine *engine, uint64_t fid) {
     struct inode *inode = inode_get(engine, fid);
     if (!inode) return;
     if (resync_flags(engine, inode) & ENTRIES_CLEAN) {
         resync_change(engine, inode, 0, ENTRIES_CLEAN);
         push(engine, inode);
+        mirror_ship(engine, new_frame(FRAME_MARKED, fid)); /* the target must not believe in it any more: see make_way() */
     }
     inode_put(engine, inode);
 }
@@ -123,13 +131,6 @@ static bool enter_state(rfs_engine *engine) {
 static void leave_state(rfs_engine *engine) {
     link_flush(engine->link);
     pthread_rwlock_unlock(&engine->state);
-}
-
-static struct op *new_frame(enum frame_type type, uint64_t fid) {
-    struct op *op = op_new(type);
-    if (!op) abort();
-    op->body.fid = fid;
-    return op;
 }
 
 static int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {

@@ -25,6 +25,9 @@ int walk_start(rfs_engine *engine);
 void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
 /* Is this namespace op, done locally just now under `names`, to be shipped? If not, its directories are marked again. */
 bool walk_ships(rfs_engine *engine, struct op *op);
+/* resync_target.c: `moving` cannot go to `place` because it lies above it here: take a directory between them that will be listed
+ * again out of the way. 0: try again. */
+int make_way(rfs_engine *engine, struct inode *moving, struct inode *place);
 int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
 
 struct block_hash {

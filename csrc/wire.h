@@ -16,8 +16,8 @@ enum frame_type {
     FRAME_SET_ATTRIBUTES, FRAME_SET_XATTR, FRAME_REMOVE_XATTR, FRAME_FALLOCATE,
     FRAME_LAST_OP = FRAME_FALLOCATE,
     /* resync, source to target, in the same order and with seqs of the same row */
-    FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END,
-    FRAME_LAST_RESYNC = FRAME_END,
+    FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
+    FRAME_LAST_RESYNC = FRAME_MARKED,
     /* without a seq of their own */
     FRAME_ACK = 64,  /* seq: everything up to it is applied */
     FRAME_SYNCED,    /* seq: this fsync is on the disk */

@@ -424,7 +424,7 @@ static void send_frame(int fd, struct wire_header *header, struct op_body *body,
 static void send_any(int fd, uint64_t seq, const rfs_session *session, struct chance *chance) {
     static const char *const names[] = {"a", "b", "c", "..", "/etc", ".", HOLDING_NAME, ""};
     static const uint8_t data[600];
-    static const uint16_t types[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 32, 33, 34, 35, 36, 37, 38, 64, 65, 66, 67};
+    static const uint16_t types[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 32, 33, 34, 35, 36, 37, 38, 39, 64, 65, 66, 67};
     static const uint32_t modes[] = {S_IFREG | 0644, S_IFDIR | 0755, S_IFLNK | 0777, S_IFIFO | 0600, 0xffffffff};
     struct wire_header header = {.type = types[chance_below(chance, sizeof types / sizeof types[0])], .flags = (uint16_t)chance_below(chance, 16),
                                  .seq = seq, .session = session->session, .generation = session->generation, .fid = ROOT + chance_below(chance, 3) * 100};
