@@ -61,12 +61,17 @@ out:
 int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor descriptor;
+    struct stat before;
     int fd = get_file(engine, op, &descriptor), result = 0;
     if (fd < 0) return fd;
-    if (body->flags & ~(uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) { /* what moves bytes would confuse a resync */
+    if (fstat(fd, &before) < 0) {
+        result = -errno;
+    } else if (body->flags & ~(uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) { /* what moves bytes would confuse a resync */
         result = -EOPNOTSUPP;
     } else if (fallocate(fd, (int)body->flags, (off_t)body->offset, (off_t)body->length) < 0) {
         result = -errno;
+        /* A full disk may have made it longer before it gave up; the peer is told nothing of it. */
+        if (fstat(fd, &op->stat) == 0 && op->stat.st_size != before.st_size && ftruncate(fd, before.st_size) == 0) set_mtime(fd, stat_mtime_ns(&before));
     } else if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {

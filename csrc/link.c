@@ -3,7 +3,7 @@
  * Sending: whoever appended a frame tries to send it at once (no thread to wake on the happy path); if another thread is
  * sending, that one takes the new frame along. When the socket is full, `poller` waits for it to drain.
  * Receiving: one thread reads as much as there is, handles every complete frame, and acknowledges once for the whole
- * batch. It also keeps the time: keepalives, and the deadlines for progress.
+ * batch. It also keeps the time: the deadlines for progress. Keepalives are the poller's.
  * Failing: the first error closes the link for both directions and is reported once. */
 #include "link.h"
 
@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "op.h"
@@ -133,12 +134,30 @@ void link_flush(struct link *link) {
     }
 }
 
+/* Not the receiver's: it applies what arrives, and one slow op must not look like a dead peer. */
+static void keep_alive(struct link *link) {
+    uint64_t now = now_ns(), sent_ns = atomic_load(&link->last_sent_ns); /* others send too: it may be later than now */
+    if (!atomic_load(&link->up) || now < sent_ns || now - sent_ns < link->session.keepalive_us * 1000) return;
+    atomic_store(&link->last_sent_ns, now);
+    link_send_small(link, FRAME_KEEPALIVE, 0, 0);
+}
+
+static void wait_until_full(struct link *link) { /* queue_lock; a tick at most */
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until = to_timespec(until.tv_sec * NS_PER_S + until.tv_nsec + TICK_MS * INT64_C(1000000));
+    pthread_cond_timedwait(&link->full, &link->queue_lock, &until);
+}
+
 static void *poll_for_room(void *argument) {
     struct link *link = argument;
     pthread_mutex_lock(&link->queue_lock);
     while (!atomic_load(&link->closing)) {
         if (!link->want_poll) {
-            pthread_cond_wait(&link->full, &link->queue_lock);
+            wait_until_full(link);
+            pthread_mutex_unlock(&link->queue_lock);
+            keep_alive(link);
+            pthread_mutex_lock(&link->queue_lock);
             continue;
         }
         pthread_mutex_unlock(&link->queue_lock);
@@ -232,11 +251,6 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
 static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
     uint64_t now = now_ns();
     if (atomic_load(&link->draining)) return 0;
-    uint64_t sent_ns = atomic_load(&link->last_sent_ns); /* others send too: it may be later than now */
-    if (now > sent_ns && now - sent_ns > link->session.keepalive_us * 1000) {
-        atomic_store(&link->last_sent_ns, now);
-        link_send_small(link, FRAME_KEEPALIVE, 0, 0);
-    }
     if (now - heard_ns > link->session.progress_timeout_us * 1000) {
         snprintf(reason, RFS_REASON_BYTES, "nothing heard from the peer for %llu ms", (unsigned long long)(now - heard_ns) / 1000000);
         return -ETIMEDOUT;
@@ -278,7 +292,6 @@ static void *run(void *argument) {
     size_t filled = 0;
     uint64_t heard_ns = now_ns(), checked_ns = heard_ns;
     int result = buffer ? 0 : -ENOMEM;
-    atomic_store(&link->last_sent_ns, heard_ns);
     while (result == 0 && (!atomic_load(&link->closing) || atomic_load(&link->draining))) {
         result = receive(link, buffer, &filled, &heard_ns, reason);
         uint64_t now = now_ns();
@@ -311,7 +324,12 @@ struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session) {
     atomic_store(&link->sent_seq, session->peer_applied_seq); /* resume: the peer may acknowledge what it had before */
     pthread_mutex_init(&link->queue_lock, NULL);
     pthread_mutex_init(&link->flush_lock, NULL);
-    pthread_cond_init(&link->full, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&link->full, &attributes);
+    pthread_condattr_destroy(&attributes);
+    atomic_store(&link->last_sent_ns, now_ns());
     return link;
 }
 

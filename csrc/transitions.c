@@ -233,7 +233,7 @@ int rfs_send_end(rfs_engine *engine) {
     struct op *end = op_new(FRAME_END);
     if (!end) return -ENOMEM;
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_RESYNCING && engine->link ? 0 : -EINVAL;
+    int result = engine->mode == RFS_RESYNCING && engine->link && walk_is_drained(engine) ? 0 : -EINVAL;
     if (result == 0) {
         mirror_ship(engine, end);
         engine->end_sent = true;

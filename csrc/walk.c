@@ -455,12 +455,19 @@ static void count_tree(rfs_engine *engine, int directory_fd) {
     closedir(stream);
 }
 
+bool walk_is_drained(rfs_engine *engine) {
+    struct walk *walk = engine->walk;
+    if (!walk) return false;
+    pthread_mutex_lock(&walk->lock);
+    bool empty = !walk->depth;
+    pthread_mutex_unlock(&walk->lock);
+    return empty;
+}
+
 static bool drained(rfs_engine *engine) {
     if (!enter_state(engine)) return false;
     pthread_mutex_lock(&engine->names); /* marks are made under it */
-    pthread_mutex_lock(&engine->walk->lock);
-    bool empty = !engine->walk->depth;
-    pthread_mutex_unlock(&engine->walk->lock);
+    bool empty = walk_is_drained(engine);
     pthread_mutex_unlock(&engine->names);
     bool answered = mirror_lone_ops_answered(engine);
     leave_state(engine);

@@ -22,6 +22,7 @@ static inline void resync_change(const rfs_engine *engine, struct inode *inode, 
 }
 
 int walk_start(rfs_engine *engine);
+bool walk_is_drained(rfs_engine *engine); /* state is held: nothing is marked */
 void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
 /* Is this namespace op, done locally just now under `names`, to be shipped? If not, its directories are marked again. */
 bool walk_ships(rfs_engine *engine, struct op *op);

@@ -160,6 +160,8 @@ int wire_decode_body(const struct wire_header *header, const uint8_t *payload, s
     bool is_entry = header->type != FRAME_SET_XATTR && header->type != FRAME_REMOVE_XATTR;
     if (needs_name(header->type) && !body->name_bytes) return -EBADMSG;
     if (header->type == FRAME_RENAME && !body->name2_bytes) return -EBADMSG;
+    bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || header->type == FRAME_DIRECTORY_ENTRY;
+    if (makes && body->child < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return -EBADMSG; /* the roots' ids are given for ever */
     if (!good_name(body->name, body->name_bytes, is_entry) || !good_name(body->name2, body->name2_bytes, true)) return -EBADMSG;
     if ((header->type == FRAME_SYMLINK || (header->type == FRAME_DIRECTORY_ENTRY && S_ISLNK(body->mode))) &&
         (body->data_bytes == 0 || body->data_bytes > RFS_TARGET_BYTES || memchr(*data, 0, body->data_bytes)))

@@ -173,7 +173,7 @@ def observe(node: Node, event: ev.Event) -> Node:
                 peer_modules = event.modules
             detector = detector.heard(event.network, event.incarnation, event.counter, event.echo, event.now)
             answers_us = event.echo > around.unsure_after  # not one that lay in the socket while we stood still
-            around = replace(around, peer_heard=True, unsure_until=0.0 if answers_us else around.unsure_until)
+            around = replace(around, peer_heard=True, peer_heard_at=event.now, unsure_until=0.0 if answers_us else around.unsure_until)
         case ev.PeerTold() if event.incarnation == detector.incarnation and detector.is_newest(event.incarnation, event.counter):
             peer_modules = {**peer_modules, **event.modules}
         case ev.PingVerdict():

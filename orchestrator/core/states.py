@@ -200,6 +200,7 @@ class Surroundings:
     now: float = 0.0
     peer_silent: bool = False  # nothing heard on any network for timeout_s
     peer_heard: bool = False  # ever, since this hactld started
+    peer_heard_at: float = 0.0  # the last time
     ping_ok: bool = False
     ping_ok_since: float = 0.0
     long_pause_at: float = float("-inf")  # when this process last stood still for so long that the peer may have acted on it
@@ -214,5 +215,7 @@ class Surroundings:
     @property
     def isolated(self) -> bool:
         """Ping addresses are given and none answers: this node is probably the one that was cut off. When one answers again, the
-        peer gets as long as its silence must last to be heard before we trust that silence: its voice may come later than the ping."""
-        return self.has_ping and (not self.ping_ok or self.now - self.ping_ok_since < self.timeout_s)
+        peer gets as long as its silence must last to be heard before we trust that silence: its voice may come later than the ping.
+        (Unless it was heard since then: the silence began while everything answered.)"""
+        settling = self.now - self.ping_ok_since < self.timeout_s and self.ping_ok_since > self.peer_heard_at
+        return self.has_ping and (not self.ping_ok or settling)

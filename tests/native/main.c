@@ -24,6 +24,7 @@ static const struct test tests[] = {
     {"roles", test_roles, true},
     {"mirrored", test_mirrored, true},
     {"first copy", test_first_copy, true},
+    {"deadlines", test_deadlines, true},
     {"waiting fsyncs", test_waiting_fsyncs, true},
     {"fence", test_fence, true},
     {"full socket", test_full_socket, true},

@@ -123,6 +123,7 @@ void test_local_operations(void);
 void test_roles(void);
 void test_mirrored(void);
 void test_first_copy(void);
+void test_deadlines(void);
 void test_waiting_fsyncs(void);
 void test_fence(void);
 void test_full_socket(void);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "native.h"
@@ -137,13 +138,65 @@ static uint64_t lone_file(struct node *node, const char *name) {
     return fid;
 }
 
-/* Several fsyncs wait for the peer when the grant comes: each is answered once, in no endless round. */
+static void rest(long milliseconds) {
+    struct timespec nap = {.tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000};
+    nanosleep(&nap, NULL);
+}
+
+/* An idle link lives on keepalives; a silent peer does not. */
+void test_deadlines(void) {
+    struct pair pair;
+    pair_open(&pair);
+    node_alone(&pair.a, 1, 0);
+    pair.session.progress_timeout_us = 900000;
+    pair.session.keepalive_us = 200000;
+    pair_up(&pair, &pair.a, &pair.b);
+    rest(1800);
+    CHECK_EQUAL(events_seen(&pair.a, RFS_EVENT_LINK_LOST) + events_seen(&pair.b, RFS_EVENT_LINK_LOST), 0);
+    pair_close(&pair);
+
+    struct node node;
+    int ends[2];
+    rfs_session session = {.session = 3, .generation = 4, .progress_timeout_us = 300000, .fsync_timeout_us = 30000000, .keepalive_us = 100000};
+    node_open(&node, "silent");
+    CHECK_EQUAL(rfs_become_primary(node.engine, 2, 0), 0);
+    connect_ends(ends);
+    CHECK_EQUAL(rfs_session_resume(node.engine, ends[0], &session), 0);
+    uint64_t ticket = start(&node, named(FRAME_CREATE, ROOT, "x"));
+    wait_event(&node, RFS_EVENT_LINK_LOST, 1);
+    wait_mode(&node, RFS_FROZEN);
+    CHECK(!is_answered(&node, ticket));
+    session.peer_applied_seq = 5; /* more than was ever sent */
+    CHECK_EQUAL(rfs_session_resume(node.engine, ends[1], &session), -EINVAL); /* which closes it */
+    CHECK(fcntl(ends[1], F_GETFD) < 0);
+    node_close(&node, false);
+}
+
+/* Jobs that keep every worker busy, so that no local sync comes to its end before it shall. */
+struct blocker {
+    struct job job;
+    atomic_bool *until;
+};
+
+static void block(rfs_engine *engine, struct job *job) {
+    (void)engine;
+    struct blocker *blocker = ITEM(job, struct blocker, job);
+    while (!atomic_load(blocker->until)) rest(1);
+}
+
+/* Several fsyncs wait for both disks when the grant comes: each is answered once, in no endless round. */
 void test_waiting_fsyncs(void) {
     struct node node;
     rfs_session session;
     uint64_t tickets[12];
+    atomic_bool free_workers = false;
+    struct blocker blockers[4];
     node_open(&node, "fsyncs");
     int peer = silent_peer(&node, &session);
+    for (int i = 0; i < 4; i++) {
+        blockers[i] = (struct blocker){.job.run = block, .until = &free_workers};
+        submit_job(node.engine, &blockers[i].job);
+    }
     uint64_t fid = lone_file(&node, "file");
     for (int i = 0; i < 12; i++) tickets[i] = start(&node, i % 3 ? syncing(fid) : writing(fid, 0, "x", 1));
     CHECK(node_statistics(&node).waiting_ops == 12 && !is_answered(&node, tickets[0]));
@@ -152,6 +205,10 @@ void test_waiting_fsyncs(void) {
     wait_mode(&node, RFS_FROZEN);
     CHECK(!is_answered(&node, tickets[0]) && !is_answered(&node, tickets[11]));
     CHECK_EQUAL(rfs_grant(node.engine, 5, 1), 0);
+    for (int i = 0; i < 12; i += 3) CHECK_EQUAL(answer_of(&node, tickets[i]), 0);
+    CHECK_EQUAL(node_statistics(&node).waiting_ops, 8); /* granted, but not durable */
+    CHECK(!is_answered(&node, tickets[1]));
+    atomic_store(&free_workers, true);
     for (int i = 0; i < 12; i++) CHECK_EQUAL(answer_of(&node, tickets[i]), 0);
     CHECK_EQUAL(node_statistics(&node).waiting_ops, 0);
     node_close(&node, false);

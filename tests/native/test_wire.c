@@ -101,7 +101,7 @@ void test_header(void) {
 }
 
 static int decode_named(uint16_t type, const char *name, size_t name_bytes, const char *name2) {
-    struct op_body body = {.name_bytes = (uint16_t)name_bytes, .name2_bytes = (uint16_t)strlen(name2)}, back;
+    struct op_body body = {.child = 1000, .name_bytes = (uint16_t)name_bytes, .name2_bytes = (uint16_t)strlen(name2)}, back;
     const uint8_t *data;
     uint8_t payload[1024];
     memcpy(body.name, name, name_bytes < 255 ? name_bytes : 255);
@@ -129,6 +129,12 @@ static void check_names(void) {
     CHECK_EQUAL(decode_named(FRAME_RENAME, "a", 1, "b/"), -EBADMSG);
     CHECK_EQUAL(decode_named(FRAME_RENAME, "a", 1, "b"), 0);
     CHECK_EQUAL(decode_named(FRAME_SET_XATTR, "user.a/b", 8, ""), 0);
+    struct op_body root = {.child = FIRST_DIRECTORY_FID, .name = "a", .name_bytes = 1}, back;
+    const uint8_t *data;
+    uint8_t payload[256];
+    struct wire_header header = {.type = FRAME_MKDIR, .payload_bytes = (uint32_t)wire_body_bytes(&root)};
+    wire_encode_body(&root, NULL, payload);
+    CHECK_EQUAL(wire_decode_body(&header, payload, &back, &data), -EBADMSG); /* a root's id is not given away */
     CHECK_EQUAL(decode_named(FRAME_SYMLINK, "a", 1, ""), -EBADMSG); /* no target */
 }
 

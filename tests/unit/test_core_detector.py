@@ -1,6 +1,9 @@
 """Silence, one-way loss, restarts and late packets."""
 
+from dataclasses import replace
+
 from orchestrator.core.detector import Detector
+from orchestrator.core.states import Surroundings
 
 
 def heard(detector: Detector, now: float, counter: int, echo: int = 0, incarnation: int = 7, network: str = "lan") -> Detector:
@@ -42,3 +45,12 @@ def test_after_a_pause_silence_is_counted_afresh() -> None:
     detector = heard(Detector.new(("lan",), 3.0, 0.0), 1.0, 1).thawed(50.0)
     assert not detector.silent(52.9)
     assert detector.silent(53.0)
+
+
+def test_a_silence_is_trusted_if_ping_answered_all_along_or_for_long_enough() -> None:
+    """A node that was cut off gives its peer time to be heard; one whose other network was mended before the silence began does not."""
+    around = Surroundings("node1", "node2", timeout_s=3.0, has_ping=True, ping_ok=True, ping_ok_since=10.0)
+    assert replace(around, now=12.0, peer_heard_at=5.0).isolated, "the ping is back, the peer may not have been heard yet"
+    assert not replace(around, now=13.0, peer_heard_at=5.0).isolated
+    assert not replace(around, now=12.0, peer_heard_at=10.5).isolated, "the peer was heard after the ping came back"
+    assert replace(around, now=12.0, peer_heard_at=10.5, ping_ok=False).isolated
