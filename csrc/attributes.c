@@ -1,4 +1,5 @@
 /* Ops that change an inode's attributes, done to the local tree. The caller holds the inode's stripe. */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -30,28 +31,42 @@ static int change_times(const char *path, const struct op_body *body) {
     return utimensat(AT_FDCWD, path, times, 0) < 0 ? -errno : 0;
 }
 
+static int change_attributes(int fd, const struct op_body *body, bool *changed) {
+    struct proc_path path = proc_path(fd);
+    int result = 0;
+    if (body->flags & HAS_SIZE) {
+        if (ftruncate(fd, (off_t)body->length) < 0) return -errno;
+        *changed = true;
+    }
+    if (body->flags & (HAS_UID | HAS_GID)) {
+        uid_t uid = body->flags & HAS_UID ? body->uid : (uid_t)-1;
+        gid_t gid = body->flags & HAS_GID ? body->gid : (gid_t)-1;
+        if (chown(path.text, uid, gid) < 0) return -errno;
+        *changed = true;
+    }
+    if (body->flags & HAS_MODE) {
+        if (chmod(path.text, body->mode & 07777) < 0) return -errno;
+        *changed = true;
+    }
+    if (body->flags & (HAS_ATIME | HAS_MTIME | ATIME_NOW | MTIME_NOW)) result = change_times(path.text, body);
+    return result;
+}
+
 int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor object;
     int result = get_object(engine, op, &object);
     if (result < 0) return result;
-    struct proc_path path = proc_path(object.fd);
     result = -EINVAL;
     if (body->flags & HAS_SIZE && (!S_ISREG(op->inode->type) || body->length > INT64_MAX)) goto out;
     result = -EOPNOTSUPP;
     if (body->flags & HAS_MODE && S_ISLNK(op->inode->type)) goto out;
-    result = 0;
-    if (body->flags & HAS_SIZE && ftruncate(object.fd, (off_t)body->length) < 0) goto failed;
-    if (body->flags & (HAS_UID | HAS_GID)) {
-        uid_t uid = body->flags & HAS_UID ? body->uid : (uid_t)-1;
-        gid_t gid = body->flags & HAS_GID ? body->gid : (gid_t)-1;
-        struct proc_path own = proc_path(object.fd);
-        if (chown(own.text, uid, gid) < 0) goto failed;
-    }
-    if (body->flags & HAS_MODE && chmod(path.text, body->mode & 07777) < 0) goto failed;
-    if (body->flags & (HAS_ATIME | HAS_MTIME | ATIME_NOW | MTIME_NOW)) result = change_times(path.text, body);
-    if (result < 0 || fstat(object.fd, &op->stat) < 0) goto failed;
-    if (replay) goto out;
+    bool changed = false;
+    result = change_attributes(object.fd, body, &changed);
+    if (result < 0 && (replay || !changed)) goto out;
+    op->result = result; /* changed in part: the application hears the error, the peer becomes as this copy is */
+    result = fstat(object.fd, &op->stat) < 0 ? -errno : 0;
+    if (result < 0 || replay) goto out;
     /* What the peer must have afterwards, whatever was asked for: chown clears suid, truncate changes mtime. */
     body->flags = (body->flags & HAS_SIZE) | HAS_UID | HAS_GID | HAS_MTIME | (S_ISLNK(op->inode->type) ? 0U : (uint32_t)HAS_MODE) |
                   (body->flags & (HAS_ATIME | ATIME_NOW) ? (uint32_t)HAS_ATIME : 0U);
@@ -60,9 +75,6 @@ int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     body->gid = op->stat.st_gid;
     body->atime_ns = stat_atime_ns(&op->stat);
     body->child_mtime_ns = body->mtime_ns = stat_mtime_ns(&op->stat);
-    goto out;
-failed:
-    if (result == 0) result = -errno;
 out:
     descriptor_put(engine, &object);
     return result;
@@ -94,8 +106,8 @@ static int pack_one(const char *path, const char *name, uint8_t *out, size_t roo
     if (room < 6 + name_bytes) return -E2BIG;
     ssize_t value_bytes = getxattr(path, name, out + 6 + name_bytes, room - 6 - name_bytes);
     if (value_bytes < 0) return errno == ENODATA ? 0 : errno == ERANGE ? -E2BIG : -errno;
-    uint16_t short_bytes = (uint16_t)name_bytes;
-    uint32_t long_bytes = (uint32_t)value_bytes;
+    uint16_t short_bytes = htole16((uint16_t)name_bytes);
+    uint32_t long_bytes = htole32((uint32_t)value_bytes);
     memcpy(out, &short_bytes, 2);
     memcpy(out + 2, &long_bytes, 4);
     memcpy(out + 6, name, name_bytes);
@@ -134,6 +146,8 @@ static bool wanted(const uint8_t *data, size_t bytes, const char *name) {
         uint32_t value_bytes;
         memcpy(&name_bytes, data + at, 2);
         memcpy(&value_bytes, data + at + 2, 4);
+        name_bytes = le16toh(name_bytes);
+        value_bytes = le32toh(value_bytes);
         if (name_bytes == length && at + 6 + name_bytes <= bytes && !memcmp(data + at + 6, name, length)) return true;
         at += 6 + (size_t)name_bytes + value_bytes;
     }
@@ -147,6 +161,8 @@ static int set_one(const char *path, const uint8_t *data, size_t bytes, size_t *
     if (*at + 6 > bytes) return -EBADMSG;
     memcpy(&name_bytes, data + *at, 2);
     memcpy(&value_bytes, data + *at + 2, 4);
+    name_bytes = le16toh(name_bytes);
+    value_bytes = le32toh(value_bytes);
     if (name_bytes > 255 || value_bytes > MAX_VALUE_BYTES || *at + 6 + name_bytes + value_bytes > bytes) return -EBADMSG;
     memcpy(name, data + *at + 6, name_bytes);
     name[name_bytes] = 0;
@@ -165,7 +181,7 @@ int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes) {
     if (total < 0) result = -errno;
     for (ssize_t at = 0; result == 0 && at < total; at += (ssize_t)strlen(names + at) + 1)
         if (strncmp(names + at, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1) && !wanted(data, bytes, names + at) &&
-            removexattr(path.text, names + at) < 0)
+            removexattr(path.text, names + at) < 0 && errno != EOPNOTSUPP && errno != ENODATA)
             result = -errno;
     for (size_t at = 0; result == 0 && at < bytes;) result = set_one(path.text, data, bytes, &at);
     free(names);

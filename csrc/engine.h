@@ -135,6 +135,7 @@ struct rfs_engine {
     _Atomic(enum rfs_mode) mode;
     bool target;            /* frames of ops are applied */
     bool end_sent;          /* source: END is in the op stream */
+    bool resumable;         /* source: the session was a whole pair, so its waiting window can be shipped again */
     bool demoting;          /* new mutations are refused, those under way are finished */
     struct listing *listing; /* target: the directory whose entries are arriving (the receiving thread's own) */
     uint32_t epoch;         /* counts full sessions; resync flags of an inode with another epoch are void */

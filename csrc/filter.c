@@ -94,21 +94,66 @@ static void serve_change(struct connection *connection, struct request *request)
     else if (error) reply(connection, request->header->unique, error, NULL, 0);
 }
 
+/* Requests whose answer is data: the lease covers them. False: it is none of them. */
+static bool serve_data(struct connection *connection, const struct request *request) {
+    switch (request->header->opcode) {
+    case FUSE_LOOKUP: serve_lookup(connection, request); return true;
+    case FUSE_GETATTR: serve_getattr(connection, request); return true;
+    case FUSE_READ: serve_read(connection, request); return true;
+    case FUSE_READDIR: serve_readdir(connection, request, false); return true;
+    case FUSE_READDIRPLUS: serve_readdir(connection, request, true); return true;
+    case FUSE_GETXATTR: serve_getxattr(connection, request); return true;
+    case FUSE_LSEEK: serve_lseek(connection, request); return true;
+    default: return false;
+    }
+}
+
+static bool is_data(uint32_t opcode) {
+    return opcode == FUSE_LOOKUP || opcode == FUSE_GETATTR || opcode == FUSE_READ || opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS ||
+           opcode == FUSE_GETXATTR || opcode == FUSE_LSEEK;
+}
+
+/* A primary that has not heard from its peer for a while may have been replaced: until that is known its reads wait too. */
+static void park_read(struct connection *connection, const struct request *request) {
+    struct op *op = op_new(FRAME_READ);
+    if (op) op->data = malloc(request->message_bytes);
+    if (!op || !op->data) {
+        free(op);
+        reply(connection, request->header->unique, -ENOMEM, NULL, 0);
+        return;
+    }
+    memcpy(op->data, request->buffer, request->message_bytes);
+    op->body.data_bytes = (uint32_t)request->message_bytes;
+    op->unique = request->header->unique;
+    op->opcode = request->header->opcode;
+    mirror_park(connection->engine, op);
+}
+
+static struct request request_in(uint8_t *message, size_t bytes) {
+    return (struct request){.header = (const void *)message, .body = message + sizeof(struct fuse_in_header),
+                            .body_bytes = bytes - sizeof(struct fuse_in_header), .buffer = message, .message_bytes = bytes};
+}
+
+void serve_parked_read(rfs_engine *engine, struct op *op) {
+    struct request request = request_in(op->data, op->body.data_bytes);
+    serve_data(engine->connection, &request);
+    op_free(engine, op);
+}
+
 static void serve(struct connection *connection, struct request *request) {
     uint64_t unique = request->header->unique;
+    bool own = request->header->nodeid == ROOT_NODE; /* the virtual root holds no data, and our own mounting walks it */
+    if (!own && is_data(request->header->opcode) && !mirror_may_read(connection->engine)) {
+        park_read(connection, request);
+        return;
+    }
+    if (serve_data(connection, request)) return;
     switch (request->header->opcode) {
     case FUSE_INIT: serve_init(connection, request); break;
-    case FUSE_LOOKUP: serve_lookup(connection, request); break;
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET: serve_forget(connection, request); break;
-    case FUSE_GETATTR: serve_getattr(connection, request); break;
     case FUSE_OPEN: serve_open(connection, request); break;
     case FUSE_RELEASE: serve_release(connection, request); break;
-    case FUSE_READ: serve_read(connection, request); break;
-    case FUSE_READDIR: serve_readdir(connection, request, false); break;
-    case FUSE_READDIRPLUS: serve_readdir(connection, request, true); break;
-    case FUSE_GETXATTR: serve_getxattr(connection, request); break;
-    case FUSE_LSEEK: serve_lseek(connection, request); break;
     case FUSE_WRITE:
     case FUSE_CREATE:
     case FUSE_MKDIR:
@@ -146,8 +191,7 @@ static void *run(void *argument) {
         ssize_t bytes = read(connection->fd, buffer, MESSAGE_BYTES);
         if (bytes < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
         if (bytes < (ssize_t)sizeof(struct fuse_in_header)) break; /* ENODEV: unmounted; ECONNABORTED: aborted */
-        struct request request = {.header = (const void *)buffer, .body = buffer + sizeof(struct fuse_in_header),
-                                  .body_bytes = (size_t)bytes - sizeof(struct fuse_in_header), .buffer = buffer, .message_bytes = (size_t)bytes};
+        struct request request = request_in(buffer, (size_t)bytes);
         if (request.header->len != (uint32_t)bytes) break;
         serve(connection, &request);
         if (request.taken) buffer = message_get(connection->engine);

@@ -56,7 +56,7 @@ void serve_read(struct connection *connection, const struct request *request);
 void serve_readdir(struct connection *connection, const struct request *request, bool plus);
 void serve_getxattr(struct connection *connection, const struct request *request);
 void serve_lseek(struct connection *connection, const struct request *request);
-/* Reads again after a wait for the lease; owns nothing of op but its numbers. */
+/* filter.c: a read that waited for the lease; frees the op. */
 void serve_parked_read(rfs_engine *engine, struct op *op);
 
 /* change_side.c: a request that changes something, as an op. NULL: it was answered already. */

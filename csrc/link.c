@@ -216,7 +216,8 @@ static int handle(struct link *link, const struct wire_header *header, const uin
     int result = 0;
     switch (header->type) {
     case FRAME_KEEPALIVE: return 0;
-    case FRAME_ACK: result = link_has_sent(link, header->seq) ? mirror_acknowledged(engine, header->seq) : -EPROTO; break;
+    /* After a resume the peer may acknowledge what it had before; a sync of that is sent again, and answered only then. */
+    case FRAME_ACK: result = header->seq <= link->session.peer_applied_seq || link_has_sent(link, header->seq) ? mirror_acknowledged(engine, header->seq) : -EPROTO; break;
     case FRAME_SYNCED: result = link_has_sent(link, header->seq) ? mirror_synced(engine, header->seq) : -EPROTO; break;
     case FRAME_DIFFERENT: result = walk_answer(engine, header->seq, header->offset); break;
     default: return apply_frame(engine, link, header, payload, reason);
@@ -321,7 +322,6 @@ struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session) {
     link->fd = fd;
     link->session = *session;
     atomic_store(&link->up, true);
-    atomic_store(&link->sent_seq, session->peer_applied_seq); /* resume: the peer may acknowledge what it had before */
     pthread_mutex_init(&link->queue_lock, NULL);
     pthread_mutex_init(&link->flush_lock, NULL);
     pthread_condattr_t attributes;

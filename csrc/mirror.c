@@ -333,6 +333,7 @@ void mirror_submit(rfs_engine *engine, struct op *op) {
 bool mirror_may_read(rfs_engine *engine) {
     enum rfs_mode mode = engine->mode; /* unlocked on purpose: a reader must not wait; the lease is the rule, this the shortcut */
     if (mode == RFS_ALONE || mode == RFS_UNUSED || mode == RFS_IDLE) return true;
+    if (mode == RFS_FENCED) return false; /* it will be told EIO */
     uint64_t heard = atomic_load(&engine->last_heard_ns);
     return now_ns() - heard < LEASE_NS;
 }

@@ -132,27 +132,7 @@ static void read_now(struct connection *connection, uint64_t unique, const struc
 
 void serve_read(struct connection *connection, const struct request *request) {
     const struct fuse_read_in *in = (const void *)request->body;
-    struct file *file = (struct file *)(uintptr_t)in->fh;
-    if (mirror_may_read(connection->engine)) {
-        read_now(connection, request->header->unique, file, in->offset, in->size);
-        return;
-    }
-    struct op *op = op_new(FRAME_READ);
-    if (!op) {
-        reply(connection, request->header->unique, -ENOMEM, NULL, 0);
-        return;
-    }
-    op->unique = request->header->unique;
-    op->opcode = FUSE_READ;
-    op->file = file;
-    op->body.offset = in->offset;
-    op->body.length = in->size;
-    mirror_park(connection->engine, op);
-}
-
-void serve_parked_read(rfs_engine *engine, struct op *op) {
-    read_now(engine->connection, op->unique, op->file, op->body.offset, (uint32_t)op->body.length);
-    op_free(engine, op);
+    read_now(connection, request->header->unique, (const struct file *)(uintptr_t)in->fh, in->offset, in->size);
 }
 
 void serve_lseek(struct connection *connection, const struct request *request) {

@@ -14,8 +14,10 @@ int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit) {
     if (!term || term >= (uint64_t)1 << 22 || node_bit > 1) return -EINVAL;
     pthread_rwlock_wrlock(&engine->state);
     int result = engine->mode == RFS_IDLE || engine->mode == RFS_FROZEN ? 0 : -EBUSY;
+    uint64_t first_fid = (term << 41 | (uint64_t)node_bit << 40) + FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES;
+    if (result == 0 && first_fid <= atomic_load(&engine->next_fid)) result = -EINVAL; /* fids would be given twice */
     if (result == 0) {
-        atomic_store(&engine->next_fid, (term << 41 | (uint64_t)node_bit << 40) + FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES);
+        atomic_store(&engine->next_fid, first_fid);
         engine->mode = RFS_FROZEN;
         engine->target = engine->demoting = false;
         pthread_mutex_lock(&engine->mirror.lock);
@@ -41,7 +43,7 @@ static int go_alone(rfs_engine *engine, uint64_t generation, int used) {
     engine->mirror.need_used_raised = false;
     pthread_mutex_unlock(&engine->mirror.lock);
     engine->mode = used ? RFS_ALONE : RFS_UNUSED;
-    engine->end_sent = false;
+    engine->end_sent = engine->resumable = false;
     return 0;
 }
 
@@ -142,14 +144,17 @@ static int finish_open(rfs_engine *engine, int result) {
 }
 
 int rfs_session_source(rfs_engine *engine, int fd, const rfs_session *session) {
+    rfs_session whole = *session;
+    whole.peer_applied_seq = 0; /* nothing of before is waited for */
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? refuse(fd) : open_link(engine, fd, session);
+    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? refuse(fd) : open_link(engine, fd, &whole);
     if (result == 0) {
         mirror_mark_waiting(engine);
         engine->epoch++;
         engine->target = engine->demoting = false;
         engine->mode = RFS_RESYNCING;
+        engine->resumable = false;
         result = walk_start(engine);
         if (result < 0) drop_link(engine);
     }
@@ -191,7 +196,7 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
     list_init(&done);
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_FROZEN && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, fd, session) : refuse(fd);
+    int result = engine->mode == RFS_FROZEN && engine->resumable && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, fd, session) : refuse(fd);
     if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         ship_again(engine, &engine->mirror.pending, session->peer_applied_seq, &done);
@@ -238,6 +243,7 @@ int rfs_send_end(rfs_engine *engine) {
         mirror_ship(engine, end);
         engine->end_sent = true;
         engine->mode = RFS_PAIRED;
+        engine->resumable = true;
         link_flush(engine->link);
     }
     pthread_rwlock_unlock(&engine->state);
@@ -252,6 +258,7 @@ int rfs_session_turn(rfs_engine *engine, int now_source) {
     if (result == 0 && now_source) {
         engine->target = false;
         engine->mode = RFS_PAIRED;
+        engine->resumable = true;
     } else if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         atomic_store(&engine->applied_seq, engine->mirror.seq);

@@ -121,11 +121,19 @@ void test_first_copy(void) {
     pair_close(&pair);
 }
 
+/* As after a session that was a whole pair, without having had one. */
+static void become_resumable(struct node *node) {
+    CHECK_EQUAL(rfs_become_primary(node->engine, 2, 0), 0);
+    pthread_rwlock_wrlock(&node->engine->state);
+    node->engine->resumable = true;
+    pthread_rwlock_unlock(&node->engine->state);
+}
+
 /* A source whose peer is a silent socket: returns the peer's end. */
 static int silent_peer(struct node *node, rfs_session *session) {
     int ends[2];
     *session = (rfs_session){.session = 3, .generation = 4, .progress_timeout_us = 20000000, .fsync_timeout_us = 30000000, .keepalive_us = 500000};
-    CHECK_EQUAL(rfs_become_primary(node->engine, 2, 0), 0);
+    become_resumable(node);
     connect_ends(ends);
     CHECK_EQUAL(rfs_session_resume(node->engine, ends[0], session), 0);
     return ends[1];
@@ -161,7 +169,9 @@ void test_deadlines(void) {
     node_open(&node, "silent");
     CHECK_EQUAL(rfs_become_primary(node.engine, 2, 0), 0);
     connect_ends(ends);
-    CHECK_EQUAL(rfs_session_resume(node.engine, ends[0], &session), 0);
+    CHECK_EQUAL(rfs_session_source(node.engine, ends[0], &session), 0);
+    wait_event(&node, RFS_EVENT_DRAINED, 1);
+    CHECK_EQUAL(rfs_send_end(node.engine), 0);
     uint64_t ticket = start(&node, named(FRAME_CREATE, ROOT, "x"));
     wait_event(&node, RFS_EVENT_LINK_LOST, 1);
     wait_mode(&node, RFS_FROZEN);
