@@ -2,7 +2,7 @@
  * preallocated file and acknowledges. Nothing else: no FUSE, no local write, no checks.
  *
  *   floor serve PORT FILE CPU            until killed
- *   floor send HOST PORT BLOCK COUNT CPU prints "p50_us throughput_bytes_per_s" */
+ *   floor send HOST PORT BLOCK COUNT CPU prints the p50 in µs */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -81,12 +81,11 @@ static void serve(int port, const char *path) {
 static void send_blocks(const char *host, int port, size_t bytes, int count) {
     int one = 1, peer = socket(AF_INET, SOCK_STREAM, 0);
     char *block = calloc(1, MAX_BLOCK);
-    double *times = calloc((size_t)count, sizeof *times), began;
+    double *times = calloc((size_t)count, sizeof *times);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     inet_pton(AF_INET, host, &address.sin_addr);
     if (connect(peer, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
     setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    began = now_us();
     for (int i = 0; i < count; i++) {
         struct header header = {.offset = (uint64_t)i * bytes % FILE_BYTES, .bytes = bytes};
         struct iovec parts[2] = {{&header, sizeof header}, {block, bytes}};
@@ -107,9 +106,8 @@ static void send_blocks(const char *host, int port, size_t bytes, int count) {
         read_all(peer, &answer, 8);
         times[i] = now_us() - start;
     }
-    double took = now_us() - began;
     qsort(times, (size_t)count, sizeof *times, compare);
-    printf("%.2f %.0f\n", times[count / 2], (double)bytes * count / took * 1e6);
+    printf("%.2f\n", times[count / 2]);
 }
 
 int main(int count, char **words) {

@@ -91,8 +91,8 @@ class Bench:
         """Bare TCP send, apply, acknowledge between the same nodes."""
         count = 4000 if row.floor_block_bytes == 4096 else 192
         words = [str(self.floor), "send", "10.77.1.12", str(FLOOR_PORT), str(row.floor_block_bytes), str(count), "0"]
-        p50_us, bytes_per_s = self.lab.run("node1", words).stdout.split()
-        return float(p50_us) if row.lower_is_better else float(bytes_per_s) / 1e6
+        p50_us = float(self.lab.run("node1", words).stdout)
+        return p50_us if row.lower_is_better else row.floor_block_bytes / p50_us
 
     def measure(self, row: Row) -> dict[str, Any]:
         """Interleaved repetitions; medians and the floor's spread."""

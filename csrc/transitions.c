@@ -19,7 +19,7 @@ int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit) {
     if (result == 0) {
         atomic_store(&engine->next_fid, first_fid);
         engine->mode = RFS_FROZEN;
-        engine->target = engine->demoting = false;
+        engine->target = engine->demoting = engine->resumable = false;
         pthread_mutex_lock(&engine->mirror.lock);
         if (engine->mirror.seq < atomic_load(&engine->applied_seq)) engine->mirror.seq = atomic_load(&engine->applied_seq);
         engine->mirror.acked_seq = engine->mirror.seq;
