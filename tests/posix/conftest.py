@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lab.trees import differences, manifest
-from tests.unit.test_rfsmount_pair import Node, free_address
+from tests.posix.node import Node, free_address
 
 
 class Pair:
@@ -51,3 +51,13 @@ def pair(session_pair: Pair, request: pytest.FixtureRequest) -> Pair:
     session_pair.primary.until(link="paired")
     request.addfinalizer(session_pair.mirrored)
     return session_pair
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    """Two sides of a mirror, not mounted yet."""
+    here, there = free_address(), free_address()
+    a, b = Node(tmp_path, "a", here, there), Node(tmp_path, "b", there, here)
+    yield a, b
+    b.clean()
+    a.clean()

@@ -1,0 +1,78 @@
+"""One side of a mirror, as a person uses it: the command line, real mounts, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rfs import exit_codes
+from rfs.control.blocking import BlockingClient
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
+
+
+class Node:
+    """One side, by its command line."""
+
+    def __init__(self, path: Path, name: str, listen: str, peer: str) -> None:
+        self.directories = [path / name / "data", path / name / "wal"]
+        self.state = path / name / "state"
+        self.options = ["--listen", listen, "--peer", peer, "--module", "pg", "--node", name, "--insecure", "--timeout", "20"]
+        for directory in self.directories:
+            directory.mkdir(parents=True)
+
+    def run(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rfs.cli", verb, *more, "--state", str(self.state)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def mount(self, role: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.run("mount", *map(str, self.directories), "--role", role, *self.options, *more)
+
+    def status(self) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self.run("status", "--json").stdout)
+        return answer
+
+    def until(self, **wanted: object) -> None:
+        with BlockingClient(str(self.state)) as client:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                status = client.call("status")
+                if all(status[name] == value for name, value in wanted.items()):
+                    return
+                client.call("stats")
+        raise AssertionError(f"wanted {wanted}, is {status}")
+
+    def kill(self) -> None:
+        os.kill(int((self.state / "rfsmount.pid").read_text()), signal.SIGKILL)
+
+    def tree(self) -> dict[str, bytes | str]:
+        found: dict[str, bytes | str] = {}
+        for position, directory in enumerate(self.directories):
+            for entry in sorted(directory.rglob("*")):
+                name = f"{position}/{entry.relative_to(directory)}"
+                found[name] = os.readlink(entry) if entry.is_symlink() else entry.read_bytes() if entry.is_file() else "directory"
+        return found
+
+    def clean(self) -> None:
+        if self.state.exists() and self.run("unmount").returncode != exit_codes.DONE and (self.state / "rfsmount.pid").exists():
+            try:
+                self.kill()
+            except (ProcessLookupError, ValueError):
+                pass
+        for directory in self.directories:
+            while subprocess.run(["umount", "-l", str(directory)], capture_output=True, check=False).returncode == 0:
+                pass
+
+
+def free_address() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
