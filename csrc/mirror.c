@@ -25,7 +25,10 @@
 #include "walk.h"
 
 static const uint64_t LEASE_NS = 3 * (uint64_t)NS_PER_S;
-enum { PARKED_RETRY_MS = 100 };
+enum {
+    PARKED_RETRY_MS = 100,
+    APPLY_TIMEOUT_US = 5000000, /* an op that is not applied for so long means a hanging disk */
+};
 
 /* ---- an op and its frame --------------------------------------------------------------------------------------------------- */
 
@@ -418,13 +421,14 @@ int mirror_synced(rfs_engine *engine, uint64_t seq) {
 
 int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char reason[RFS_REASON_BYTES]) {
     struct mirror *mirror = &engine->mirror;
-    uint64_t limit_ns = 0;
+    uint64_t limit_ns = 0, sync_ns = session->fsync_timeout_us * 1000;
+    uint64_t apply_ns = session->progress_timeout_us > APPLY_TIMEOUT_US ? session->progress_timeout_us * 1000 : (uint64_t)APPLY_TIMEOUT_US * 1000;
     pthread_mutex_lock(&mirror->lock);
     uint64_t now = now_ns(); /* under the lock: no op has been sent after it */
-    if (!list_empty(&mirror->pending) && now - ITEM(mirror->pending.next, struct op, item)->sent_ns > session->fsync_timeout_us * 1000) limit_ns = session->fsync_timeout_us * 1000;
+    if (!list_empty(&mirror->pending) && now - ITEM(mirror->pending.next, struct op, item)->sent_ns > apply_ns) limit_ns = apply_ns;
     if (!list_empty(&mirror->syncing)) {
         const struct op *op = ITEM(mirror->syncing.next, struct op, item);
-        if (op->shipped && !op->synced_there && now - op->sent_ns > session->fsync_timeout_us * 1000) limit_ns = session->fsync_timeout_us * 1000;
+        if (op->shipped && !op->synced_there && now - op->sent_ns > sync_ns) limit_ns = sync_ns;
     }
     pthread_mutex_unlock(&mirror->lock);
     if (!limit_ns) return 0;

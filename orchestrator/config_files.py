@@ -194,10 +194,8 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
             yield text.complain(("nodes", index), sentence)
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
-    if model.default_primary not in ("alone", "lastprim", *cluster.nodes):
-        known = ("alone", "lastprim", *cluster.nodes)
-        sentence = f'"{model.default_primary}" is not one of: {", ".join(known)}.{did_you_mean(model.default_primary, known)}'
-        yield text.complain(("default_primary",), sentence)
+    if model.default_primary != "alone":
+        yield text.complain(("default_primary",), f'"{model.default_primary}" is not in this release; write "alone" or remove the key.')
     networks = cluster.networks()
     if model.replication_network is None and len(networks) != 1 and "replication_network" not in written:
         yield text.complain(("replication_network",), f"is missing; choose one of the cluster's networks: {', '.join(networks)}.")

@@ -134,15 +134,14 @@ class PeerServer:
             task_status.started()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        host = stream.socket.getpeername()[0]
-        if host not in {network.there for network in self.networks}:
-            return
         try:
+            if stream.socket.getpeername()[0] not in {network.there for network in self.networks}:
+                return
             async with self.limit:
                 with trio.move_on_after(SERVER_DEADLINE_S):
                     await send(stream, await self._answer(await receive(stream)))
         except (EOFError, ValueError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the peer went away or speaks nonsense: the connection is dropped, nothing else
+            return  # the peer went away (perhaps before we looked) or speaks nonsense: the connection is dropped, nothing else
 
     async def _answer(self, request: Message) -> Message:
         method, parameters = request.get("method"), request.get("params")

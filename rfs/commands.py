@@ -125,18 +125,19 @@ class Commands:
     async def _promote_in_session(self, session: SessionSlot, reason: str) -> None:
         """The planned swap's second half: the term is raised on both before anything is shipped the other way."""
         replica = self._replica
+        resumable, replica.resumable = replica.resumable, 0  # a turn that is cut off is a doubt: compared, not resumed
         try:
             await replica.commit(rules.promote(replica.record, 0), reason)
-            answer = await session.ask(
-                "turn", ("turned", "refused"), PEER_TIMEOUT_S, term=replica.record.term, owner=replica.record.owner
-            )
+            answer = await session.ask("turn", ("turned", "refused"), PEER_TIMEOUT_S, term=replica.record.term, owner=replica.record.owner)
             if answer["type"] == "refused":
                 await replica.commit(rules.demote(replica.record), "the peer refused the turn")
                 raise SaidNo(f"the peer refused: {answer['reason']}")
             await replica.engine.become_primary(replica.record.term, replica.record.node_bit)
             await replica.engine.session_turn(now_source=True)
-        except SessionEnded as ended:
+        except (SessionEnded, OSError) as ended:
+            await replica.commit(rules.demote(replica.record), "the turn was cut off")
             raise SaidNo(f"the session ended during the promotion ({ended}); look at 'status' and try again", exit_codes.FAILED) from ended
+        replica.resumable = resumable
         replica.consent = False
         replica.served = True
         await replica.mount()
@@ -146,7 +147,7 @@ class Commands:
     async def _promote_alone(self, reason: str, *, granted: bool, force: bool) -> None:
         replica = self._replica
         if replica.session is not None:
-            raise SaidNo("a handshake with the peer is under way; try again in a moment")
+            raise SaidNo("a handshake with the peer is under way; try again in a moment", exit_codes.FAILED)
         if not replica.is_primary or replica.mode is not Mode.FROZEN:
             if replica.mode is not Mode.IDLE:
                 await replica.renew_engine()
@@ -184,6 +185,8 @@ class Commands:
             if session is not None:
                 await session.ask("demoted", ("goodbye",), PEER_TIMEOUT_S, record=to_wire(replica.record))
         except (SessionEnded, OSError) as failure:
+            if session is not None:
+                await session.hang_up()
             raise SaidNo(f"the session ended during the demotion ({failure}); look at 'status'", exit_codes.FAILED) from failure
         replica.served = False
         log.info("transition to=SECONDARY by=demote")
@@ -206,14 +209,18 @@ class Commands:
             return {}
         replica.stopping = True
         replica.keeps_guards = params.get("keep_guard") is True
-        async with replica.changing:
-            await self._say_goodbye()
-            try:
-                await replica.engine.sync()
-                await replica.commit(rules.end(replica.record), "orderly end")
-            except OSError as failure:
-                log.error("this copy could not be made durable cause=%s", failure)
-            await replica.unmount(abort=True)
+        try:
+            async with replica.changing:
+                await self._say_goodbye()
+                try:
+                    await replica.engine.sync()
+                    await replica.commit(rules.end(replica.record), "orderly end")
+                except OSError as failure:
+                    log.error("this copy could not be made durable cause=%s", failure)
+                await replica.unmount(abort=True)
+        except BaseException:
+            replica.stopping = False  # it can be asked for again
+            raise
         replica.finished.set()
         return {}
 
@@ -230,8 +237,8 @@ class Commands:
                 await session.leave("orderly unmount", consent=False, orderly=True)
             elif replica.is_primary and replica.mode in (Mode.ALONE, Mode.UNUSED):
                 await self._demote_quietly()
-        except SaidNo as refusal:
-            log.warning("goodbye incomplete cause=%s", refusal.sentence)
+        except (SaidNo, OSError) as failure:
+            log.warning("goodbye incomplete cause=%s", failure)
 
     async def _demote_quietly(self) -> None:
         """The ops under way are answered; the record keeps its role: a sole owner resumes by itself at its next start."""

@@ -79,9 +79,7 @@ class ControlLink:
         finally:
             await self._end(self._ended or "the session was closed here")
 
-    async def _read(
-        self, nursery: trio.Nursery, heard: Callable[[Message], None], handled: frozenset[str], handler: Handler
-    ) -> None:
+    async def _read(self, nursery: trio.Nursery, heard: Callable[[Message], None], handled: frozenset[str], handler: Handler) -> None:
         while True:
             try:
                 with trio.fail_after(SILENCE_S):

@@ -71,11 +71,13 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("node1 shows an older record than node2 has seen", replace(ONE, number=7), replace(TWO, peer_confirmed_number=20)),
             Situation(
                 "the same, and node1 has acknowledged writes without node2 since",
-                replace(ONE, number=7, generation=5), replace(TWO, peer_confirmed_number=20),
+                replace(ONE, number=7, generation=5),
+                replace(TWO, peer_confirmed_number=20),
             ),  # fmt: skip
             Situation(
                 "both show older records than the other has seen",
-                replace(ONE, number=7, peer_confirmed_number=20), replace(TWO, number=7, peer_confirmed_number=20),
+                replace(ONE, number=7, peer_confirmed_number=20),
+                replace(TWO, number=7, peer_confirmed_number=20),
             ),  # fmt: skip
         ),
     ),
@@ -90,11 +92,13 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("node2 left in order, node1 has acknowledged nothing since", ONE, replace(TWO, data=DataState.OUTDATED)),
             Situation(
                 "node2 left in order; node1 lost power before it knew",
-                replace(ONE, rewound=True), replace(TWO, data=DataState.OUTDATED),
+                replace(ONE, rewound=True),
+                replace(TWO, data=DataState.OUTDATED),
             ),  # fmt: skip
             Situation(
                 "node2 left in order; node1 knew, then lost power",
-                replace(ONE, rewound=True, peer_may_fit=False), replace(TWO, data=DataState.OUTDATED),
+                replace(ONE, rewound=True, peer_may_fit=False),
+                replace(TWO, data=DataState.OUTDATED),
             ),  # fmt: skip
             Situation("both are secondary (a swap was cut off)", replace(ONE, role=Role.SECONDARY), TWO),
             Situation("both were primary, node2 was promoted later", ONE, replace(TWO, role=Role.PRIMARY, term=4, owner=2)),
@@ -130,7 +134,8 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("both went on, neither acknowledged anything", replace(_ALONE, used=False), replace(_FORKED, used=False)),
             Situation(
                 "both went on, node1 acknowledged nothing, and node2's marks begin after the fork",
-                replace(_ALONE, used=False), replace(_FORKED, base=4),
+                replace(_ALONE, used=False),
+                replace(_FORKED, base=4),
             ),  # fmt: skip
         ),
     ),

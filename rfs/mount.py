@@ -111,9 +111,13 @@ class Layers:
             os.close(tree)
         self.trees = []
 
+    def empty_directories(self) -> int:
+        """Bit i: directory i holds nothing."""
+        return sum(1 << index for index, tree in enumerate(self.trees) if directory_checks.is_empty(tree))
+
     def is_empty(self) -> bool:
         """Does no directory hold anything?"""
-        return all(directory_checks.is_empty(tree) for tree in self.trees)
+        return self.empty_directories() == (1 << len(self.trees)) - 1
 
     def _claim(self, path: str, tree: int) -> None:
         """A lock on the plain directory itself, beneath every layer: no two rfsmount have the same one, whatever their state."""

@@ -83,9 +83,7 @@ class ColdOperations(Operations):
         return entry_attributes(await self._engine.symlink(parent_inode, name, target, ctx.uid, ctx.gid))
 
     @errno_to_fuse
-    async def link(
-        self, inode: InodeT, new_parent_inode: InodeT, new_name: pyfuse3.FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def link(self, inode: InodeT, new_parent_inode: InodeT, new_name: pyfuse3.FileNameT, ctx: RequestContext) -> EntryAttributes:
         return entry_attributes(await self._engine.link(inode, new_parent_inode, new_name))
 
     @errno_to_fuse

@@ -14,10 +14,11 @@ import trio
 from rfs import rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.decide import Decision
-from rfs.errors import PeerProtocolError
+from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.peer_messages import Message
-from rfs.record import to_wire
+from rfs.record import DataState, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
+from rfs.replica import Replica
 from rfs.session_core import SessionCore
 from rfs.session_state import Stage
 
@@ -39,12 +40,16 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
     replica = core.replica
     descriptor = await data.open()
     core.attached = True
-    if is_source:
-        parameters = core.parameters(replica.resumable, peer_applied_seq=theirs["applied_seq"])
-        await replica.engine.session_resume(descriptor, parameters)
-    else:
-        parameters = core.parameters(replica.resumable, seq=replica.engine.statistics().applied_seq)
-        await replica.engine.session_target(descriptor, parameters, resume=True)
+    try:
+        if is_source:
+            parameters = core.parameters(replica.resumable, peer_applied_seq=theirs["applied_seq"])
+            await replica.engine.session_resume(descriptor, parameters)
+        else:
+            parameters = core.parameters(replica.resumable, seq=replica.engine.statistics().applied_seq)
+            await replica.engine.session_target(descriptor, parameters, resume=True)
+    except OSError:
+        replica.resumable = 0  # what could not be resumed once is compared in full
+        raise
     log.info("resumed session=%016x", replica.resumable)
     core.now_paired(replica.resumable)
 
@@ -80,6 +85,7 @@ async def _end_source(core: SessionCore, session: int) -> None:
     replica = core.replica
     await core.drained.wait()
     async with replica.changing:
+        _still(replica, DataState.UPTODATE)
         await replica.commit(rules.source_before_end(replica.record), "nothing is marked any more")
         await core.link.send("ending", record=to_wire(replica.record))
         await replica.engine.send_end()
@@ -88,6 +94,12 @@ async def _end_source(core: SessionCore, session: int) -> None:
         await replica.commit(rules.source_after_end(replica.record, session), "the target has adopted")
         await core.link.send("paired")
         core.now_paired(session)
+
+
+def _still(replica: Replica, data: DataState) -> None:
+    """The disk may have failed since; then this session has no end."""
+    if replica.record.data is not data:
+        raise SessionEnded(f"this copy is {replica.record.data.name} now")
 
 
 # ---- as target ------------------------------------------------------------------------------------------------------------------------
@@ -136,6 +148,7 @@ async def _end_target(core: SessionCore, session: int) -> None:
     async with replica.changing:
         source = core.check_record(ending["record"])
         await replica.engine.sync()
+        _still(replica, DataState.INCONSISTENT)
         await replica.commit(rules.target_adopts(replica.record, source, session), "the resync is complete and durable")
         await core.link.send("adopted", record=to_wire(replica.record))
     await core.link.expect("paired")

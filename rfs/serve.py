@@ -22,7 +22,7 @@ from rfs.control_link import ControlLink
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount import Layers
-from rfs.record import Record
+from rfs.record import DataState, Record
 from rfs.record_file import RecordDamaged, RecordFile
 from rfs.replica import Replica
 from rfs.session import Session
@@ -83,8 +83,9 @@ async def serve(settings: Settings, report: Report) -> None:
             await Session(replica, supervisor_box[0], link).run()
 
         await _bind_check(settings)
-        # A copy that has yet to be made holds nothing; any other must be the one that was meant.
-        await layers.prepare(settings.required_files if record.generation else ())
+        # A copy that has yet to be made, or was half-way, may lack them; any other must be the one that was meant.
+        is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
+        await layers.prepare(settings.required_files if is_whole else ())
         state.record_directories(paths)
         replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees))
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter)
@@ -132,6 +133,12 @@ async def start_role(replica: Replica, record: Record) -> None:
             return
         if settings.replace_data:
             replica.note = "started with --replace-data: this node gives its data up for its peer's"
+            return
+        if record.number and record.is_sole_owner and record.backing != replica.identity.backing and replica.layers.empty_directories():
+            replica.note = (
+                "a directory is empty and lies on another disk than before: is a file system not mounted? "
+                "'promote --force' serves it as it is"
+            )
             return
         await replica.become_primary(0, "start")
         if replica.record.is_sole_owner:

@@ -66,6 +66,7 @@ class Session(SessionCore):
             log.info("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(ended))
         except* SaidNo as refusal:
             self.again_s = REFUSED_AGAIN_S
+            replica.refused = Refused("REFUSED", _sentence(refusal))
             log.warning("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(refusal))
         except* PeerProtocolError as failure:
             self.again_s = REFUSED_AGAIN_S
@@ -153,7 +154,7 @@ class Session(SessionCore):
             "record": to_wire(replica.record),
             "running": replica.served and replica.is_primary,
             # What a primary's application has emptied in this run is empty on purpose; anything else may be a disk that is not there.
-            "empty": replica.layers.is_empty() and not (replica.is_primary and replica.paired_in_run),
+            "empty": 0 if replica.is_primary and replica.paired_in_run else replica.layers.empty_directories(),
             "replace_data": replica.replaces_data,
             "resumable": replica.resumable,
             "applied_seq": replica.engine.statistics().applied_seq,
@@ -167,7 +168,7 @@ class Session(SessionCore):
         decision = decide(
             *(replica.record, peer),
             mine_running=mine["running"], theirs_running=theirs["running"],
-            mine_empty=mine["empty"], theirs_empty=theirs["empty"],
+            mine_empty=_all_empty(mine), theirs_empty=_all_empty(theirs),
         )  # fmt: skip
         obstacle = self._obstacle(decision, mine, theirs)
         await self.link.send("verdict", **_verdict(decision, obstacle))
@@ -194,8 +195,21 @@ class Session(SessionCore):
         if decision.outcome is not Outcome.PAIR:
             return Refused(decision.outcome.name, decision.reason)
         am_target = decision.source is Source.THEIRS
+        source, target = (theirs, mine) if am_target else (mine, theirs)
+        newer, other = (self.link.theirs.node, replica.record.node) if am_target else (replica.record.node, self.link.theirs.node)
+        if source["replace_data"]:
+            return Refused(
+                "NEWER_DATA",
+                f"{newer} was told to give its data up, but its copy is the newer one: "
+                f"'promote --force' on {other} first if that one is to stay",
+            )
+        if source["empty"] & ~target["empty"]:
+            return Refused(
+                "EMPTY_SOURCE",
+                f"a directory of {newer}, which would be the source, is empty and has files on {other}: is a file system not mounted?",
+            )
         first_copy = am_target and replica.record.generation == 0 and not has_begun_copy(replica.settings.state_directory)
-        if first_copy and not mine["empty"] and not replica.replaces_data:
+        if first_copy and not _all_empty(mine) and not replica.replaces_data:
             return Refused(
                 "NEEDS_REPLACE_DATA",
                 f"the directories of {replica.record.node} hold files and would be overwritten by the peer's; "
@@ -275,6 +289,10 @@ class Session(SessionCore):
         records = (replica.record, peer) if is_source else (peer, replica.record)
         sessions = (replica.resumable, theirs["resumable"])  # symmetrical: they must be the same one
         return rules.may_resume_link(*records, source_session=sessions[0], target_session=sessions[1])
+
+
+def _all_empty(state: Message) -> bool:
+    return bool(state["empty"] == (1 << state["directories"]) - 1)
 
 
 def _verdict(decision: Decision, obstacle: Refused | None) -> Message:

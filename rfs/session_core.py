@@ -88,9 +88,17 @@ class SessionCore:
         replica.touch()
 
     async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
-        """For the commands: say something, wait for one of these answers."""
-        await self.link.send(kind, **fields)
-        return await self.link.expect(*answers, timeout_s=timeout_s)
+        """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody."""
+        try:
+            await self.link.send(kind, **fields)
+            return await self.link.expect(*answers, timeout_s=timeout_s)
+        except SessionEnded:
+            await self.hang_up()
+            raise
+
+    async def hang_up(self) -> None:
+        """End the session: the engine freezes, and what follows is judged as after any loss."""
+        await self.link.close()
 
     async def _sync_before_leaving(self) -> None:
         try:

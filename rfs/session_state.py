@@ -54,5 +54,8 @@ class SessionSlot(Protocol):
     async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
         """Say something to the peer and wait for one of these answers."""
 
+    async def hang_up(self) -> None:
+        """End the session."""
+
     async def leave(self, reason: str, *, consent: bool, orderly: bool = False) -> None:
         """Tell the peer that this node goes, as far as it can be told; the session ends."""

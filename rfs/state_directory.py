@@ -1,9 +1,9 @@
 """STATEDIR: one rfsmount at a time, and what it must remember besides its record.
 
-    record         the durable record, two slots (record_file.py)
-    rfsmount.pid   held locked while the process lives; says who it is
-    directories    how many directories the module has: position is identity, so the number cannot change in passing
-    guards         which guards lie where (mount.py)     control.sock     kept/     copy-begun (replace_data.py)
+record         the durable record, two slots (record_file.py)
+rfsmount.pid   held locked while the process lives; says who it is
+directories    how many directories the module has: position is identity, so the number cannot change in passing
+guards         which guards lie where (mount.py)     control.sock     kept/     copy-begun (replace_data.py)
 """
 
 import fcntl

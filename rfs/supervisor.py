@@ -127,8 +127,9 @@ class Supervisor:
     # ---- being called -----------------------------------------------------------------------------------------------------------------
 
     async def _accepted(self, stream: trio.SocketStream) -> None:
-        remote = str(stream.socket.getpeername()[0])
+        remote = "?"
         try:
+            remote = str(stream.socket.getpeername()[0])  # which fails when the caller has reset the connection already
             async with self._greeting:
                 theirs = await handshake.hear(stream)
                 verdict = self._judge(theirs)

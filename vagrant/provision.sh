@@ -29,17 +29,6 @@ install -d -o postgres -g postgres -m 700 /srv/postgresql/data /srv/postgresql/w
 hactl config check
 
 # Not enabled at boot: here one wants to watch each start.
-cat >/etc/systemd/system/hactld.service <<'UNIT'
-[Unit]
-Description=Lockstep: high availability for two nodes
-After=network-online.target
-Wants=network-online.target
-[Service]
-ExecStart=/usr/local/bin/hactld
-Restart=on-failure
-KillMode=process
-[Install]
-WantedBy=multi-user.target
-UNIT
+install -m 644 "$SOURCE/orchestrator/systemd/hactld.service" /etc/systemd/system/hactld.service
 systemctl daemon-reload
 systemctl restart hactld

@@ -196,9 +196,11 @@ class Routes:
     def _told(self, parameters: Mapping[str, Any]) -> None:
         try:
             modules = modules_from_wire(parameters.get("modules"))
-            incarnation, counter = int(parameters["incarnation"]), int(parameters["counter"])
-        except (BadPulse, KeyError, TypeError, ValueError) as error:
+        except BadPulse as error:
             raise PeerRefused("malformed", exit_codes.USAGE) from error
+        incarnation, counter = parameters.get("incarnation"), parameters.get("counter")
+        if type(incarnation) is not int or type(counter) is not int:
+            raise PeerRefused("malformed", exit_codes.USAGE)
         self.runner.deliver(ev.PeerTold(trio.current_time(), incarnation, counter, modules))
 
     def _raise(self, answer: Answer) -> dict[str, Any]:

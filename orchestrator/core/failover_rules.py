@@ -138,6 +138,14 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     return Permission(ask=True, reason=f"the data link to {around.peer} is lost")
 
 
+def answer_counts(module: Module) -> bool:
+    """Is the peer's "I wrote OUTDATED" about the loss that we wait for now? Since the question the two may have met again: then the
+    answer is history, and believing it would make a fit peer an unfit one. They cannot meet without a resync (the peer was
+    OUTDATED), which ends our need or, if that came and went unseen, changed our generation."""
+    view = module.view
+    return view is not None and view.leads and view.needs_grant and view.generation == module.asked_under
+
+
 def too_many_restarts(module: Module, now: float) -> bool:
     """More deaths in the period than the administrator allows?"""
     return sum(1 for at in module.restarts if now - at < module.max_restarts_period_s) > module.max_restarts
@@ -207,7 +215,7 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
         if around.isolated:
             return Readiness.NOT_READY, f"{waits}: no ping address answers here, so this node may be the one that is cut off"
         if around.peer_silent and not module.current:
-            return Readiness.NOT_READY, f"{waits}: {around.peer} may have served meanwhile; 'hactl prim {module.name}' goes on by your word"
+            return Readiness.NOT_READY, f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, view)} goes on by your word"
         return Readiness.NOT_READY, module.problem or view.reason or waits
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
@@ -226,8 +234,15 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
         else:
             reason = module.problem or f"the data link to {around.peer} is lost"
         return State.SECOND, Readiness.TRANSIENT, reason
-    waiting = f"waiting for {around.peer}, which may hold newer data; 'hactl prim {module.name}' serves from this copy by your word"
+    waiting = f"waiting for {around.peer}, which may hold newer data"
+    if view.data in ("CONSISTENT", "OUTDATED", "UPTODATE"):
+        waiting += f"; {prim_word(module, view)} serves from this copy by your word"
     return State.WAIT, Readiness.NOT_READY, module.problem or view.reason or waiting
+
+
+def prim_word(module: Module, view: RfsView) -> str:
+    """The command that serves from this copy: rfsmount lets one that was not in sync in this run serve by force only."""
+    return f"'hactl prim {'' if view.complete else '--force '}{module.name}'"
 
 
 def summary(module: Module, reason: str) -> Summary:

@@ -53,7 +53,7 @@ ROWS: Final[dict[type[ev.Event], tuple[on.Handler, ...]]] = {
     ev.AddressLost:       (on.ignore,          on.readdress,      on.readdress, on.readdress, on.readdress),
     ev.Done:              (on.finish,          on.finish,         on.finish,    on.finish,    on.finish),
     ev.Failed:            (on.fail,            on.fail,           on.fail,      on.fail,      on.fail),
-}
+}  # fmt: skip
 TABLE: Final = {(state, kind): handler for kind, row in ROWS.items() for state, handler in zip(COLUMNS, row, strict=True)}
 
 
@@ -122,8 +122,11 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
         turn.note("fence", f"{around.peer} is primary under term {peer.term if peer else 0}")
         return
     if module.order in (Order.ASK_PROMOTE, Order.ASK_OUTDATE) and around.peer_silent:
-        turn.set(order=None, swapping=False)  # nobody is there to answer
-        module = turn.module
+        turn.set(swapping=False)
+        turn.forget_role()  # nobody is there to answer
+    elif module.order is Order.ASK_OUTDATE and not rules.answer_counts(module):
+        turn.forget_role()  # the need is gone: an answer that still comes is about another loss
+    module = turn.module
     if module.order is not None or module.rfs is not Hold.ON or module.waits(Lane.ROLE, around.now):
         return
     if module.swapping and module.view is not None and module.view.leads:
@@ -135,6 +138,7 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
         turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=promotion.granted, force=promotion.force, reason=promotion.reason)
     elif (permission := rules.permission(module, around, peer)) is not None:
         if permission.ask:
+            turn.set(asked_under=module.view.generation if module.view else "")
             turn.order_role(Order.ASK_OUTDATE, act.AskPeerOutdate)
         else:
             turn.note("grant", permission.reason)

@@ -17,6 +17,7 @@ from orchestrator.core.turn import DONE, FAILED, REFUSED, Turn
 
 Handler = Callable[[Turn, Any], None]
 
+
 def look(turn: Turn, event: ev.Event) -> None:
     """Nothing new about the module itself: settling looks at the surroundings."""
 
@@ -201,8 +202,9 @@ def finish(turn: Turn, event: ev.Done) -> None:
             turn.set(services=arrived(turn.module.services), urgent=False, problem="" if up else turn.module.problem)
             turn.note("services", "up" if up else "down")
         case Lane.RFS if turn.module.rfs is Hold.COMING:
-            keep = turn.module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE)
-            turn.set(rfs=Hold.ON, problem="", wish=turn.module.wish if keep else None)
+            wish, carried = turn.module.wish, turn.module.replacing
+            keep = wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) or (wish is Wish.SECONDARY_FULLSYNC and not carried)
+            turn.set(rfs=Hold.ON, problem="", wish=wish if keep else None)
         case Lane.RFS:
             turn.set(rfs=Hold.OFF, view=None)
         case Lane.ROLE:
@@ -219,7 +221,7 @@ def finish_role(turn: Turn) -> None:
             turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote)
         case Order.ASK_PROMOTE:
             turn.set(swapping=False)
-        case Order.ASK_OUTDATE:
+        case Order.ASK_OUTDATE if rules.answer_counts(turn.module):
             turn.order_role(Order.GRANT, act.GrantRfs, peer_outdated=True, reason=f"{turn.around.peer} wrote OUTDATED")
         case Order.PROMOTE:
             turn.set(wish=None)
@@ -267,8 +269,8 @@ def fell_back(hold: Hold) -> Hold:
 
 def start_rfs(turn: Turn, role: str) -> None:
     """A new rfsmount, or a new connection to the one that runs: statuses of the old one no longer count."""
-    turn.set(rfs=Hold.COMING, rfs_session=turn.module.rfs_session + 1, view=None)
     replace_data = turn.module.wish is Wish.SECONDARY_FULLSYNC
+    turn.set(rfs=Hold.COMING, rfs_session=turn.module.rfs_session + 1, view=None, replacing=replace_data)
     turn.order(act.StartRfs, session=turn.module.rfs_session, role=role, replace_data=replace_data)
 
 

@@ -162,6 +162,7 @@ class Module:
     holds_files: bool = False
     # What this node holds of the role.
     rfs: Hold = Hold.OFF
+    replacing: bool = False  # the last start told rfsmount to replace the data
     rfs_session: int = 0  # counts rfsmount processes and connections: a status of an older one is not believed
     view: RfsView | None = None
     address: Hold = Hold.OFF
@@ -169,6 +170,7 @@ class Module:
     order: Order | None = None
     tickets: Mapping[Lane, int] = field(default_factory=dict)
     urgent: bool = False  # the services were told to die, not to stop
+    asked_under: str = ""  # our generation when the peer was asked to outdate itself: see failover_rules.answer_counts
     asked: tuple[int, ...] = ()  # requests of the peer that wait for the order under way
     granted: bool = False  # the last promotion was a takeover: an answer of the peer's machine to our probe is overridden
     # Why it is where it is.

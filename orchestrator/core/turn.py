@@ -54,6 +54,10 @@ class Turn:
         self.set(order=order)
         self.order(kind, **parameters)
 
+    def forget_role(self) -> None:
+        """What is under way in the ROLE lane no longer matters, however it ends."""
+        self.set(order=None, tickets={lane: ticket for lane, ticket in self.module.tickets.items() if lane is not Lane.ROLE})
+
     def pause(self, lane: Lane) -> None:
         """Do not try this lane again at once."""
         self.set(retry_at={**self.module.retry_at, lane: self.around.now + RETRY_S[lane]})

@@ -6,6 +6,7 @@ one process; its number travels with every status, because a status of an rfsmou
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -123,7 +124,8 @@ class Rfs:
         raise EffectFailed(f"rfsmount does not answer on {self.state_directory}/control.sock after {CONNECT_DEADLINE_S:.0f} s")
 
     def check_required(self, role: str) -> None:
-        """The first primary must have what the administrator says makes the directory whole: not an empty or unmounted one."""
+        """The first primary must have what the administrator says makes the directory whole: not an empty or unmounted one. At every
+        later start rfsmount itself looks (--require): only it knows from the record whether there should be anything."""
         for replicated in self.config.replicated if role == "primary" else ():
             for required in replicated.require:
                 if not (Path(replicated.directory) / required).exists():
@@ -153,7 +155,9 @@ class Rfs:
             for pattern in replicated.exclude:
                 line += ["--exclude", pattern]
         if replace_data:
-            line.append("--replace-data")
+            line.append("--replace-data")  # what is here goes, whole or not: nothing can be required of it
+        else:
+            line += [word for replicated in config.replicated for required in replicated.require for word in ("--require", required)]
         if Path("/run/systemd/system").exists() and (scope := shutil.which("systemd-run")):
             return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *line]
         return line
@@ -189,7 +193,21 @@ class Rfs:
                 return processes.find(int(client.server.get("pid", 0)))
         except ControlLost:
             child = self._child
-            return processes.find(child.pid) if child is not None and child.poll() is None else None
+            if child is not None and child.poll() is None:
+                return processes.find(child.pid)
+            return self._holder()
+
+    def _holder(self) -> processes.Process | None:
+        """Who holds the state directory, be it deaf: rfsmount keeps its pid file locked as long as it lives."""
+        try:
+            with (self.state_directory / "rfsmount.pid").open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return processes.find(int(file.read()))
+        except (FileNotFoundError, ValueError):
+            pass
+        return None
 
     # ---- the connection -----------------------------------------------------------------------------------------------
 

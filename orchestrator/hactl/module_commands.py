@@ -144,7 +144,7 @@ def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> N
 @click.option("--fullsync", is_flag=True, help="Move what is here to the module's kept/ directory and copy everything from the other node.")
 @session_options
 def second(session: Session, module: str | None, fullsync: bool) -> None:
-    """Start as secondary, and only as that."""
+    """Start, and take the other node's data where this one has none; who leads, the records say."""
     if fullsync:
         session.confirm("The files of this node are moved aside and replaced by the other node's. Go on?")
     act(session, module, "second", {"fullsync": fullsync})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 
 import pytest
 
@@ -70,3 +71,16 @@ def test_replaced_data_is_kept(nodes: tuple[Node, Node]) -> None:
     assert sorted(os.listdir(b.directories[0])) == ["ours"]
     kept = [path for path in (b.state / "kept").rglob("*") if path.name == "precious"]
     assert [path.read_text() for path in kept] == ["old"]
+
+
+def test_resets_before_the_first_word_harm_nobody(nodes: tuple[Node, Node]) -> None:
+    """A port scanner, a load balancer's health check: connected and reset at once."""
+    a, b = nodes
+    assert a.mount("primary").returncode == 0
+    host, port = a.options[1].split(":")
+    for _ in range(20):
+        connection = socket.create_connection((host, int(port)), 5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    assert b.mount("secondary").returncode == 0
+    a.until(link="paired")

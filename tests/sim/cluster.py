@@ -66,6 +66,7 @@ class Cluster:
         self.requests: dict[tuple[str, int], Callable[[int, str], None]] = {}
         self.request_numbers = itertools.count(1)
         self.acknowledged = 0
+        self.answer_within_s = 0.05
         self.trace: list[str] = []
         self.service_fails = False
         self.replies: list[tuple[int, str]] = []
@@ -328,7 +329,7 @@ class Cluster:
             done = ev.Done(self.now, MODULE, lane, action.ticket)
             failed = ev.Failed(self.now, MODULE, lane, action.ticket, message, True)
             if self.reachable():
-                self.after(0.001, 0.05, lambda: finish(done if code == 0 else failed))
+                self.after(0.001, self.answer_within_s, lambda: finish(done if code == 0 else failed))
 
         def asked() -> None:
             if self.reachable() and peer.hactld:

@@ -209,3 +209,24 @@ def test_an_old_primary_with_a_higher_term_waits() -> None:
     cluster = old_primary_restarts_behind_a_cut_data_link()
     cluster.heal()
     cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_a_late_answer_is_not_taken_for_a_newer_loss() -> None:
+    """The peer wrote OUTDATED for the first loss; by the second one it is up to date again and may take over."""
+    cluster = paired(21)
+    for number in range(40):
+        cluster.answer_within_s = 6.5
+        cluster.cut_network("repl")
+        cluster.run(0.5)
+        cluster.heal()
+        cluster.run(cluster.random.uniform(2.3, 4.0))
+        cluster.cut_network("repl")
+        for _ in range(200):
+            cluster.run(0.05)
+            one, two = (machine.rfs.record for machine in cluster.machines.values())
+            assert one is not None and two is not None
+            alone = cluster.machines["node1"].rfs.mode == "alone"
+            assert not (alone and two.data == "UPTODATE"), f"round {number}\n" + "\n".join(cluster.trace[-40:])
+        cluster.answer_within_s = 0.05
+        cluster.heal()
+        cluster.wait(30.0, node1="PRIM Ready", node2="SECOND Ready")

@@ -31,6 +31,9 @@ class FakeLayers:
         self.mounted = False
         self.empty = True
 
+    def empty_directories(self) -> int:
+        return (1 << len(self.paths)) - 1 if self.empty else 0
+
     def is_empty(self) -> bool:
         return self.empty
 

@@ -114,6 +114,8 @@ async def test_what_cannot_be_asked(method: str, path: str, query: dict[str, str
         ("explode", {}),
         ("tell", {}),
         ("tell", {"modules": {}, "incarnation": None, "counter": 1}),
+        ("tell", {"modules": {}, "incarnation": float("inf"), "counter": 1}),
+        ("tell", {"modules": {}, "incarnation": 1, "counter": True}),
         ("logs", {"module": "web"}),
         ("command", {}),
     ],

@@ -29,7 +29,7 @@ MODULE = """\
 mode = "mirror"
 nodes = ["node1", "node2"]
 replication_network = "repl"
-default_primary = "node2"
+default_primary = "alone"
 boot = "off"
 max_restarts = "5 per 1h"
 
@@ -89,7 +89,7 @@ def test_a_good_module_file(tmp_path: Path) -> None:
     assert list(modules) == ["pg"]
     pg = modules["pg"]
     assert (pg.name, pg.mode, pg.nodes, pg.replication_network) == ("pg", "mirror", ("node1", "node2"), "repl")
-    assert (pg.default_primary, pg.boot, pg.max_restarts, pg.max_restarts_period_s) == ("node2", "off", 5, 3600.0)
+    assert (pg.default_primary, pg.boot, pg.max_restarts, pg.max_restarts_period_s) == ("alone", "off", 5, 3600.0)
     assert [entry.directory for entry in pg.replicated] == ["/var/lib/postgresql/15/main", "/srv/pg_wal"]
     assert pg.replicated[0].require == ("PG_VERSION",)
     assert [(vip.address, vip.interface) for vip in pg.vips] == [("192.0.2.100/24", None)]
@@ -181,7 +181,8 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ('network = "repl"', 'network = "rep"', '3: replication_network: the cluster has no network "rep" on both nodes; it has lan'),
         ('network = "repl"', "network = 1", "3: replication_network: must be text in quotes, not 1."),
         ('replication_network = "repl"\n', "", "replication_network: is missing; choose one of the cluster's networks: lan, repl."),
-        ('primary = "node2"', 'primary = "nod2"', '4: default_primary: "nod2" is not one of: alone, lastprim, node1, node2.'),
+        ('primary = "alone"', 'primary = "lastprim"', '4: default_primary: "lastprim" is not in this release; write "alone" or remove'),
+        ('primary = "alone"', 'primary = "node2"', '4: default_primary: "node2" is not in this release; write "alone" or remove'),
         ("5 per 1h", "five", '6: max_restarts: "five" is not a limit of restarts; write for example "3 per 24h".'),
         ("/srv/pg_wal/", "srv/pg_wal", '12: replicated[2].directory: "srv/pg_wal" is not an absolute path.'),
         ("/srv/pg_wal/", "/srv/../etc", '12: replicated[2].directory: "/srv/../etc" contains ".."; write the path it leads to.'),

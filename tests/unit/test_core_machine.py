@@ -263,3 +263,52 @@ def test_a_refused_promotion_is_not_repeated_for_ever() -> None:
     node, actions = step(node, ev.Failed(100.0, "pg", Lane.ROLE, 1, "only --force goes on", refused=True))
     assert node.modules["pg"].wish is None
     assert "only --force" in node.reasons["pg"]
+
+
+def test_fullsync_survives_a_start_that_did_not_carry_it() -> None:
+    module = replace(running(RfsView()), rfs=Hold.COMING, view=None, tickets={Lane.RFS: 5}, shown=(State.WAIT, Readiness.TRANSIENT))
+    node, _ = step(node_with(module), ev.Second(100.0, "pg", 1, fullsync=True))
+    node, actions = step(node, ev.Done(100.1, "pg", Lane.RFS, 5))
+    assert act.StopRfs in kinds(list(actions))
+    node, actions = step(node, ev.Done(100.2, "pg", Lane.RFS, node.modules["pg"].tickets[Lane.RFS]))
+    assert [action.replace_data for action in actions if isinstance(action, act.StartRfs)] == [True]
+    node, actions = step(node, ev.Done(100.3, "pg", Lane.RFS, node.modules["pg"].tickets[Lane.RFS]))
+    assert node.modules["pg"].wish is None
+    assert act.StopRfs not in kinds(list(actions))
+
+
+def test_the_sentence_names_the_command_that_works() -> None:
+    for data, said in (("CONSISTENT", "'hactl prim --force pg'"), ("OUTDATED", "'hactl prim --force pg'"), ("INCONSISTENT", "newer data")):
+        node, _ = step(node_with(running(replace(SECOND_VIEW, data=data))), ev.Tick(100.0))
+        assert node.reasons["pg"].count("--force") == said.count("--force"), node.reasons["pg"]
+        assert said in node.reasons["pg"]
+    frozen = replace(FROZEN_VIEW, data="CONSISTENT", needs_grant=False)
+    node, _ = step(node_with(primary(frozen, current=False), peer_silent=True), ev.Tick(100.0))
+    assert "'hactl prim --force pg'" in node.reasons["pg"]
+
+
+# ---- late answers -------------------------------------------------------------------------------------------------------------------
+
+
+def asked() -> tuple[Node, int]:
+    node, _ = step(node_with(primary(FROZEN_VIEW), peer=Summary(rfs_alive=True)), ev.Tick(100.0))
+    assert node.modules["pg"].order is Order.ASK_OUTDATE
+    return node, node.modules["pg"].tickets[Lane.ROLE]
+
+
+def test_an_answer_in_time_is_a_grant() -> None:
+    node, ticket = asked()
+    grants = [action for action in ordered(node, ev.Done(100.2, "pg", Lane.ROLE, ticket)) if isinstance(action, act.GrantRfs)]
+    assert [grant.peer_outdated for grant in grants] == [True]
+
+
+@pytest.mark.parametrize("between", [(PRIM_VIEW, FROZEN_VIEW), (replace(FROZEN_VIEW, generation="9"),), (PRIM_VIEW,)])
+def test_an_answer_about_an_older_loss_is_none(between: tuple[RfsView, ...]) -> None:
+    node, ticket = asked()
+    for view in between:
+        node, _ = step(node, ev.RfsStatus(100.1, "pg", 1, view))
+    node, actions = step(node, ev.Done(100.2, "pg", Lane.ROLE, ticket))
+    assert act.GrantRfs not in kinds(list(actions))
+    needed_again = between[-1].needs_grant
+    assert node.modules["pg"].order is (Order.ASK_OUTDATE if needed_again else None)
+    assert node.modules["pg"].tickets.get(Lane.ROLE) == (ticket + 1 if needed_again else None)

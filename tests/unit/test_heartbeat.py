@@ -178,3 +178,18 @@ async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
                 assert await stream.receive_some() == b""
         assert await client.call("hello", {}, 5.0) == {"method": "hello"}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_reset_before_it_is_accepted_ends_nothing() -> None:
+    port = free_port()
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
+    client = peer.PeerClient("plant7", "node2", (THERE,), port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        for _ in range(3):
+            with socket.socket() as sock:  # blocking, on loopback: no task runs between the connection and its reset
+                sock.bind((THERE.here, 0))
+                sock.connect((HERE.here, port))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert await client.call("hello", {}, 5.0) == {"method": "hello"}
+        nursery.cancel_scope.cancel()

@@ -46,3 +46,9 @@ def test_provisioning_writes_a_valid_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", [VAGRANT / "provision.sh", VAGRANT.parent / "script" / "bootstrap"], ids=lambda path: path.name)
 def test_shell_scripts_parse(script: Path) -> None:
     subprocess.run(["sh", "-n", str(script)], check=True)
+
+
+def test_the_unit_keeps_what_hactld_started() -> None:
+    unit = (VAGRANT.parent / "orchestrator" / "systemd" / "hactld.service").read_text().splitlines()
+    assert {"Restart=always", "KillMode=process", "ExecStart=/usr/local/bin/hactld"} <= set(unit)
+    assert "orchestrator/systemd/hactld.service" in (VAGRANT / "provision.sh").read_text()

@@ -1,0 +1,71 @@
+"""The command line that rfsmount gets, and one that holds its state directory without a word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+
+from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, ReplicatedConfig
+from orchestrator.effects import processes
+from orchestrator.effects.rfs import Rfs
+from orchestrator.paths import Paths
+
+NODES = {name: NodeConfig(name, {"lan": f"192.0.2.1{number}"}) for number, name in ((1, "node1"), (2, "node2"))}
+CLUSTER = ClusterConfig("plant7", "availability", 0.5, 3.0, NODES, ())
+TREES = (ReplicatedConfig("/srv/data", require=("PG_VERSION", "base")), ReplicatedConfig("/srv/wal", require=("archive",)))
+CONFIG = ModuleConfig(
+    name="pg", mode="mirror", nodes=("node1", "node2"), replication_network="lan", default_primary="alone", boot="auto", max_restarts=3,
+    max_restarts_period_s=86400.0, replicated=TREES, vips=(), services=(), port=5600, scripts_dir=Path("/none"),
+)  # fmt: skip
+DEAF = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(file, fcntl.LOCK_EX)
+os.write(file, b"%d\\n" % os.getpid())
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def make(tmp_path: Path) -> Rfs:
+    return Rfs(CONFIG, CLUSTER, "node1", Paths(tmp_path), status=lambda *_: None, gone=lambda *_: None, log=lambda *_: None)
+
+
+def deaf_holder(pid_file: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", DEAF, str(pid_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def required(line: list[str]) -> list[str]:
+    return [line[index + 1] for index, word in enumerate(line) if word == "--require"]
+
+
+def test_every_start_requires_what_makes_the_directories_whole(tmp_path: Path) -> None:
+    rfs = make(tmp_path)
+    for role in ("primary", "secondary"):
+        assert required(rfs.command(role, replace_data=False)) == ["PG_VERSION", "base", "archive"]
+
+
+def test_nothing_is_required_of_what_is_to_be_replaced(tmp_path: Path) -> None:
+    line = make(tmp_path).command("secondary", replace_data=True)
+    assert "--replace-data" in line
+    assert required(line) == []
+
+
+async def test_an_rfsmount_that_answers_nobody_is_stopped_too(tmp_path: Path) -> None:
+    rfs = make(tmp_path)
+    rfs.state_directory.mkdir(parents=True)
+    pid_file = rfs.state_directory / "rfsmount.pid"
+    await rfs.stop()  # nothing there
+    pid_file.write_text("1\n")
+    await rfs.stop()  # a file that nobody holds says nothing about process 1
+    pid_file.write_text("")
+    with deaf_holder(pid_file) as deaf:
+        assert deaf.stdout is not None and deaf.stdout.readline() == b"locked\n"
+        process = processes.find(deaf.pid)
+        assert process is not None
+        with trio.fail_after(10):
+            await rfs.stop()
+        assert not process.alive()
