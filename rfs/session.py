@@ -170,7 +170,7 @@ class Session(SessionCore):
             mine_running=mine["running"], theirs_running=theirs["running"],
             mine_empty=_all_empty(mine), theirs_empty=_all_empty(theirs),
         )  # fmt: skip
-        obstacle = self._obstacle(decision, mine, theirs)
+        obstacle = self._obstacle(decision, mine, theirs, peer)
         await self.link.send("verdict", **_verdict(decision, obstacle))
         heard = await self.link.expect("verdict")
         expected = _verdict(mirror(decision), None)
@@ -185,7 +185,7 @@ class Session(SessionCore):
             obstacle = Refused(heard["obstacle"], f"on {self.link.theirs.node}: {heard['reason']}")
         return decision, obstacle
 
-    def _obstacle(self, decision: Decision, mine: Message, theirs: Message) -> Refused | None:
+    def _obstacle(self, decision: Decision, mine: Message, theirs: Message, peer: Record) -> Refused | None:
         replica = self.replica
         if mine["directories"] != theirs["directories"]:
             return Refused(
@@ -203,7 +203,8 @@ class Session(SessionCore):
                 f"{newer} was told to give its data up, but its copy is the newer one: "
                 f"'promote --force' on {other} first if that one is to stay",
             )
-        if source["empty"] & ~target["empty"]:
+        is_first_copy = (replica.record if am_target else peer).generation == 0  # which asks for a word of its own below
+        if source["empty"] & ~target["empty"] and not is_first_copy:
             return Refused(
                 "EMPTY_SOURCE",
                 f"a directory of {newer}, which would be the source, is empty and has files on {other}: is a file system not mounted?",

@@ -142,7 +142,14 @@ class LedgerCluster(LabCluster):
             self.wait_redundant("node2")
             self.swap("node2")
         self.wait_redundant("node1")
+        self.until(self.all_heard, "a network is still silent, or a node not trusted yet", 15)
         self.wait_acks()
+
+    def all_heard(self) -> bool:
+        """Nothing of an earlier fault is left: every network heard, both nodes ready to judge the next loss."""
+        found = [self.status(node) or {} for node in SERVERS]
+        networks = [verdict for status in found for verdict in status.get("networks", {"?": "?"}).values()]
+        return all(verdict == "ok" for verdict in networks) and all(status["failover"]["state"] == "armed" for status in found)
 
 
 @pytest.fixture(scope="session")
