@@ -8,6 +8,7 @@
 #include "native.h"
 
 enum { MANY = 100000, FIRST_TEST_FID = 1 << 20 };
+#define FIRST_TEST_NUMBER (UINT64_C(1) << 40) /* no file system here has such inode numbers */
 
 /* Many objects are one file here: the table believes the number it is told. */
 void test_table(void) {
@@ -21,7 +22,7 @@ void test_table(void) {
     CHECK(fd >= 0 && fstat(fd, &stat) == 0);
     for (uint64_t i = 0; i < MANY; i++) {
         struct inode *inode;
-        stat.st_ino = 1000 + i;
+        stat.st_ino = FIRST_TEST_NUMBER + i;
         CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + i, &inode), 0);
         if (i % 3 == 1) inode_looked_up(engine, inode);
         if (i % 3) inode_drop(engine, inode, -1); /* 1: kept by the kernel's reference, 2: gone with ours */
@@ -31,8 +32,8 @@ void test_table(void) {
     for (uint64_t i = 0; i < MANY; i++) {
         struct inode *inode = inode_get(engine, FIRST_TEST_FID + i);
         CHECK(!inode == (i % 3 == 2));
-        CHECK(inode_known(engine, 0, 1000 + i) == (i % 3 == 0)); /* an orphan's number may be used again */
-        if (inode) CHECK(inode->fid == FIRST_TEST_FID + i && inode->number == 1000 + i);
+        CHECK(inode_known(engine, 0, FIRST_TEST_NUMBER + i) == (i % 3 == 0)); /* an orphan's number may be used again */
+        if (inode) CHECK(inode->fid == FIRST_TEST_FID + i && inode->number == FIRST_TEST_NUMBER + i);
         inode_put(engine, inode);
     }
     for (uint64_t i = 1; i < MANY; i += 3) {
@@ -41,13 +42,13 @@ void test_table(void) {
     }
     CHECK_EQUAL(engine->inodes.count, before + (MANY + 2) / 3);
     struct inode *renamed, *again;
-    stat.st_ino = 1000;
+    stat.st_ino = FIRST_TEST_NUMBER;
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &renamed), 0); /* the same object under a new id */
     CHECK(!inode_get(engine, FIRST_TEST_FID));
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &again), 0);
     CHECK(again == renamed);
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY + 1, &again), -EBUSY); /* in use */
-    stat.st_ino = 999;
+    stat.st_ino = FIRST_TEST_NUMBER - 1;
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + 3, &again), -EEXIST);
     inode_put(engine, renamed);
     inode_put(engine, renamed);
