@@ -73,9 +73,14 @@ def mirror(decision: Decision) -> Decision:
 def decide(mine: Record, theirs: Record, *, mine_running: bool, theirs_running: bool, mine_empty: bool, theirs_empty: bool) -> Decision:
     """Which copy is the source, and what travels; or why there is no pair."""
     a, b = Side(mine, mine_running, mine_empty), Side(theirs, theirs_running, theirs_empty)
-    for rule in (_strangers, _first_copy, _rolled_back, _nothing_in_common, _unfit, _same_generation, _ancestor, _fork):
+    order = (
+        _strangers, _first_copy, _rolled_back, _nothing_in_common, _unfit, _lost_before_the_leave, _same_generation, _ancestor, _fork,
+    )  # fmt: skip
+    for rule in order:
         decision = rule(a, b)
         if decision is not None:
+            if rule is not _lost_before_the_leave:
+                decision = _never_from_outdated(decision, a, b)
             return _never_from_empty(decision, a, b)
     raise AssertionError("the rules are total: two lineages are equal, ordered or forked")
 
@@ -89,6 +94,18 @@ def _no_pair(outcome: Outcome, reason: str) -> Decision:
 
 def _pair(source: Side, a: Side, travels: Travels, reason: str, fork_point: int | None = None) -> Decision:
     return Decision(Outcome.PAIR, reason, Source.MINE if source is a else Source.THEIRS, travels, fork_point)
+
+
+def _never_from_outdated(decision: Decision, a: Side, b: Side) -> Decision:
+    """A copy that knows that its peer went on without it lacks what was acknowledged since: only an administrator makes it a source."""
+    source, target = (a, b) if decision.source is Source.MINE else (b, a)
+    if decision.outcome is Outcome.PAIR and source.record.data is DataState.OUTDATED:
+        return _no_pair(
+            Outcome.NO_SOURCE,
+            f"{source.record.node} is OUTDATED (its peer went on without it) and {target.record.node} does not hold what came after: "
+            f"bring the newer copy back, or give up what was written since with 'promote --force' on {source.record.node}",
+        )
+    return decision
 
 
 def _never_from_empty(decision: Decision, a: Side, b: Side) -> Decision:
@@ -206,38 +223,54 @@ def _unfit(a: Side, b: Side) -> Decision | None:
     return _no_pair(Outcome.DIVERGED, f"the copies forked, and {unfit.record.node} is {unfit.record.data.name}")
 
 
-def _same_generation(a: Side, b: Side) -> Decision | None:
-    """Rule 2. What travels is the union of all marks of both, whatever the clean flags say.
+def _lost_before_the_leave(a: Side, b: Side) -> Decision | None:
+    """Rule 2, the one case in which an OUTDATED copy is the source by itself.
 
     A copy that left in order (OUTDATED) still holds all that was acknowledged under this name, because what its peer acknowledges without
     it has a new one (§2.2). So a peer that lost power before it knew of the leave, and thus never served without it, has less than the one
     that left. A peer that did know is the sole owner and may be serving already: it stays the source.
     """
+
+    def has_lost(side: Side) -> bool:
+        record = side.record
+        return record.rewound and record.peer_may_fit and record.data is DataState.UPTODATE
+
     if a.record.generation != b.record.generation:
         return None
-    union = Travels.UNION_OF_MARKS
+    for lost, left in ((a, b), (b, a)):
+        if has_lost(lost) and left.record.data is DataState.OUTDATED and not left.record.rewound:
+            return _pair(left, a, Travels.UNION_OF_MARKS, f"{lost.record.node} lost power before it knew that its peer had left")
+    return None
+
+
+def _same_generation(a: Side, b: Side) -> Decision | None:
+    """Rule 2. What travels is the union of all marks of both, whatever the clean flags say."""
+    if a.record.generation != b.record.generation:
+        return None
+    source, reason = _stronger(a, b)
+    return _pair(source, a, Travels.UNION_OF_MARKS, reason)
+
+
+def _stronger(a: Side, b: Side) -> tuple[Side, str]:
+    """Of two copies neither of which has acknowledged what the other lacks, the one to keep, and why."""
     tests: tuple[tuple[Callable[[Side], bool], str], ...] = (
-        (
-            lambda side: side.record.rewound and side.record.peer_may_fit and not _other(side, a, b).record.rewound,
-            "lost power: its peer ran through",
-        ),
         (lambda side: side.record.data is DataState.OUTDATED, "knows that its peer went on without it"),
         (lambda side: side.record.rewound, "lost power: its peer ran through"),
         (lambda side: not side.running, "is not the running primary"),
         (lambda side: side.record.role is not Role.PRIMARY, "was not the last primary"),
     )
     for test, reason in tests:
-        target = _one(test, a, b)
-        if target is not None:
-            return _pair(_other(target, a, b), a, union, f"{target.record.node} {reason}")
+        weaker = _one(test, a, b)
+        if weaker is not None:
+            return _other(weaker, a, b), f"{weaker.record.node} {reason}"
     if a.record.term != b.record.term:
-        source = max(a, b, key=lambda side: side.record.term)
-        return _pair(source, a, union, f"{source.record.node} has the higher term")
+        later = max(a, b, key=lambda side: side.record.term)
+        return later, f"{later.record.node} has the higher term"
     owner = _one(lambda side: side.record.owner == side.record.node_id, a, b)
     if owner is not None:
-        return _pair(owner, a, union, f"{owner.record.node} was primary last")
-    source = min(a, b, key=lambda side: side.record.node_id)
-    return _pair(source, a, union, f"both are alike: {source.record.node} has the lower id")
+        return owner, f"{owner.record.node} was primary last"
+    lower = min(a, b, key=lambda side: side.record.node_id)
+    return lower, f"both are alike: {lower.record.node} has the lower id"
 
 
 def _ancestor(a: Side, b: Side) -> Decision | None:
@@ -249,14 +282,21 @@ def _ancestor(a: Side, b: Side) -> Decision | None:
 
 
 def _fork(a: Side, b: Side) -> Decision | None:
-    """Rule 4: a generation in which nothing was acknowledged yields; two that were used have diverged."""
+    """Rule 4: a generation in which nothing was acknowledged yields; two that were used have diverged.
+
+    Where neither was used, what the two hold is what they shared at the fork: who ran through beats who lost power, as in rule 2.
+    """
     if a.record.used and b.record.used:
         return _no_pair(
             Outcome.DIVERGED, "both nodes acknowledged writes without each other: choose whose data stays (--replace-data on the other)"
         )
-    source = _one(lambda side: side.record.used, a, b) or min(a, b, key=lambda side: side.record.node_id)
-    target = _other(source, a, b)
-    point = _fork_point(source.record, target.record)
+    source = _one(lambda side: side.record.used, a, b)
+    if source is not None:
+        reason = f"{_other(source, a, b).record.node} acknowledged nothing in its own generation and yields"
+    else:
+        source, why = _stronger(a, b)
+        reason = f"neither node acknowledged anything in its own generation, and {why}"
+    point = _fork_point(source.record, _other(source, a, b).record)
     both = _covered(a.record, point), _covered(b.record, point)
     travels = Travels.EVERYTHING if Travels.EVERYTHING in both else Travels.UNION_OF_MARKS
-    return _pair(source, a, travels, f"{target.record.node} acknowledged nothing in its own generation and yields", point)
+    return _pair(source, a, travels, reason, point)

@@ -62,6 +62,11 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("node1 has the data, node2 is new", replace(ONE, peer_may_fit=False), NEW),
             Situation("node1 has the data but its directories are empty; node2 is new and has files", ONE, NEW, empty=(True, False)),
             Situation("node1 is new; node2 stopped inside its own first copy", replace(NEW, node="node1", node_id=1), _HALF),
+            Situation(
+                "node1 is new (its disk was replaced); node2 had left in order",
+                replace(NEW, node="node1", node_id=1),
+                replace(TWO, data=DataState.OUTDATED),
+            ),  # fmt: skip
             Situation("both were told that they have the data", ONE, replace(TWO, generation=9, history=())),
         ),
     ),
@@ -73,6 +78,11 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
                 "the same, and node1 has acknowledged writes without node2 since",
                 replace(ONE, number=7, generation=5),
                 replace(TWO, peer_confirmed_number=20),
+            ),  # fmt: skip
+            Situation(
+                "node1 shows an older record than node2 has seen; node2 had left in order",
+                replace(ONE, number=7),
+                replace(TWO, peer_confirmed_number=20, data=DataState.OUTDATED),
             ),  # fmt: skip
             Situation(
                 "both show older records than the other has seen",
@@ -100,6 +110,7 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
                 replace(ONE, rewound=True, peer_may_fit=False),
                 replace(TWO, data=DataState.OUTDATED),
             ),  # fmt: skip
+            Situation("both know that the other went on", replace(ONE, data=DataState.OUTDATED), replace(TWO, data=DataState.OUTDATED)),
             Situation("both are secondary (a swap was cut off)", replace(ONE, role=Role.SECONDARY), TWO),
             Situation("both were primary, node2 was promoted later", ONE, replace(TWO, role=Role.PRIMARY, term=4, owner=2)),
             Situation("node1 would be source, but its directories are empty", ONE, TWO, empty=(True, False)),
@@ -132,6 +143,11 @@ SECTIONS: tuple[tuple[str, tuple[Situation, ...]], ...] = (
             Situation("both acknowledged writes without the other", _ALONE, _FORKED, running=(True, True)),
             Situation("both went on, node1 acknowledged nothing", replace(_ALONE, used=False), _FORKED, running=(True, True)),
             Situation("both went on, neither acknowledged anything", replace(_ALONE, used=False), replace(_FORKED, used=False)),
+            Situation(
+                "the same, and node1 lost power since",
+                replace(_ALONE, used=False, rewound=True),
+                replace(_FORKED, used=False),
+            ),  # fmt: skip
             Situation(
                 "both went on, node1 acknowledged nothing, and node2's marks begin after the fork",
                 replace(_ALONE, used=False),

@@ -140,11 +140,14 @@ def force(record: Record, name: int) -> Record | Refusal:
 def enter_session(record: Record, identity: Identity, peer: Record, *, source: bool) -> Record:
     """§4.1: boot is renewed before the first acknowledgement of the session; rewound is sticky. A source counts as used (§1).
 
-    A source's term is never behind the target's: a term that went down again would name other files with the same ids.
+    A source's term is never behind the target's: a term that went down again would name other files with the same ids. A source that had
+    left in order (§3.2, its peer lost power before it knew) is whole again from here on: a session that ends after the target wrote
+    INCONSISTENT must leave a source.
     """
-    behind = source and peer.term > record.term
-    if behind:
+    if source and peer.term > record.term:
         record = replace(record, term=peer.term + 1, owner=record.node_id)
+    if source and record.data is DataState.OUTDATED:
+        record = replace(record, data=DataState.UPTODATE)
     return replace(
         record, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False, used=record.used or source,
         peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
@@ -158,8 +161,8 @@ def learn_term(record: Record, term: int, owner: int) -> Record:
 
 def source_begins(record: Record, name: int) -> Record:
     """§4.4, after the target's INCONSISTENT is durable and confirmed: the peer is unfit. Lone acknowledgements follow, so §2.2(iii)."""
-    assert record.data in (DataState.UPTODATE, DataState.OUTDATED), "never from a copy that is not whole"
-    begun = replace(record, data=DataState.UPTODATE, peer_may_fit=False, used=True)
+    assert record.data is DataState.UPTODATE, "never from a copy that is not whole"
+    begun = replace(record, peer_may_fit=False, used=True)
     return replace(_mint(begun, name), used=True) if record.shared else begun
 
 

@@ -44,21 +44,28 @@ def is_rolled_back(record: Record, other: Record) -> bool:
     return same and (record.number < other.peer_confirmed_number or record.applied_seq < other.peer_confirmed_seq)
 
 
+def lost_before_the_leave(lost: Record, left: Record) -> bool:
+    """The one whose peer left in order, and who lost power before it knew: it never served without the one that left."""
+    same = lost.generation == left.generation
+    return same and lost.rewound and lost.peer_may_fit and lost.data is DataState.UPTODATE and not left.rewound
+
+
 def check_source(source: Record, target: Record, verdict: Decision) -> None:
     """What may be copied over what."""
     assert source.data not in UNFIT and source.generation
+    assert source.data is not DataState.OUTDATED or lost_before_the_leave(target, source), "a copy that knows it is old, by itself"
     assert not is_rolled_back(source, target) or not target.generation, "only the word to give its data up overrules what a node has seen"
     assert (source.cluster, source.module) == (target.cluster, target.module) and source.node_id != target.node_id
     rolled = is_rolled_back(target, source)
     if rolled:
         assert verdict.travels is Travels.EVERYTHING
-    if source.generation == target.generation and target.data not in UNFIT and not rolled:
-        knows_of_leave = target.data is DataState.OUTDATED and not source.peer_may_fit
-        assert knows_of_leave or not (source.rewound and not target.rewound), "a rewound copy over an intact one"
-        assert not (source.data is DataState.OUTDATED and target.data is DataState.UPTODATE and target.rewound <= source.rewound), "stale"
+    forked = target.generation not in ancestors(source)
+    nothing_alone = source.generation == target.generation or (forked and not source.used and not target.used)
+    if nothing_alone and target.data not in UNFIT and not rolled:
+        has_left = target.data is DataState.OUTDATED and (forked or not source.peer_may_fit)
+        assert has_left or not (source.rewound and not target.rewound), "a rewound copy over an intact one"
     stale = source.generation != target.generation and source.generation in ancestors(target)
     assert not stale or rolled, "an ancestor over its descendant"
-    forked = target.generation not in ancestors(source)
     if forked:
         assert not target.used, "acknowledged writes would be overwritten"
         assert rolled or target.data not in UNFIT
@@ -97,8 +104,10 @@ def test_every_pair_under_one_name() -> None:
         for running in BOOLEANS:
             verdict = seen(a, b, running)
             if a.data not in UNFIT and b.data not in UNFIT:
-                assert verdict.outcome is Outcome.PAIR, "two whole copies under one name always pair"
-                if a.rewound == b.rewound and a.data == b.data and running[0] != running[1]:
+                both_left = a.data is b.data is DataState.OUTDATED
+                expected = Outcome.NO_SOURCE if both_left else Outcome.PAIR
+                assert verdict.outcome is expected, "two whole copies under one name always pair, unless both are known to be old"
+                if not both_left and a.rewound == b.rewound and a.data == b.data and running[0] != running[1]:
                     assert verdict.source is (Source.MINE if running[0] else Source.THEIRS)
 
 
@@ -156,6 +165,31 @@ def test_a_rewound_primary_loses_even_against_one_that_left_in_order() -> None:
     assert seen(replace(PRIMARY, rewound=True), left).source is Source.THEIRS
     knew = replace(PRIMARY, rewound=True, peer_may_fit=False)
     assert seen(knew, left).source is Source.MINE, "the sole owner may be serving already"
+
+
+def test_a_copy_that_knows_it_is_old_waits() -> None:
+    """Whatever the other one has become, only an administrator makes it a source."""
+    left = replace(SECONDARY, data=DataState.OUTDATED)
+    replaced_disk = replace(PLAIN, data=DataState.INCONSISTENT)
+    rolled_back = replace(PRIMARY, number=3)
+    ancestor = replace(PRIMARY, generation=1, history=())
+    unused_fork = replace(PRIMARY, generation=4, used=False)
+    half = replace(PRIMARY, data=DataState.INCONSISTENT)
+    for other in (replaced_disk, ancestor, unused_fork, half, replace(PRIMARY, data=DataState.OUTDATED)):
+        verdict = seen(other, left)
+        assert verdict.outcome is Outcome.NO_SOURCE and "promote --force" in verdict.reason
+    assert seen(rolled_back, replace(left, peer_id=1, peer_confirmed_number=9)).outcome is Outcome.NO_SOURCE
+    lost = replace(rolled_back, rewound=True)
+    assert seen(lost, replace(left, peer_id=1, peer_confirmed_number=9)).outcome is Outcome.NO_SOURCE, "a snapshot may have served since"
+
+
+def test_of_two_unused_forks_the_one_that_ran_through_stays() -> None:
+    one = replace(PRIMARY, generation=3, history=(1, 2), used=False)
+    other = replace(SECONDARY, generation=4, history=(1, 2), used=False, role=Role.PRIMARY)
+    assert seen(one, other).source is Source.MINE, "alike: the lower id"
+    verdict = seen(replace(one, rewound=True), other, running=(True, False))
+    assert (verdict.source, verdict.fork_point, verdict.travels) == (Source.THEIRS, 2, Travels.UNION_OF_MARKS)
+    assert seen(one, other, running=(False, True)).source is Source.THEIRS
 
 
 def test_both_lost_power_then_the_primary_is_source() -> None:

@@ -28,7 +28,7 @@ def test_every_life_keeps_the_promises(accurate: bool) -> None:
 # ---- with one rule broken ----------------------------------------------------------------------------------------------------------------
 
 _go_alone, _enter, _begins, _adopts = rules.go_alone, rules.enter_session, rules.target_begins, rules.target_adopts
-_same, _unfit = deciding._same_generation, deciding._unfit
+_source_begins = rules.source_begins
 
 
 def _never_rewound(record: Record, identity: rules.Identity) -> Record:
@@ -42,6 +42,14 @@ def _no_new_name(record: Record, name: int, *, granted: bool, op_waiting: bool) 
 
 def _boot_kept(record: Record, identity: rules.Identity, peer: Record, *, source: bool) -> Record:
     return replace(_enter(record, identity, peer, source=source), boot=record.boot, clean=record.clean)
+
+
+def _stays_old(record: Record, identity: rules.Identity, peer: Record, *, source: bool) -> Record:
+    return replace(_enter(record, identity, peer, source=source), data=record.data)
+
+
+def _heals_late(record: Record, name: int) -> Record:
+    return _source_begins(replace(record, data=DataState.UPTODATE), name)
 
 
 def _still_whole(record: Record, fork_point: int | None) -> Record:
@@ -65,20 +73,15 @@ def _after_end_anyhow(record: Record, session: int) -> Record:
     return replace(record, peer_has=True, rewound=False, session=session)
 
 
-def _leavers_first(a: deciding.Side, b: deciding.Side) -> deciding.Decision | None:
-    """The order of before: OUTDATED is target whatever its peer has lost."""
-    blind = [deciding.Side(replace(side.record, peer_may_fit=False), side.running, side.empty) for side in (a, b)]
-    return _same(blind[0], blind[1])
-
-
 BROKEN: dict[str, tuple[bool, dict[str, Callable[..., object]]]] = {
     "a power cut is not noticed": (True, {"rules.start": _never_rewound}),
     "alone under the shared name": (True, {"rules.go_alone": _no_new_name}),
     "boot is not renewed": (True, {"rules.enter_session": _boot_kept}),
     "a target still calls itself whole": (True, {"rules.target_begins": _still_whole, "rules.target_adopts": _adopted_whole}),
+    "a source that had left stays OUTDATED": (True, {"rules.enter_session": _stays_old, "rules.source_begins": _heals_late}),
     "a half-resynced copy is as good as any": (True, {"decide._unfit": lambda a, b: None}),
     "END without a fit peer": (True, {"rules.source_before_end": _ends_unfit, "rules.source_after_end": _after_end_anyhow}),
-    "who left is target whatever its peer lost": (True, {"decide._same_generation": _leavers_first}),
+    "who left is target whatever its peer lost": (True, {"decide._lost_before_the_leave": lambda a, b: None}),
     "resumed whatever happened": (True, {"rules.may_resume_link": lambda *_, **__: True}),
     "what was acknowledged alone is forgotten": (False, {"rules.go_alone": _forgetful, "rules.use": lambda record: record}),
 }

@@ -75,7 +75,7 @@ ALWAYS: dict[str, Callable[[Record], Record | Refusal]] = {
     "replace_data": rules.replace_data,
 }
 MAY_MINT = {"force", "go_alone", "granted"}
-MAY_HEAL = {"force"}  # OUTDATED becomes UPTODATE; nothing makes INCONSISTENT or FAILED whole but target_adopts
+MAY_HEAL = {"force", "enter as source"}  # OUTDATED becomes UPTODATE; nothing makes INCONSISTENT or FAILED whole but target_adopts
 
 
 @pytest.mark.parametrize("name", ALWAYS)
@@ -244,6 +244,15 @@ def test_a_source_that_shared_its_name_takes_a_new_one() -> None:
     assert begun.generation == FRESH and begun.used and not begun.peer_may_fit and begun.continues(two.generation)
     with pytest.raises(AssertionError):
         rules.source_begins(replace(one, data=DataState.INCONSISTENT), FRESH)
+
+
+def test_who_left_in_order_is_whole_again_before_its_target_is_not() -> None:
+    """The peer lost power before it knew of the leave (§3.2). A session that ends after the target's INCONSISTENT must leave a source."""
+    one, two = paired()
+    left = rules.secondary_leaves(two)
+    source = rules.enter_session(left, HERE, rules.start(one, AFTER_BOOT), source=True)
+    assert source.data is DataState.UPTODATE and source.peer_may_fit and not source.is_sole_owner
+    assert rules.enter_session(left, HERE, one, source=False).data is DataState.OUTDATED
 
 
 def test_a_target_that_yields_takes_the_fork_point_in_the_same_record() -> None:
