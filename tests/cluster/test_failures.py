@@ -27,11 +27,11 @@ def has_address(cluster: LedgerCluster, node: str) -> bool:
 
 
 def test_the_primarys_rfsmount_dies_and_the_secondary_takes_over_at_once(cluster: LedgerCluster) -> None:
-    began = time.monotonic()
     kill_rfsmount(cluster, "node1")
-    cluster.wait_state("node2", "ALONE", None, timeout_s=10)
+    # Not the silence that the client sees: a SYN that met nobody is repeated after 1 s and again after 2, whoever serves by then.
+    took_s = cluster.wait_state("node2", "ALONE", None, timeout_s=10)
+    assert took_s < 2.5, "a death that is seen must not cost the heartbeat's timeout"
     cluster.wait_acks(5, timeout_s=10)
-    assert cluster.longest_silence(began) < 3.0, "a death that is seen must not cost the heartbeat's timeout"
     assert not has_address(cluster, "node1")
     cluster.settle()
 
