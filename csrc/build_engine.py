@@ -25,5 +25,6 @@ ffibuilder.set_source(
     # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
     extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],
+    libraries=["ssl", "crypto"],
     py_limited_api=True,
 )

@@ -8,25 +8,21 @@
 #include "link.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "op.h"
 #include "walk.h"
 
-enum { BATCH_FRAMES = 16, TICK_MS = 100, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES), SOCKET_BYTES = 4 << 20 };
+enum { BATCH_FRAMES = 16, TICK_MS = 100, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
 
 struct link {
     rfs_engine *engine;
-    int fd;
+    rfs_channel *channel;
     rfs_session session;
     atomic_bool up, closing, draining;
     pthread_t receiver, poller;
@@ -37,7 +33,7 @@ struct link {
     struct frame *head, *tail;
     bool want_poll;
 
-    pthread_mutex_t flush_lock; /* sending, and the sent part of the head frame */
+    pthread_mutex_t flush_lock; /* the channel's sending side, and the sent part of the head frame */
     atomic_uint_fast64_t sent_seq, last_sent_ns;
 
     /* The receiver's own: how much of the payload that is still arriving is in its checksum already. */
@@ -102,15 +98,10 @@ static void advance(struct link *link, size_t bytes) {
 
 static bool send_some(struct link *link) {
     struct iovec parts[2 * BATCH_FRAMES];
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)gather(link, parts)};
-    if (!message.msg_iovlen) return false;
-    ssize_t bytes = sendmsg(link->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (bytes >= 0) {
-        advance(link, (size_t)bytes);
-        return true;
-    }
-    if (errno == EINTR) return true;
-    if (errno == EAGAIN) {
+    ssize_t bytes = channel_send(link->channel, parts, gather(link, parts));
+    if (bytes > 0) advance(link, (size_t)bytes);
+    if (bytes >= 0) return bytes > 0;
+    if (bytes == -EAGAIN) {
         pthread_mutex_lock(&link->queue_lock);
         link->want_poll = true;
         pthread_cond_signal(&link->full);
@@ -118,7 +109,7 @@ static bool send_some(struct link *link) {
         return false;
     }
     atomic_store(&link->up, false);
-    shutdown(link->fd, SHUT_RDWR); /* the receiver sees the end and reports it */
+    channel_shutdown(link->channel, SHUT_RDWR); /* the receiver sees the end and reports it */
     return false;
 }
 
@@ -161,8 +152,7 @@ static void *poll_for_room(void *argument) {
             continue;
         }
         pthread_mutex_unlock(&link->queue_lock);
-        struct pollfd room = {.fd = link->fd, .events = POLLOUT};
-        bool ready = poll(&room, 1, TICK_MS) > 0;
+        bool ready = channel_wait(link->channel, POLLOUT, TICK_MS);
         pthread_mutex_lock(&link->queue_lock);
         if (!ready) continue;
         link->want_poll = false;
@@ -260,20 +250,18 @@ static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
 }
 
 static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t *heard_ns, char *reason) {
-    ssize_t bytes = recv(link->fd, buffer + *filled, RECEIVE_BYTES - *filled, MSG_DONTWAIT);
+    ssize_t bytes = channel_receive(link->channel, buffer + *filled, RECEIVE_BYTES - *filled);
     if (bytes == 0) {
         snprintf(reason, RFS_REASON_BYTES, "the peer closed the data link");
         return -ECONNRESET;
     }
-    if (bytes < 0 && errno != EAGAIN && errno != EINTR) {
-        int error = errno;
-        snprintf(reason, RFS_REASON_BYTES, "data link: %s", strerror(error));
-        return -error;
+    if (bytes == -EAGAIN) {
+        channel_wait(link->channel, POLLIN, TICK_MS);
+        return 0;
     }
     if (bytes < 0) {
-        struct pollfd data = {.fd = link->fd, .events = POLLIN};
-        poll(&data, 1, TICK_MS);
-        return 0;
+        snprintf(reason, RFS_REASON_BYTES, "data link: %s", strerror((int)-bytes));
+        return (int)bytes;
     }
     *heard_ns = now_ns();
     atomic_store(&link->engine->last_heard_ns, *heard_ns);
@@ -303,23 +291,22 @@ static void *run(void *argument) {
     }
     free(buffer);
     atomic_store(&link->up, false);
-    shutdown(link->fd, SHUT_RDWR);
+    channel_shutdown(link->channel, SHUT_RDWR);
     if (!atomic_load(&link->closing)) mirror_link_lost(link->engine, link, result, reason);
     return NULL;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
-struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session) {
+struct link *link_new(rfs_engine *engine, rfs_channel *channel, const rfs_session *session) {
     struct link *link = calloc(1, sizeof *link);
-    if (!link) return NULL;
-    int one = 1, room = SOCKET_BYTES;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    /* A model of the path's bandwidth (BBR) goes wrong on a link that is idle between synchronous writes, and throttles it. */
-    if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5) < 0) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+    if (!link) {
+        rfs_channel_close(channel);
+        return NULL;
+    }
+    channel_tune(channel);
     link->engine = engine;
-    link->fd = fd;
+    link->channel = channel;
     link->session = *session;
     atomic_store(&link->up, true);
     pthread_mutex_init(&link->queue_lock, NULL);
@@ -340,7 +327,7 @@ int link_start(struct link *link) {
     link->started = result == 0;
     if (result < 0) {
         atomic_store(&link->closing, true);
-        shutdown(link->fd, SHUT_RDWR);
+        channel_shutdown(link->channel, SHUT_RDWR);
         pthread_join(link->receiver, NULL);
     }
     return result;
@@ -358,7 +345,7 @@ static void drop_queue(struct link *link) {
 
 void link_abandon(struct link *link) {
     atomic_store(&link->up, false);
-    shutdown(link->fd, SHUT_RDWR);
+    channel_shutdown(link->channel, SHUT_RDWR);
     pthread_mutex_lock(&link->flush_lock); /* whoever is sending has let go of its frames */
     drop_queue(link);
     pthread_mutex_unlock(&link->flush_lock);
@@ -367,7 +354,7 @@ void link_abandon(struct link *link) {
 void link_close(struct link *link, bool drain) {
     atomic_store(&link->draining, drain);
     atomic_store(&link->closing, true);
-    shutdown(link->fd, drain ? SHUT_RD : SHUT_RDWR); /* what has arrived can still be read */
+    channel_shutdown(link->channel, drain ? SHUT_RD : SHUT_RDWR); /* what has arrived can still be read */
     pthread_mutex_lock(&link->queue_lock);
     pthread_cond_signal(&link->full);
     pthread_mutex_unlock(&link->queue_lock);
@@ -375,7 +362,7 @@ void link_close(struct link *link, bool drain) {
         pthread_join(link->receiver, NULL);
         pthread_join(link->poller, NULL);
     }
-    close(link->fd);
+    rfs_channel_close(link->channel);
     drop_queue(link);
     pthread_mutex_destroy(&link->queue_lock);
     pthread_mutex_destroy(&link->flush_lock);

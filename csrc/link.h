@@ -1,12 +1,14 @@
-/* One data link: the only file that sees a socket. Frames go out in the order they were appended; what comes in is given
+/* One data link. Frames go out in the order they were appended; what comes in is given
  * to apply.c (ops) or mirror.c and walk.c (answers) by the link's own thread. */
 #ifndef LOCKSTEP_LINK_H
 #define LOCKSTEP_LINK_H
 
+#include "channel.h"
 #include "engine.h"
 #include "wire.h"
 
-struct link *link_new(rfs_engine *engine, int fd, const rfs_session *session);
+/* The channel is the link's from here on, also when NULL is returned. */
+struct link *link_new(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 int link_start(struct link *link);
 bool link_is_up(const struct link *link);
 /* Append to the outgoing order; the caller holds the lock that makes the order. */

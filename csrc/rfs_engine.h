@@ -127,7 +127,26 @@ int rfs_fence(rfs_engine *engine);
 /* Make everything in all trees durable (syncfs). Completes with 0 or -errno. */
 uint64_t rfs_submit_sync(rfs_engine *engine);
 
-/* ---- a session (the descriptor is a connected stream socket whose hello is done; the engine owns it from here) ---------- */
+/* ---- channels: the bytes of a data link, plain or under TLS (channel.c) ------------------------------------------------- */
+
+typedef struct rfs_channel rfs_channel;
+enum { RFS_PIN_BYTES = 32 };
+typedef struct {
+    const char *path;    /* PEM: this node's private key and certificate */
+    const char *peer;    /* the name that the peer's certificate must hold (SAN) */
+    const uint8_t *pins; /* SHA-256 of the peer's public key (SPKI), pin_count times RFS_PIN_BYTES: any one of them */
+    uint32_t pin_count;
+} rfs_identity;
+
+/* The descriptor is a connected stream socket, and the channel's from here on, also when NULL is returned. */
+rfs_channel *rfs_channel_plain(int fd);
+/* TLS 1.3, both ends proven by pinned keys; NULL with -errno and a sentence. `dialed`: this side made the
+ * connection. The process ignores SIGPIPE, as Python does: OpenSSL writes to the socket in the handshake. [worker] */
+rfs_channel *rfs_channel_secure(int fd, const rfs_identity *identity, int dialed, uint32_t timeout_ms, int *error, char reason[RFS_REASON_BYTES]);
+int rfs_channel_kernel_tls(const rfs_channel *channel); /* 1: the kernel encrypts what is sent; 2: it decrypts what arrives; 3: both */
+void rfs_channel_close(rfs_channel *channel);
+
+/* ---- a session (its channel is the engine's from the call on) ------------------------------------------------------------ */
 
 typedef struct {
     uint64_t session;       /* agreed in the handshake; frames of any other session are refused */
@@ -140,11 +159,11 @@ typedef struct {
 
 /* Source, full session: mode RFS_RESYNCING, every place is marked, the walk starts at once. Waiting ops of before become
  * "marked": the caller has met PROTOCOL 2.2 (peer_may_fit = 0, shared = 0, used = 1, all durable). */
-int rfs_session_source(rfs_engine *engine, int fd, const rfs_session *session);
+int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 /* Source, short link loss: ship the waiting window again; mode RFS_PAIRED. */
-int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session);
+int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 /* Target. A full session (resume = 0) forgets what it knew of fids: the walk teaches them. */
-int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, int resume);
+int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume);
 /* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
 int rfs_send_end(rfs_engine *engine);
 /* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */

@@ -105,13 +105,10 @@ uint64_t rfs_submit_demote(rfs_engine *engine) {
 /* ---- transitions: sessions ------------------------------------------------------------------------------------------------------ */
 
 /* State is held exclusively. */
-static int open_link(rfs_engine *engine, int fd, const rfs_session *session) {
+static int open_link(rfs_engine *engine, rfs_channel *channel, const rfs_session *session) {
     assert(!engine->link);
-    struct link *link = link_new(engine, fd, session);
-    if (!link) {
-        close(fd);
-        return -ENOMEM;
-    }
+    struct link *link = link_new(engine, channel, session);
+    if (!link) return -ENOMEM;
     engine->session = *session;
     engine->end_sent = false;
     engine->link = link;
@@ -119,8 +116,8 @@ static int open_link(rfs_engine *engine, int fd, const rfs_session *session) {
     return 0;
 }
 
-static int refuse(int fd) { /* it is ours to close */
-    close(fd);
+static int refuse(rfs_channel *channel) { /* it is ours to close */
+    rfs_channel_close(channel);
     return -EINVAL;
 }
 
@@ -143,12 +140,12 @@ static int finish_open(rfs_engine *engine, int result) {
     return result;
 }
 
-int rfs_session_source(rfs_engine *engine, int fd, const rfs_session *session) {
+int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_session *session) {
     rfs_session whole = *session;
     whole.peer_applied_seq = 0; /* nothing of before is waited for */
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? refuse(fd) : open_link(engine, fd, &whole);
+    int result = engine->mode == RFS_IDLE || engine->mode == RFS_FENCED ? refuse(channel) : open_link(engine, channel, &whole);
     if (result == 0) {
         mirror_mark_waiting(engine);
         engine->epoch++;
@@ -191,12 +188,12 @@ static void append_merged(rfs_engine *engine) { /* mirror.lock */
     }
 }
 
-int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
+int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_session *session) {
     struct list done;
     list_init(&done);
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_FROZEN && engine->resumable && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, fd, session) : refuse(fd);
+    int result = engine->mode == RFS_FROZEN && engine->resumable && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, channel, session) : refuse(channel);
     if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         ship_again(engine, &engine->mirror.pending, session->peer_applied_seq, &done);
@@ -212,15 +209,15 @@ int rfs_session_resume(rfs_engine *engine, int fd, const rfs_session *session) {
     return result;
 }
 
-int rfs_session_target(rfs_engine *engine, int fd, const rfs_session *session, int resume) {
+int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume) {
     rfs_session_close(engine);
     int result = resume ? 0 : rfs_purge_holding(engine); /* of a session that did not come to its end */
     if (result < 0) {
-        close(fd);
+        rfs_channel_close(channel);
         return result;
     }
     pthread_rwlock_wrlock(&engine->state);
-    result = engine->mode == RFS_IDLE ? open_link(engine, fd, session) : refuse(fd);
+    result = engine->mode == RFS_IDLE ? open_link(engine, channel, session) : refuse(channel);
     if (result == 0) {
         if (!resume) {
             inodes_forget_all(engine);

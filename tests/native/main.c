@@ -1,4 +1,5 @@
 /* Every native test, one line each. A failure ends the program with status 1. An argument runs the tests of that name. */
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -8,37 +9,45 @@ struct test {
     const char *name;
     void (*run)(void);
     bool needs_nodes;
+    bool secure; /* its links under TLS */
 };
 
 static const struct test tests[] = {
-    {"crc32c", test_crc32c, false},
-    {"header", test_header, false},
-    {"body", test_body, false},
-    {"garbage", test_garbage, false},
-    {"table", test_table, true},
-    {"duplicate ids", test_duplicate_ids, true},
-    {"parallel tagging", test_parallel_tagging, true},
-    {"orphans", test_orphans, true},
-    {"descriptors", test_descriptors, true},
-    {"local operations", test_local_operations, true},
-    {"roles", test_roles, true},
-    {"mirrored", test_mirrored, true},
-    {"first copy", test_first_copy, true},
-    {"deadlines", test_deadlines, true},
-    {"waiting fsyncs", test_waiting_fsyncs, true},
-    {"fence", test_fence, true},
-    {"full socket", test_full_socket, true},
-    {"apply failure", test_apply_failure, true},
-    {"resume of fsyncs", test_resume_of_fsyncs, true},
-    {"turn", test_turn, true},
-    {"demote", test_demote, true},
-    {"removals in a resync", test_removals_in_resync, true},
-    {"xattrs in a resync", test_xattrs_in_resync, true},
-    {"malformed peer", test_malformed_peer, true},
-    {"storm paired", test_storm_paired, true},
-    {"storm resyncing", test_storm_resyncing, true},
-    {"storm resume", test_storm_resume, true},
-    {"storm grant", test_storm_grant, true},
+    {"crc32c", test_crc32c, false, false},
+    {"header", test_header, false, false},
+    {"body", test_body, false, false},
+    {"garbage", test_garbage, false, false},
+    {"table", test_table, true, false},
+    {"duplicate ids", test_duplicate_ids, true, false},
+    {"parallel tagging", test_parallel_tagging, true, false},
+    {"orphans", test_orphans, true, false},
+    {"descriptors", test_descriptors, true, false},
+    {"local operations", test_local_operations, true, false},
+    {"roles", test_roles, true, false},
+    {"mirrored", test_mirrored, true, false},
+    {"first copy", test_first_copy, true, false},
+    {"deadlines", test_deadlines, true, false},
+    {"waiting fsyncs", test_waiting_fsyncs, true, false},
+    {"fence", test_fence, true, false},
+    {"full socket", test_full_socket, true, false},
+    {"apply failure", test_apply_failure, true, false},
+    {"resume of fsyncs", test_resume_of_fsyncs, true, false},
+    {"turn", test_turn, true, false},
+    {"demote", test_demote, true, false},
+    {"removals in a resync", test_removals_in_resync, true, false},
+    {"xattrs in a resync", test_xattrs_in_resync, true, false},
+    {"malformed peer", test_malformed_peer, true, false},
+    {"tls streams", test_tls_streams, false, false},
+    {"tls refusals", test_tls_refusals, false, false},
+    {"tls pins", test_tls_pins, false, false},
+    {"kernel tls", test_kernel_tls, false, false},
+    {"full socket under TLS", test_full_socket, true, true},
+    {"storm paired under TLS", test_storm_paired, true, true},
+    {"storm resuming under TLS", test_storm_resume, true, true},
+    {"storm paired", test_storm_paired, true, false},
+    {"storm resyncing", test_storm_resyncing, true, false},
+    {"storm resume", test_storm_resume, true, false},
+    {"storm grant", test_storm_grant, true, false},
 };
 
 _Noreturn void fail_at(const char *file, int line, const char *what) {
@@ -54,6 +63,7 @@ _Noreturn void fail_numbers(const char *file, int line, const char *what, long l
 }
 
 int main(int count, char **arguments) {
+    signal(SIGPIPE, SIG_IGN); /* as Python does */
     bool possible = nodes_are_possible();
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
         if (count > 1 && strcmp(arguments[1], tests[i].name)) continue;
@@ -62,6 +72,7 @@ int main(int count, char **arguments) {
             continue;
         }
         uint64_t began = now_ns();
+        links_are_secure = tests[i].secure;
         tests[i].run();
         printf("ok %6llu ms  %s\n", (unsigned long long)(now_ns() - began) / 1000000, tests[i].name);
         fflush(stdout);

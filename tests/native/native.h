@@ -84,7 +84,9 @@ struct pair {
 };
 void pair_open(struct pair *pair);
 void pair_close(struct pair *pair);
+extern bool links_are_secure; /* the links of pairs are under TLS */
 void connect_ends(int ends[2]);
+void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
 void pair_connect(struct pair *pair, struct node *source, struct node *target); /* starts a full session */
 void pair_finish(struct node *source, struct node *target, uint32_t round);       /* waits until it is paired */
 void pair_up(struct pair *pair, struct node *source, struct node *target);      /* both */
@@ -134,6 +136,10 @@ void test_demote(void);
 void test_removals_in_resync(void);
 void test_xattrs_in_resync(void);
 void test_malformed_peer(void);
+void test_tls_streams(void);
+void test_tls_refusals(void);
+void test_tls_pins(void);
+void test_kernel_tls(void);
 void test_storm_paired(void);
 void test_storm_resyncing(void);
 void test_storm_resume(void);

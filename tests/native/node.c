@@ -345,22 +345,30 @@ static void keep_cut(struct node *node, int fd) {
     CHECK(node->cut_fd >= 0);
 }
 
-static void connect_nodes(struct node *source, struct node *target, int ends[2]) {
+bool links_are_secure;
+
+static void connect_nodes(struct node *source, struct node *target, rfs_channel *channels[2]) {
+    int ends[2];
     CHECK_EQUAL(rfs_session_close(source->engine), 0); /* before anything is agreed: what has arrived is applied now */
     CHECK_EQUAL(rfs_session_close(target->engine), 0);
     connect_ends(ends);
     keep_cut(source, ends[0]);
     keep_cut(target, ends[1]);
+    if (links_are_secure) {
+        connect_channels(channels, ends);
+        return;
+    }
+    for (int i = 0; i < 2; i++) CHECK((channels[i] = rfs_channel_plain(ends[i])) != NULL);
 }
 
 void pair_connect(struct pair *pair, struct node *source, struct node *target) {
-    int ends[2];
-    connect_nodes(source, target, ends);
+    rfs_channel *channels[2];
+    connect_nodes(source, target, channels);
     pair->session.session++;
     pair->session.seq = node_statistics(source).seq;
     pair->session.peer_applied_seq = 0;
-    CHECK_EQUAL(rfs_session_target(target->engine, ends[1], &pair->session, 0), 0);
-    CHECK_EQUAL(rfs_session_source(source->engine, ends[0], &pair->session), 0);
+    CHECK_EQUAL(rfs_session_target(target->engine, channels[1], &pair->session, 0), 0);
+    CHECK_EQUAL(rfs_session_source(source->engine, channels[0], &pair->session), 0);
 }
 
 void pair_finish(struct node *source, struct node *target, uint32_t round) {
@@ -389,12 +397,12 @@ void pair_cut(struct pair *pair) {
 }
 
 void pair_resume(struct pair *pair, struct node *source, struct node *target) {
-    int ends[2];
-    connect_nodes(source, target, ends);
+    rfs_channel *channels[2];
+    connect_nodes(source, target, channels);
     pair->session.session++;
     pair->session.peer_applied_seq = node_statistics(target).applied_seq;
-    CHECK_EQUAL(rfs_session_target(target->engine, ends[1], &pair->session, 1), 0);
-    CHECK_EQUAL(rfs_session_resume(source->engine, ends[0], &pair->session), 0);
+    CHECK_EQUAL(rfs_session_target(target->engine, channels[1], &pair->session, 1), 0);
+    CHECK_EQUAL(rfs_session_resume(source->engine, channels[0], &pair->session), 0);
 }
 
 void settle(struct node *source) {

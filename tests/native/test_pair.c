@@ -135,7 +135,7 @@ static int silent_peer(struct node *node, rfs_session *session) {
     *session = (rfs_session){.session = 3, .generation = 4, .progress_timeout_us = 20000000, .fsync_timeout_us = 30000000, .keepalive_us = 500000};
     become_resumable(node);
     connect_ends(ends);
-    CHECK_EQUAL(rfs_session_resume(node->engine, ends[0], session), 0);
+    CHECK_EQUAL(rfs_session_resume(node->engine, rfs_channel_plain(ends[0]), session), 0);
     return ends[1];
 }
 
@@ -169,7 +169,7 @@ void test_deadlines(void) {
     node_open(&node, "silent");
     CHECK_EQUAL(rfs_become_primary(node.engine, 2, 0), 0);
     connect_ends(ends);
-    CHECK_EQUAL(rfs_session_source(node.engine, ends[0], &session), 0);
+    CHECK_EQUAL(rfs_session_source(node.engine, rfs_channel_plain(ends[0]), &session), 0);
     wait_event(&node, RFS_EVENT_DRAINED, 1);
     CHECK_EQUAL(rfs_send_end(node.engine), 0);
     uint64_t ticket = start(&node, named(FRAME_CREATE, ROOT, "x"));
@@ -177,7 +177,7 @@ void test_deadlines(void) {
     wait_mode(&node, RFS_FROZEN);
     CHECK(!is_answered(&node, ticket));
     session.peer_applied_seq = 5; /* more than was ever sent */
-    CHECK_EQUAL(rfs_session_resume(node.engine, ends[1], &session), -EINVAL); /* which closes it */
+    CHECK_EQUAL(rfs_session_resume(node.engine, rfs_channel_plain(ends[1]), &session), -EINVAL); /* which closes it */
     CHECK(fcntl(ends[1], F_GETFD) < 0);
     node_close(&node, false);
 }
@@ -517,7 +517,7 @@ void test_malformed_peer(void) {
         int ends[2];
         connect_ends(ends);
         session.session++;
-        CHECK_EQUAL(rfs_session_target(node.engine, ends[1], &session, 0), 0);
+        CHECK_EQUAL(rfs_session_target(node.engine, rfs_channel_plain(ends[1]), &session, 0), 0);
         for (uint64_t seq = 1; seq < 40; seq++) {
             uint64_t got = node_statistics(&node).applied_seq;
             (void)got;

@@ -1,0 +1,287 @@
+/* Channels: what two ends that know each other's keys send arrives; nobody else gets in. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "native.h"
+
+enum { TIMEOUT_MS = 5000 };
+
+/* ---- keys ------------------------------------------------------------------------------------------------------------------ */
+
+struct key {
+    char path[64];
+    char name[16];
+    uint8_t pin[RFS_PIN_BYTES];
+};
+
+static void key_make(struct key *key, const char *name, long valid_for_s) {
+    EVP_PKEY *private = EVP_EC_gen("P-256");
+    X509 *certificate = X509_new();
+    char san[32];
+    snprintf(key->name, sizeof key->name, "%s", name);
+    snprintf(key->path, sizeof key->path, "/tmp/lockstep-native-%d-%s-%ld.pem", (int)getpid(), name, valid_for_s);
+    snprintf(san, sizeof san, "DNS:%s", name);
+    X509_set_version(certificate, X509_VERSION_3);
+    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), -1000000);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), valid_for_s);
+    X509_set_pubkey(certificate, private);
+    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, san);
+    CHECK(extension && X509_add_ext(certificate, extension, -1) && X509_sign(certificate, private, EVP_sha256()));
+    X509_EXTENSION_free(extension);
+    FILE *file = fopen(key->path, "w");
+    CHECK(file && PEM_write_PrivateKey(file, private, NULL, NULL, 0, NULL, NULL) && PEM_write_X509(file, certificate));
+    fclose(file);
+    unsigned char *spki = NULL;
+    int bytes = i2d_PUBKEY(private, &spki);
+    CHECK(bytes > 0 && EVP_Digest(spki, (size_t)bytes, key->pin, NULL, EVP_sha256(), NULL));
+    OPENSSL_free(spki);
+    X509_free(certificate);
+    EVP_PKEY_free(private);
+}
+
+/* ---- two ends -------------------------------------------------------------------------------------------------------------- */
+
+struct end {
+    int fd;
+    bool dialed;
+    rfs_identity identity;
+    rfs_channel *channel;
+    int error;
+    char reason[RFS_REASON_BYTES];
+};
+
+static void *shake(void *argument) {
+    struct end *end = argument;
+    end->channel = rfs_channel_secure(end->fd, &end->identity, end->dialed, TIMEOUT_MS, &end->error, end->reason);
+    return NULL;
+}
+
+static rfs_identity identity_of(const struct key *own, const struct key *peer) { return (rfs_identity){.path = own->path, .peer = peer->name, .pins = peer->pin, .pin_count = 1}; }
+
+static void shake_both(struct end ends[2], const rfs_identity *first, const rfs_identity *second) {
+    int fds[2];
+    pthread_t other;
+    connect_ends(fds);
+    memset(ends, 0, 2 * sizeof *ends);
+    ends[0] = (struct end){.fd = fds[0], .dialed = true, .identity = *first};
+    ends[1] = (struct end){.fd = fds[1], .identity = *second};
+    CHECK_EQUAL(pthread_create(&other, NULL, shake, &ends[1]), 0);
+    shake(&ends[0]);
+    pthread_join(other, NULL);
+}
+
+static void close_both(struct end ends[2]) {
+    rfs_channel_close(ends[0].channel);
+    rfs_channel_close(ends[1].channel);
+}
+
+static struct key one, two, stranger, expired;
+
+static void make_keys(void) {
+    if (one.path[0]) return;
+    key_make(&one, "one", 1000000);
+    key_make(&two, "two", 1000000);
+    key_make(&stranger, "stranger", 1000000);
+    key_make(&expired, "two", -1000);
+}
+
+void connect_channels(rfs_channel *channels[2], int fds[2]) {
+    struct end ends[2];
+    pthread_t other;
+    make_keys();
+    ends[0] = (struct end){.fd = fds[0], .dialed = true, .identity = identity_of(&one, &two)};
+    ends[1] = (struct end){.fd = fds[1], .identity = identity_of(&two, &one)};
+    CHECK_EQUAL(pthread_create(&other, NULL, shake, &ends[1]), 0);
+    shake(&ends[0]);
+    pthread_join(other, NULL);
+    CHECK(ends[0].channel && ends[1].channel);
+    channels[0] = ends[0].channel;
+    channels[1] = ends[1].channel;
+    channel_set_rekey_records(channels[0], 50); /* so that every test of a pair changes keys under way */
+    channel_set_rekey_records(channels[1], 50);
+}
+
+/* ---- what is sent arrives --------------------------------------------------------------------------------------------------- */
+
+enum { STREAM_BYTES = 24 << 20 };
+
+struct stream {
+    rfs_channel *channel;
+    uint64_t seed;
+};
+
+static uint8_t byte_at(uint64_t seed, uint64_t at) { return (uint8_t)(seed * 31 + at * 7 + (at >> 13)); }
+
+static void *send_stream(void *argument) {
+    struct stream *stream = argument;
+    struct chance chance = {stream->seed};
+    uint8_t *data = malloc(STREAM_BYTES);
+    CHECK(data);
+    for (size_t i = 0; i < STREAM_BYTES; i++) data[i] = byte_at(stream->seed, i);
+    for (size_t sent = 0; sent < STREAM_BYTES;) {
+        struct iovec parts[6];
+        int count = 1 + (int)chance_below(&chance, 6);
+        size_t at = sent;
+        for (int i = 0; i < count; i++) {
+            static const uint32_t sizes[] = {1, 88, 4096, 16384, 16385, 300000};
+            size_t bytes = chance_below(&chance, sizes[chance_below(&chance, 6)] + 1);
+            if (bytes > STREAM_BYTES - at) bytes = STREAM_BYTES - at;
+            parts[i] = (struct iovec){data + at, bytes};
+            at += bytes;
+        }
+        ssize_t taken = at == sent ? 0 : channel_send(stream->channel, parts, count);
+        CHECK(taken >= 0 || taken == -EAGAIN);
+        if (taken == -EAGAIN) channel_wait(stream->channel, POLLOUT, 1000);
+        else sent += (size_t)taken;
+    }
+    while (channel_send(stream->channel, NULL, 0) == -EAGAIN) channel_wait(stream->channel, POLLOUT, 1000);
+    free(data);
+    return NULL;
+}
+
+static void *receive_stream(void *argument) {
+    struct stream *stream = argument;
+    struct chance chance = {stream->seed + 99};
+    uint8_t *buffer = malloc(1 << 20);
+    CHECK(buffer);
+    for (uint64_t got = 0; got < STREAM_BYTES;) {
+        ssize_t bytes = channel_receive(stream->channel, buffer, 1 + chance_below(&chance, (1 << 20) - 1));
+        CHECK(bytes > 0 || bytes == -EAGAIN);
+        if (bytes == -EAGAIN) channel_wait(stream->channel, POLLIN, 1000);
+        for (ssize_t i = 0; i < bytes; i++) CHECK(buffer[i] == byte_at(stream->seed, got + (uint64_t)i));
+        if (bytes > 0) got += (uint64_t)bytes;
+    }
+    free(buffer);
+    return NULL;
+}
+
+void test_tls_streams(void) {
+    struct end ends[2];
+    pthread_t threads[4];
+    make_keys();
+    rfs_identity a = identity_of(&one, &two), b = identity_of(&two, &one);
+    shake_both(ends, &a, &b);
+    CHECK(ends[0].channel && ends[1].channel);
+    channel_set_rekey_records(ends[0].channel, 100);
+    struct stream streams[4] = {{ends[0].channel, 1}, {ends[1].channel, 1}, {ends[1].channel, 2}, {ends[0].channel, 2}};
+    for (int i = 0; i < 4; i++) CHECK_EQUAL(pthread_create(&threads[i], NULL, i % 2 ? receive_stream : send_stream, &streams[i]), 0);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    if (!(rfs_channel_kernel_tls(ends[0].channel) & 1)) CHECK(channel_key_updates(ends[0].channel) > 5);
+    CHECK_EQUAL(channel_key_updates(ends[1].channel), 0);
+    rfs_channel_close(ends[0].channel);
+    uint8_t byte;
+    CHECK_EQUAL(channel_receive(ends[1].channel, &byte, 1), 0); /* the end */
+    rfs_channel_close(ends[1].channel);
+}
+
+/* ---- nobody else ------------------------------------------------------------------------------------------------------------ */
+
+static void refused(const rfs_identity *first, const rfs_identity *second, const char *word) {
+    struct end ends[2];
+    shake_both(ends, first, second);
+    CHECK(!ends[1].channel && ends[1].error < 0 && ends[1].reason[0]); /* in TLS 1.3 the dialer may learn of it with its first read */
+    if (!strstr(ends[1].reason, word) && !strstr(ends[0].reason, word)) fail_at(ends[1].reason, 0, word);
+    uint8_t byte;
+    if (ends[0].channel) {
+        while (channel_receive(ends[0].channel, &byte, 1) == -EAGAIN) channel_wait(ends[0].channel, POLLIN, 100);
+        CHECK(channel_receive(ends[0].channel, &byte, 1) <= 0);
+    }
+    close_both(ends);
+}
+
+static void *talk_otherwise(void *argument) { /* not TLS 1.3 */
+    int fd = *(int *)argument;
+    char noise[300] = "LOCKSTEP";
+    CHECK(send(fd, noise, sizeof noise, MSG_NOSIGNAL) > 0);
+    return NULL;
+}
+
+static void *talk_tls12(void *argument) {
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(context);
+    SSL_set_max_proto_version(ssl, TLS1_2_VERSION);
+    SSL_set_fd(ssl, *(int *)argument);
+    CHECK(SSL_connect(ssl) <= 0);
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    return NULL;
+}
+
+static void refuses_talk(void *(*talk)(void *), uint32_t timeout_ms, int error) {
+    int fds[2], got;
+    char reason[RFS_REASON_BYTES];
+    pthread_t other;
+    rfs_identity own = identity_of(&one, &two);
+    connect_ends(fds);
+    if (talk) CHECK_EQUAL(pthread_create(&other, NULL, talk, &fds[0]), 0);
+    CHECK(!rfs_channel_secure(fds[1], &own, 0, timeout_ms, &got, reason));
+    CHECK(reason[0]);
+    CHECK_EQUAL(got, error);
+    CHECK(fcntl(fds[1], F_GETFD) < 0);
+    if (talk) pthread_join(other, NULL);
+    close(fds[0]);
+}
+
+void test_tls_refusals(void) {
+    make_keys();
+    rfs_identity a = identity_of(&one, &two), b = identity_of(&two, &one);
+    rfs_identity foreign = identity_of(&stranger, &two), misnamed = b;
+    refused(&foreign, &b, "not the one that was paired");
+    misnamed.pins = stranger.pin; /* its key is known, as that of node one */
+    refused(&foreign, &misnamed, "names another node");
+    rfs_identity nobody = b;
+    nobody.pin_count = 0;
+    refused(&a, &nobody, "not the one that was paired");
+    refuses_talk(talk_otherwise, TIMEOUT_MS, -EPROTO);
+    refuses_talk(talk_tls12, TIMEOUT_MS, -EPROTO);
+    refuses_talk(NULL, 200, -ETIMEDOUT);
+    rfs_identity lost = b;
+    lost.path = "/nonexistent/identity.pem";
+    refused(&a, &lost, "this node's own key");
+}
+
+/* The clock has no say: a key that is pinned stays the peer's. Two pins: either will do while a key is being replaced. */
+void test_tls_pins(void) {
+    struct end ends[2];
+    uint8_t both[2 * RFS_PIN_BYTES];
+    make_keys();
+    memcpy(both, stranger.pin, RFS_PIN_BYTES);
+    memcpy(both + RFS_PIN_BYTES, expired.pin, RFS_PIN_BYTES);
+    rfs_identity a = identity_of(&one, &expired), b = identity_of(&expired, &one);
+    a.pins = both;
+    a.pin_count = 2;
+    shake_both(ends, &a, &b);
+    CHECK(ends[0].channel && ends[1].channel);
+    close_both(ends);
+}
+
+void test_kernel_tls(void) {
+    int fds[2];
+    struct end ends[2];
+    connect_ends(fds);
+    bool offered = setsockopt(fds[0], IPPROTO_TCP, TCP_ULP, "tls", 3) == 0;
+    close(fds[0]);
+    close(fds[1]);
+    if (!offered) {
+        printf("skipped  kernel tls: this kernel offers none, user space does it\n");
+        return;
+    }
+    make_keys();
+    rfs_identity a = identity_of(&one, &two), b = identity_of(&two, &one);
+    shake_both(ends, &a, &b);
+    CHECK(rfs_channel_kernel_tls(ends[0].channel) & 1);
+    close_both(ends);
+}
