@@ -8,12 +8,12 @@ from typing import NoReturn
 
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.keys_options import add_keys
 
 LATER = {
     "verify": "'verify' is not in this release: a resync compares everything, so unmount and mount the secondary to compare and repair",
     "diff": "'diff' is not in this release: 'status' says which node has what, --replace-data keeps the loser's files aside",
     "resolve": "'resolve' is not in this release: after DIVERGED, unmount the loser and mount it with --role secondary --replace-data",
-    "keys": "'keys' is not in this release: links are not encrypted yet, mount with --insecure on networks that you trust",
 }
 
 
@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--resync-bandwidth", type=int, default=0, metavar="BYTES_PER_S")
     mount.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for the mount to be live")
     mount.add_argument("--link-timeout", type=float, default=5.0, metavar="S", help="the peer is lost after so long without a sign of life")
-    mount.add_argument("--insecure", action="store_true", help="links without encryption: the only kind in this release")
+    mount.add_argument("--insecure", action="store_true", help="links without keys and encryption: on networks that are yours alone")
+    mount.add_argument("--keys", metavar="DIR", help="this node's key and its peers' (default: STATEDIR/keys)")
+    mount.add_argument("--peer-node", default="", metavar="NAME", help="default: the one peer that is paired")
     mount.add_argument("--module", help="default: the state directory's name")
     mount.add_argument("--node", help="default: the host's name")
     mount.add_argument("--cluster", default="standalone")
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.choices["stats"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("-w", "--watch", action="store_true")
     verbs.choices["promote"].add_argument("--force", action="store_true", help="also with a copy that may be old")
+    add_keys(verbs.add_parser("keys", help="this node's key, and pairing with the peer", allow_abbrev=False))
     for verb, text in LATER.items():
         verbs.add_parser(verb, help="not in this release", description=text)
     return parser
@@ -76,6 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _status(options)
             case "stats":
                 return _stats(options)
+            case "keys":
+                from rfs.keys_command import run
+
+                return run(options)
             case _:
                 return _command(options)
     except SaidNo as refusal:
@@ -157,11 +164,6 @@ def _mount(options: argparse.Namespace) -> int:
     for name in ("exclude", "only", "witness", "ack"):
         if getattr(options, name) not in ([], ["memory"]):
             raise SaidNo(f"--{name}: is not in this release; leave it out", exit_codes.USAGE)
-    if not options.insecure:
-        raise SaidNo(
-            "links between nodes are not encrypted in this release: add --insecure if the network is yours alone",
-            exit_codes.CONFIGURATION_INVALID,
-        )
     if os.geteuid() != 0:
         raise SaidNo("mount needs root", exit_codes.NOT_PERMITTED)
     from rfs.launch import mount

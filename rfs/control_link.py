@@ -14,6 +14,7 @@ from rfs import peer_messages
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.handshake import Hello, receive_exactly
 from rfs.peer_messages import Message
+from rfs.tls import Known
 
 log = logging.getLogger("rfs.link")
 
@@ -29,8 +30,9 @@ Handler = Callable[[Message], Awaitable[None]]
 class ControlLink:
     """One control connection whose hellos are done."""
 
-    def __init__(self, stream: trio.abc.Stream, theirs: Hello, *, dialed: bool) -> None:
+    def __init__(self, stream: trio.abc.Stream, theirs: Hello, *, dialed: bool, known: Known | None = None) -> None:
         self.theirs = theirs
+        self.known = known  # whose key it was; None with --insecure
         self.dialed = dialed
         self.last_heard = trio.current_time()
         self.was_reset = False  # the other end was closed: we know it at once, and need not wait out a silence

@@ -177,6 +177,47 @@ async def detach_mount(path: str, *, abort_connection: bool) -> None:
     _check(await trio.to_thread.run_sync(detach, os.fsencode(path), int(abort_connection)), f"cannot take the mount off {path}")
 
 
+class Channel:
+    """The bytes of a data link, for a session of the engine: who takes it owns it, else `close` it."""
+
+    def __init__(self, descriptor: int, pointer: Any = None) -> None:
+        self.descriptor = descriptor
+        self._pointer = pointer
+
+    @staticmethod
+    async def secure(descriptor: int, identity: str, peer: str, pins: Sequence[str], *, dialed: bool, timeout_s: float) -> "Channel":
+        """The TLS handshake of a connected socket, which is owned by it in any case; OSError says why not."""
+        module = _library()
+        error, reason = module.ffi.new("int *"), module.ffi.new("char[]", module.lib.RFS_REASON_BYTES)
+        path, name, digests = os.fsencode(identity), peer.encode(), b"".join(bytes.fromhex(pin) for pin in pins)
+        held = [module.ffi.new("char[]", path), module.ffi.new("char[]", name), module.ffi.new("uint8_t[]", digests)]
+        own = module.ffi.new("rfs_identity *", {"path": held[0], "peer": held[1], "pins": held[2], "pin_count": len(pins)})
+        timeout_ms = int(timeout_s * 1000)
+        with trio.CancelScope(shield=True):
+            pointer = await trio.to_thread.run_sync(
+                module.lib.rfs_channel_secure, descriptor, own, int(dialed), timeout_ms, error, reason
+            )  # fmt: skip
+        if pointer == module.ffi.NULL:
+            raise OSError(-error[0], module.ffi.string(reason).decode(errors="replace") or os.strerror(-error[0]))
+        return Channel(descriptor, pointer)
+
+    def take(self) -> Any:
+        """For the engine's calls, which own it from then on."""
+        pointer = self._pointer if self._pointer is not None else _library().lib.rfs_channel_plain(self.descriptor)
+        if pointer == _library().ffi.NULL:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        self._pointer, self.descriptor = None, -1
+        return pointer
+
+    def close(self) -> None:
+        """Nobody took it."""
+        if self._pointer is not None:
+            _library().lib.rfs_channel_close(self._pointer)
+        elif self.descriptor >= 0:
+            os.close(self.descriptor)
+        self._pointer, self.descriptor = None, -1
+
+
 class Engine:
     """One engine: what serves, mirrors and applies the operations of one module."""
 
@@ -305,20 +346,20 @@ class Engine:
             setattr(raw, field.name, getattr(parameters, field.name))
         return raw
 
-    async def session_source(self, descriptor: int, parameters: SessionParameters) -> None:
-        """A full session as source; the engine owns the descriptor from here on."""
+    async def session_source(self, channel: Channel, parameters: SessionParameters) -> None:
+        """A full session as source; the engine owns the channel from here on."""
         start, session = self._lib.rfs_session_source, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session), "session as source")
+        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session), "session as source")
 
-    async def session_resume(self, descriptor: int, parameters: SessionParameters) -> None:
+    async def session_resume(self, channel: Channel, parameters: SessionParameters) -> None:
         """Ship the waiting window again."""
         start, session = self._lib.rfs_session_resume, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session), "resume the session")
+        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session), "resume the session")
 
-    async def session_target(self, descriptor: int, parameters: SessionParameters, *, resume: bool) -> None:
+    async def session_target(self, channel: Channel, parameters: SessionParameters, *, resume: bool) -> None:
         """A session as target."""
         start, session = self._lib.rfs_session_target, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, descriptor, session, int(resume)), "session as target")
+        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session, int(resume)), "session as target")
 
     async def send_end(self) -> None:
         """END into the stream of ops."""

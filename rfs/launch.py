@@ -9,6 +9,7 @@ from rfs import directory_checks, exit_codes
 from rfs.daemonize import Report, into_background
 from rfs.errors import SaidNo
 from rfs.handshake import NAME_BYTES_MAX
+from rfs.keys import KeyStore
 from rfs.settings import OnPeerLoss, Settings, parse_address
 
 LOG_NAME = "rfsmount.log"
@@ -17,9 +18,10 @@ LOG_NAME = "rfsmount.log"
 def read_settings(options: argparse.Namespace) -> Settings:
     """The options as settings; what is wrong with them is one sentence."""
     state_directory = os.path.realpath(options.state)
+    keys_directory = os.path.realpath(options.keys or os.path.join(state_directory, "keys"))
     names = {
         "--module": options.module or os.path.basename(state_directory) or "module",
-        "--node": options.node or os.uname().nodename.split(".")[0],
+        "--node": options.node or _name_by_key(keys_directory) or os.uname().nodename.split(".")[0],
         "--cluster": options.cluster,
     }
     for option, name in names.items():
@@ -41,12 +43,19 @@ def read_settings(options: argparse.Namespace) -> Settings:
         on_peer_loss=OnPeerLoss(options.on_peer_loss),
         replace_data=options.replace_data,
         insecure=options.insecure,
+        keys_directory=keys_directory,
+        peer_node=options.peer_node,
         foreground=options.foreground,
         timeout_s=options.timeout,
         link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
         required_files=tuple(options.require),
     )
+
+
+def _name_by_key(keys_directory: str) -> str:
+    keys = KeyStore(keys_directory)
+    return keys.own().node if keys.exists() else ""
 
 
 def _link_timeout(seconds: float) -> float:
@@ -57,8 +66,11 @@ def _link_timeout(seconds: float) -> float:
 
 def mount(options: argparse.Namespace) -> int:
     """The exit code of `rfsmount mount`."""
+    from rfs.serve import security_of
+
     settings = read_settings(options)
     directory_checks.resolve_directories(settings.directories, settings.state_directory)
+    security_of(settings)  # a refusal leaves nothing behind
     report: Report
     if settings.foreground:
         report = _say_on_stderr

@@ -19,10 +19,11 @@ from rfs import exit_codes, rules
 from rfs.decide import Outcome
 from rfs.engine import Engine, EngineEvent, EventKind, Mode
 from rfs.errors import SaidNo
-from rfs.handshake import Hello, Kind
+from rfs.handshake import Hello
 from rfs.mount import Layers
 from rfs.record import DataState, Record, Role
 from rfs.record_file import RecordFile
+from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
 from rfs.settings import OnPeerLoss, Settings
 
@@ -55,8 +56,10 @@ class Replica:
         record: Record,
         identity: rules.Identity,
         make_engine: Callable[[], Engine],
+        security: Security,
     ) -> None:
         self.settings = settings
+        self.security = security
         self.identity = identity
         self.pid = os.getpid()
         self.layers = layers
@@ -103,10 +106,10 @@ class Replica:
         assert self._nursery is not None, "the replica is not running"
         return self._nursery
 
-    def hello(self, kind: Kind, session: int = 0) -> Hello:
+    def hello(self) -> Hello:
         """Who we are, for a connection to the peer."""
         record, identity = self.record, self.identity
-        return Hello(kind, record.cluster, record.module, record.node, record.node_id, identity.boot, identity.incarnation, session)
+        return Hello(record.cluster, record.module, record.node, record.node_id, identity.boot, identity.incarnation)
 
     def touch(self) -> None:
         """Something that status shows has changed."""
@@ -118,11 +121,11 @@ class Replica:
         """Wait for the next touch."""
         await self._changed.wait()
 
-    def peer_unrelated(self, sentence: str) -> None:
-        """The supervisor reached somebody who is not our peer."""
+    def peer_refused(self, code: str, sentence: str) -> None:
+        """Whoever is at the peer's address is not our peer, or does not take us for its."""
         if self.refused is None or self.refused.reason != sentence:
-            log.warning("refused code=UNRELATED cause=%s", sentence)
-        self.refused = Refused(Outcome.UNRELATED.name, sentence)
+            log.warning("refused code=%s cause=%s", code, sentence)
+        self.refused = Refused(code, sentence)
         self.touch()
 
     # ---- writing the record -----------------------------------------------------------------------------------------------------------

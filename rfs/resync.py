@@ -14,6 +14,7 @@ import trio
 from rfs import rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.decide import Decision
+from rfs.engine import Channel
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.peer_messages import Message
 from rfs.record import DataState, to_wire
@@ -29,24 +30,24 @@ Rest = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class DataLink:
-    """The data connection to come: the session's number, and how its descriptor is got."""
+    """The data connection to come: the session's number, and how its channel is got."""
 
     session: int
-    open: Callable[[], Awaitable[int]]
+    open: Callable[[], Awaitable[Channel]]
 
 
 async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_source: bool) -> None:
     """Ship the unacknowledged window again; the session goes on under its old number."""
     replica = core.replica
-    descriptor = await data.open()
+    channel = await data.open()
     core.attached = True
     try:
         if is_source:
             parameters = core.parameters(replica.resumable, peer_applied_seq=theirs["applied_seq"])
-            await replica.engine.session_resume(descriptor, parameters)
+            await replica.engine.session_resume(channel, parameters)
         else:
             parameters = core.parameters(replica.resumable, seq=replica.engine.statistics().applied_seq)
-            await replica.engine.session_target(descriptor, parameters, resume=True)
+            await replica.engine.session_target(channel, parameters, resume=True)
     except OSError:
         replica.resumable = 0  # what could not be resumed once is compared in full
         raise
@@ -67,9 +68,9 @@ async def begin_source(core: SessionCore, data: DataLink) -> Rest:
     await replica.commit(rules.source_begins(replica.record, secrets.randbits(64) or 1), "the target is INCONSISTENT, durably")
     seq = replica.engine.statistics().seq
     await core.link.send("open", session=data.session, generation=replica.record.generation, seq=seq)
-    descriptor = await data.open()
+    channel = await data.open()
     core.attached = True
-    await replica.engine.session_source(descriptor, core.parameters(data.session, seq=seq))
+    await replica.engine.session_source(channel, core.parameters(data.session, seq=seq))
     core.stage = Stage.RESYNCING_SOURCE
     core.began_at = trio.current_time()
     replica.served = True
@@ -117,10 +118,10 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     opened = await core.link.expect("open", timeout_s=SYNC_TIMEOUT_S)
     if opened["session"] != data.session:
         raise PeerProtocolError("an 'open' of another session")
-    descriptor = await data.open()
+    channel = await data.open()
     core.attached = True
     parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"])
-    await replica.engine.session_target(descriptor, parameters, resume=False)
+    await replica.engine.session_target(channel, parameters, resume=False)
     core.stage = Stage.RESYNCING_TARGET
     core.began_at = trio.current_time()
     replica.is_live.set()

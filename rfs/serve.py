@@ -21,15 +21,17 @@ from rfs.control import server
 from rfs.control_link import ControlLink
 from rfs.engine import Engine
 from rfs.errors import SaidNo
+from rfs.keys import KeyStore
 from rfs.mount import Layers
 from rfs.record import DataState, Record
 from rfs.record_file import RecordDamaged, RecordFile
 from rfs.replica import Replica
+from rfs.security import Security
 from rfs.session import Session
 from rfs.settings import Settings
 from rfs.state_directory import StateDirectory
 from rfs.status import build_status
-from rfs.supervisor import Supervisor
+from rfs.supervisor import Supervisor, listen_on
 
 log = logging.getLogger("rfs")
 
@@ -63,6 +65,13 @@ def load_record(settings: Settings, file: RecordFile, identity: rules.Identity) 
     return rules.start(found, identity)
 
 
+def security_of(settings: Settings) -> Security:
+    """How the links of this run are protected; SaidNo when it cannot be done."""
+    security = Security(None if settings.insecure else KeyStore(settings.keys_directory))
+    security.check(settings.peer_node, settings.node, settings.state_directory)
+    return security
+
+
 async def serve(settings: Settings, report: Report) -> None:
     """Run until unmounted. `report` is told once the mount is live, or what it waits for or was refused with."""
     paths = directory_checks.resolve_directories(settings.directories, settings.state_directory)
@@ -70,6 +79,8 @@ async def serve(settings: Settings, report: Report) -> None:
     state.take()
     state.check_directories(len(paths))
     state.write_pid()
+    security = security_of(settings)
+    security.announce()
     identity = rules.Identity(boot=read_boot(), incarnation=secrets.randbits(64) or 1, backing=_backing(paths))
     layers = Layers(paths, settings.state_directory, identity.boot)
     async with AsyncExitStack() as stack:
@@ -82,15 +93,15 @@ async def serve(settings: Settings, report: Report) -> None:
         async def enter(link: ControlLink) -> None:
             await Session(replica, supervisor_box[0], link).run()
 
-        await _bind_check(settings)
+        await (await listen_on(settings.listen)).aclose()  # an address in use is told before a guard is laid
         # A copy that has yet to be made, or was half-way, may lack them; any other must be the one that was meant.
         is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
         await layers.prepare(settings.required_files if is_whole else ())
         state.record_directories(paths)
-        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees))
-        supervisor = Supervisor(replica, settings.listen, settings.peer, enter)
+        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees), security)
+        supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
-        listener = await stack.enter_async_context(await supervisor.bind())
+        listener = await stack.enter_async_context(await listen_on(settings.listen))
         async with trio.open_nursery() as nursery:
             await nursery.start(replica.run)
             await start_role(replica, record)
@@ -104,20 +115,6 @@ async def serve(settings: Settings, report: Report) -> None:
         if not replica.keeps_guards:
             await layers.take_off_guards()
     log.info("ended")
-
-
-async def _bind_check(settings: Settings) -> None:
-    """An address in use is told before a guard is laid."""
-
-    async def nobody(link: ControlLink) -> None:
-        raise AssertionError("not serving yet")
-
-    class Unnamed:
-        def hello(self, kind: object, session: int = 0) -> object:
-            raise AssertionError("not serving yet")
-
-    listener = await Supervisor(Unnamed(), settings.listen, settings.peer, nobody).bind()  # type: ignore[arg-type]
-    await listener.aclose()
 
 
 async def start_role(replica: Replica, record: Record) -> None:

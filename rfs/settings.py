@@ -41,6 +41,8 @@ class Settings:
     on_peer_loss: OnPeerLoss = OnPeerLoss.ALONE
     replace_data: bool = False
     insecure: bool = False
+    keys_directory: str = ""
+    peer_node: str = ""
     foreground: bool = False
     timeout_s: float = 30.0
     link_timeout_s: float = 5.0

@@ -50,6 +50,8 @@ def build_status(replica: Replica) -> Status:
         "code": code,
         "reason": reason,
         "insecure": replica.settings.insecure,
+        "warnings": _warnings(replica),
+        "refused_connections": dict(replica.security.refused),
         "needs_grant": replica.needs_grant,
         "promotable": may_promote,
         "promotable_reason": promotable_reason,
@@ -89,6 +91,12 @@ def shown_data(replica: Replica) -> str:
     if record.data is DataState.UPTODATE and not (replica.paired_in_run or replica.served or record.is_sole_owner):
         return "CONSISTENT"
     return record.data.name
+
+
+def _warnings(replica: Replica) -> list[Status]:
+    if replica.settings.insecure:
+        return [{"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
+    return [{"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms()]
 
 
 def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:

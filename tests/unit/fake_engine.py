@@ -5,7 +5,7 @@ import socket
 
 import trio
 
-from rfs.engine import Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Statistics
+from rfs.engine import Channel, Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Statistics
 
 DRAINS = True  # a test that wants a long resync sets it to False
 
@@ -94,25 +94,25 @@ class FakeEngine(Engine):
     async def sync(self) -> None:
         self.calls.append("sync")
 
-    async def session_source(self, descriptor: int, parameters: SessionParameters) -> None:
+    async def session_source(self, channel: Channel, parameters: SessionParameters) -> None:
         assert self.mode not in (Mode.IDLE, Mode.FENCED)
         self.mode = Mode.RESYNCING
         self.calls.append("source")
-        self._attach(descriptor)
+        self._attach(channel.descriptor)
         if DRAINS:
             self.emit(EventKind.DRAINED)
 
-    async def session_resume(self, descriptor: int, parameters: SessionParameters) -> None:
+    async def session_resume(self, channel: Channel, parameters: SessionParameters) -> None:
         assert self.mode is Mode.FROZEN
         self.mode = Mode.PAIRED
         self.calls.append("resume")
-        self._attach(descriptor)
+        self._attach(channel.descriptor)
 
-    async def session_target(self, descriptor: int, parameters: SessionParameters, *, resume: bool) -> None:
+    async def session_target(self, channel: Channel, parameters: SessionParameters, *, resume: bool) -> None:
         assert self.mode is Mode.IDLE
         self.target = True
         self.calls.append("target again" if resume else "target")
-        self._attach(descriptor)
+        self._attach(channel.descriptor)
 
     async def send_end(self) -> None:
         if self._stream is None or self.mode is not Mode.RESYNCING:

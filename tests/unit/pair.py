@@ -14,11 +14,12 @@ from rfs.engine import Engine
 from rfs.mount import Layers
 from rfs.record_file import RecordFile
 from rfs.replica import Replica
+from rfs.security import Security
 from rfs.serve import load_record, start_role
 from rfs.session import Session
 from rfs.settings import Address, OnPeerLoss, Settings
 from rfs.status import build_status
-from rfs.supervisor import Supervisor
+from rfs.supervisor import Supervisor, listen_on
 from tests.unit.fake_engine import FakeEngine
 
 
@@ -68,11 +69,11 @@ class Node:
         self._scope = trio.CancelScope()
         with self._scope:
             make = cast(Callable[[], Engine], FakeEngine)
-            self.replica = Replica(self.settings, cast(Layers, self.layers), file, record, identity, make)
+            self.replica = Replica(self.settings, cast(Layers, self.layers), file, record, identity, make, Security(None))
             self.commands = Commands(self.replica)
-            supervisor = Supervisor(self.replica, self.settings.listen, self.settings.peer, self._enter)
+            supervisor = Supervisor(self.replica, self.settings.listen, self.settings.peer, self._enter, self.replica.security)
             self.supervisor = supervisor
-            async with await supervisor.bind() as listener, trio.open_nursery() as nursery:
+            async with await listen_on(self.settings.listen) as listener, trio.open_nursery() as nursery:
                 await nursery.start(self.replica.run)
                 await start_role(self.replica, record)
                 nursery.start_soon(supervisor.run, listener)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from rfs import handshake, peer_messages
 from rfs.control_link import ControlLink
 from rfs.errors import PeerProtocolError
-from rfs.handshake import HELLO_BYTES, Answer, Hello, Kind
+from rfs.handshake import HELLO_BYTES, PREAMBLE_BYTES, Answer, Hello, Kind, Preamble
+from rfs.security import Security
 from rfs.settings import Address
-from rfs.supervisor import Supervisor
+from rfs.supervisor import Supervisor, listen_on
 
-MINE = Hello(Kind.CONTROL, "plant7", "pg", "node1", 7, "3f0b5c6e-boot", 0xABC)
-THEIRS = Hello(Kind.CONTROL, "plant7", "pg", "node2", 5, "aa0b5c6e-boot", 0xDEF)
+MINE = Hello("plant7", "pg", "node1", 7, "3f0b5c6e-boot", 0xABC)
+THEIRS = Hello("plant7", "pg", "node2", 5, "aa0b5c6e-boot", 0xDEF)
 
 
 def test_a_hello_survives_the_wire() -> None:
@@ -70,6 +71,29 @@ def test_who_dials_whom() -> None:
     assert "'pg' of cluster 'other'" in handshake.unrelated_sentence(MINE, replace(THEIRS, cluster="other"))
 
 
+PLAIN = Preamble(Kind.CONTROL, secure=False)
+
+
+def test_a_preamble_survives_the_wire() -> None:
+    for preamble in (PLAIN, Preamble(Kind.DATA, True, 2**64 - 1, Answer.NEEDS_TLS)):
+        raw = handshake.encode_preamble(preamble)
+        assert handshake.decode_preamble(raw) == preamble and len(raw) == PREAMBLE_BYTES
+
+
+@given(st.binary(max_size=2 * PREAMBLE_BYTES))
+def test_random_bytes_are_no_preamble(raw: bytes) -> None:
+    with pytest.raises(PeerProtocolError):
+        handshake.decode_preamble(raw)
+
+
+@given(st.integers(0, PREAMBLE_BYTES - 1), st.integers(1, 255))
+def test_one_wrong_byte_of_a_preamble_is_seen(position: int, change: int) -> None:
+    raw = bytearray(handshake.encode_preamble(PLAIN))
+    raw[position] ^= change
+    with pytest.raises(PeerProtocolError):
+        handshake.decode_preamble(bytes(raw))
+
+
 class Host:
     """What the supervisor needs of a replica."""
 
@@ -77,10 +101,10 @@ class Host:
         self._hello = hello
         self.unrelated: list[str] = []
 
-    def hello(self, kind: Kind, session: int = 0) -> Hello:
-        return replace(self._hello, kind=kind, session=session)
+    def hello(self) -> Hello:
+        return self._hello
 
-    def peer_unrelated(self, sentence: str) -> None:
+    def peer_refused(self, code: str, sentence: str) -> None:
         self.unrelated.append(sentence)
 
 
@@ -91,8 +115,8 @@ async def start(nursery: trio.Nursery, host: Host, sessions: trio.MemorySendChan
         await sessions.send(link)
         await trio.sleep_forever()
 
-    supervisor = Supervisor(host, Address("127.0.0.1", 0), Address("127.0.0.1", 1), enter)
-    listener = await supervisor.bind()
+    supervisor = Supervisor(host, Address("127.0.0.1", 0), Address("127.0.0.1", 1), enter, Security(None))
+    listener = await listen_on(Address("127.0.0.1", 0))
     nursery.start_soon(supervisor.run, listener)
     return supervisor, Address("127.0.0.1", listener.socket.getsockname()[1])
 
@@ -101,7 +125,9 @@ async def test_garbage_is_dropped_and_counted_and_the_peer_still_gets_in(nursery
     sessions_in, sessions_out = trio.open_memory_channel[ControlLink](4)
     host = Host(MINE)
     supervisor, address = await start(nursery, host, sessions_in)
-    for raw in (b"GET / HTTP/1.1\r\n" * 100, b"\0" * HELLO_BYTES, b"LOCKSTEP", handshake.encode(replace(THEIRS, cluster="other"))):
+    control = handshake.encode_preamble(PLAIN)
+    other = control + handshake.encode(replace(THEIRS, cluster="other"))
+    for raw in (b"GET / HTTP/1.1\r\n" * 100, b"\0" * PREAMBLE_BYTES, b"LOCKSTEP", control + b"\0" * HELLO_BYTES, other):
         stream = await trio.open_tcp_stream(address.host, address.port)
         with contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(raw)
@@ -109,9 +135,10 @@ async def test_garbage_is_dropped_and_counted_and_the_peer_still_gets_in(nursery
             while await stream.receive_some():
                 pass
         await stream.aclose()
-    assert supervisor.dropped_connections == 4
+    assert supervisor.dropped_connections == 5
     assert len(host.unrelated) == 1
     stream = await trio.open_tcp_stream(address.host, address.port)
+    assert await handshake.open_connection(stream, PLAIN) is Answer.ACCEPTED
     answered = await handshake.call(stream, THEIRS)
     assert answered.answer is Answer.ACCEPTED and answered.node == "node1"
     with trio.fail_after(5):
@@ -123,7 +150,7 @@ async def test_a_silent_stranger_is_dropped_after_the_deadline(autojump_clock: t
     ours, strangers = trio.testing.memory_stream_pair()
     began = trio.current_time()
     with pytest.raises(trio.TooSlowError):
-        await handshake.hear(ours)
+        await handshake.hear_preamble(ours)
     assert trio.current_time() - began == pytest.approx(handshake.HELLO_TIMEOUT_S)
     await strangers.aclose()
 
@@ -131,12 +158,12 @@ async def test_a_silent_stranger_is_dropped_after_the_deadline(autojump_clock: t
 async def test_only_the_wanted_data_link_is_taken(nursery: trio.Nursery) -> None:
     sessions_in, _sessions_out = trio.open_memory_channel[ControlLink](4)
     supervisor, address = await start(nursery, Host(MINE), sessions_in)
-    data = replace(THEIRS, kind=Kind.DATA, session=99)
+    data = Preamble(Kind.DATA, secure=False, session=99)
     stream = await trio.open_tcp_stream(address.host, address.port)
-    assert (await handshake.call(stream, data)).answer is Answer.NO_SUCH_SESSION
+    assert await handshake.open_connection(stream, data) is Answer.NO_SUCH_SESSION
     async with supervisor.data_links.expected(99) as arriving:
         stream = await trio.open_tcp_stream(address.host, address.port)
-        assert (await handshake.call(stream, data)).answer is Answer.ACCEPTED
+        assert await handshake.open_connection(stream, data) is Answer.ACCEPTED
         with trio.fail_after(5):
             await (await arriving.receive()).aclose()
     nursery.cancel_scope.cancel()
