@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lab.trees import differences, manifest
-from tests.posix.node import Node, free_address
+from tests.posix.node import Node, free_address, know_each_other
 
 
 class Pair:
@@ -35,6 +35,7 @@ def session_pair() -> Iterator[Pair]:
         os.chmod(path, 0o755)  # other users must get there
         here, there = free_address(), free_address()
         a, b = Node(Path(path), "a", here, there), Node(Path(path), "b", there, here)
+        know_each_other(a, b)
         try:
             assert a.mount("primary").returncode == 0
             assert b.mount("secondary").returncode == 0
@@ -58,6 +59,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
     """Two sides of a mirror, not mounted yet."""
     here, there = free_address(), free_address()
     a, b = Node(tmp_path, "a", here, there), Node(tmp_path, "b", there, here)
+    know_each_other(a, b)
     yield a, b
     b.clean()
     a.clean()

@@ -15,6 +15,8 @@ import pytest
 
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
+from rfs.keys import KeyStore
+from tests.unit.keyring import pair_keys
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
 
@@ -23,9 +25,10 @@ class Node:
     """One side, by its command line."""
 
     def __init__(self, path: Path, name: str, listen: str, peer: str) -> None:
+        self.name = name
         self.directories = [path / name / "data", path / name / "wal"]
         self.state = path / name / "state"
-        self.options = ["--listen", listen, "--peer", peer, "--module", "pg", "--node", name, "--insecure", "--timeout", "20"]
+        self.options = ["--listen", listen, "--peer", peer, "--module", "pg", "--node", name, "--timeout", "20"]
         for directory in self.directories:
             directory.mkdir(parents=True)
 
@@ -70,6 +73,11 @@ class Node:
         for directory in self.directories:
             while subprocess.run(["umount", "-l", str(directory)], capture_output=True, check=False).returncode == 0:
                 pass
+
+
+def know_each_other(one: Node, other: Node) -> None:
+    """As after `rfsmount keys init` and `join` (test_keys.py does it by the commands)."""
+    pair_keys(*(KeyStore(node.state / "keys") for node in (one, other) if KeyStore(node.state / "keys").make(node.name)))
 
 
 def free_address() -> str:
