@@ -33,8 +33,11 @@ from orchestrator.heartbeat import Heartbeats, Network, summary_to_wire
 from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerServer
 from orchestrator.runner import Runner
+from orchestrator.seal import Secrets
+from orchestrator.security import Keys, key_store
 from orchestrator.witness.ping import Ping
 from rfs import exit_codes
+from rfs.errors import SaidNo
 
 
 def networks_of(cluster: ClusterConfig, node: str, peer: str) -> tuple[Network, ...]:
@@ -61,14 +64,15 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
     return Node(around=around, detector=Detector.new(tuple(network.name for network in networks), timeout_s, now), modules=mine)
 
 
-async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node: str, paths: Paths, history: History) -> None:
+async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> None:
     """Until SIGTERM or SIGINT."""
-    peer_name = next(name for name in cluster.nodes if name != node)
+    node, peer_name = keys.node, keys.peer
     networks, boot = networks_of(cluster, node, peer_name), boot_id()
     mine = {name: config for name, config in modules.items() if node in config.nodes}
-    peer = PeerClient(cluster.name, node, networks)
+    shared = {name for name, config in mine.items() if peer_name in config.nodes}
+    peer = PeerClient(cluster.name, node, peer_name, networks, keys.store)
     async with trio.open_nursery() as nursery:
-        world = World(cluster, mine, node, paths, boot, peer, history, nursery)
+        world = World(cluster, mine, node, paths, boot, peer, history, nursery, keys.store)
         runner = Runner(first_node(cluster, mine, node, networks), world)
         heartbeats = Heartbeats(
             cluster=cluster.name,
@@ -81,13 +85,21 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], nod
             say=lambda: runner.node.summaries(),
             deliver=runner.deliver,
             log=lambda text: history.add("", "heartbeat", text),
+            secrets=Secrets(keys.store, peer_name),
         )
         connect(world, runner, heartbeats)
 
         def status() -> dict[str, Any]:
-            return view.status(runner.node, cluster, mine, {name: rfs.last for name, rfs in world.rfs.items()})
+            document = view.status(runner.node, cluster, mine, {name: rfs.last for name, rfs in world.rfs.items()})
+            return view.with_security(document, keys.store is None, keys.warnings(), heartbeats.dropped + server.refused)
 
-        routes = Routes(runner, peer, history, status, lambda module: (paths.module_log(module), paths.rfs_log(module)))
+        def logs(module: str) -> tuple[Path, Path]:
+            return paths.module_log(module), paths.rfs_log(module)
+
+        routes = Routes(runner, peer, history, status, logs, shared, keys)
+        server = PeerServer(
+            cluster.name, peer_name, networks, routes.answer_peer, keys.store, lambda text: history.add("", "peer", text)
+        )  # fmt: skip
         ping = Ping(
             cluster.ping,
             deliver=lambda ok: runner.deliver(ev.PingVerdict(trio.current_time(), ok)),
@@ -100,7 +112,8 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], nod
         nursery.start_soon(runner.run)
         nursery.start_soon(ping.run)
         await nursery.start(heartbeats.run)
-        await nursery.start(PeerServer(cluster.name, peer_name, networks, routes.answer_peer).run)
+        await nursery.start(server.run)
+        nursery.start_soon(keys.watch, lambda text: history.add("", "keys", text))
         await nursery.start(ApiServer(paths.socket, routes.route).run)
         history.add("", "hactld", f"started on {node}: cluster={cluster.name} modules={','.join(mine) or '-'}")
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -131,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own_name = os.environ.get("HACTL_NODE") or socket.gethostname()
     parser.add_argument("--node", default=own_name, help="this node's name (default: $HACTL_NODE or the hostname)")
     parser.add_argument("--foreground", "-f", action="store_true", help="write the log to the terminal as well")
+    parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -143,6 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = " and ".join(cluster.nodes)
         print(f"hactld: this node is called {options.node}, but the cluster has {names}; give its name with --node", file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
+    peer = next(name for name in cluster.nodes if name != options.node)
+    keys = Keys(None if options.insecure else key_store(options.config_dir), options.node, peer)
+    try:
+        keys.check()
+    except SaidNo as refusal:
+        print(f"hactld: {refusal.sentence}", file=sys.stderr)
+        return refusal.exit_code
     paths = Paths(options.root)
     try:
         paths.make()
@@ -156,13 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
-        return run(cluster, modules, options.node, paths, history)
+        return run(cluster, modules, keys, paths, history)
 
 
-def run(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node: str, paths: Paths, history: History) -> int:
+def run(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> int:
     """Serve; what the machine refuses (a port in use) is one sentence, everything else is our mistake and shows its place."""
     try:
-        trio.run(serve, cluster, modules, node, paths, history)
+        trio.run(serve, cluster, modules, keys, paths, history)
     except BaseExceptionGroup as group:
         refused, others = group.split(OSError)
         if others is not None or refused is None:

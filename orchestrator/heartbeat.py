@@ -1,9 +1,10 @@
 """The pulse: a small UDP datagram on every network, every interval, and at once when what we say about a module changes.
 
 It carries who speaks (cluster, node, boot, incarnation of this hactld), one counter for all networks, the newest counter of
-the peer heard on this network (so that each side sees both directions), and a summary of every module. Whatever is not a
-well-formed pulse of our peer, from the peer's own address, is dropped, counted, and logged once per kind: a stranger on the
-network must be able neither to confuse hactld nor to fill its log.
+the peer heard on this network (so that each side sees both directions), and a summary of every module. It is sealed
+(seal.py): only the peer can have made it, and only now. Whatever is not a well-formed pulse of our peer, from the peer's own
+address, is dropped, counted, and logged once per kind: a stranger on the network must be able neither to confuse hactld nor
+to fill its log.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import trio
 
 from orchestrator.core.events import Heartbeat
 from orchestrator.core.states import Readiness, State, Summary
+from orchestrator.seal import OVERHEAD_BYTES, RUN_BYTES, Opener, Sealer, Secrets, Unsealed
 
 PORT = 5599
-VERSION = 1
+VERSION = 2
+ECHOES_MAX = 4
 PULSE_BYTES_MAX = 8192
 MODULES_MAX = 64
 REASON_CHARACTERS_MAX = 200
@@ -45,8 +48,7 @@ class Pulse:
     boot: str
     incarnation: int
     counter: int
-    echo_incarnation: int
-    echo: int
+    echoes: Mapping[bytes, int]  # runs of the receiver (seal.py) -> the newest counter of theirs heard on this network
     modules: Mapping[str, Summary]
 
 
@@ -105,8 +107,7 @@ def encode(pulse: Pulse) -> bytes:
         "boot": pulse.boot,
         "incarnation": pulse.incarnation,
         "counter": pulse.counter,
-        "echo_incarnation": pulse.echo_incarnation,
-        "echo": pulse.echo,
+        "echoes": [[run, counter] for run, counter in pulse.echoes.items()],
         "modules": modules,
     }
     data: bytes = msgpack.packb(document)
@@ -132,12 +133,25 @@ def decode(data: bytes, cluster: str, peer: str) -> Pulse:
         raise BadPulse("other-cluster")
     if document.get("node") != peer:
         raise BadPulse("unknown-node")
-    numbers = [document.get(name) for name in ("incarnation", "counter", "echo_incarnation", "echo")]
+    numbers = [document.get(name) for name in ("incarnation", "counter")]
     if not all(type(number) is int and 0 <= number < 2**64 for number in numbers) or not isinstance(document.get("boot"), str):
         raise BadPulse("malformed")
-    incarnation, counter, echo_incarnation, echo = (int(number) for number in numbers if number is not None)
+    incarnation, counter = (int(number) for number in numbers if number is not None)
     modules = modules_from_wire(document.get("modules"))
-    return Pulse(cluster, peer, document["boot"], incarnation, counter, echo_incarnation, echo, modules)
+    return Pulse(cluster, peer, document["boot"], incarnation, counter, _echoes(document.get("echoes")), modules)
+
+
+def _echoes(wire: object) -> dict[bytes, int]:
+    if not isinstance(wire, list) or len(wire) > ECHOES_MAX:
+        raise BadPulse("malformed")
+    found: dict[bytes, int] = {}
+    for entry in wire:
+        match entry:
+            case [bytes(run), int(counter)] if len(run) == RUN_BYTES and type(counter) is int and 0 <= counter < 2**64:
+                found[run] = counter
+            case _:
+                raise BadPulse("malformed")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Heartbeats:
         say: Callable[[], Mapping[str, Summary]],
         deliver: Callable[[Heartbeat], None],
         log: Callable[[str], None],
+        secrets: Secrets,
         port: int = PORT,
     ) -> None:
         self.cluster, self.node, self.peer, self.boot, self.incarnation = cluster, node, peer, boot, incarnation
@@ -172,7 +187,9 @@ class Heartbeats:
         self.counter = 0
         self.peer_boot = ""
         self.dropped: Counter[str] = Counter()
-        self._newest: dict[str, tuple[int, int]] = {}  # network -> (peer's incarnation, counter)
+        self._sealer = Sealer(secrets, node)
+        self._opener = Opener(secrets, node, lambda: self.counter)
+        self._newest: dict[tuple[str, bytes], int] = {}  # network and the peer's run -> its newest counter
         self._now = trio.Event()
 
     def pulse_now(self) -> None:
@@ -197,36 +214,59 @@ class Heartbeats:
         while True:
             self._now = trio.Event()
             self.counter += 1
-            modules = self.say()
-            for network in self.networks:
-                echo_incarnation, echo = self._newest.get(network.name, (0, 0))
-                pulse = Pulse(self.cluster, self.node, self.boot, self.incarnation, self.counter, echo_incarnation, echo, modules)
-                try:
-                    await sockets[network.name].sendto(encode(pulse), (network.there, self.port))
-                except OSError as error:  # the network is down or refuses: silence is the message, the peer's detector reads it
-                    self._complain(f"send on {network.name}: {error.strerror}")
+            if self._sealer.renew():
+                await self._send(sockets, self.say())
+            else:
+                self._complain("nothing is sent: no key of the peer is paired")
             with trio.move_on_after(self.interval_s):
                 await self._now.wait()
+
+    async def _send(self, sockets: Mapping[str, trio.socket.SocketType], modules: Mapping[str, Summary]) -> None:
+        counter = self.counter
+        for index, network in enumerate(self.networks):
+            pulse = Pulse(self.cluster, self.node, self.boot, self.incarnation, counter, self._echoes_on(network), modules)
+            try:
+                sealed = self._sealer.seal(encode(pulse), index, network.name, counter)
+                await sockets[network.name].sendto(sealed, (network.there, self.port))
+            except OSError as error:  # the network is down or refuses: silence is the message, the peer's detector reads it
+                self._complain(f"send on {network.name}: {error.strerror}")
+
+    def _echoes_on(self, network: Network) -> dict[bytes, int]:
+        """Of the peer's run that is believed, and of the newest of those that have yet to prove that they are there."""
+        runs = [self._opener.proven or b"", *self._opener.unproven[-(ECHOES_MAX - 1) :]]
+        return {run: self._newest[network.name, run] for run in runs if (network.name, run) in self._newest}
 
     async def _hear(self, network: Network, sock: trio.socket.SocketType) -> None:
         while True:
             try:
-                data, (host, *_) = await sock.recvfrom(PULSE_BYTES_MAX + 1)
+                data, (host, *_) = await sock.recvfrom(PULSE_BYTES_MAX + OVERHEAD_BYTES + 1)
             except OSError:  # an ICMP "unreachable" for one of our own pulses
                 continue
             try:
                 if host != network.there:
                     raise BadPulse("unknown-address")
-                self._accept(network, decode(data, self.cluster, self.peer))
-            except BadPulse as bad:
+                text, run, number = self._opener.open(data, network.name)
+                pulse = decode(text, self.cluster, self.peer)
+                if pulse.counter != number:
+                    raise BadPulse("malformed")
+                self._accept(network, run, pulse)
+            except (BadPulse, Unsealed) as bad:
                 self._complain(f"{bad.kind} from {host} on {network.name}")
 
-    def _accept(self, network: Network, pulse: Pulse) -> None:
-        incarnation, counter = self._newest.get(network.name, (0, 0))
-        if incarnation != pulse.incarnation or pulse.counter > counter:
-            self._newest[network.name] = (pulse.incarnation, pulse.counter)
+    def _accept(self, network: Network, run: bytes, pulse: Pulse) -> None:
+        newest = self._newest.get((network.name, run))
+        self._newest[network.name, run] = max(newest or 0, pulse.counter)
+        echo = max((pulse.echoes.get(own, 0) for own in self._sealer.runs), default=0)
+        was_proven = self._opener.proven == run
+        if not was_proven and newest is None:
+            self.pulse_now()  # a number to echo that nobody can have recorded
+        if not self._opener.believes(run, echo):
+            return
+        if not was_proven:
+            self.pulse_now()  # so does the peer learn at once that it was heard
+            known = {run, *self._opener.unproven}
+            self._newest = {key: counter for key, counter in self._newest.items() if key[1] in known}
         self.peer_boot = pulse.boot
-        echo = pulse.echo if pulse.echo_incarnation == self.incarnation else 0
         self.deliver(Heartbeat(trio.current_time(), network.name, pulse.incarnation, pulse.counter, echo, pulse.modules))
 
     def _complain(self, kind: str) -> None:

@@ -2,12 +2,16 @@
 
 A call tries the networks in the order of the configuration, each with its share of the deadline; the first that connects is
 used. A question is never sent twice: what could have been heard is not asked again on another network, so a command cannot
-run twice. The server answers only the peer's own addresses.
+run twice.
+
+Every call is under TLS with the nodes' pinned keys (rfs/tls.py), so whoever asks is the peer, by its key. The server looks only at the
+peer's own addresses; who has not proven its key within seconds is dropped, and only a few may try at a time.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -15,10 +19,14 @@ import msgpack
 import trio
 
 from orchestrator.heartbeat import IP_FREEBIND, Network
-from rfs import exit_codes
+from rfs import exit_codes, tls
+from rfs.errors import SaidNo
+from rfs.keys import KeyStore
+from rfs.tls import Refused
 
 PORT: Final = 5598
-VERSION: Final = 1
+VERSION: Final = 2
+HALF_OPEN_MAX: Final = 8
 MESSAGE_BYTES_MAX: Final = 1 << 20
 CALLS_MAX: Final = 32
 SERVER_DEADLINE_S: Final = 120.0
@@ -76,20 +84,22 @@ async def receive_exactly(stream: trio.abc.ReceiveStream, size_bytes: int) -> by
 class PeerClient:
     """Questions to the peer."""
 
-    def __init__(self, cluster: str, node: str, networks: tuple[Network, ...], port: int = PORT) -> None:
-        self.cluster, self.node, self.networks, self.port = cluster, node, networks, port
+    def __init__(self, cluster: str, node: str, peer: str, networks: tuple[Network, ...], keys: KeyStore | None, port: int = PORT) -> None:
+        self.cluster, self.node, self.peer, self.networks, self.keys, self.port = cluster, node, peer, networks, keys, port
 
     async def call(self, method: str, parameters: Message, deadline_s: float) -> Message:
         """The peer's answer; PeerRefused when it says no, PeerUnreachable when it does not say anything."""
         request = {"lockstep": VERSION, "cluster": self.cluster, "node": self.node, "method": method, "params": parameters}
         try:
             with trio.fail_after(deadline_s):
-                stream = await self._connect()
-                async with stream:
-                    await send(stream, request)
-                    answer = await receive(stream)
-        except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError) as error:
-            raise PeerUnreachable(f"the peer did not answer '{method}' ({error or type(error).__name__})") from error
+                async with await self._connect() as stream:
+                    secured: trio.abc.Stream = stream
+                    if self.keys is not None:
+                        secured, _ = await tls.secure(stream, self.keys, [self.peer], dialed=True)
+                    await send(secured, request)
+                    answer = await receive(secured)
+        except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError, Refused, SaidNo) as error:
+            raise PeerUnreachable(f"the peer did not answer '{method}' ({str(error) or type(error).__name__})") from error
         if isinstance(failure := answer.get("error"), dict):
             raise PeerRefused(str(failure.get("message", "")), int(failure.get("code", exit_codes.FAILED)))
         result = answer.get("result")
@@ -114,9 +124,28 @@ class PeerClient:
 class PeerServer:
     """Answers to the peer."""
 
-    def __init__(self, cluster: str, peer: str, networks: tuple[Network, ...], handle: Handler, port: int = PORT) -> None:
-        self.cluster, self.peer, self.networks, self.handle, self.port = cluster, peer, networks, handle, port
+    def __init__(
+        self,
+        cluster: str,
+        peer: str,
+        networks: tuple[Network, ...],
+        handle: Handler,
+        keys: KeyStore | None,
+        log: Callable[[str], None],
+        port: int = PORT,
+    ) -> None:
+        self.cluster, self.peer, self.networks, self.handle, self.keys, self.log, self.port = (
+            cluster,
+            peer,
+            networks,
+            handle,
+            keys,
+            log,
+            port,
+        )
         self.limit = trio.Semaphore(CALLS_MAX)
+        self.refused: Counter[str] = Counter()
+        self._half_open = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
@@ -135,13 +164,38 @@ class PeerServer:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
-            if stream.socket.getpeername()[0] not in {network.there for network in self.networks}:
+            remote = stream.socket.getpeername()[0]
+            if remote not in {network.there for network in self.networks}:
+                self._refuse("unknown-address", f"from {remote}")
                 return
+            secured = await self._known(stream)
             async with self.limit:
                 with trio.move_on_after(SERVER_DEADLINE_S):
-                    await send(stream, await self._answer(await receive(stream)))
+                    await send(secured, await self._answer(await receive(secured)))
+        except Refused as refusal:
+            self._refuse(refusal.kind, f"from {remote}: {refusal}")
         except (EOFError, ValueError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the peer went away (perhaps before we looked) or speaks nonsense: the connection is dropped, nothing else
+
+    async def _known(self, stream: trio.SocketStream) -> trio.abc.Stream:
+        """The connection when whoever is there has proven to be the peer."""
+        if self.keys is None:
+            return stream
+        if self._half_open >= HALF_OPEN_MAX:
+            raise Refused("too-many", "too many connections that do not say who they are")
+        self._half_open += 1
+        try:
+            secured, _ = await tls.secure(stream, self.keys, [self.peer], dialed=False)
+        except SaidNo as trouble:
+            raise Refused("own-keys", trouble.sentence) from trouble
+        finally:
+            self._half_open -= 1
+        return secured
+
+    def _refuse(self, kind: str, text: str) -> None:
+        self.refused[kind] += 1
+        if self.refused[kind] == 1:
+            self.log(f"call refused: {kind} {text} (counted from now on, not logged again)")
 
     async def _answer(self, request: Message) -> Message:
         method, parameters = request.get("method"), request.get("params")

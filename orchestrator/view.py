@@ -5,7 +5,7 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
@@ -38,7 +38,16 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
         "networks": node.detector.verdicts(around.now),
         "modules": modules,
         "warnings": warnings,
+        "insecure": False,
+        "refused": {},
     }
+
+
+def with_security(
+    document: dict[str, Any], insecure: bool, warnings: Sequence[Mapping[str, str]], refused: Mapping[str, int]
+) -> dict[str, Any]:
+    """The document with what concerns the links: are they protected, what is to be done about keys, who was not let in."""
+    return {**document, "insecure": insecure, "warnings": [*document["warnings"], *warnings], "refused": dict(refused)}
 
 
 def blocked_reason(node: Node) -> str:

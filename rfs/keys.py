@@ -173,12 +173,12 @@ class KeyStore:
         self._write(TRUST, json.dumps({"cluster": trust.cluster, "peers": peers, "revoked": list(trust.revoked)}, indent=1) + "\n")
 
     def make(self, node: str, *, name: str = IDENTITY, days: int | None = None) -> Own:
-        """A new key of this node, and a cluster's id if there is none yet. An identity that is there stays."""
+        """A new key of this node, and a cluster's id if there is none yet. One that is there already stays."""
         from rfs import certificates
 
         with self._changing():
-            if name == IDENTITY and self.exists():
-                return self.own()
+            if (self.directory / name).exists():
+                return self.own(name)
             private, certificate = certificates.make(node) if days is None else certificates.make(node, days)
             words = f"node: {certificate.node}\npin: {certificate.pin}\nexpires: {certificate.expires}\n"
             self._write(name, words + private + certificate.pem)
@@ -199,8 +199,9 @@ class KeyStore:
             trust = self.trust()
             if found.pin in trust.revoked:
                 raise ValueError(f"this key of {peer} was revoked; {peer} must make a new one")
+            # The oldest is the one in use: of a rotation that was cut short it is the key to come that gives way.
             others = tuple(known for known in trust.of(peer) if known.pin != pinned.pin)
-            self._write_trust(Trust(trust.cluster, {**trust.peers, peer: (*others, pinned)[-PINS_MAX:]}, trust.revoked))
+            self._write_trust(Trust(trust.cluster, {**trust.peers, peer: (*others[: PINS_MAX - 1], pinned)}, trust.revoked))
         return pinned
 
     def join_cluster(self, cluster: str) -> None:

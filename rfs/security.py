@@ -73,11 +73,14 @@ class Security:
             own, trust = self.keys.own(), self.keys.trust()
         except SaidNo as trouble:
             return [trouble.sentence]
+        if self.peer and not trust.of(self.peer):
+            return [f"no key of {self.peer} is paired with this node: nothing is mirrored"]
         found = [(own.node, own.known.expires), *((self.peer, pinned.expires) for pinned in trust.of(self.peer)[-1:])]
         return [alarm for alarm in (expiry_alarm(f"node {node}", expires) for node, expires in found) if alarm]
 
     def check(self, peer_wanted: str, node: str, state_directory: str) -> None:
-        """At the start: a key of this very node, and a paired key of exactly one peer; sets `peer`. SaidNo tells the next step."""
+        """At the start: a key of this very node; which peer. SaidNo tells the next step. A peer that is named need not be paired (any
+        more): a node whose peer's keys were revoked must be able to serve."""
         if self.keys is None:
             return
         if not self.keys.exists():
@@ -90,18 +93,10 @@ class Security:
         if own.node != node:
             raise SaidNo(f"{self.keys.directory}: is the key of node '{own.node}', not of '{node}'", exit_codes.CONFIGURATION_INVALID)
         paired = [peer for peer in trust.peers if trust.of(peer)]
-        wanted = [peer for peer in paired if peer_wanted in ("", peer)]
-        if len(wanted) != 1:
-            which = (
-                f"with {peer_wanted}"
-                if peer_wanted
-                else "with any peer"
-                if not paired
-                else f"with {' and '.join(paired)}: name one with --peer-node"
-            )
-            verb = "is not paired" if not wanted else "is paired"
-            raise SaidNo(f"{self.keys.directory}: node '{node}' {verb} {which}", exit_codes.CONFIGURATION_INVALID)
-        self.peer = wanted[0]
+        if not peer_wanted and len(paired) != 1:
+            which = f"paired with {' and '.join(paired)}: name one with --peer-node" if paired else "not paired with any peer"
+            raise SaidNo(f"{self.keys.directory}: node '{node}' is {which}", exit_codes.CONFIGURATION_INVALID)
+        self.peer = peer_wanted or paired[0]
 
     def announce(self) -> None:
         """For the log of this run."""

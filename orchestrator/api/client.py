@@ -47,6 +47,10 @@ class ApiClient:
         """Ask for start, stop, restart, swap, prim or second."""
         return self._call("POST", f"/v1/modules/{quote(module, safe='')}/{verb}", {"node": node}, options)
 
+    def rotate_keys(self, node: str | None = None) -> dict[str, Any]:
+        """Replace a node's key."""
+        return self._call("POST", "/v1/cluster/rotate-keys", {"node": node})
+
     def logs(self, module: str, lines: int, node: str | None = None) -> dict[str, Any]:
         """The last lines of a module's logs."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from orchestrator.core.states import State
 from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.runner import Answer, Runner
+from orchestrator.security import Keys
 from rfs import exit_codes
+from rfs.errors import SaidNo
 
 PEER_DEADLINE_S = 10.0
 LINES_MAX = 5000
@@ -59,8 +61,12 @@ class Routes:
         history: History,
         status: Callable[[], dict[str, Any]],
         logs: Callable[[str], tuple[Path, Path]],
+        shared: Collection[str],
+        keys: Keys,
     ) -> None:
         self.runner, self.peer, self.history, self.status, self.logs_of = runner, peer, history, status, logs
+        self.shared = shared  # the modules that name the peer: it may act for no other
+        self.keys = keys
 
     @property
     def node(self) -> str:
@@ -85,6 +91,8 @@ class Routes:
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50)}
                 return await self._here_or_there(request.query.get("node"), "logs", parameters)
+            case "POST", ("v1", "cluster", "rotate-keys"):
+                return await self._rotate(request.query.get("node"))
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, request.query.get("node"))
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
@@ -129,6 +137,25 @@ class Routes:
         worst = max(results, key=lambda result: int(str(result["code"])))
         return {"code": worst["code"], "message": worst["message"], "results": results}
 
+    async def _rotate(self, wanted: str | None) -> dict[str, Any]:
+        rotated = [
+            {"node": node, "pin": await self._rotate_here() if node == self.node else (await self._ask("rotate", {})).get("pin", "")}
+            for node in self._nodes(wanted)
+        ]
+        return {"rotated": rotated}
+
+    async def _rotate_here(self) -> str:
+        try:
+            return await self.keys.rotate(self.peer)
+        except PeerUnreachable as error:
+            raise ApiError(
+                f"the key was not replaced, {self.peer_name} could not be told: {error}", exit_codes.PEER_NOT_REACHABLE
+            ) from error
+        except PeerRefused as error:
+            raise ApiError(f"the key was not replaced: {error}", error.code) from error
+        except SaidNo as refusal:
+            raise ApiError(refusal.sentence, refusal.exit_code) from refusal
+
     async def _until_second_left(self, module: str, second: str) -> None:
         """Only then the primary is stopped: it would hand over to a second that still looks ready."""
 
@@ -165,10 +192,16 @@ class Routes:
     async def answer_peer(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One call of the peer's hactld."""
         module = str(parameters.get("module", ""))
+        if module and module not in self.shared:
+            raise PeerRefused(f"{self.peer_name} has no part in a module '{module}'", exit_codes.NOT_PERMITTED)
         try:
             match method:
                 case "hello":
                     return {"node": self.node}
+                case "pin":
+                    return self._pinned(parameters)
+                case "rotate":
+                    return {"pin": await self._rotate_here()}
                 case "tell":
                     self._told(parameters)
                     return {}
@@ -193,6 +226,13 @@ class Routes:
             raise PeerRefused(str(error), error.code) from error
         raise PeerRefused(f"there is no call '{method}'", exit_codes.USAGE)
 
+    def _pinned(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self.keys.pin(str(parameters.get("certificate", "")))
+        except (ValueError, SaidNo) as error:
+            raise PeerRefused(f"the new key is refused: {error}", exit_codes.REFUSED) from error
+        return {}
+
     def _told(self, parameters: Mapping[str, Any]) -> None:
         try:
             modules = modules_from_wire(parameters.get("modules"))
@@ -201,7 +241,8 @@ class Routes:
         incarnation, counter = parameters.get("incarnation"), parameters.get("counter")
         if type(incarnation) is not int or type(counter) is not int:
             raise PeerRefused("malformed", exit_codes.USAGE)
-        self.runner.deliver(ev.PeerTold(trio.current_time(), incarnation, counter, modules))
+        shared = {name: summary for name, summary in modules.items() if name in self.shared}
+        self.runner.deliver(ev.PeerTold(trio.current_time(), incarnation, counter, shared))
 
     def _raise(self, answer: Answer) -> dict[str, Any]:
         if answer.code != exit_codes.DONE:

@@ -25,6 +25,7 @@ from orchestrator.paths import Paths
 from rfs import exit_codes
 from rfs.control.client import ControlClient, ControlLost, open_client
 from rfs.errors import SaidNo
+from rfs.keys import KeyStore
 
 CONNECT_DEADLINE_S = 20.0
 CONNECT_EVERY_S = 0.05
@@ -62,11 +63,13 @@ class Rfs:
         node: str,
         paths: Paths,
         *,
+        keys: KeyStore | None,
         status: Callable[[int, RfsView], None],
         gone: Callable[[int, str], None],
         log: Callable[[str, str], None],
     ) -> None:
         self.config, self.cluster, self.node, self.paths = config, cluster, node, paths
+        self.keys = keys
         self.status, self.gone, self.log = status, gone, log
         self.state_directory = paths.module_state(config.name)
         self.last: Mapping[str, Any] = {}
@@ -149,7 +152,9 @@ class Rfs:
         line += ["mount", *(replicated.directory for replicated in config.replicated)]
         line += ["--state", str(self.state_directory), "--role", role]
         line += ["--listen", f"{here}:{config.port}", "--peer", f"{there}:{config.port}", "--on-peer-loss", "freeze"]
-        line += ["--module", config.name, "--node", self.node, "--cluster", self.cluster.name, "--insecure", "--foreground"]
+        line += ["--module", config.name, "--node", self.node, "--cluster", self.cluster.name, "--foreground"]
+        peer = next(name for name in config.nodes if name != self.node)
+        line += ["--insecure"] if self.keys is None else ["--keys", str(self.keys.directory), "--peer-node", peer]
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         for replicated in config.replicated:
             for pattern in replicated.exclude:

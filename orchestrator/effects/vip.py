@@ -112,6 +112,8 @@ class Vip:
         self.lost, self.log = lost, log
         self._interfaces: dict[IPv4Interface, Interface] = {}
         self._renewed_at = self._announced_at = self._up_at = float("-inf")
+        self._changing = trio.Lock()  # what lies on the interfaces: a renewal must not put back what is being taken off
+        self._is_up = False
 
     async def held(self) -> bool:
         """Are all of them on this machine?"""
@@ -123,10 +125,17 @@ class Vip:
             self._choose(interfaces)
         except EffectFailed:
             return False  # taking them will say why
-        return bool(self.addresses)
+        self._is_up = bool(self.addresses)
+        return self._is_up
 
     async def up(self, granted: bool) -> None:
         """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden."""
+        async with self._changing:
+            self._is_up = True
+            await self._take(granted)
+        await self._announce()
+
+    async def _take(self, granted: bool) -> None:
         self.learn_peer()
         self._choose(await self._read())
         for address, interface in self._interfaces.items():
@@ -136,22 +145,27 @@ class Vip:
             self.log("vip-add", f"[#] ip addr add {address} dev {interface.name} valid_lft {LIFETIME_S} preferred_lft {LIFETIME_S}")
             await self._change("replace", address, interface)
         self._renewed_at = self._up_at = trio.current_time()
-        await self._announce()
 
     async def down(self) -> None:
         """Give them back; fine if they are gone."""
-        if not self._interfaces:
-            try:
-                self._choose(await self._read())
-            except EffectFailed:
-                return  # no such interface, so no such address
-        for address, interface in self._interfaces.items():
-            self.log("vip-del", f"[#] ip addr del {address} dev {interface.name}")
-            await self._change("del", address, interface)
+        self._is_up = False
+        async with self._changing:
+            if not self._interfaces:
+                try:
+                    self._choose(await self._read())
+                except EffectFailed:
+                    return  # no such interface, so no such address
+            for address, interface in self._interfaces.items():
+                self.log("vip-del", f"[#] ip addr del {address} dev {interface.name}")
+                await self._change("del", address, interface)
 
     async def keep(self) -> None:
         """Renew and announce, each at its own pace. An address that was removed behind our back is reported, not put back."""
-        now = trio.current_time()
+        async with self._changing:
+            if self._is_up:
+                await self._renew(trio.current_time())
+
+    async def _renew(self, now: float) -> None:
         self.learn_peer()
         if now - self._renewed_at >= RENEW_EVERY_S:
             self._renewed_at = now

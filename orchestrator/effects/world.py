@@ -20,6 +20,7 @@ from orchestrator.effects.vip import Vip
 from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from rfs import exit_codes
+from rfs.keys import KeyStore
 
 ROLE_DEADLINE_S = 30.0
 DEMOTE_DEADLINE_S = 90.0  # both sides sync everything first
@@ -40,7 +41,9 @@ class World:
         peer: PeerClient,
         history: History,
         nursery: trio.Nursery,
+        keys: KeyStore | None,
     ) -> None:
+        self.keys = keys
         self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
         self.nursery = nursery
         self.remembered = statefile.read(self.state_file)
@@ -69,7 +72,7 @@ class World:
             rfs = self.rfs[name]
             self.deliver(ev.RfsGone(trio.current_time(), name, session, reason, rfs.has_record(), rfs.holds_files()))
 
-        return Rfs(config, self.cluster, self.node, self.paths, status=status, gone=gone, log=self._log_of(name))
+        return Rfs(config, self.cluster, self.node, self.paths, keys=self.keys, status=status, gone=gone, log=self._log_of(name))
 
     def _make_vip(self, config: ModuleConfig) -> Vip:
         peer = self.cluster.nodes[next(name for name in self.cluster.nodes if name != self.node)]

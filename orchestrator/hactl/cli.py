@@ -18,7 +18,7 @@ from rfs import exit_codes
 
 NOT_YET = (
     *("stopstart", "pause", "resume", "checkers", "history", "why", "simulate", "drill", "doctor", "snapshot"),
-    *("data", "resync", "verify", "resolve", "cluster", "witness"),
+    *("data", "resync", "verify", "resolve", "witness"),
 )
 NOT_YET_IN = {
     config: ["diff", "apply", "history", "rollback", "schema"],
@@ -28,7 +28,7 @@ ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 
 
 class Commands(click.Group):
-    """Loads the lab only when it is asked for."""
+    """Loads the lab and the keys only when they are asked for."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
@@ -36,11 +36,15 @@ class Commands(click.Group):
             from orchestrator.hactl.lab_commands import lab
 
             return lab
+        if cmd_name == "cluster":
+            from orchestrator.hactl.cluster_commands import cluster
+
+            return cluster
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """For --help."""
-        return sorted([*super().list_commands(ctx), "lab"])
+        return sorted([*super().list_commands(ctx), "cluster", "lab"])
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

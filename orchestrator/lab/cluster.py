@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Any
 
 from orchestrator.api.client import ApiClient, ApiFailure
 from orchestrator.lab.errors import LabError
-from orchestrator.lab.lab import Lab
+from orchestrator.lab.lab import Lab, kill_group
 from orchestrator.lab.plan import ADDRESSES
 from orchestrator.lab.trees import differences
 
@@ -38,6 +39,10 @@ class Trouble(Exception):
     """Something that should have happened did not; the text says what was found instead."""
 
 
+def _fingerprint(text: str) -> str:
+    return text.partition("fingerprint: ")[2].split()[0] if "fingerprint: " in text else ""
+
+
 class LabCluster:
     """Both servers of a lab as one cluster with one module."""
 
@@ -47,16 +52,35 @@ class LabCluster:
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
-    def configure(self, nodes: Iterable[str] = SERVERS) -> None:
-        """Write the configuration and make the directories."""
+    def configure(self) -> None:
+        """The configuration on node1 and the directories on both; then two commands make them a cluster."""
         text = CLUSTER_TOML.format(
             name=self.name, lan1=ADDRESSES["node1"]["lan"], repl1=ADDRESSES["node1"]["repl"],
             lan2=ADDRESSES["node2"]["lan"], repl2=ADDRESSES["node2"]["repl"], ping=ADDRESSES["witness"]["lan"],
         )  # fmt: skip
-        for node in nodes:
-            self.lab.run(node, ["mkdir", "-p", "/etc/lockstep/modules", *self.directories])
-            self.put(node, "/etc/lockstep/cluster.toml", text)
-            self.put(node, f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
+        for node in SERVERS:
+            self.lab.run(node, ["mkdir", "-p", *self.directories])
+        self.lab.run("node1", ["mkdir", "-p", "/etc/lockstep/modules"])
+        self.put("node1", "/etc/lockstep/cluster.toml", text)
+        self.put("node1", f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
+        self.pair()
+
+    def pair(self) -> float:
+        """`hactl cluster init` on node1, `hactl cluster join` on node2; how long it took."""
+        began = time.monotonic()
+        read_end, write_end = os.pipe()
+        with open(read_end) as shown:
+            with open(write_end, "wb") as said:
+                waiting = self.lab.spawn("node1", ["hactl", "cluster", "init"], log=said)
+            try:
+                invitation = next((line.split()[-1] for line in shown if "hactl cluster join" in line), "")
+                joined = self.lab.run("node2", ["hactl", "cluster", "join", "-"], input=invitation + "\n")
+                rest = shown.read()
+                if waiting.wait(10) != 0 or not _fingerprint(rest) or _fingerprint(rest) != _fingerprint(joined.stdout):
+                    raise Trouble(f"pairing failed: node1 says {rest!r}, node2 says {joined.stdout!r}")
+            finally:
+                kill_group(waiting)
+        return time.monotonic() - began
 
     def put(self, node: str, path: str, text: str) -> None:
         """Write a file on a node."""

@@ -17,6 +17,9 @@ from orchestrator.core import events as ev
 from orchestrator.core.states import Hold, Readiness, State, Summary
 from orchestrator.effects.notify import History
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
+from orchestrator.security import Keys
+from rfs.keys import NEXT, KeyStore
+from tests.unit.keyring import paired_keys
 from tests.unit.test_runner import FakeEffects, make_runner, serving
 
 NODES = {name: NodeConfig(name, {"lan": f"192.0.2.1{number}"}) for number, name in ((1, "node1"), (2, "node2"))}
@@ -31,7 +34,7 @@ class FakePeer(PeerClient):
     """A peer that says what it is told to."""
 
     def __init__(self, answer: dict[str, Any] | Exception) -> None:
-        super().__init__("plant7", "node1", ())
+        super().__init__("plant7", "node1", "node2", (), None)
         self.answer, self.asked = answer, list[tuple[str, dict[str, Any]]]()
 
     async def call(self, method: str, parameters: dict[str, Any], deadline_s: float) -> dict[str, Any]:
@@ -50,7 +53,8 @@ def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Ro
     def status() -> dict[str, Any]:
         return view.status(runner.node, CLUSTER, {"pg": CONFIG}, {})
 
-    return Routes(runner, peer, history, status, lambda module: (tmp_path / "pg.log", tmp_path / "none"))
+    keys = Keys(paired_keys(tmp_path)[0], "node1", "node2")
+    return Routes(runner, peer, history, status, lambda module: (tmp_path / "pg.log", tmp_path / "none"), {"pg"}, keys)
 
 
 async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
@@ -156,3 +160,38 @@ def test_merge_takes_the_peers_own_word() -> None:
     merged = merge(document("mine"), document("theirs"), "node2")
     assert [entry["said"] for entry in merged["modules"][0]["nodes"]] == ["mine", "theirs"]
     assert merged["partial"] is False
+
+
+async def test_the_peer_acts_only_for_modules_that_name_it(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer({}), tmp_path)
+    for method in ("promote", "outdate", "command", "rfs_state", "logs"):
+        with pytest.raises(PeerRefused) as refused:
+            await routes.answer_peer(method, {"module": "web", "verb": "stop"})
+        assert refused.value.code == 8
+
+
+async def test_a_new_key_of_the_peer_is_pinned_or_refused(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer({}), tmp_path)
+    staged = KeyStore(tmp_path / "node2.keys").make("node2", name=NEXT)
+    assert await routes.answer_peer("pin", {"certificate": staged.known.certificate}) == {}
+    assert routes.keys.store is not None and routes.keys.store.trust().of("node2")[-1].pin == staged.known.pin
+    with pytest.raises(PeerRefused, match="where one of 'node2'"):
+        await routes.answer_peer("pin", {"certificate": routes.keys.store.own().known.certificate})
+    with pytest.raises(PeerRefused, match="refused"):
+        await routes.answer_peer("pin", {"certificate": "nonsense"})
+
+
+async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer(PeerUnreachable("gone")), tmp_path)
+    store = routes.keys.store
+    assert store is not None
+    before = store.own().known.pin
+    with pytest.raises(ApiError) as failed:
+        await ask(routes, "POST", "/v1/cluster/rotate-keys")
+    assert failed.value.code == 5 and store.own().known.pin == before
+    told = FakePeer({})
+    routes.peer = told
+    answer = await ask(routes, "POST", "/v1/cluster/rotate-keys")
+    assert [method for method, _ in told.asked] == ["pin", "hello"]
+    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin}]} and store.own().known.pin != before
+    assert len(store.every_own()) == 1

@@ -12,6 +12,7 @@ from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, Replica
 from orchestrator.effects import processes
 from orchestrator.effects.rfs import Rfs
 from orchestrator.paths import Paths
+from rfs.keys import KeyStore
 
 NODES = {name: NodeConfig(name, {"lan": f"192.0.2.1{number}"}) for number, name in ((1, "node1"), (2, "node2"))}
 CLUSTER = ClusterConfig("plant7", "availability", 0.5, 3.0, NODES, ())
@@ -31,7 +32,7 @@ sys.stdin.read()
 
 
 def make(tmp_path: Path) -> Rfs:
-    return Rfs(CONFIG, CLUSTER, "node1", Paths(tmp_path), status=lambda *_: None, gone=lambda *_: None, log=lambda *_: None)
+    return Rfs(CONFIG, CLUSTER, "node1", Paths(tmp_path), keys=None, status=lambda *_: None, gone=lambda *_: None, log=lambda *_: None)
 
 
 def deaf_holder(pid_file: Path) -> subprocess.Popen[bytes]:
@@ -69,3 +70,12 @@ async def test_an_rfsmount_that_answers_nobody_is_stopped_too(tmp_path: Path) ->
         with trio.fail_after(10):
             await rfs.stop()
         assert not process.alive()
+
+
+def test_how_the_links_of_rfsmount_are_protected(tmp_path: Path) -> None:
+    assert "--insecure" in make(tmp_path).command("primary", False)
+    secure = make(tmp_path)
+    secure.keys = KeyStore("/etc/lockstep/keys")
+    command = secure.command("primary", False)
+    assert "--insecure" not in command
+    assert command[command.index("--keys") + 1] == "/etc/lockstep/keys" and command[command.index("--peer-node") + 1] == "node2"

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,9 +18,12 @@ from orchestrator import heartbeat, peer
 from orchestrator.core.events import Heartbeat
 from orchestrator.core.states import Readiness, State, Summary
 from orchestrator.heartbeat import BadPulse, Heartbeats, Network, Pulse, decode, encode
+from orchestrator.seal import Secrets
+from rfs.keys import NEXT, KeyStore
+from tests.unit.keyring import paired_keys
 
 SUMMARY = Summary(state=State.PRIM, readiness=Readiness.READY, data="UPTODATE", role="primary", term=3, serves=True, rfs_alive=True)
-PULSE = Pulse("plant7", "node1", "boot", 7, 12, 8, 11, {"pg": SUMMARY})
+PULSE = Pulse("plant7", "node1", "boot", 7, 12, {b"r" * 16: 11}, {"pg": SUMMARY})
 HERE, THERE = Network("lan", "127.0.0.11", "127.0.0.12"), Network("lan", "127.0.0.12", "127.0.0.11")
 
 
@@ -29,11 +33,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def make(network: Network, port: int, events: list[Heartbeat], logged: list[str]) -> Heartbeats:
+def make(
+    network: Network, port: int, events: list[Heartbeat], logged: list[str], keys: KeyStore | None = None, incarnation: int = 0
+) -> Heartbeats:
     node, other = ("node1", "node2") if network is HERE else ("node2", "node1")
     return Heartbeats(
-        cluster="plant7", node=node, peer=other, boot="boot", incarnation=100 if network is HERE else 200, networks=(network,),
+        cluster="plant7", node=node, peer=other, boot="boot", networks=(network,),
+        incarnation=incarnation or (100 if network is HERE else 200),
         interval_s=0.02, say=lambda: {"pg": SUMMARY}, deliver=events.append, log=logged.append, port=port,
+        secrets=Secrets(keys, other),
     )  # fmt: skip
 
 
@@ -49,7 +57,7 @@ def test_a_pulse_survives_the_wire() -> None:
 
 def test_a_pulse_is_bounded() -> None:
     long = Summary(reason="x" * 5000)
-    data = encode(Pulse("plant7", "node1", "boot", 7, 12, 8, 11, {f"module{number}": long for number in range(25)}))
+    data = encode(Pulse("plant7", "node1", "boot", 7, 12, {}, {f"module{number}": long for number in range(25)}))
     assert len(data) <= heartbeat.PULSE_BYTES_MAX
     assert len(decode(data, "plant7", "node1").modules) == 25
 
@@ -68,13 +76,18 @@ def altered(**changes: Any) -> bytes:
         (b"\xff" * 40, "malformed"),
         (msgpack.packb([1, 2]), "malformed"),
         (b"x" * 9000, "too-long"),
-        (altered(lockstep=2), "other-version"),
+        (altered(lockstep=1), "other-version"),
         (altered(cluster="plant8"), "other-cluster"),
         (altered(node="node3"), "unknown-node"),
         (altered(counter=-1), "malformed"),
         (altered(counter="5"), "malformed"),
         (altered(incarnation=True), "malformed"),
         (altered(modules=[]), "malformed"),
+        (altered(echoes={}), "malformed"),
+        (altered(echoes=[[b"short", 1]]), "malformed"),
+        (altered(echoes=[[b"r" * 16, True]]), "malformed"),
+        (altered(echoes=[[b"r" * 16, -1]]), "malformed"),
+        (altered(echoes=[[b"r" * 16, 1]] * 5), "malformed"),
         (altered(modules={"pg": {}}), "malformed"),
         (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "state": "GOD"}}), "malformed"),
         (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "term": "9"}}), "malformed"),
@@ -129,6 +142,75 @@ async def test_strangers_are_counted_and_logged_once() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_with_keys_only_the_peer_is_heard(tmp_path: Path) -> None:
+    """Nor one with keys of its own, nor one without, nor what was recorded: neither in this run of ours nor in an earlier one."""
+    one, two = paired_keys(tmp_path)
+    stranger = KeyStore(tmp_path / "stranger")
+    stranger.make("node2")
+    stranger.pin("node1", one.own().known.certificate)
+    port, events, logged = free_port(), list[Heartbeat](), list[str]()
+    recorded: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        here = make(HERE, port, events, logged, one)
+        listen = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        await listen.bind((HERE.here, port))
+        async with trio.open_nursery() as earlier:  # somebody records what the peer says to a node1 of before
+            await earlier.start(make(THERE, port, [], [], two, 300).run)
+            for _ in range(5):
+                recorded.append((await listen.recvfrom(9000))[0])
+            earlier.cancel_scope.cancel()
+        listen.close()
+        await nursery.start(here.run)
+        for keys in (stranger, None):
+            async with trio.open_nursery() as other:
+                await other.start(make(THERE, port, [], [], keys, 400).run)
+                await until(lambda: here.dropped["not-authentic from 127.0.0.12 on lan"] >= 5)
+                other.cancel_scope.cancel()
+            here.dropped.clear()
+        sender = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        await sender.bind((THERE.here, 0))
+        for data in recorded * 3:
+            await sender.sendto(data, (HERE.here, port))
+        await until(lambda: here.dropped["replayed from 127.0.0.12 on lan"] == 10)
+        assert events == [], "a run that was only recorded cannot prove that it is there"
+        await nursery.start(make(THERE, port, [], [], two, 200).run)
+        await until(lambda: len(events) > 3)
+        assert {event.incarnation for event in events} == {200}
+        nursery.cancel_scope.cancel()
+    sender.close()
+
+
+async def test_keys_are_replaced_and_revoked_under_the_pulse(tmp_path: Path) -> None:
+    one, two = paired_keys(tmp_path)
+    port, at_one, at_two = free_port(), list[Heartbeat](), list[Heartbeat]()
+
+    async def go_on() -> None:
+        counts = len(at_one), len(at_two)
+        await until(lambda: len(at_one) > counts[0] + 3 and len(at_two) > counts[1] + 3)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(make(HERE, port, at_one, [], one).run)
+        await nursery.start(make(THERE, port, at_two, [], two).run)
+        await go_on()
+        staged = two.make("node2", name=NEXT)
+        await go_on()
+        one.pin("node2", staged.known.certificate)
+        await go_on()
+        two.activate_next()
+        await go_on()
+        one.proven("node2", staged.known.pin)
+        two.drop_former()
+        await go_on()
+        echoes = [event.echo for event in at_one]
+        assert echoes[5:] == sorted(echoes[5:]) and echoes[-1] > 0, "the peer hears us all the while"
+        one.forget("node2")
+        await trio.sleep(0.1)
+        counts = len(at_one), len(at_two)
+        await trio.sleep(0.2)
+        assert (len(at_one), len(at_two)) == counts, "nothing is believed of a revoked key, and nothing is said to it"
+        nursery.cancel_scope.cancel()
+
+
 # ---- the call channel ---------------------------------------------------------------------------------------------------------------
 
 
@@ -142,9 +224,9 @@ async def handle(method: str, parameters: peer.Message) -> peer.Message:
 
 async def test_calls() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
     dead = Network("repl", "127.0.0.12", "127.0.0.13")
-    client = peer.PeerClient("plant7", "node2", (dead, THERE), port)
+    client = peer.PeerClient("plant7", "node2", "node1", (dead, THERE), None, port)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         assert await client.call("hello", {"a": 1}, 5.0) == {"method": "hello", "a": 1}
@@ -153,7 +235,8 @@ async def test_calls() -> None:
         assert refused.value.code == 6
         with pytest.raises(peer.PeerUnreachable):
             await client.call("hang", {}, 0.1)
-        for wrong in (peer.PeerClient("plant8", "node2", (THERE,), port), peer.PeerClient("plant7", "node3", (THERE,), port)):
+        for cluster, node in (("plant8", "node2"), ("plant7", "node3")):
+            wrong = peer.PeerClient(cluster, node, "node1", (THERE,), None, port)
             with pytest.raises(peer.PeerRefused):
                 await wrong.call("hello", {}, 5.0)
         nursery.cancel_scope.cancel()
@@ -161,10 +244,52 @@ async def test_calls() -> None:
         await client.call("hello", {}, 5.0)
 
 
+async def test_calls_with_keys(tmp_path: Path) -> None:
+    port, logged = free_port(), list[str]()
+    one, two = paired_keys(tmp_path)
+    stranger = KeyStore(tmp_path / "stranger")
+    stranger.make("node2")
+    stranger.pin("node1", one.own().known.certificate)
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, one, logged.append, port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        client = peer.PeerClient("plant7", "node2", "node1", (THERE,), two, port)
+        assert await client.call("hello", {"a": 1}, 5.0) == {"method": "hello", "a": 1}
+        for keys in (stranger, None):
+            for _ in range(2):
+                with pytest.raises(peer.PeerUnreachable):
+                    await peer.PeerClient("plant7", "node2", "node1", (THERE,), keys, port).call("hello", {}, 5.0)
+        assert dict(server.refused) == {"wrong-key": 2, "not-tls": 2}
+        assert len(logged) == 2
+        assert await client.call("hello", {}, 5.0) == {"method": "hello"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_few_silent_callers_do_not_keep_the_peer_out_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfs.tls.HANDSHAKE_TIMEOUT_S", 0.3)
+    port = free_port()
+    one, two = paired_keys(tmp_path)
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, one, [].append, port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        silent = []
+        for _ in range(peer.HALF_OPEN_MAX + 2):
+            sock = trio.socket.socket()
+            await sock.bind((THERE.here, 0))
+            await sock.connect((HERE.here, port))
+            silent.append(sock)
+        await until(lambda: server.refused["too-many"] == 2 and server.refused["silent"] == peer.HALF_OPEN_MAX)
+        client = peer.PeerClient("plant7", "node2", "node1", (THERE,), two, port)
+        assert await client.call("hello", {}, 5.0) == {"method": "hello"}
+        for sock in silent:
+            sock.close()
+        nursery.cancel_scope.cancel()
+
+
 async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
-    client = peer.PeerClient("plant7", "node2", (THERE,), port)
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
+    client = peer.PeerClient("plant7", "node2", "node1", (THERE,), None, port)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1", struct.pack(">I", 1 << 31), b"\0"):
@@ -182,8 +307,8 @@ async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
 
 async def test_a_connection_reset_before_it_is_accepted_ends_nothing() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, port)
-    client = peer.PeerClient("plant7", "node2", (THERE,), port)
+    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
+    client = peer.PeerClient("plant7", "node2", "node1", (THERE,), None, port)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         for _ in range(3):

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.exit_codes import CHECK
 from orchestrator.hactl.cli import NOT_YET, NOT_YET_IN, hactl
+from orchestrator.hactl.cluster_commands import cluster
 from orchestrator.hactl.lab_commands import lab
 from orchestrator.view import status as hactl_status
 from rfs import cli, exit_codes
@@ -69,6 +70,14 @@ def test_the_verbs_and_their_options() -> None:
             assert told == options_of(parser)
 
 
+def test_the_verbs_of_keys() -> None:
+    actions = verbs()["keys"]._actions
+    found = next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices
+    text = section("rfsmount").partition("`rfsmount keys` is for")[2].partition("Deadlines:")[0]
+    assert {cell.split()[1] for cell in re.findall(r"^\| `(keys [^`]+)`", text, re.MULTILINE)} == set(found)
+    assert {option for parser in found.values() for option in options_of(parser)} <= set(re.findall(r"--[\w-]+", text))
+
+
 def test_what_is_not_there_yet_is_said() -> None:
     missing = PAGE.partition("## Exit codes")[0]
     for name in cli.LATER:
@@ -87,8 +96,8 @@ def leaves(group: click.Group, prefix: str) -> set[str]:
 
 
 def test_the_commands_of_hactl() -> None:
-    told = set(re.findall(r"^\| `(hactl [\w ]+)`", section("hactl"), re.MULTILINE))
-    assert told == leaves(hactl, "hactl")
+    told = set(re.findall(r"^\| `(hactl [\w -]+)`", section("hactl"), re.MULTILINE))
+    assert told == leaves(hactl, "hactl") | leaves(cluster, "hactl cluster")
 
 
 def test_the_commands_that_hactl_lacks() -> None:

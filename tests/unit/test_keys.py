@@ -78,6 +78,18 @@ def test_a_rotation_has_two_keys_for_a_while(tmp_path: Path) -> None:
     assert [own.known.pin for own in two.every_own()] == [staged.known.pin]
 
 
+def test_a_rotation_that_was_cut_short_loses_nothing(tmp_path: Path) -> None:
+    one, two = paired_keys(tmp_path)
+    used = two.own().known.pin
+    staged = two.make("node2", name=NEXT)
+    one.pin("node2", staged.known.certificate)
+    assert two.make("node2", name=NEXT).known == staged.known, "tried again, it is the same key"
+    (two.directory / NEXT).unlink()
+    other = two.make("node2", name=NEXT)
+    one.pin("node2", other.known.certificate)
+    assert [pinned.pin for pinned in one.trust().of("node2")] == [used, other.known.pin]
+
+
 def test_a_revoked_key_stays_revoked(tmp_path: Path) -> None:
     one, two = paired_keys(tmp_path)
     assert one.forget("node2") == 1 and one.trust().of("node2") == ()

@@ -212,7 +212,6 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path) -> None:
         (KeyStore(tmp_path / "none"), "", "node1", "rfsmount keys init"),
         (lonely, "", "lonely", "is not paired with any peer"),
         (two, "", "node9", "is the key of node 'node2'"),
-        (two, "node3", "node2", "not paired with node3"),
         (one, "", "node1", "name one with --peer-node"),
     ):
         with pytest.raises(SaidNo, match=words) as refusal:
@@ -220,4 +219,7 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in refusal.value.sentence
     security = Security(one)
     security.check("node2", "node1", "/state")
-    assert security.peer == "node2"
+    assert security.peer == "node2" and not security.alarms()
+    one.forget("node2")
+    security.check("node2", "node1", "/state")
+    assert "no key of node2 is paired" in security.alarms()[0], "it serves without its peer, and says so"

@@ -1,0 +1,193 @@
+"""`hactl cluster init|join|show|rotate-keys|forget`: two nodes become a cluster, and what becomes of their keys later."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from orchestrator.config import CLUSTER_FILE, ClusterConfig, load_cluster
+from orchestrator.config_errors import ConfigError
+from orchestrator.hactl import cluster_files
+from orchestrator.hactl.output import print_json
+from orchestrator.hactl.session import Failure, Session, session_options
+from orchestrator.security import key_store
+from rfs import exit_codes, keys_command, pairing
+from rfs.errors import SaidNo
+from rfs.keys import KeyStore, Own
+from rfs.pairing import Files, Inviter, Paired
+
+TEMPLATE = """\
+name = "{name}"
+policy = "availability"
+heartbeat = {{ interval = "500ms", timeout = "3s" }}
+"""
+MEMBER = """
+[[node]]
+name = "{name}"
+addresses = {{ {addresses} }}
+"""
+
+
+@click.group()
+def cluster() -> None:
+    """The two nodes: their keys, and how they learn of each other."""
+
+
+def own_name() -> str:
+    """This node's name, as hactld takes it."""
+    return os.environ.get("HACTL_NODE") or socket.gethostname()
+
+
+def _cluster_of(session: Session) -> ClusterConfig:
+    try:
+        return load_cluster(session.config_dir)
+    except ConfigError as error:
+        raise Failure(str(error), exit_codes.CONFIGURATION_INVALID) from None
+
+
+def _say_no(refusal: SaidNo) -> Failure:
+    return Failure(refusal.sentence, refusal.exit_code)
+
+
+def _write_cluster(config_dir: Path, name: str, members: tuple[str, ...]) -> None:
+    """A first cluster.toml out of the command line."""
+    text = TEMPLATE.format(name=name)
+    for member in members:
+        node, *addresses = member.split(",")
+        if not addresses or any("=" not in address for address in addresses):
+            raise Failure(f"--member {member}: expected NODE,NETWORK=ADDRESS[,NETWORK=ADDRESS]", exit_codes.USAGE)
+        pairs = ", ".join('{} = "{}"'.format(*address.split("=", 1)) for address in addresses)
+        text += MEMBER.format(name=node, addresses=pairs)
+    config_dir.mkdir(parents=True, exist_ok=True)
+    (config_dir / CLUSTER_FILE).write_text(text)
+
+
+@cluster.command()
+@click.option("--name", help="Of the cluster, when there is no cluster.toml yet.")
+@click.option(
+    "--member", "members", multiple=True, metavar="NODE,NET=ADDR[,NET=ADDR]", help="Both nodes, when there is no cluster.toml yet."
+)
+@session_options
+def init(session: Session, name: str | None, members: tuple[str, ...]) -> None:
+    """Make this node's key, show a one-time code, and wait for the other node to join.
+
+    \b
+    hactl cluster init                    cluster.toml is there already
+    hactl cluster init --name plant7 --member node1,lan=192.0.2.11,repl=198.51.100.11 \\
+                                     --member node2,lan=192.0.2.12,repl=198.51.100.12
+    """
+    written = session.config_dir / CLUSTER_FILE
+    if name is not None or members:
+        if written.exists():
+            raise Failure(f"{written}: is there already; leave --name and --member out", exit_codes.USAGE)
+        if name is None or len(members) != 2:
+            raise Failure("a new cluster needs --name and two times --member", exit_codes.USAGE)
+        _write_cluster(session.config_dir, name, members)
+    config, node = _cluster_of(session), own_name()
+    if node not in config.nodes:
+        raise Failure(f"this node is called {node}, but {written} has {' and '.join(config.nodes)}", exit_codes.CONFIGURATION_INVALID)
+    try:
+        paired = trio.run(_invite, session, config, node)
+    except SaidNo as refusal:
+        raise _say_no(refusal) from None
+    _say_paired(session, paired)
+
+
+async def _invite(session: Session, config: ClusterConfig, node: str) -> Paired:
+    keys = key_store(session.config_dir)
+    own, peer = keys.make(node), config.peer_of(node).name
+    addresses = list(dict.fromkeys(config.nodes[node].addresses.values()))
+
+    def accepts(name: str) -> str:
+        return "" if name == peer else f"it is called {name}, and the cluster's other node {peer}"
+
+    inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts)
+    valid_s = min(session.timeout_s or pairing.VALID_S, pairing.VALID_S)
+    command = f"hactl cluster join {inviter.code}@{addresses[0]}"
+    return await keys_command.invite(inviter, [(address, pairing.PORT) for address in addresses], valid_s, command)
+
+
+def _say_paired(session: Session, paired: Paired) -> None:
+    if session.format in ("json", "jsonl"):
+        print_json({"schema": "hactl.paired/1", "peer": paired.peer, "fingerprint": paired.words}, one_line=session.format == "jsonl")
+    else:
+        keys_command.say_paired(paired)
+
+
+@cluster.command()
+@click.argument("invitation", metavar="CODE@ADDRESS")
+@session_options
+def join(session: Session, invitation: str) -> None:
+    """Pair with the node that shows the code; its configuration comes along. '-' reads the code from standard input."""
+    try:
+        text = keys_command.read_invitation(invitation)
+        pairing.parse_invitation(text)  # a mistyped code leaves nothing behind
+        keys = key_store(session.config_dir)
+        paired = trio.run(_join, session, keys, keys.make(own_name()), text)
+    except SaidNo as refusal:
+        raise _say_no(refusal) from None
+    _say_paired(session, paired)
+    if session.format == "table":
+        click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
+
+
+async def _join(session: Session, keys: KeyStore, own: Own, invitation: str) -> Paired:
+    async def store(files: Files) -> None:
+        await trio.to_thread.run_sync(lambda: cluster_files.store(files, session.config_dir, own.node, replace=session.yes))
+
+    return await pairing.join(keys, own, invitation, store)
+
+
+@cluster.command()
+@session_options
+def show(session: Session) -> None:
+    """The nodes, their addresses and their keys."""
+    config, keys = _cluster_of(session), key_store(session.config_dir)
+    try:
+        described: dict[str, Any] | None = keys_command.describe(keys) if keys.exists() else None
+    except SaidNo as refusal:
+        raise _say_no(refusal) from None
+    nodes = [{"node": node.name, "addresses": dict(node.addresses)} for node in config.nodes.values()]
+    if session.format in ("json", "jsonl"):
+        document = {"schema": "hactl.cluster/1", "name": config.name, "policy": config.policy, "nodes": nodes, "keys": described}
+        print_json(document, one_line=session.format == "jsonl")
+        return
+    click.echo(f"cluster {config.name}, policy {config.policy}")
+    for node in config.nodes.values():
+        click.echo(f"  {node.name:12} {'  '.join(f'{network} {address}' for network, address in node.addresses.items())}")
+    if described is None:
+        click.echo("no key yet: hactl cluster init on one node, hactl cluster join on the other")
+    else:
+        keys_command.show_keys(keys, click.echo)
+
+
+@cluster.command("rotate-keys")
+@session_options
+def rotate_keys(session: Session) -> None:
+    """Replace this node's key (-H all: both nodes') without an interruption."""
+    answer = session.client.rotate_keys(session.node)
+    if session.format in ("json", "jsonl"):
+        print_json(answer, one_line=session.format == "jsonl")
+        return
+    for rotated in answer["rotated"]:
+        click.echo(f"{rotated['node']} has a new key, {rotated['pin'][:16]}; established links go on under the old one")
+
+
+@cluster.command()
+@click.argument("peer", metavar="NODE")
+@session_options
+def forget(session: Session, peer: str) -> None:
+    """Revoke every key of NODE, for good: a stolen or replaced machine. Pair anew afterwards."""
+    session.confirm(f"{peer} will not be let in any more, and a running session with it ends. Go on?")
+    try:
+        count = key_store(session.config_dir).forget(peer)
+    except SaidNo as refusal:
+        raise _say_no(refusal) from None
+    if not count:
+        raise Failure(f"no key of {peer} is paired with this node; 'hactl cluster show' lists them", exit_codes.USAGE)
+    click.echo(f"the keys of {peer} count no longer on this node; to pair again: hactl cluster init here, hactl cluster join there")

@@ -1,0 +1,81 @@
+"""The configuration that comes along when a node joins: gathered on one node, checked and stored on the other.
+
+What is stored is what was there, no more: regular files below `cluster.toml` and `modules/`, at most 4 MiB in all. On the joining node
+they are first read as a whole configuration in a directory of their own; only a valid one that names this node is moved into its place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+
+from orchestrator.config import CLUSTER_FILE, MODULES_DIR, load_cluster, load_modules
+from orchestrator.config_errors import ConfigError
+from rfs import exit_codes
+from rfs.errors import SaidNo
+from rfs.pairing import Files
+
+FILES_MAX = 500
+BYTES_MAX = 3 << 20
+BEFORE = ".before-join"
+
+
+def gather(config_dir: Path) -> Files:
+    """Every file of the configuration, by its path below the directory."""
+    found: Files = {}
+    for path in (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*"))):
+        if path.is_file() and not path.is_symlink() and not path.name.endswith(BEFORE):
+            found[path.relative_to(config_dir).as_posix()] = path.read_bytes()
+    if len(found) > FILES_MAX or sum(map(len, found.values())) > BYTES_MAX:
+        raise SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")
+    return found
+
+
+def _checked(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    allowed = name == CLUSTER_FILE or (path.parts[:1] == (MODULES_DIR,) and 1 < len(path.parts) <= 6)
+    if not allowed or path.is_absolute() or ".." in path.parts or path.as_posix() != name or not name.isprintable():
+        raise SaidNo(f"the other node sends a file '{name[:80]}', which is no part of a configuration")
+    return path
+
+
+def store(files: Files, config_dir: Path, node: str, *, replace: bool) -> None:
+    """Put them in place (blocking); SaidNo when they are no configuration of a cluster with this node, or others are there."""
+    paths = {_checked(name): data for name, data in files.items()}
+    config_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".joining-", dir=config_dir) as scratch:
+        for path, data in paths.items():
+            target = Path(scratch, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            target.chmod(0o755 if data.startswith(b"#!") else 0o644)
+        try:
+            cluster = load_cluster(Path(scratch))
+            load_modules(Path(scratch), cluster)
+        except ConfigError as error:
+            raise SaidNo(
+                f"the other node's configuration is not valid: {str(error).splitlines()[0]}", exit_codes.CONFIGURATION_INVALID
+            ) from error
+        if node not in cluster.nodes:
+            names = " and ".join(cluster.nodes)
+            raise SaidNo(
+                f"this node is called {node}, but the cluster has {names}: set HACTL_NODE or the hostname", exit_codes.CONFIGURATION_INVALID
+            )
+        _move(Path(scratch), config_dir, list(paths), replace)
+
+
+def _move(scratch: Path, config_dir: Path, paths: list[PurePosixPath], replace: bool) -> None:
+    others = [
+        path for path in paths if (config_dir / path).exists() and (config_dir / path).read_bytes() != Path(scratch, path).read_bytes()
+    ]
+    if others and not replace:
+        listed = ", ".join(str(config_dir / path) for path in others[:3])
+        raise SaidNo(f"{listed}: differ from the other node's; --yes takes the other's and keeps these as *{BEFORE}")
+    for path in others:
+        shutil.copy2(config_dir / path, config_dir / f"{path}{BEFORE}")
+    for path in paths:
+        target = config_dir / path
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.replace(Path(scratch, path), target)
