@@ -187,7 +187,7 @@ async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> Non
     assert store is not None
     before = store.own().known.pin
     with pytest.raises(ApiError) as failed:
-        await ask(routes, "POST", "/v1/cluster/rotate-keys")
+        await routes.route(Request("POST", ("v1", "cluster", "rotate-keys"), {}, {}))
     assert failed.value.code == 5 and store.own().known.pin == before
     told = FakePeer({})
     routes.peer = told

@@ -21,8 +21,9 @@ class SlowVip(Vip):
         self.there: set[IPv4Interface] = set()
 
     async def _read(self) -> list[Interface]:
+        seen = tuple(self.there)
         await trio.sleep(1)
-        return [Interface(name="lan", index=1, mac=b"123456", addresses=(IPv4Interface("10.9.0.1/24"), *self.there))]
+        return [Interface(name="lan", index=1, mac=b"123456", addresses=(IPv4Interface("10.9.0.1/24"), *seen))]
 
     async def _change(self, verb: str, address: IPv4Interface, interface: Interface) -> None:
         await trio.sleep(0.1)
