@@ -1,4 +1,4 @@
-"""The benchmark: native directory, our mirror and the floor, side by side in one run on the lab.
+"""The benchmark: native directory, our mirror (under TLS, as it is used, and without) and the floor, side by side in one run on the lab.
 
     bench/run [--json] [--quick]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,10 +22,25 @@ from typing import Any
 from orchestrator.lab.lab import Lab
 
 HERE = Path(__file__).resolve().parent
-STATE, NATIVE, MIRROR = "/var/lib/lockstep/bench", "/srv/native", "/srv/mirror"
-PORT, FLOOR_PORT = 5600, 5700
+NATIVE, FLOOR_PORT = "/srv/native", 5700
 BIN = Path("/usr/lib/postgresql/15/bin")
 SPREAD_LIMIT = 0.2
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One mirrored directory."""
+
+    directory: str
+    state: str
+    port: int
+    secure: bool
+
+
+MIRRORS = {
+    "mirror": Mirror("/srv/mirror", "/var/lib/lockstep/bench", 5600, secure=True),
+    "plain": Mirror("/srv/plain", "/var/lib/lockstep/bench-plain", 5601, secure=False),
+}
 
 
 @dataclass(frozen=True)
@@ -62,23 +78,51 @@ class Bench:
         """Mirror a directory from node1 to node2."""
         subprocess.run(["gcc", "-O2", "-D_GNU_SOURCE", "-o", self.floor, HERE / "floor.c"], check=True)
         self.lab.up()
-        for node, role, mine, peer in (("node1", "primary", 11, 12), ("node2", "secondary", 12, 11)):
-            self.lab.run(node, ["mkdir", "-p", NATIVE, MIRROR, STATE])
-            self.lab.run(
-                node,
-                ["rfsmount", "mount", MIRROR, "--state", STATE, "--role", role, "--listen", f"10.77.1.{mine}:{PORT}",
-                 "--peer", f"10.77.1.{peer}:{PORT}", "--module", "bench", "--cluster", "bench", "--insecure", "--timeout", "20"],
-            )  # fmt: skip
-        deadline = time.monotonic() + 30
-        while self.status("node1")["link"] != "paired":
-            if time.monotonic() > deadline:
-                raise SystemExit("bench: the mirror does not pair: " + self.status("node1")["reason"])
-            time.sleep(0.1)
+        for node in ("node1", "node2"):
+            self.lab.run(node, ["mkdir", "-p", NATIVE, *(mirror.directory for mirror in MIRRORS.values())])
+        self.pairing_s = self.pair(MIRRORS["mirror"].state)
+        for mirror in MIRRORS.values():
+            self.mount(mirror)
         self.lab.spawn("node2", [str(self.floor), "serve", str(FLOOR_PORT), "/srv/floor.dat", "1"])
 
-    def status(self, node: str) -> dict[str, Any]:
+    def mount(self, mirror: Mirror) -> None:
+        """On both nodes, and in sync."""
+        for node, role, mine, peer in (("node1", "primary", 11, 12), ("node2", "secondary", 12, 11)):
+            command = [
+                "rfsmount",
+                "mount",
+                mirror.directory,
+                "--state",
+                mirror.state,
+                "--role",
+                role,
+                "--listen",
+                f"10.77.1.{mine}:{mirror.port}",
+            ]
+            command += ["--peer", f"10.77.1.{peer}:{mirror.port}", "--module", "bench", "--cluster", "bench", "--timeout", "20"]
+            self.lab.run(node, command if mirror.secure else [*command, "--insecure"])
+        deadline = time.monotonic() + 30
+        while self.status("node1", mirror)["link"] != "paired":
+            if time.monotonic() > deadline:
+                raise SystemExit("bench: the mirror does not pair: " + self.status("node1", mirror)["reason"])
+            time.sleep(0.1)
+
+    def pair(self, state: str) -> float:
+        """Two fresh nodes, two commands: how long it took, in seconds."""
+        began = time.monotonic()
+        read_end, write_end = os.pipe()
+        with open(read_end) as shown:
+            with open(write_end, "wb") as said:
+                waiting = self.lab.spawn("node1", ["rfsmount", "keys", "init", "--state", state, "--listen", "10.77.1.11"], log=said)
+            invitation = next(line.split()[3] for line in shown if "rfsmount keys join" in line)
+            self.lab.run("node2", ["rfsmount", "keys", "join", "-", "--state", state], input=invitation + "\n")
+            if waiting.wait(10) != 0:
+                raise SystemExit(f"bench: the nodes do not pair: {shown.read()}")
+        return time.monotonic() - began
+
+    def status(self, node: str, mirror: Mirror) -> dict[str, Any]:
         """rfsmount.status/1."""
-        return dict(json.loads(self.lab.run(node, ["rfsmount", "status", "--state", STATE, "--json"]).stdout))
+        return dict(json.loads(self.lab.run(node, ["rfsmount", "status", "--state", mirror.state, "--json"]).stdout))
 
     # ---- measuring ------------------------------------------------------------------------------------------------------------
 
@@ -98,12 +142,13 @@ class Bench:
         """Interleaved repetitions; medians and the floor's spread."""
         if row.name.startswith("pgbench"):
             return self.pgbench(int(row.name.rpartition("_")[2]))
-        values: dict[str, list[float]] = {"native": [], "mirror": []}
+        values: dict[str, list[float]] = {"native": [], "mirror": [], "plain": []}
         if row.floor_block_bytes:
             values["floor"] = []
         for _ in range(self.repetitions):
             values["native"].append(self.workload(row.name, NATIVE))
-            values["mirror"].append(self.workload(row.name, MIRROR))
+            for column, mirror in MIRRORS.items():
+                values[column].append(self.workload(row.name, mirror.directory))
             if row.floor_block_bytes:
                 values["floor"].append(self.floor_of(row))
         out: dict[str, Any] = {column: statistics.median(list_) for column, list_ in values.items()}
@@ -115,7 +160,7 @@ class Bench:
     def pgbench(self, clients: int) -> dict[str, Any]:
         """tps of the built-in script, each cluster on its own directory, one at a time."""
         out: dict[str, Any] = {}
-        for column, directory in (("native", NATIVE), ("mirror", MIRROR)):
+        for column, directory in (("native", NATIVE), ("mirror", MIRRORS["mirror"].directory)):
             out[column] = statistics.median(self.pgbench_once(directory, clients) for _ in range(max(1, self.repetitions // 3)))
         return out
 
@@ -143,7 +188,7 @@ class Bench:
 
     def idle_bytes(self) -> int:
         """Resident memory of the idle primary's rfsmount."""
-        said = self.lab.run("node1", ["sh", "-c", "grep VmRSS /proc/$(cat " + STATE + "/rfsmount.pid)/status"]).stdout
+        said = self.lab.run("node1", ["sh", "-c", "grep VmRSS /proc/$(cat " + MIRRORS["mirror"].state + "/rfsmount.pid)/status"]).stdout
         return int(said.split()[1]) * 1024
 
 
@@ -153,19 +198,24 @@ def figures(row: Row, found: dict[str, Any]) -> dict[str, Any]:
     if "floor" in found:
         out["mirror_to_floor"] = found["mirror"] / found["floor"]
         out["floor_is_steady"] = found["floor_spread"] <= SPREAD_LIMIT
+    if "plain" in found:
+        out["mirror_to_plain"] = found["mirror"] / found["plain"]
     out["mirror_to_native"] = found["mirror"] / found["native"]
     return out
 
 
 def table(results: dict[str, Any]) -> str:
     """For people."""
-    lines = [f"{'':28} {'unit':5} {'native':>9} {'mirror':>9} {'floor':>9} {'mirror/floor':>13} {'mirror/native':>14}"]
+    heads = f"{'native':>9} {'mirror':>9} {'no TLS':>9} {'floor':>9} {'mirror/floor':>13} {'mirror/no TLS':>14} {'mirror/native':>14}"
+    lines = [f"{'':28} {'unit':5} {heads}"]
     for row in results["rows"]:
         floor = f"{row['floor']:9.1f} {row['mirror_to_floor']:13.2f}" if "floor" in row else f"{'–':>9} {'–':>13}"
         note = "" if row.get("floor_is_steady", True) else "  not measured: the floor is unsteady"
-        lines.append(
-            f"{row['text']:28} {row['unit']:5} {row['native']:9.1f} {row['mirror']:9.1f} {floor} {row['mirror_to_native']:14.2f}{note}"
-        )
+        plain = f"{row['plain']:9.1f}" if "plain" in row else f"{'–':>9}"
+        to_plain = f"{row['mirror_to_plain']:14.2f}" if "plain" in row else f"{'–':>14}"
+        columns = f"{row['native']:9.1f} {row['mirror']:9.1f} {plain} {floor[:9]} {floor[10:]} {to_plain} {row['mirror_to_native']:14.2f}"
+        lines.append(f"{row['text']:28} {row['unit']:5} {columns}{note}")
+    lines.append(f"pairing of two fresh nodes, two commands: {results['pairing_s']:.1f} s")
     lines.append(
         f"rfsmount, idle: {results['idle_rss_bytes'] / 1e6:.0f} MB before the load, {results['rss_bytes_after'] / 1e6:.0f} MB after it"
     )
@@ -183,6 +233,7 @@ def main() -> int:
         bench = Bench(lab, repetitions=3 if options.quick else 7, pgbench_s=5 if options.quick else 10)
         bench.set_up()
         results: dict[str, Any] = {"schema": "lockstep.bench/1", "idle_rss_bytes": bench.idle_bytes(), "rows": []}
+        results["pairing_s"] = bench.pairing_s
         for row in ROWS:
             print(f"bench: {row.text}", file=sys.stderr)
             results["rows"].append(figures(row, bench.measure(row)))

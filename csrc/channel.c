@@ -1,18 +1,18 @@
 /* A socket, plain or under TLS 1.3.
  *
- * Happy path: rfs_channel_secure() makes both ends prove the key that the other one has pinned (no authority, no name service, no clock:
- * an expired certificate whose key is pinned is still the peer's; telling people of it is Python's). Then records flow: what is sent is
- * gathered into whole records, encrypted into `out` and given to the socket in large pieces; what arrives is read in large pieces into
- * `in` and decrypted from there. So a small frame costs one system call and one record each way, as without TLS.
+ * Happy path: rfs_channel_secure() lets OpenSSL make the handshake, in which both ends prove the key that the other one has pinned (no
+ * authority, no name service, no clock: an expired certificate whose key is pinned is still the peer's; telling people of it is Python's).
+ * Then records flow. Where the kernel does TLS (kTLS) it is given the keys and the socket is used as if it were plain. Elsewhere we do what
+ * it would do (tls_records.c): the handshake's traffic secrets are taken from OpenSSL, and frames are encrypted from where they lie into
+ * `out`, what arrives is decrypted from `in` to where it is parsed. So no byte is copied for it, a small frame costs one system call and one
+ * record each way as without TLS, and the two directions share nothing: no lock, while an SSL object is not usable by two threads at once.
+ * On the wire it is TLS 1.3, key updates included; the native tests hold each direction against OpenSSL's own.
  *
- * One OpenSSL session is not usable by two threads: `lock` covers each call into it and nothing else. The socket is never read or
- * written under it. The sending side (`out`, staging) belongs to whoever calls channel_send, one at a time; `in` to the receiver.
+ * The sending side (`out`, `sends`) belongs to whoever calls channel_send, one at a time; `in` and `receives` to the receiver.
  *
- * Where the kernel does TLS (kTLS), OpenSSL hands it the keys in the handshake and the socket is used as if it were plain; the two
- * directions are independent of each other.
- *
- * How it fails: any TLS error ends the channel, for good. Nothing ever falls back to plain text. A sending key is replaced long before
- * AES-GCM's limit of 2^24.5 records; the kernel's cannot be, so that channel ends instead, and the link is made again. */
+ * How it fails: a record that is wrong, or any other message than data and key updates, ends the channel for good. Nothing ever falls back
+ * to plain text. A sending key is replaced long before AES-GCM's limit of 2^24.5 records; the kernel's cannot be, so that channel ends
+ * instead, and the link is made again. */
 #include "channel.h"
 
 #include <errno.h>
@@ -24,7 +24,6 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,91 +32,36 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tls_records.h"
+
 enum {
-    RECORD_BYTES = 16384,                            /* TLS 1.3: the most that one record holds */
-    SEND_BYTES = 4 * RECORD_BYTES,                   /* taken at a time: the peer decrypts the first while we encrypt the next */
-    OUT_BYTES = SEND_BYTES + 8 * 512,                /* and what the records add to it */
+    SEND_RECORDS = 8, /* taken at a time: the peer decrypts the first while we encrypt the next */
+    OUT_BYTES = (SEND_RECORDS + 1) * (RECORD_DATA_BYTES + RECORD_ADDED_BYTES),
     IN_BYTES = 256 << 10,
     SOCKET_BYTES = 4 << 20,
     REKEY_RECORDS = 1 << 22,
+    PARTS_MAX = 16, /* of one record */
 };
 
 struct rfs_channel {
     int fd;
-    SSL *ssl; /* NULL: plain */
-    BIO_METHOD *method;
+    SSL *ssl; /* NULL: plain. After the handshake only the kernel's TLS still needs it */
     bool kernel_sends, kernel_receives; /* the socket takes and gives plain bytes */
 
-    pthread_mutex_t lock; /* ssl */
-    bool receiving;       /* under lock: what a receiving call wants to say (an alert) is dropped, the channel ends anyway */
-
-    uint64_t rekey_records, records; /* the sender's: since the key was new */
+    /* The sender's. */
+    struct record_keys sends;
+    uint64_t rekey_records, kernel_records;
     atomic_uint_fast64_t key_updates;
+    uint8_t *out;
     size_t out_filled, out_sent;
-    size_t in_filled, in_used; /* the receiver's */
-    uint8_t *out, *in, *staging;
+
+    /* The receiver's. */
+    struct record_keys receives;
+    uint8_t *in;
+    size_t in_filled, in_used;
+    int in_error; /* what ended it, told when all before it was handed out */
+    atomic_bool update_wanted; /* set by the receiver: the peer asks for a new key of ours */
 };
-
-/* ---- between OpenSSL and the buffers -------------------------------------------------------------------------------------- */
-
-static int buffer_write(BIO *bio, const char *data, int bytes) {
-    rfs_channel *channel = BIO_get_data(bio);
-    if (channel->receiving) return bytes;
-    if (bytes < 0 || (size_t)bytes > OUT_BYTES - channel->out_filled) return -1; /* cannot be: SEND_BYTES leaves room */
-    memcpy(channel->out + channel->out_filled, data, (size_t)bytes);
-    channel->out_filled += (size_t)bytes;
-    return bytes;
-}
-
-static int buffer_read(BIO *bio, char *data, int bytes) {
-    rfs_channel *channel = BIO_get_data(bio);
-    size_t there = channel->in_filled - channel->in_used, part = there < (size_t)bytes ? there : (size_t)bytes;
-    BIO_clear_retry_flags(bio);
-    if (!part) {
-        BIO_set_retry_read(bio);
-        return -1;
-    }
-    memcpy(data, channel->in + channel->in_used, part);
-    channel->in_used += part;
-    return (int)part;
-}
-
-static long buffer_control(BIO *bio, int command, long number, void *pointer) {
-    (void)bio;
-    (void)number;
-    (void)pointer;
-    return command == BIO_CTRL_FLUSH;
-}
-
-static BIO *buffer_new(rfs_channel *channel) {
-    BIO *bio = BIO_new(channel->method);
-    if (!bio) return NULL;
-    BIO_set_data(bio, channel);
-    BIO_set_init(bio, 1);
-    return bio;
-}
-
-/* From the socket to the buffers, in the directions that the kernel does not do. */
-static int take_over(rfs_channel *channel) {
-    channel->kernel_sends = BIO_get_ktls_send(SSL_get_wbio(channel->ssl)) != 0;
-    channel->kernel_receives = BIO_get_ktls_recv(SSL_get_rbio(channel->ssl)) != 0;
-    channel->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "lockstep");
-    channel->out = malloc(OUT_BYTES);
-    channel->in = malloc(IN_BYTES);
-    channel->staging = malloc(RECORD_BYTES);
-    if (!channel->method || !channel->out || !channel->in || !channel->staging) return -ENOMEM;
-    if (!BIO_meth_set_write(channel->method, buffer_write) || !BIO_meth_set_read(channel->method, buffer_read) || !BIO_meth_set_ctrl(channel->method, buffer_control)) return -ENOMEM;
-    BIO *write = channel->kernel_sends ? NULL : buffer_new(channel), *read = channel->kernel_receives ? NULL : buffer_new(channel);
-    bool whole = (write || channel->kernel_sends) && (read || channel->kernel_receives);
-    if (!whole) {
-        BIO_free(write);
-        BIO_free(read);
-        return -ENOMEM;
-    }
-    if (write) SSL_set0_wbio(channel->ssl, write);
-    if (read) SSL_set0_rbio(channel->ssl, read);
-    return 0;
-}
 
 /* ---- sending -------------------------------------------------------------------------------------------------------------- */
 
@@ -139,53 +83,49 @@ static int empty_out(rfs_channel *channel) {
     return 0;
 }
 
-static int encrypt(rfs_channel *channel, const uint8_t *data, size_t bytes) {
-    pthread_mutex_lock(&channel->lock);
-    ERR_clear_error();
-    bool rekeys = ++channel->records > channel->rekey_records;
-    int result = rekeys ? SSL_key_update(channel->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) : 1;
-    if (result == 1) result = SSL_write(channel->ssl, data, (int)bytes) == (int)bytes;
-    pthread_mutex_unlock(&channel->lock);
-    if (rekeys) {
-        channel->records = 1;
-        atomic_fetch_add(&channel->key_updates, 1);
-    }
-    return result == 1 ? 0 : -EPROTO;
+static int seal(rfs_channel *channel, uint8_t type, const struct iovec *parts, int count) {
+    ssize_t bytes = record_seal(&channel->sends, type, parts, count, channel->out + channel->out_filled);
+    if (bytes < 0) return (int)bytes;
+    channel->out_filled += (size_t)bytes;
+    return 0;
 }
 
-/* The next record's bytes: from the caller's memory where they lie together, else gathered. Advances part and offset. */
-static size_t next_record(rfs_channel *channel, const struct iovec *parts, int count, int *part, size_t *offset, const uint8_t **record) {
-    size_t there = parts[*part].iov_len - *offset;
-    if (there >= RECORD_BYTES) {
-        *record = (const uint8_t *)parts[*part].iov_base + *offset;
-        *offset += RECORD_BYTES;
-        return RECORD_BYTES;
-    }
-    size_t filled = 0;
-    while (*part < count && filled < RECORD_BYTES) {
-        size_t left = parts[*part].iov_len - *offset, take = left < RECORD_BYTES - filled ? left : RECORD_BYTES - filled;
-        memcpy(channel->staging + filled, (const uint8_t *)parts[*part].iov_base + *offset, take);
-        filled += take;
+/* KeyUpdate (RFC 8446 §4.6.3), the last record under the old key. */
+static int replace_key(rfs_channel *channel) {
+    static const uint8_t update_not_requested[] = {24, 0, 0, 1, 0};
+    struct iovec message = {(void *)(uintptr_t)update_not_requested, sizeof update_not_requested};
+    atomic_store(&channel->update_wanted, false);
+    int result = seal(channel, RECORD_HANDSHAKE, &message, 1);
+    if (result == 0) result = record_keys_update(&channel->sends);
+    atomic_fetch_add(&channel->key_updates, 1);
+    return result;
+}
+
+/* The parts of the next record, cut out of `parts` from *part and *offset on, which move. */
+static int next_record(const struct iovec *parts, int count, int *part, size_t *offset, struct iovec record[PARTS_MAX], size_t *bytes) {
+    int pieces = 0;
+    *bytes = 0;
+    while (*part < count && pieces < PARTS_MAX && *bytes < RECORD_DATA_BYTES) {
+        size_t left = parts[*part].iov_len - *offset, room = RECORD_DATA_BYTES - *bytes, take = left < room ? left : room;
+        if (take) record[pieces++] = (struct iovec){(uint8_t *)parts[*part].iov_base + *offset, take};
+        *bytes += take;
         *offset += take;
         if (take < left) break;
         (*part)++;
         *offset = 0;
     }
-    *record = channel->staging;
-    return filled;
+    return pieces;
 }
 
 static ssize_t send_records(rfs_channel *channel, const struct iovec *parts, int count) {
     int part = 0, result = empty_out(channel);
     size_t offset = 0, taken = 0;
-    while (result == 0 && part < count && taken + RECORD_BYTES <= SEND_BYTES) {
-        const uint8_t *record;
-        size_t bytes = next_record(channel, parts, count, &part, &offset, &record);
-        if (part < count && offset == parts[part].iov_len) {
-            part++;
-            offset = 0;
-        }
-        if (bytes) result = encrypt(channel, record, bytes);
+    if (result == 0 && count && (channel->sends.sequence >= channel->rekey_records || atomic_load(&channel->update_wanted))) result = replace_key(channel);
+    for (int records = 0; result == 0 && part < count && records < SEND_RECORDS; records++) {
+        struct iovec record[PARTS_MAX];
+        size_t bytes;
+        int pieces = next_record(parts, count, &part, &offset, record, &bytes);
+        if (pieces) result = seal(channel, RECORD_DATA, record, pieces);
         if (result == 0) taken += bytes;
     }
     if (result == 0) result = empty_out(channel);
@@ -195,59 +135,81 @@ static ssize_t send_records(rfs_channel *channel, const struct iovec *parts, int
 
 ssize_t channel_send(rfs_channel *channel, const struct iovec *parts, int count) {
     if (channel->ssl && !channel->kernel_sends) return send_records(channel, parts, count);
-    if (channel->ssl && channel->records > channel->rekey_records) return -EKEYEXPIRED;
+    if (channel->ssl && channel->kernel_records > channel->rekey_records) return -EKEYEXPIRED;
     ssize_t bytes = send_plain(channel, parts, count);
-    if (bytes > 0) channel->records += (uint64_t)bytes / RECORD_BYTES + 1;
+    if (bytes > 0) channel->kernel_records += (uint64_t)bytes / RECORD_DATA_BYTES + 1;
     return bytes;
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------------------ */
 
-/* What is decrypted at once; *end: the peer has said goodbye, or the records are wrong (then -EPROTO). */
-static ssize_t decrypt(rfs_channel *channel, uint8_t *buffer, size_t room) {
-    pthread_mutex_lock(&channel->lock);
-    channel->receiving = true;
-    ERR_clear_error();
-    int wanted = room > INT32_MAX ? INT32_MAX : (int)room;
-    int bytes = SSL_read(channel->ssl, buffer, wanted);
-    int error = bytes > 0 ? SSL_ERROR_NONE : SSL_get_error(channel->ssl, bytes);
-    channel->receiving = false;
-    pthread_mutex_unlock(&channel->lock);
-    if (bytes > 0) return bytes;
-    if (error == SSL_ERROR_ZERO_RETURN) return 0;
-    return error == SSL_ERROR_WANT_READ ? -EAGAIN : -EPROTO;
+static ssize_t receive_plain(const rfs_channel *channel, uint8_t *buffer, size_t room) {
+    ssize_t bytes = recv(channel->fd, buffer, room, MSG_DONTWAIT);
+    return bytes >= 0 ? bytes : errno == EINTR ? -EAGAIN : -errno;
 }
 
 static ssize_t fill_in(rfs_channel *channel) {
     memmove(channel->in, channel->in + channel->in_used, channel->in_filled - channel->in_used);
     channel->in_filled -= channel->in_used;
     channel->in_used = 0;
-    ssize_t bytes = recv(channel->fd, channel->in + channel->in_filled, IN_BYTES - channel->in_filled, MSG_DONTWAIT);
+    ssize_t bytes = receive_plain(channel, channel->in + channel->in_filled, IN_BYTES - channel->in_filled);
     if (bytes > 0) channel->in_filled += (size_t)bytes;
-    return bytes >= 0 ? bytes : errno == EINTR ? -EAGAIN : -errno;
+    return bytes;
+}
+
+/* The peer's next key. Anything else than that and data has no place in a data link. */
+static int key_update(rfs_channel *channel, const uint8_t *message, size_t bytes) {
+    if (bytes != 5 || memcmp(message, (const uint8_t[]){24, 0, 0, 1}, 4) != 0 || message[4] > 1) return -EPROTO;
+    if (message[4]) atomic_store(&channel->update_wanted, true);
+    return record_keys_update(&channel->receives);
+}
+
+/* One whole record of `length` bytes into the buffer. */
+static ssize_t open_record(rfs_channel *channel, size_t length, uint8_t *buffer) {
+    uint8_t type;
+    ssize_t bytes = record_open(&channel->receives, channel->in + channel->in_used, length, buffer, &type);
+    channel->in_used += length;
+    if (bytes < 0 || type == RECORD_DATA) return bytes;
+    if (type == RECORD_HANDSHAKE) return key_update(channel, buffer, (size_t)bytes);
+    return bytes == 2 && buffer[1] == 0 ? -ECONNRESET : -EKEYREJECTED; /* an alert: goodbye, or it does not take our key */
+}
+
+static ssize_t receive_records(rfs_channel *channel, uint8_t *buffer, size_t room) {
+    size_t filled = 0;
+    while (channel->in_error == 0 && room - filled > RECORD_DATA_BYTES) {
+        ssize_t length = record_length(channel->in + channel->in_used, channel->in_filled - channel->in_used), bytes;
+        if (length == 0 && filled) break;
+        if (length == 0) { /* not a whole one yet */
+            if ((bytes = fill_in(channel)) <= 0) return bytes;
+            continue;
+        }
+        bytes = length > 0 ? open_record(channel, (size_t)length, buffer + filled) : length;
+        if (bytes < 0) channel->in_error = (int)bytes; /* after what was good */
+        else filled += (size_t)bytes;
+    }
+    return filled ? (ssize_t)filled : channel->in_error;
+}
+
+/* The kernel decrypts; OpenSSL takes its messages apart, for it may hand out others than data. */
+static ssize_t receive_from_kernel(rfs_channel *channel, uint8_t *buffer, size_t room) {
+    int bytes = SSL_read(channel->ssl, buffer, room > INT32_MAX ? INT32_MAX : (int)room);
+    if (bytes > 0) return bytes;
+    int error = SSL_get_error(channel->ssl, bytes);
+    ERR_clear_error();
+    return error == SSL_ERROR_ZERO_RETURN ? 0 : error == SSL_ERROR_WANT_READ ? -EAGAIN : -EPROTO;
 }
 
 ssize_t channel_receive(rfs_channel *channel, uint8_t *buffer, size_t room) {
-    if (!channel->ssl) {
-        ssize_t bytes = recv(channel->fd, buffer, room, MSG_DONTWAIT);
-        return bytes >= 0 ? bytes : errno == EINTR ? -EAGAIN : -errno;
-    }
-    size_t filled = 0;
-    for (;;) {
-        ssize_t bytes = decrypt(channel, buffer + filled, room - filled);
-        if (bytes > 0) filled += (size_t)bytes;
-        if (filled && (bytes <= 0 || filled == room)) return (ssize_t)filled; /* an end or an error comes again */
-        if (bytes > 0) continue;
-        if (bytes != -EAGAIN || channel->kernel_receives) return bytes;
-        bytes = fill_in(channel);
-        if (bytes <= 0) return bytes;
-    }
+    if (!channel->ssl) return receive_plain(channel, buffer, room);
+    return channel->kernel_receives ? receive_from_kernel(channel, buffer, room) : receive_records(channel, buffer, room);
 }
 
 bool channel_wait(const rfs_channel *channel, short events, int timeout_ms) {
     struct pollfd ready = {.fd = channel->fd, .events = events};
     return poll(&ready, 1, timeout_ms) > 0;
 }
+
+bool channel_is_sealed(const rfs_channel *channel) { return channel->ssl != NULL; }
 
 void channel_shutdown(rfs_channel *channel, int how) { shutdown(channel->fd, how); }
 
@@ -264,10 +226,42 @@ uint64_t channel_key_updates(const rfs_channel *channel) { return atomic_load(&c
 
 /* ---- the handshake -------------------------------------------------------------------------------------------------------- */
 
-struct judge {
+struct handshake {
     const rfs_identity *identity;
     char *reason;
+    uint8_t secrets[2][SECRET_BYTES_MAX]; /* of the client's traffic, of the server's */
+    size_t secret_bytes[2];
 };
+
+/* "CLIENT_TRAFFIC_SECRET_0 <client random> <secret>", in hexadecimal digits: how OpenSSL gives out what the kernel is given as well. */
+static void take_secret(const SSL *ssl, const char *line) {
+    static const char *const labels[2] = {"CLIENT_TRAFFIC_SECRET_0 ", "SERVER_TRAFFIC_SECRET_0 "};
+    struct handshake *handshake = SSL_get_app_data(ssl);
+    const char *digits = strrchr(line, ' ');
+    for (int i = 0; digits && i < 2; i++) {
+        long bytes = 0;
+        if (strncmp(line, labels[i], strlen(labels[i])) != 0) continue;
+        uint8_t *secret = OPENSSL_hexstr2buf(digits + 1, &bytes);
+        if (secret && bytes > 0 && bytes <= SECRET_BYTES_MAX) {
+            memcpy(handshake->secrets[i], secret, (size_t)bytes);
+            handshake->secret_bytes[i] = (size_t)bytes;
+        }
+        OPENSSL_clear_free(secret, (size_t)bytes);
+    }
+}
+
+/* From the handshake to records, in the directions that the kernel does not do. */
+static int take_over(rfs_channel *channel, const struct handshake *handshake, bool dialed) {
+    const SSL_CIPHER *suite = SSL_get_current_cipher(channel->ssl);
+    int mine = dialed ? 0 : 1;
+    channel->kernel_sends = BIO_get_ktls_send(SSL_get_wbio(channel->ssl)) != 0;
+    channel->kernel_receives = BIO_get_ktls_recv(SSL_get_rbio(channel->ssl)) != 0;
+    channel->out = malloc(OUT_BYTES);
+    channel->in = malloc(IN_BYTES);
+    if (!channel->out || !channel->in) return -ENOMEM;
+    int result = record_keys_open(&channel->sends, suite, handshake->secrets[mine], handshake->secret_bytes[mine], 1);
+    return result < 0 ? result : record_keys_open(&channel->receives, suite, handshake->secrets[1 - mine], handshake->secret_bytes[1 - mine], 0);
+}
 
 static bool is_pinned(X509 *certificate, const rfs_identity *identity) {
     unsigned char *key = NULL, digest[RFS_PIN_BYTES];
@@ -280,29 +274,30 @@ static bool is_pinned(X509 *certificate, const rfs_identity *identity) {
 
 /* In place of a chain and a clock: the key is the one that was pinned, and the certificate names the peer. */
 static int judge_certificate(X509_STORE_CTX *store, void *argument) {
-    struct judge *judge = argument;
+    struct handshake *handshake = argument;
     X509 *certificate = X509_STORE_CTX_get0_cert(store);
     const char *wrong = NULL;
-    if (!certificate || !is_pinned(certificate, judge->identity)) wrong = "the peer's key is not the one that was paired";
-    else if (X509_check_host(certificate, judge->identity->peer, 0, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_WILDCARDS, NULL) != 1) wrong = "the peer's certificate names another node";
+    if (!certificate || !is_pinned(certificate, handshake->identity)) wrong = "the peer's key is not the one that was paired";
+    else if (X509_check_host(certificate, handshake->identity->peer, 0, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_WILDCARDS, NULL) != 1) wrong = "the peer's certificate names another node";
     X509_STORE_CTX_set_error(store, wrong ? X509_V_ERR_CERT_REJECTED : X509_V_OK);
-    if (wrong) snprintf(judge->reason, RFS_REASON_BYTES, "%s", wrong);
+    if (wrong) snprintf(handshake->reason, RFS_REASON_BYTES, "%s", wrong);
     return !wrong;
 }
 
-static SSL_CTX *make_context(struct judge *judge) {
+static SSL_CTX *make_context(struct handshake *handshake) {
     SSL_CTX *context = SSL_CTX_new(TLS_method());
     if (!context) return NULL;
     SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_ENABLE_KTLS | SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    SSL_CTX_set_cert_verify_callback(context, judge_certificate, judge);
+    SSL_CTX_set_cert_verify_callback(context, judge_certificate, handshake);
+    SSL_CTX_set_keylog_callback(context, take_secret);
     bool made = SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 && SSL_CTX_set_num_tickets(context, 0) == 1 &&
                 SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") == 1;
-    const char *path = judge->identity->path;
+    const char *path = handshake->identity->path;
     bool loaded = made && SSL_CTX_use_certificate_file(context, path, SSL_FILETYPE_PEM) == 1 && SSL_CTX_use_PrivateKey_file(context, path, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(context) == 1;
     if (loaded) return context;
-    snprintf(judge->reason, RFS_REASON_BYTES, "cannot use this node's own key");
+    snprintf(handshake->reason, RFS_REASON_BYTES, "cannot use this node's own key");
     SSL_CTX_free(context);
     return NULL;
 }
@@ -340,12 +335,11 @@ rfs_channel *rfs_channel_plain(int fd) {
     }
     channel->fd = fd;
     channel->rekey_records = REKEY_RECORDS;
-    pthread_mutex_init(&channel->lock, NULL);
     return channel;
 }
 
 rfs_channel *rfs_channel_secure(int fd, const rfs_identity *identity, int dialed, uint32_t timeout_ms, int *error, char reason[RFS_REASON_BYTES]) {
-    struct judge judge = {identity, reason};
+    struct handshake handshake = {.identity = identity, .reason = reason};
     SSL_CTX *context = NULL;
     *reason = 0;
     *error = -ENOMEM;
@@ -353,10 +347,12 @@ rfs_channel *rfs_channel_secure(int fd, const rfs_identity *identity, int dialed
     if (!channel) return NULL;
     int flags = fcntl(fd, F_GETFL);
     *error = flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
-    if (*error == 0 && !(context = make_context(&judge))) *error = -EKEYREJECTED;
-    if (*error == 0 && (!(channel->ssl = SSL_new(context)) || !SSL_set_fd(channel->ssl, fd))) *error = -ENOMEM;
+    if (*error == 0 && !(context = make_context(&handshake))) *error = -EKEYREJECTED;
+    if (*error == 0 && (!(channel->ssl = SSL_new(context)) || !SSL_set_fd(channel->ssl, fd) || !SSL_set_app_data(channel->ssl, &handshake))) *error = -ENOMEM;
     if (*error == 0) *error = shake_hands(channel, dialed != 0, now_ms() + timeout_ms, reason);
-    if (*error == 0) *error = take_over(channel);
+    if (*error == 0) *error = take_over(channel, &handshake, dialed != 0);
+    if (channel->ssl) SSL_set_app_data(channel->ssl, NULL);
+    OPENSSL_cleanse(&handshake, sizeof handshake);
     SSL_CTX_free(context); /* the session keeps what it needs of it; no certificate is judged after the handshake */
     if (*error == 0) return channel;
     rfs_channel_close(channel);
@@ -367,13 +363,11 @@ int rfs_channel_kernel_tls(const rfs_channel *channel) { return channel->kernel_
 
 void rfs_channel_close(rfs_channel *channel) {
     if (!channel) return;
+    record_keys_close(&channel->sends);
+    record_keys_close(&channel->receives);
     SSL_free(channel->ssl);
-    BIO_meth_free(channel->method);
     close(channel->fd);
-    if (channel->staging) OPENSSL_cleanse(channel->staging, RECORD_BYTES);
     free(channel->out);
     free(channel->in);
-    free(channel->staging);
-    pthread_mutex_destroy(&channel->lock);
     free(channel);
 }

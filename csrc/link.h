@@ -11,6 +11,7 @@
 struct link *link_new(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 int link_start(struct link *link);
 bool link_is_up(const struct link *link);
+bool link_is_sealed(const struct link *link); /* what arrives is what was sent, or the link ends: payloads carry no checksum */
 /* Append to the outgoing order; the caller holds the lock that makes the order. */
 void link_append(struct link *link, struct frame *frame);
 /* Send what can be sent without waiting; a thread of the link sends the rest. */

@@ -162,15 +162,23 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
     """rfsmount ended without being asked. A primary leaves the role to a peer that can take it, at once."""
     if event.session != turn.module.rfs_session or turn.module.rfs is Hold.GOING:
         return
-    view = turn.module.view
-    paired_primary = view is not None and view.leads and view.link == "paired"
-    if paired_primary and turn.peer is not None and turn.peer.complete and not turn.around.peer_silent:
+    view, peer = turn.module.view, turn.around.peer
+    if view is None or not view.leads:
+        what_now = ""
+    elif view.link != "paired":
+        what_now = f"; {peer} cannot take over: its copy was not in sync (link {view.link})"
+    elif turn.peer is None or not turn.peer.complete or turn.around.peer_silent:
+        what_now = f"; {peer} cannot take over: it " + (
+            "is silent" if turn.around.peer_silent else "does not say that its copy is complete"
+        )
+    else:
+        what_now = f"; {peer} takes over"
         turn.set(yielded_at=turn.around.now)
         turn.call_peer = True
     turn.answer_peer(FAILED, f"rfsmount on {turn.around.node} died")
     turn.set(rfs=Hold.OFF, view=None, order=None, swapping=False, restarts=(*turn.module.restarts, turn.around.now))
     turn.set(has_record=event.has_record, holds_files=event.holds_files, problem=event.reason)
-    turn.note("rfs-gone", event.reason + (f"; {turn.around.peer} takes over" if turn.module.yielded_at is not None else ""))
+    turn.note("rfs-gone", event.reason + what_now)
 
 
 def mourn(turn: Turn, event: ev.ServiceDied) -> None:

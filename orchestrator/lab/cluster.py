@@ -188,7 +188,7 @@ class LabCluster:
                     f"  {node}: {row['state']} {row['readiness']} data={row.get('data')} link={row.get('link')} reason={row.get('reason')}"
                 )
                 tail = self.lab.run(
-                    node, ["sh", "-c", f"tail -n 6 /var/log/lockstep/hactld.log /var/log/lockstep/{self.module}.rfs.log"], check=False
+                    node, ["sh", "-c", f"tail -n 20 /var/log/lockstep/hactld.log /var/log/lockstep/{self.module}.rfs.log"], check=False
                 )
                 lines += [f"    {line}" for line in tail.stdout.splitlines()]
             except Exception as failure:  # noqa: BLE001 - a description of trouble must not be more trouble

@@ -39,6 +39,8 @@ static const struct test tests[] = {
     {"malformed peer", test_malformed_peer, true, false},
     {"tls streams", test_tls_streams, false, false},
     {"tls refusals", test_tls_refusals, false, false},
+    {"tls with OpenSSL", test_tls_with_openssl, false, false},
+    {"tls meddling", test_tls_meddling, false, false},
     {"tls pins", test_tls_pins, false, false},
     {"kernel tls", test_kernel_tls, false, false},
     {"full socket under TLS", test_full_socket, true, true},

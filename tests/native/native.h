@@ -138,6 +138,8 @@ void test_xattrs_in_resync(void);
 void test_malformed_peer(void);
 void test_tls_streams(void);
 void test_tls_refusals(void);
+void test_tls_with_openssl(void);
+void test_tls_meddling(void);
 void test_tls_pins(void);
 void test_kernel_tls(void);
 void test_storm_paired(void);

@@ -15,6 +15,7 @@
 
 #include "channel.h"
 #include "native.h"
+#include "tls_records.h"
 
 enum { TIMEOUT_MS = 5000 };
 
@@ -158,7 +159,7 @@ static void *receive_stream(void *argument) {
     uint8_t *buffer = malloc(1 << 20);
     CHECK(buffer);
     for (uint64_t got = 0; got < STREAM_BYTES;) {
-        ssize_t bytes = channel_receive(stream->channel, buffer, 1 + chance_below(&chance, (1 << 20) - 1));
+        ssize_t bytes = channel_receive(stream->channel, buffer, 16385 + chance_below(&chance, (1 << 20) - 16385));
         CHECK(bytes > 0 || bytes == -EAGAIN);
         if (bytes == -EAGAIN) channel_wait(stream->channel, POLLIN, 1000);
         for (ssize_t i = 0; i < bytes; i++) CHECK(buffer[i] == byte_at(stream->seed, got + (uint64_t)i));
@@ -185,6 +186,113 @@ void test_tls_streams(void) {
     uint8_t byte;
     CHECK_EQUAL(channel_receive(ends[1].channel, &byte, 1), 0); /* the end */
     rfs_channel_close(ends[1].channel);
+}
+
+/* ---- what we speak is TLS 1.3: OpenSSL itself at the other end --------------------------------------------------------------- */
+
+struct openssl_end {
+    int fd;
+    const char *suite;
+};
+
+/* Sends back what it hears, and replaces keys now and then; asks us to replace ours, too. */
+static void *echo_by_openssl(void *argument) {
+    struct openssl_end *end = argument;
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    CHECK(SSL_CTX_use_certificate_file(context, one.path, SSL_FILETYPE_PEM) == 1 && SSL_CTX_use_PrivateKey_file(context, one.path, SSL_FILETYPE_PEM) == 1);
+    CHECK_EQUAL(SSL_CTX_set_ciphersuites(context, end->suite), 1);
+    SSL *ssl = SSL_new(context);
+    setsockopt(end->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    SSL_set_fd(ssl, end->fd);
+    CHECK_EQUAL(SSL_connect(ssl), 1);
+    static char buffer[1 << 16];
+    for (int round = 0;; round++) {
+        int bytes = SSL_read(ssl, buffer, sizeof buffer);
+        if (bytes <= 0) break;
+        if (round % 7 == 3) CHECK_EQUAL(SSL_key_update(ssl, round % 2 ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        CHECK_EQUAL(SSL_write(ssl, buffer, bytes), bytes);
+    }
+    SSL_shutdown(ssl);
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    return NULL;
+}
+
+static void speak_with_openssl(const char *suite) {
+    int fds[2], error;
+    char reason[RFS_REASON_BYTES];
+    pthread_t other;
+    rfs_identity own = identity_of(&two, &one);
+    connect_ends(fds);
+    struct openssl_end end = {fds[0], suite};
+    CHECK_EQUAL(pthread_create(&other, NULL, echo_by_openssl, &end), 0);
+    rfs_channel *channel = rfs_channel_secure(fds[1], &own, 0, TIMEOUT_MS, &error, reason);
+    if (!channel) fail_at(suite, error, reason);
+    static uint8_t sent[40000], got[80000];
+    struct chance chance = {5};
+    channel_tune(channel);
+    channel_set_rekey_records(channel, 11);
+    for (int round = 0; round < 200; round++) {
+        size_t bytes = 1 + chance_below(&chance, sizeof sent), half = chance_below(&chance, (uint32_t)bytes), filled = 0;
+        for (size_t i = 0; i < bytes; i++) sent[i] = (uint8_t)chance_next(&chance);
+        struct iovec parts[2] = {{sent, half}, {sent + half, bytes - half}};
+        CHECK_EQUAL(channel_send(channel, parts, 2), bytes);
+        while (filled < bytes) {
+            ssize_t more = channel_receive(channel, got + filled, sizeof got - filled);
+            CHECK(more > 0 || more == -EAGAIN);
+            if (more > 0) filled += (size_t)more;
+            else channel_wait(channel, POLLIN, 1000);
+        }
+        CHECK(filled == bytes && memcmp(sent, got, bytes) == 0);
+    }
+    if (!rfs_channel_kernel_tls(channel)) CHECK(channel_key_updates(channel) > 20); /* its own, and those it was asked for */
+    channel_shutdown(channel, SHUT_WR);
+    while (channel_receive(channel, got, sizeof got) == -EAGAIN) channel_wait(channel, POLLIN, 100);
+    CHECK(channel_receive(channel, got, sizeof got) <= 0);
+    pthread_join(other, NULL);
+    rfs_channel_close(channel);
+    close(fds[0]);
+}
+
+void test_tls_with_openssl(void) {
+    make_keys();
+    speak_with_openssl("TLS_AES_128_GCM_SHA256");
+    speak_with_openssl("TLS_AES_256_GCM_SHA384");
+    speak_with_openssl("TLS_CHACHA20_POLY1305_SHA256");
+}
+
+/* What arrives after the first record was taken off the wire and sent on by somebody: `times` as it was, then with one byte changed. */
+static void meddle(size_t changed_at, int times) {
+    struct end ends[2];
+    rfs_identity a = identity_of(&one, &two), b = identity_of(&two, &one);
+    shake_both(ends, &a, &b);
+    CHECK(ends[0].channel && ends[1].channel);
+    enum { CONTENT = 38, WHOLE = CONTENT + RECORD_ADDED_BYTES };
+    uint8_t record[WHOLE], content[CONTENT] = {7}, got[20000];
+    struct iovec part = {content, CONTENT};
+    ssize_t bytes = -EAGAIN, good = 0;
+    CHECK_EQUAL(channel_send(ends[0].channel, &part, 1), CONTENT);
+    CHECK(channel_wait(ends[1].channel, POLLIN, 1000));
+    CHECK_EQUAL(recv(ends[1].fd, record, WHOLE, 0), WHOLE);
+    for (int i = 0; i < times; i++) CHECK_EQUAL(send(ends[0].fd, record, WHOLE, 0), WHOLE);
+    record[changed_at] ^= 0x10;
+    CHECK_EQUAL(send(ends[0].fd, record, WHOLE, 0), WHOLE);
+    channel_shutdown(ends[0].channel, SHUT_WR);
+    while (bytes > 0 || bytes == -EAGAIN) {
+        bytes = channel_receive(ends[1].channel, got, sizeof got);
+        if (bytes > 0) good += bytes;
+        else if (bytes == -EAGAIN) channel_wait(ends[1].channel, POLLIN, 1000);
+    }
+    CHECK_EQUAL(good, times ? CONTENT : 0); /* once at most, and nothing after what was wrong */
+    CHECK(channel_receive(ends[1].channel, got, sizeof got) <= 0);
+    close_both(ends);
+}
+
+void test_tls_meddling(void) {
+    make_keys();
+    for (size_t at = 0; at < 60; at++) meddle(at, 0);
+    meddle(30, 1);
+    meddle(30, 2); /* a record that comes twice is no record */
 }
 
 /* ---- nobody else ------------------------------------------------------------------------------------------------------------ */
