@@ -46,22 +46,29 @@ def _own(keys: KeyStore, options: argparse.Namespace) -> Own:
     own = keys.make(name)
     if own.node != name:
         raise SaidNo(f"{keys.directory}: is the key of node '{own.node}' already; leave --node out", exit_codes.CONFIGURATION_INVALID)
-    return own
+    return to_show(keys, own, new=options.new_key)
+
+
+def to_show(keys: KeyStore, own: Own, *, new: bool) -> Own:
+    """The key to show in a pairing: this node's, or the one that takes its place when the peer knows it."""
+    return keys.make(own.node, name=NEXT) if new else own
+
+
+def after_pairing(keys: KeyStore, *, new: bool) -> None:
+    """A key that was shown as the one to come is the node's from now on."""
+    if new:
+        keys.activate_next()
+        keys.drop_former()
 
 
 def _init(keys: KeyStore, options: argparse.Namespace) -> int:
     own = _own(keys, options)
-    replaces = options.new_key and bool(keys.trust().peers)
-    if replaces:
-        own = keys.make(own.node, name=NEXT)
     host, colon, port = options.listen.rpartition(":") if options.listen.count(":") == 1 else (options.listen, "", "")
     address = (host, int(port) if colon and port.isdigit() else pairing.PORT)
     inviter = Inviter(keys, own)
     valid_s = min(max(options.timeout, 1.0), pairing.VALID_S)
     paired = trio.run(invite, inviter, [address], valid_s, f"rfsmount keys join {inviter.code}@{_shown(*address)} --state STATEDIR")
-    if replaces:
-        keys.activate_next()
-        keys.drop_former()
+    after_pairing(keys, new=options.new_key)
     say_paired(paired)
     return exit_codes.DONE
 
@@ -120,7 +127,9 @@ def _join(keys: KeyStore, options: argparse.Namespace) -> int:
     invitation = read_invitation(options.invitation)
     pairing.parse_invitation(invitation)  # a mistyped code makes no key
     own = _own(keys, options)
-    say_paired(trio.run(pairing.join, keys, own, invitation))
+    paired = trio.run(pairing.join, keys, own, invitation)
+    after_pairing(keys, new=options.new_key)
+    say_paired(paired)
     return exit_codes.DONE
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import trio
 
+from orchestrator.api.client import ApiFailure
 from orchestrator.config import CLUSTER_FILE, ClusterConfig, load_cluster
 from orchestrator.config_errors import ConfigError
 from orchestrator.hactl import cluster_files
@@ -121,14 +122,17 @@ def _say_paired(session: Session, paired: Paired) -> None:
 
 @cluster.command()
 @click.argument("invitation", metavar="CODE@ADDRESS")
+@click.option("--new-key", is_flag=True, help="Replace this node's key: it was revoked, or is not to be used any more.")
 @session_options
-def join(session: Session, invitation: str) -> None:
+def join(session: Session, invitation: str, new_key: bool) -> None:
     """Pair with the node that shows the code; its configuration comes along. '-' reads the code from standard input."""
     try:
         text = keys_command.read_invitation(invitation)
         pairing.parse_invitation(text)  # a mistyped code leaves nothing behind
         keys = key_store(session.config_dir)
-        paired = trio.run(_join, session, keys, keys.make(own_name()), text)
+        own = keys_command.to_show(keys, keys.make(own_name()), new=new_key)
+        paired = trio.run(_join, session, keys, own, text)
+        keys_command.after_pairing(keys, new=new_key)
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired)
@@ -178,11 +182,32 @@ def rotate_keys(session: Session) -> None:
         click.echo(f"{rotated['node']} has a new key, {rotated['pin'][:16]}; established links go on under the old one")
 
 
+def _refuse_while_it_serves(session: Session, peer: str) -> None:
+    """Two nodes of a running pair that do not believe each other any more are a partition: each may go on without the other."""
+    try:
+        document = session.client.status()
+    except ApiFailure:
+        return  # no daemon here: nothing to part
+    heard = not document.get("partial")
+    runs = [
+        module["name"] for module in document["modules"] for node in module["nodes"] if node["node"] == peer and node["state"] != "STOP"
+    ]
+    if heard and runs:
+        raise Failure(
+            f"{peer} is alive and takes part in {', '.join(runs)}: stop it first (hactl stop -H {peer}), "
+            "or say --force if it is in the wrong hands",
+            exit_codes.REFUSED,
+        )
+
+
 @cluster.command()
 @click.argument("peer", metavar="NODE")
+@click.option("--force", is_flag=True, help="Also while NODE is alive and runs modules.")
 @session_options
-def forget(session: Session, peer: str) -> None:
+def forget(session: Session, peer: str, force: bool) -> None:
     """Revoke every key of NODE, for good: a stolen or replaced machine. Pair anew afterwards."""
+    if not force:
+        _refuse_while_it_serves(session, peer)
     session.confirm(f"{peer} will not be let in any more, and a running session with it ends. Go on?")
     try:
         count = key_store(session.config_dir).forget(peer)
@@ -190,4 +215,6 @@ def forget(session: Session, peer: str) -> None:
         raise _say_no(refusal) from None
     if not count:
         raise Failure(f"no key of {peer} is paired with this node; 'hactl cluster show' lists them", exit_codes.USAGE)
-    click.echo(f"the keys of {peer} count no longer on this node; to pair again: hactl cluster init here, hactl cluster join there")
+    click.echo(
+        f"the keys of {peer} count no longer on this node; to pair again: hactl cluster init here, hactl cluster join --new-key there"
+    )

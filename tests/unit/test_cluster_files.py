@@ -1,0 +1,73 @@
+"""What comes along when a node joins: a whole, valid configuration that names this node, in its place; nothing else, nowhere else."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.hactl import cluster_files
+from rfs.errors import SaidNo
+from rfs.pairing import Files
+
+CLUSTER = b"""\
+name = "plant7"
+[[node]]
+name = "node1"
+addresses = { lan = "192.0.2.11", repl = "198.51.100.11" }
+[[node]]
+name = "node2"
+addresses = { lan = "192.0.2.12", repl = "198.51.100.12" }
+"""
+MODULE = b"""\
+mode = "mirror"
+nodes = ["node1", "node2"]
+replication_network = "repl"
+[[replicated]]
+directory = "/srv/data"
+"""
+FILES: Files = {"cluster.toml": CLUSTER, "modules/pg.toml": MODULE, "modules/pg/start_prim": b"#!/bin/sh\nexit 0\n"}
+
+
+def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    cluster_files.store(FILES, here, "node1", replace=False)
+    (here / "keys").mkdir()
+    (here / "keys" / "identity.pem").write_text("secret")
+    (here / "modules" / "link").symlink_to("/etc/passwd")
+    assert cluster_files.gather(here) == FILES, "no key, and nothing that a link points at"
+    cluster_files.store(cluster_files.gather(here), there, "node2", replace=False)
+    assert cluster_files.gather(there) == FILES
+    assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and not (there / "cluster.toml").stat().st_mode & 0o133
+    assert not list(there.glob(".joining*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/etc/passwd", "modules/../../evil", "keys/identity.pem", "modules", "modules//pg.toml", "a/b", "modules/a\nb", ""]
+)
+def test_no_other_place_is_written_to(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SaidNo, match="no part of a configuration"):
+        cluster_files.store({**FILES, name: b"x"}, tmp_path / "etc", "node2", replace=True)
+    assert not (tmp_path / "evil").exists() and not (tmp_path / "etc" / "cluster.toml").exists()
+
+
+def test_a_configuration_that_is_none_changes_nothing(tmp_path: Path) -> None:
+    for files, node, words in (
+        ({"cluster.toml": b"name = 3"}, "node2", "not valid"),
+        ({"modules/pg.toml": MODULE}, "node2", "not valid"),
+        (FILES, "node9", "this node is called node9"),
+    ):
+        with pytest.raises(SaidNo, match=words):
+            cluster_files.store(files, tmp_path, node, replace=True)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_different_configuration_is_kept(tmp_path: Path) -> None:
+    cluster_files.store(FILES, tmp_path, "node2", replace=False)
+    cluster_files.store(FILES, tmp_path, "node2", replace=False)
+    other = {**FILES, "cluster.toml": b'policy = "consistency"\n' + CLUSTER}
+    with pytest.raises(SaidNo, match="--yes"):
+        cluster_files.store(other, tmp_path, "node2", replace=False)
+    assert (tmp_path / "cluster.toml").read_bytes() == CLUSTER
+    cluster_files.store(other, tmp_path, "node2", replace=True)
+    assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"]
+    assert (tmp_path / "cluster.toml.before-join").read_bytes() == CLUSTER
+    assert cluster_files.gather(tmp_path) == other, "what was kept aside does not travel"
