@@ -210,9 +210,9 @@ class Supervisor:
             self._wake.set()
             return
         sentence = handshake.unrelated_sentence(self._host.hello(), theirs)
-        await self._drop(stream, remote, Refused("unrelated", sentence))
         if remote == self._peer.host:
             self._host.peer_refused(Outcome.UNRELATED.name, sentence)
+        await self._drop(stream, remote, Refused("unrelated", sentence))
 
     async def _drop(self, stream: trio.abc.AsyncResource, remote: str, failure: Exception) -> None:
         """Whoever that was does not get in: counted by kind, logged once."""
