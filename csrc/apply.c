@@ -54,6 +54,7 @@ static int replay(rfs_engine *engine, struct op *op) {
     switch (op->type) {
     case FRAME_WRITE: return local_write(engine, op, true);
     case FRAME_FALLOCATE: return local_fallocate(engine, op, true);
+    case FRAME_COPY: return local_copy(engine, op, true);
     case FRAME_SET_ATTRIBUTES: return local_set_attributes(engine, op, true);
     case FRAME_SET_XATTR:
     case FRAME_REMOVE_XATTR: return local_set_xattr(engine, op, true);
@@ -71,6 +72,7 @@ static int apply_op(rfs_engine *engine, const struct wire_header *header, const 
     op.frame.header.flags = header->flags;
     int result = replay(engine, &op);
     inode_put(engine, op.inode);
+    inode_put(engine, op.source);
     return result;
 }
 

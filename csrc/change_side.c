@@ -24,14 +24,14 @@ static int put_data(struct op *op, const void *data, size_t bytes) {
     return 0;
 }
 
-/* The mode that a write without CAP_FSETID leaves: no suid, and no sgid where the group may execute. */
-static void drop_privileges(struct connection *connection, uint64_t fid) {
+/* An op of its own that takes `bits` of the mode away, before the one that costs them. */
+static void drop_mode_bits(struct connection *connection, uint64_t fid, uint32_t (*lost_of)(uint32_t mode)) {
     struct stat stat;
     struct inode *inode = inode_get(connection->engine, fid);
     int result = inode ? inode_stat(connection->engine, inode, &stat) : -ESTALE;
     inode_put(connection->engine, inode);
     if (result < 0) return;
-    uint32_t lost = (stat.st_mode & S_ISUID) | ((stat.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? (uint32_t)S_ISGID : 0U);
+    uint32_t lost = lost_of(stat.st_mode);
     struct op *op = lost ? op_new(FRAME_SET_ATTRIBUTES) : NULL;
     if (!op) return;
     op->body.fid = fid;
@@ -39,6 +39,11 @@ static void drop_privileges(struct connection *connection, uint64_t fid) {
     op->body.mode = stat.st_mode & ~lost & 07777;
     mirror_submit(connection->engine, op);
 }
+
+/* What a write without CAP_FSETID costs: suid, and sgid where the group may execute. */
+static uint32_t lost_by_writing(uint32_t mode) { return (mode & S_ISUID) | ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? (uint32_t)S_ISGID : 0U); }
+/* ... and what setting an ACL costs who is not of the file's group. */
+static uint32_t lost_by_acl(uint32_t mode) { return mode & S_ISGID; }
 
 static int from_write(struct connection *connection, struct request *request, struct op *op) {
     const struct fuse_write_in *in = (const void *)request->body;
@@ -51,7 +56,7 @@ static int from_write(struct connection *connection, struct request *request, st
     op->data_only = !(in->flags & (O_SYNC & ~O_DSYNC));
     atomic_fetch_add(&connection->engine->count.writes, 1);
     atomic_fetch_add(&connection->engine->count.write_bytes, in->size);
-    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_privileges(connection, op->body.fid);
+    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_mode_bits(connection, op->body.fid, lost_by_writing);
     if (in->size <= SMALL_WRITE_BYTES) return put_data(op, in + 1, in->size);
     op->message = request->buffer; /* cheaper than a copy: the reading thread goes on with another buffer */
     op->data = (uint8_t *)(uintptr_t)(in + 1);
@@ -64,8 +69,16 @@ static int from_create(const struct request *request, struct op *op) {
     const struct fuse_create_in *in = (const void *)request->body;
     bool direct = (in->flags & O_ACCMODE) == O_WRONLY || (in->flags & O_DIRECT);
     op->body.mode = in->mode;
+    op->umask = in->umask & 0777;
     op->open_flags = FOPEN_KEEP_CACHE | (direct ? (uint32_t)(FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES) : 0U);
     op->reply_bytes = (in->flags & O_ACCMODE) | O_NOFOLLOW; /* how it is opened when it exists: see op_answer() */
+    return put_name((const char *)(in + 1), op->body.name, &op->body.name_bytes);
+}
+
+static int from_mkdir(const struct request *request, struct op *op) {
+    const struct fuse_mkdir_in *in = (const void *)request->body;
+    op->body.mode = in->mode;
+    op->umask = in->umask & 0777;
     return put_name((const char *)(in + 1), op->body.name, &op->body.name_bytes);
 }
 
@@ -76,7 +89,7 @@ static int from_setattr(struct connection *connection, const struct request *req
                                {FATTR_ATIME, HAS_ATIME}, {FATTR_MTIME, HAS_MTIME}, {FATTR_ATIME_NOW, ATIME_NOW}, {FATTR_MTIME_NOW, MTIME_NOW}};
     for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)
         if (in->valid & map[i][0]) body->flags |= map[i][1];
-    if (in->valid & FATTR_KILL_SUIDGID && in->valid & FATTR_SIZE) drop_privileges(connection, body->fid);
+    if (in->valid & FATTR_KILL_SUIDGID && in->valid & FATTR_SIZE) drop_mode_bits(connection, body->fid, lost_by_writing);
     body->mode = in->mode;
     body->uid = in->uid;
     body->gid = in->gid;
@@ -97,9 +110,10 @@ static int from_rename(const struct request *request, struct op *op, bool with_f
     return result < 0 ? result : put_name(name + strlen(name) + 1, op->body.name2, &op->body.name2_bytes);
 }
 
-static int from_setxattr(const struct request *request, struct op *op) {
+static int from_setxattr(struct connection *connection, const struct request *request, struct op *op) {
     const struct fuse_setxattr_in *in = (const void *)request->body;
-    const char *name = (const char *)request->body + FUSE_COMPAT_SETXATTR_IN_SIZE; /* SETXATTR_EXT is not negotiated */
+    const char *name = (const char *)request->body + (connection->extended_setxattr ? sizeof *in : (size_t)FUSE_COMPAT_SETXATTR_IN_SIZE);
+    if (connection->extended_setxattr && in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) drop_mode_bits(connection, op->body.fid, lost_by_acl);
     op->body.flags = in->flags;
     int result = put_name(name, op->body.name, &op->body.name_bytes);
     return result < 0 ? result : put_data(op, name + strlen(name) + 1, in->size);
@@ -112,6 +126,17 @@ static int from_fallocate(const struct request *request, struct op *op) {
     op->body.length = in->length;
     op->body.flags = in->mode;
     return 0;
+}
+
+static int from_copy(const struct request *request, struct op *op) {
+    const struct fuse_copy_file_range_in *in = (const void *)request->body;
+    op->file = (struct file *)(uintptr_t)in->fh_out;
+    op->body.fid = in->nodeid_out;
+    op->body.other = request->header->nodeid;
+    op->body.offset = in->off_out;
+    op->body.rdev = in->off_in;
+    op->body.length = in->len < MAX_COPY_BYTES ? in->len : MAX_COPY_BYTES;
+    return in->flags || in->off_in > INT64_MAX - MAX_COPY_BYTES || in->off_out > INT64_MAX - MAX_COPY_BYTES ? -EINVAL : 0;
 }
 
 static void from_fsync(struct connection *connection, const struct request *request, struct op *op) {
@@ -135,6 +160,7 @@ static enum frame_type type_of(uint32_t opcode) {
     case FUSE_SETXATTR: return FRAME_SET_XATTR;
     case FUSE_REMOVEXATTR: return FRAME_REMOVE_XATTR;
     case FUSE_FALLOCATE: return FRAME_FALLOCATE;
+    case FUSE_COPY_FILE_RANGE: return FRAME_COPY;
     default: return FRAME_FSYNC;
     }
 }
@@ -144,16 +170,16 @@ static int fill(struct connection *connection, struct request *request, struct o
     switch (request->header->opcode) {
     case FUSE_WRITE: return from_write(connection, request, op);
     case FUSE_CREATE: return from_create(request, op);
-    case FUSE_MKDIR: op->body.mode = ((const struct fuse_mkdir_in *)(const void *)text)->mode;
-        return put_name(text + sizeof(struct fuse_mkdir_in), op->body.name, &op->body.name_bytes);
+    case FUSE_MKDIR: return from_mkdir(request, op);
     case FUSE_UNLINK:
     case FUSE_RMDIR:
     case FUSE_REMOVEXATTR: return put_name(text, op->body.name, &op->body.name_bytes);
     case FUSE_RENAME: return from_rename(request, op, false);
     case FUSE_RENAME2: return from_rename(request, op, true);
     case FUSE_SETATTR: return from_setattr(connection, request, op);
-    case FUSE_SETXATTR: return from_setxattr(request, op);
+    case FUSE_SETXATTR: return from_setxattr(connection, request, op);
     case FUSE_FALLOCATE: return from_fallocate(request, op);
+    case FUSE_COPY_FILE_RANGE: return from_copy(request, op);
     default: from_fsync(connection, request, op); return 0;
     }
 }

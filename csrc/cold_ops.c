@@ -118,10 +118,11 @@ uint64_t rfs_submit_link(rfs_engine *engine, uint64_t fid, uint64_t parent, cons
     return submit(engine, op);
 }
 
-uint64_t rfs_submit_mknod(rfs_engine *engine, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev, uint32_t uid, uint32_t gid) {
+uint64_t rfs_submit_mknod(rfs_engine *engine, uint64_t parent, const char *name, uint32_t mode, uint32_t umask, uint64_t rdev, uint32_t uid, uint32_t gid) {
     struct op *op = new_op(engine, FRAME_MKNOD, parent, name);
     if (!op) return 0;
     op->body.mode = mode;
+    op->umask = umask & 0777;
     op->body.rdev = rdev;
     op->body.uid = uid;
     op->body.gid = gid;

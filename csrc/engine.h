@@ -209,8 +209,8 @@ void inode_looked_up(rfs_engine *engine, struct inode *inode);
 void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count);
 /* The inode behind a name; a file without an id gets one. A reference is taken; stat is filled. */
 int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat);
-/* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. */
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out);
+/* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. stat is filled anew. */
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, struct inode **out);
 /* Its last name is gone. pin: an O_PATH descriptor opened before, by which those who have it open still reach it; -1: none. */
 void inode_drop(rfs_engine *engine, struct inode *inode, int pin);
 int inode_open(rfs_engine *engine, struct inode *inode, int flags);

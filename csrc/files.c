@@ -83,6 +83,60 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     return result;
 }
 
+enum { COPY_PIECE_BYTES = 256 << 10 };
+
+/* Within a file system the kernel copies (or shares the blocks); across two, or where it cannot, we do. */
+static int copy_bytes(int from, uint64_t from_offset, int to, uint64_t to_offset, uint64_t bytes, uint64_t *copied) {
+    off_t source = (off_t)from_offset, target = (off_t)to_offset;
+    uint8_t *piece = NULL;
+    int result = 0;
+    for (*copied = 0; result == 0 && *copied < bytes;) {
+        ssize_t some = piece ? -1 : copy_file_range(from, &source, to, &target, bytes - *copied, 0);
+        if (!piece && some < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)) {
+            piece = malloc(COPY_PIECE_BYTES);
+            if (!piece) return -ENOMEM;
+        }
+        if (piece) {
+            size_t wanted = bytes - *copied < COPY_PIECE_BYTES ? (size_t)(bytes - *copied) : (size_t)COPY_PIECE_BYTES, written;
+            some = pread(from, piece, wanted, source);
+            if (some > 0 && (result = write_all(to, piece, (size_t)some, (uint64_t)target, &written)) < 0) break;
+            source += some > 0 ? some : 0;
+            target += some > 0 ? some : 0;
+        }
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) result = -errno;
+        if (some == 0) break; /* the end of the source */
+        if (some > 0) *copied += (uint64_t)some;
+    }
+    free(piece);
+    return result;
+}
+
+/* The caller holds the stripes of both. What was copied is the op, here and on the peer. */
+int local_copy(rfs_engine *engine, struct op *op, bool replay) {
+    struct op_body *body = &op->body;
+    struct descriptor target, source = {-1, -1};
+    uint64_t copied = 0;
+    if (!op->source) op->source = inode_get(engine, body->other);
+    if (!op->source) return -ESTALE;
+    if (!S_ISREG(op->source->type)) return -EINVAL;
+    int fd = get_file(engine, op, &target), result = fd;
+    if (fd < 0) return fd;
+    result = descriptor_get(engine, op->source, &source);
+    if (result < 0) goto out;
+    result = copy_bytes(source.fd, body->rdev, fd, body->offset, body->length < MAX_COPY_BYTES ? body->length : MAX_COPY_BYTES, &copied);
+    if (replay && result == 0 && copied != body->length) result = -EUCLEAN; /* the copies are not what both believed */
+    if (result < 0 && (replay || !copied)) goto out;
+    body->length = copied;
+    op->reply_bytes = (uint32_t)copied;
+    if (replay) result = set_mtime(fd, body->mtime_ns);
+    else if ((result = fstat(fd, &op->stat) < 0 ? -errno : 0) == 0) body->mtime_ns = stat_mtime_ns(&op->stat);
+out:
+    descriptor_put(engine, &source);
+    descriptor_put(engine, &target);
+    return result;
+}
+
 /* ---- the holding directory: during a resync the target destroys no inode (PROTOCOL 4.8) ------------------------------------ */
 
 /* It comes and goes without a trace in the root's mtime, which is the application's. */

@@ -32,9 +32,11 @@ static void serve_init(struct connection *connection, const struct request *requ
     }
     /* Never WRITEBACK_CACHE: it acknowledges before we see the write. Never locks: the kernel keeps them local. */
     const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
-                            FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_ABORT_ERROR;
+                            FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_ABORT_ERROR |
+                            FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT; /* ACLs: the kernel enforces, the umask is ours to apply */
     connection->minor = in->minor;
     out.flags = in->flags & wanted;
+    connection->extended_setxattr = out.flags & FUSE_SETXATTR_EXT;
     out.max_readahead = in->max_readahead;
     out.max_background = MAX_BACKGROUND;
     out.congestion_threshold = CONGESTION;
@@ -165,6 +167,7 @@ static void serve(struct connection *connection, struct request *request) {
     case FUSE_SETXATTR:
     case FUSE_REMOVEXATTR:
     case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR: serve_change(connection, request); break;
     case FUSE_SYMLINK:

@@ -21,6 +21,7 @@ struct connection {
     int fd;           /* /dev/fuse */
     int mount_fd;     /* the detached mount; the directories' mounts keep the superblock */
     uint32_t minor;
+    bool extended_setxattr;
     pthread_t threads[4];
     uint32_t running;
     atomic_uint alive;

@@ -63,7 +63,8 @@ static void reply_to_kernel(struct connection *connection, struct op *op) {
         return;
     }
     switch (op->opcode) {
-    case FUSE_WRITE: reply(connection, op->unique, 0, &written, sizeof written); break;
+    case FUSE_WRITE:
+    case FUSE_COPY_FILE_RANGE: reply(connection, op->unique, 0, &written, sizeof written); break;
     case FUSE_CREATE: reply_create(connection, op); break;
     case FUSE_MKDIR:
     case FUSE_MKNOD:

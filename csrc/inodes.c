@@ -208,8 +208,9 @@ static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const stru
     return 0;
 }
 
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, struct inode **out) {
     int result = write_fid(path_fd, fid);
+    if (result == 0 && fstat(path_fd, stat) < 0) result = -errno; /* its ctime has moved */
     return result < 0 ? result : enter(engine, directory, path_fd, stat, fid, out);
 }
 

@@ -45,6 +45,7 @@ struct op *op_new(enum frame_type type) {
 void op_free(rfs_engine *engine, struct op *op) {
     if (op->sync_fd >= 0) close(op->sync_fd);
     inode_put(engine, op->inode);
+    inode_put(engine, op->source);
     if (op->message) message_put(engine, op->message);
     else free(op->data);
     free(op);
@@ -205,6 +206,7 @@ static int apply_locally(rfs_engine *engine, struct op *op) {
     switch (op->type) {
     case FRAME_WRITE: return local_write(engine, op, false);
     case FRAME_FALLOCATE: return local_fallocate(engine, op, false);
+    case FRAME_COPY: return local_copy(engine, op, false);
     case FRAME_SET_ATTRIBUTES: return local_set_attributes(engine, op, false);
     case FRAME_SET_XATTR:
     case FRAME_REMOVE_XATTR: return local_set_xattr(engine, op, false);
@@ -236,9 +238,14 @@ static int prepare_sync(rfs_engine *engine, struct op *op) {
     return 0;
 }
 
+/* A copy travels without its bytes, so the peer must have the source, as it is here. Elsewhere the kernel reads and writes. */
+static bool may_copy(const rfs_engine *engine, const struct op *op) {
+    return engine->mode == RFS_ALONE || (engine->mode == RFS_PAIRED && !op->source->orphan && !op->inode->orphan);
+}
+
 /* State is held shared and the mode serves. */
 static void execute(rfs_engine *engine, struct op *op) {
-    pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid);
+    pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid), *second = NULL;
     if (op->type == FRAME_WRITE && engine->mode != RFS_ALONE) {
         op->frame.header.payload_bytes = op->body.data_bytes;
         op->frame.header.payload_crc = checksum(engine, op->data, op->body.data_bytes);
@@ -246,7 +253,13 @@ static void execute(rfs_engine *engine, struct op *op) {
     if (!is_namespace_op(op->type) && !op->inode) op->inode = inode_get(engine, op->body.fid);
     int result = !is_namespace_op(op->type) && !op->inode ? -ESTALE : prepare_sync(engine, op);
     bool durable = op->durable, answered_later = false;
-    pthread_mutex_lock(order);
+    if (op->type == FRAME_COPY) {
+        op->source = inode_get(engine, op->body.other);
+        if (result == 0 && !op->source) result = -ESTALE;
+        second = inode_stripe(engine, op->body.other);
+    }
+    lock_two(order, second);
+    if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = apply_locally(engine, op);
     if (result == 0 && is_shipped(engine, op)) {
         if (prepare_frame(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
@@ -258,7 +271,7 @@ static void execute(rfs_engine *engine, struct op *op) {
         pthread_mutex_unlock(&engine->mirror.lock);
         answered_later = true;
     }
-    pthread_mutex_unlock(order);
+    unlock_two(order, second);
     if (answered_later && durable) {
         op->job.run = sync_here;
         submit_job(engine, &op->job);

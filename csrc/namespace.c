@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -69,8 +70,11 @@ static int make_object(int directory_fd, const struct op *op) {
     return fd < 0 ? -errno : fd;
 }
 
+/* Where the directory has a default ACL it takes the umask's place, here as in the kernel. */
+static bool has_default_acl(int directory_fd) { return fgetxattr(directory_fd, "system.posix_acl_default", NULL, 0) >= 0; }
+
 /* The owner first: chown takes suid and sgid away. A new object in a setgid directory keeps the directory's group. */
-static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat, bool replay) {
+static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
     struct op_body *body = &op->body;
     struct stat parent;
     uint32_t gid = body->gid, wanted = body->mode & 07777;
@@ -81,7 +85,7 @@ static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat
     }
     if ((stat->st_uid != body->uid || stat->st_gid != gid) && fchownat(path_fd, "", body->uid, gid, AT_EMPTY_PATH) < 0) return -errno;
     if (fstat(path_fd, stat) < 0) return -errno;
-    uint32_t enforced = replay ? 07777 : 07000; /* a default ACL may have narrowed the rest: that stands */
+    uint32_t enforced = inherits ? 07000 : 07777; /* a default ACL may have narrowed the rest: that stands; our own umask may not */
     if (!S_ISLNK(stat->st_mode) && ((stat->st_mode ^ wanted) & enforced) &&
         chmod(proc_path(path_fd).text, (stat->st_mode & 07777 & ~enforced) | (wanted & enforced)) < 0)
         return -errno;
@@ -89,7 +93,7 @@ static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, to_timespec(body->child_mtime_ns)};
         if (utimensat(AT_FDCWD, proc_path(path_fd).text, times, 0) < 0) return -errno;
     }
-    return fstat(path_fd, stat) < 0 ? -errno : 0;
+    return 0;
 }
 
 int local_make(rfs_engine *engine, struct op *op, bool replay) {
@@ -100,9 +104,11 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto out;
     result = -EPERM;
     if (hidden(engine, body->fid, body->name)) goto out;
+    bool inherits = !replay && has_default_acl(directory.fd);
+    if (!replay && !inherits) body->mode &= ~op->umask;
     result = path_fd = make_object(directory.fd, op);
     if (result < 0) goto out;
-    result = dress(directory.fd, path_fd, op, &op->stat, replay);
+    result = dress(directory.fd, path_fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
     if (!replay) body->child = new_fid(engine);
     result = inode_adopt(engine, parent->directory, path_fd, &op->stat, body->child, &op->inode);

@@ -23,7 +23,9 @@ struct op {
     struct inode *inode; /* entry made or changed: its attributes are in stat */
     struct stat stat;
     struct file *file;   /* open file it belongs to or, for a create, made */
+    struct inode *source; /* of a copy */
     uint32_t open_flags; /* of a create */
+    uint32_t umask;      /* of the process that makes an object: see local_make() */
     uint32_t reply_bytes;
 
     /* its verdict (mirror.lock) */
@@ -80,6 +82,7 @@ int local_set_attributes(rfs_engine *engine, struct op *op, bool replay);
 int local_set_xattr(rfs_engine *engine, struct op *op, bool replay);
 int local_write(rfs_engine *engine, struct op *op, bool replay);
 int local_fallocate(rfs_engine *engine, struct op *op, bool replay);
+int local_copy(rfs_engine *engine, struct op *op, bool replay);
 int set_mtime(int fd, int64_t mtime_ns);
 int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);

@@ -182,7 +182,7 @@ int rfs_list_xattrs(rfs_engine *engine, uint64_t fid, char *names, size_t size);
 int rfs_statfs(rfs_engine *engine, uint64_t fid, uint64_t out[8]); /* bsize frsize blocks bfree bavail files ffree namemax */
 uint64_t rfs_submit_symlink(rfs_engine *engine, uint64_t parent, const char *name, const char *target, uint32_t uid, uint32_t gid);
 uint64_t rfs_submit_link(rfs_engine *engine, uint64_t fid, uint64_t parent, const char *name);
-uint64_t rfs_submit_mknod(rfs_engine *engine, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev, uint32_t uid, uint32_t gid);
+uint64_t rfs_submit_mknod(rfs_engine *engine, uint64_t parent, const char *name, uint32_t mode, uint32_t umask, uint64_t rdev, uint32_t uid, uint32_t gid);
 /* The entry a completed symlink, link or mknod made. Valid once, right after its RFS_EVENT_TICKET. */
 int rfs_take_entry(rfs_engine *engine, uint64_t ticket, rfs_attributes *attributes);
 /* cffi: end */

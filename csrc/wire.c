@@ -158,6 +158,7 @@ int wire_decode_body(const struct wire_header *header, const uint8_t *payload, s
     body->name2[body->name2_bytes] = 0;
     *data = at + body->name2_bytes;
     bool is_entry = header->type != FRAME_SET_XATTR && header->type != FRAME_REMOVE_XATTR;
+    if (header->type == FRAME_COPY && (header->length > MAX_COPY_BYTES || header->offset > INT64_MAX - MAX_COPY_BYTES || body->rdev > INT64_MAX - MAX_COPY_BYTES)) return -EBADMSG;
     if (needs_name(header->type) && !body->name_bytes) return -EBADMSG;
     if (header->type == FRAME_RENAME && !body->name2_bytes) return -EBADMSG;
     bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || header->type == FRAME_DIRECTORY_ENTRY;

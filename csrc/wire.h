@@ -7,14 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_HEADER_BYTES = 80, WIRE_VERSION = 1 };
+enum { WIRE_HEADER_BYTES = 80, WIRE_VERSION = 1, MAX_COPY_BYTES = 8 << 20 };
 
 enum frame_type {
     FRAME_NONE = 0,
     /* ops, primary to secondary, each with a seq */
     FRAME_WRITE = 1, FRAME_FSYNC, FRAME_CREATE, FRAME_MKDIR, FRAME_MKNOD, FRAME_SYMLINK, FRAME_LINK, FRAME_UNLINK, FRAME_RMDIR, FRAME_RENAME,
-    FRAME_SET_ATTRIBUTES, FRAME_SET_XATTR, FRAME_REMOVE_XATTR, FRAME_FALLOCATE,
-    FRAME_LAST_OP = FRAME_FALLOCATE,
+    FRAME_SET_ATTRIBUTES, FRAME_SET_XATTR, FRAME_REMOVE_XATTR, FRAME_FALLOCATE, FRAME_COPY,
+    FRAME_LAST_OP = FRAME_COPY,
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
     FRAME_LAST_RESYNC = FRAME_MARKED,
@@ -50,9 +50,9 @@ struct op_body {
     uint64_t fid;        /* in the header: the file, or the parent of a namespace op */
     uint64_t offset, length;
     int64_t mtime_ns;
-    uint64_t other;      /* second parent of a rename; the file of a link */
+    uint64_t other;      /* second parent of a rename; the file of a link; the source of a copy */
     uint64_t child;      /* the entry made, removed or moved */
-    uint64_t rdev;
+    uint64_t rdev;       /* of a copy: where in its source */
     int64_t child_mtime_ns, atime_ns, other_mtime_ns;
     uint32_t flags;      /* rename, xattr, fallocate and HAS_* flags */
     uint32_t mode, uid, gid;

@@ -418,9 +418,9 @@ class Engine:
         """Make a hard link."""
         return await self._entry(self._lib.rfs_submit_link(self._handle, fid, parent, name), "link")
 
-    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
+    async def mknod(self, parent: int, name: bytes, mode: int, umask: int, rdev: int, uid: int, gid: int) -> Attributes:
         """Make a special or empty file."""
-        return await self._entry(self._lib.rfs_submit_mknod(self._handle, parent, name, mode, rdev, uid, gid), "mknod")
+        return await self._entry(self._lib.rfs_submit_mknod(self._handle, parent, name, mode, umask, rdev, uid, gid), "mknod")
 
     async def _entry(self, ticket: int, what: str) -> Attributes:
         await self._wait(ticket, what)

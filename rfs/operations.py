@@ -90,8 +90,7 @@ class ColdOperations(Operations):
     async def mknod(
         self, parent_inode: InodeT, name: pyfuse3.FileNameT, mode: pyfuse3.ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        permissions = mode & ~(ctx.umask & 0o777)
-        return entry_attributes(await self._engine.mknod(parent_inode, name, permissions, rdev, ctx.uid, ctx.gid))
+        return entry_attributes(await self._engine.mknod(parent_inode, name, mode, ctx.umask, rdev, ctx.uid, ctx.gid))
 
     @errno_to_fuse
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:

@@ -32,6 +32,17 @@ void storm_prepare(struct storm *storm, struct node *node, uint64_t seed) {
     }
 }
 
+static struct op *copying(struct chance *chance, uint64_t fid, uint64_t source) {
+    struct op *op = op_new(FRAME_COPY);
+    CHECK(op);
+    op->body.fid = fid;
+    op->body.other = source;
+    op->body.offset = chance_below(chance, 250000);
+    op->body.rdev = chance_below(chance, 250000);
+    op->body.length = chance_below(chance, 100000);
+    return op;
+}
+
 static struct op *data_op(struct chance *chance, uint64_t fid) {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
     static uint8_t pattern[70000 + 26];
@@ -107,7 +118,9 @@ static void *storm_thread(void *argument) {
         uint64_t tickets[BATCH];
         bool creates[BATCH];
         for (int i = 0; i < BATCH; i++) {
-            struct op *op = chance_below(chance, 3) ? data_op(chance, atomic_load(&storm->files[chance_below(chance, FILES)])) : name_op(storm, chance);
+            uint64_t fid = atomic_load(&storm->files[chance_below(chance, FILES)]), source = atomic_load(&storm->files[chance_below(chance, FILES)]);
+            uint32_t kind = chance_below(chance, 30);
+            struct op *op = kind < 10 ? name_op(storm, chance) : kind < 12 ? copying(chance, fid, source) : data_op(chance, fid);
             creates[i] = op->type == FRAME_CREATE;
             tickets[i] = start(storm->node, op);
         }

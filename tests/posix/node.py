@@ -43,6 +43,11 @@ class Node:
         answer: dict[str, object] = json.loads(self.run("status", "--json").stdout)
         return answer
 
+    def counters(self) -> dict[str, object]:
+        """The engine's."""
+        answer: dict[str, object] = json.loads(self.run("stats", "--json").stdout)
+        return answer
+
     def until(self, **wanted: object) -> None:
         with BlockingClient(str(self.state)) as client:
             deadline = time.monotonic() + 20
