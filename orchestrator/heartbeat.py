@@ -10,7 +10,7 @@ to fill its log.
 from __future__ import annotations
 
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -163,6 +163,22 @@ class Network:
     there: str
 
 
+class FirstHeard:
+    """When the peer is known to have said what. A pulse that comes late on one network proves that the peer lived when it was said: no
+    later than when something newer was heard on any other. Without this, somebody on one network could store pulses and keep a dead
+    peer alive with them."""
+
+    def __init__(self) -> None:
+        self._heard: deque[tuple[int, float]] = deque(maxlen=256)  # counter and time, both rising
+
+    def note(self, counter: int, now: float) -> float:
+        """The time that a pulse with this counter stands for."""
+        if not self._heard or counter > self._heard[-1][0]:
+            self._heard.append((counter, now))
+            return now
+        return next(at for known, at in self._heard if known >= counter)
+
+
 class Heartbeats:
     """Sends and hears the pulse on all networks."""
 
@@ -190,6 +206,7 @@ class Heartbeats:
         self._sealer = Sealer(secrets, node)
         self._opener = Opener(secrets, node, lambda: self.counter)
         self._newest: dict[tuple[str, bytes], int] = {}  # network and the peer's run -> its newest counter
+        self._first_heard = FirstHeard()
         self._now = trio.Event()
 
     def pulse_now(self) -> None:
@@ -251,7 +268,7 @@ class Heartbeats:
                     raise BadPulse("malformed")
                 self._accept(network, run, pulse)
             except (BadPulse, Unsealed) as bad:
-                self._complain(f"{bad.kind} from {host} on {network.name}")
+                self._complain(f"{bad.kind} on {network.name}", f" from {host}")
 
     def _accept(self, network: Network, run: bytes, pulse: Pulse) -> None:
         newest = self._newest.get((network.name, run))
@@ -266,12 +283,13 @@ class Heartbeats:
             self.pulse_now()  # so does the peer learn at once that it was heard
             known = {run, *self._opener.unproven}
             self._newest = {key: counter for key, counter in self._newest.items() if key[1] in known}
+            self._first_heard = FirstHeard()
         self.peer_boot = pulse.boot
-        self.deliver(Heartbeat(trio.current_time(), network.name, pulse.incarnation, pulse.counter, echo, pulse.modules))
+        at = self._first_heard.note(pulse.counter, trio.current_time())
+        self.deliver(Heartbeat(at, network.name, pulse.incarnation, pulse.counter, echo, pulse.modules))
 
-    def _complain(self, kind: str) -> None:
+    def _complain(self, kind: str, first: str = "") -> None:
+        """Kinds are few, whoever sends whatever: the address that a stranger may choose is told once and not counted by."""
         self.dropped[kind] += 1
         if self.dropped[kind] == 1:
-            self.log(f"heartbeat dropped: {kind} (counted from now on, not logged again)")
-        if len(self.dropped) > 256:
-            self.dropped.clear()
+            self.log(f"heartbeat dropped: {kind}{first} (counted from now on, not logged again)")

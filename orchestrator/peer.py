@@ -5,7 +5,8 @@ used. A question is never sent twice: what could have been heard is not asked ag
 run twice.
 
 Every call is under TLS with the nodes' pinned keys (rfs/tls.py), so whoever asks is the peer, by its key. The server looks only at the
-peer's own addresses; who has not proven its key within seconds is dropped, and only a few may try at a time.
+peer's own addresses; who has not proven its key within seconds is dropped, and only a few may try at a time. The key is judged once
+more when the question is there: one that was revoked or replaced meanwhile asks nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ HALF_OPEN_MAX: Final = 8
 MESSAGE_BYTES_MAX: Final = 1 << 20
 CALLS_MAX: Final = 32
 SERVER_DEADLINE_S: Final = 120.0
+QUESTION_DEADLINE_S: Final = 5.0
 CONNECT_DEADLINE_S: Final = 1.5
 HEADER: Final = struct.Struct(">I")
 
 Message = dict[str, Any]
-Handler = Callable[[str, Message], Awaitable[Message]]
+Handler = Callable[[str, Message, str], Awaitable[Message]]  # method, parameters, the key under which it is asked ("": --insecure)
 
 
 class PeerUnreachable(Exception):
@@ -101,7 +103,8 @@ class PeerClient:
         except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError, Refused, SaidNo) as error:
             raise PeerUnreachable(f"the peer did not answer '{method}' ({str(error) or type(error).__name__})") from error
         if isinstance(failure := answer.get("error"), dict):
-            raise PeerRefused(str(failure.get("message", "")), int(failure.get("code", exit_codes.FAILED)))
+            code = failure.get("code")
+            raise PeerRefused(str(failure.get("message", ""))[:1000], code if type(code) is int else exit_codes.FAILED)
         result = answer.get("result")
         return result if isinstance(result, dict) else {}
 
@@ -168,42 +171,48 @@ class PeerServer:
             if remote not in {network.there for network in self.networks}:
                 self._refuse("unknown-address", f"from {remote}")
                 return
-            secured = await self._known(stream)
+            secured, pin = await self._known(stream)
             async with self.limit:
+                with trio.fail_after(QUESTION_DEADLINE_S):
+                    question = await receive(secured)
+                if self.keys is not None and pin not in [pinned.pin for pinned in self.keys.trust().of(self.peer)]:
+                    raise Refused("revoked", "a key that was revoked or replaced since the connection was made")
                 with trio.move_on_after(SERVER_DEADLINE_S):
-                    await send(secured, await self._answer(await receive(secured)))
+                    await send(secured, await self._answer(question, pin))
         except Refused as refusal:
             self._refuse(refusal.kind, f"from {remote}: {refusal}")
+        except (trio.TooSlowError, SaidNo) as failure:
+            self._refuse("silent" if isinstance(failure, trio.TooSlowError) else "own-keys", f"from {remote}: {failure}")
         except (EOFError, ValueError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the peer went away (perhaps before we looked) or speaks nonsense: the connection is dropped, nothing else
 
-    async def _known(self, stream: trio.SocketStream) -> trio.abc.Stream:
-        """The connection when whoever is there has proven to be the peer."""
+    async def _known(self, stream: trio.SocketStream) -> tuple[trio.abc.Stream, str]:
+        """The connection when whoever is there has proven to be the peer, and by which key."""
         if self.keys is None:
-            return stream
+            return stream, ""
         if self._half_open >= HALF_OPEN_MAX:
             raise Refused("too-many", "too many connections that do not say who they are")
         self._half_open += 1
         try:
-            secured, _ = await tls.secure(stream, self.keys, [self.peer], dialed=False)
+            secured, known = await tls.secure(stream, self.keys, [self.peer], dialed=False)
         except SaidNo as trouble:
             raise Refused("own-keys", trouble.sentence) from trouble
         finally:
             self._half_open -= 1
-        return secured
+        return secured, known.pin
 
     def _refuse(self, kind: str, text: str) -> None:
         self.refused[kind] += 1
         if self.refused[kind] == 1:
             self.log(f"call refused: {kind} {text} (counted from now on, not logged again)")
 
-    async def _answer(self, request: Message) -> Message:
+    async def _answer(self, request: Message, pin: str) -> Message:
         method, parameters = request.get("method"), request.get("params")
         if request.get("lockstep") != VERSION or not isinstance(method, str) or not isinstance(parameters, dict):
             return {"error": {"code": exit_codes.FAILED, "message": "not a question of this protocol version"}}
         if request.get("cluster") != self.cluster or request.get("node") != self.peer:
             return {"error": {"code": exit_codes.NOT_PERMITTED, "message": "not of this cluster"}}
         try:
-            return {"result": await self.handle(method, parameters)}
+            return {"result": await self.handle(method, parameters, pin)}
         except PeerRefused as refusal:
             return {"error": {"code": refusal.code, "message": str(refusal)}}

@@ -7,8 +7,9 @@ the same bytes, no protection.
 
 The replays. Whoever records datagrams can send them again, so a run is believed only after it has echoed a number of ours that is younger
 than our first sight of that run: whoever was recorded cannot have. After that its numbers only count once (a window of 64, per network:
-datagrams overtake each other). So neither yesterday's pulse nor one of an earlier process, nor one of a minute ago, says that a node lives.
-What remains to somebody on *every* network's path is to hold datagrams back; that is seen as a peer that does not hear us.
+datagrams overtake each other). And one that was held back on one network while others went on counts as of then, not as of its arrival
+(heartbeat.py). So neither yesterday's pulse nor one of an earlier process, nor one of a minute ago, says that a node lives. Who is
+on *every* network's path can hold all of them back; that is a cut of all networks, or a peer that does not hear us.
 
 Rotation. While a key is replaced both keys of either side count: what was sealed with any of them is opened. A new key is a new run.
 """
@@ -70,11 +71,13 @@ class Secrets:
             self._stamp = stamp
             try:
                 trust, owns = self.keys.trust(), self.keys.every_own()
-            except SaidNo as trouble:
-                self.trouble = trouble.sentence
-            else:
                 pins = trust.of(self.peer)[::-1]
                 agreed = [certificates.agree(own.private, pinned.certificate) for own in owns for pinned in pins]
+            except SaidNo as trouble:
+                self.trouble = trouble.sentence
+            except ValueError as damage:
+                self.trouble = f"{self.keys.directory}: a key cannot be read ({damage})"
+            else:
                 self._cluster, self._secrets, self.trouble = trust.cluster, agreed, ""
         return self._cluster, self._secrets
 
@@ -84,7 +87,7 @@ class Sealer:
 
     def __init__(self, secrets: Secrets, node: str) -> None:
         self._secrets, self._node = secrets, node
-        self._secret: bytes | None = None
+        self._made_of: tuple[str, bytes] | None = None
         self.run = b""
         self.runs: list[bytes] = []  # of this process: an echo of an earlier one is still ours
 
@@ -93,10 +96,10 @@ class Sealer:
         cluster, secrets = self._secrets.now()
         if not secrets:
             return False
-        if secrets[0] != self._secret:
-            self._secret, self.run = secrets[0], os.urandom(RUN_BYTES)
+        if (cluster, secrets[0]) != self._made_of:
+            self._made_of, self.run = (cluster, secrets[0]), os.urandom(RUN_BYTES)
             self.runs = [*self.runs[-3:], self.run]
-            self._cipher = derive(self._secret, self.run, self._node, self._secrets.peer, cluster)
+            self._cipher = derive(secrets[0], self.run, self._node, self._secrets.peer, cluster)
         return True
 
     def seal(self, text: bytes, network: int, name: str, number: int) -> bytes:
@@ -123,7 +126,8 @@ class Window:
     def note(self, number: int) -> None:
         """Seen now."""
         if number > self.newest:
-            self.seen = (self.seen << (number - self.newest) | 1) & ((1 << WINDOW) - 1)
+            older = self.seen << (number - self.newest) if number - self.newest < WINDOW else 0
+            self.seen = (older | 1) & ((1 << WINDOW) - 1)
             self.newest = number
         else:
             self.seen |= 1 << (self.newest - number)

@@ -43,11 +43,12 @@ class Keys:
         if own.node != self.node:
             raise SaidNo(f"{self.store.directory}: is the key of node '{own.node}', not of '{self.node}'", exit_codes.CONFIGURATION_INVALID)
 
-    def pin(self, certificate: str) -> None:
+    async def pin(self, certificate: str, under: str) -> None:
         """The peer's next key, which it told over a connection that it had proven with its present one."""
         if self.store is None:
             raise ValueError("this node runs with --insecure")
-        self.store.pin(self.peer, certificate)
+        store = self.store
+        await trio.to_thread.run_sync(lambda: store.pin(self.peer, certificate, under=under))
 
     async def rotate(self, peer: PeerClient) -> str:
         """Replace this node's key without an interruption; the new key's pin. What is cut short goes on when it is tried again.

@@ -60,6 +60,15 @@ def read(pem: str) -> Certificate:
     """A certificate as this program makes them; ValueError with the reason for any other."""
     if len(pem) > 8192:
         raise ValueError("a certificate of more than 8 KiB")
+    try:
+        return _read(pem)
+    except ValueError:
+        raise
+    except Exception as failure:  # of a stranger's bytes the library raises what it likes
+        raise ValueError(f"a certificate that cannot be read ({type(failure).__name__})") from failure
+
+
+def _read(pem: str) -> Certificate:
     found = x509.load_pem_x509_certificate(pem.encode())
     key = found.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

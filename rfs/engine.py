@@ -346,20 +346,24 @@ class Engine:
             setattr(raw, field.name, getattr(parameters, field.name))
         return raw
 
+    async def _with_channel(
+        self, start: Callable[..., int], channel: Channel, parameters: SessionParameters, *more: int, what: str
+    ) -> None:
+        """Not to be cancelled between the taking of the channel and the call that owns it."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), self._session(parameters), *more), what)
+
     async def session_source(self, channel: Channel, parameters: SessionParameters) -> None:
         """A full session as source; the engine owns the channel from here on."""
-        start, session = self._lib.rfs_session_source, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session), "session as source")
+        await self._with_channel(self._lib.rfs_session_source, channel, parameters, what="session as source")
 
     async def session_resume(self, channel: Channel, parameters: SessionParameters) -> None:
         """Ship the waiting window again."""
-        start, session = self._lib.rfs_session_resume, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session), "resume the session")
+        await self._with_channel(self._lib.rfs_session_resume, channel, parameters, what="resume the session")
 
     async def session_target(self, channel: Channel, parameters: SessionParameters, *, resume: bool) -> None:
         """A session as target."""
-        start, session = self._lib.rfs_session_target, self._session(parameters)
-        _check(await trio.to_thread.run_sync(start, self._handle, channel.take(), session, int(resume)), "session as target")
+        await self._with_channel(self._lib.rfs_session_target, channel, parameters, int(resume), what="session as target")
 
     async def send_end(self) -> None:
         """END into the stream of ops."""

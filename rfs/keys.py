@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ NEXT: Final = "next.pem"
 FORMER: Final = "former.pem"
 TRUST: Final = "trust.json"
 PINS_MAX: Final = 2
+RETIRED_MAX: Final = 16
 SOON_S: Final = 30 * 86400
 
 
@@ -63,6 +64,7 @@ class Trust:
 
     cluster: str = ""
     peers: dict[str, tuple[Pinned, ...]] = field(default_factory=dict)
+    retired: dict[str, tuple[str, ...]] = field(default_factory=dict)  # replaced in order: a session may still run under one
     revoked: tuple[str, ...] = ()
 
     def of(self, peer: str) -> tuple[Pinned, ...]:
@@ -108,7 +110,8 @@ class KeyStore:
         try:
             raw: Any = json.loads(self._read(TRUST))
             peers = {name: tuple(Pinned(**entry) for entry in entries) for name, entries in raw["peers"].items()}
-            return Trust(str(raw["cluster"]), peers, tuple(raw["revoked"]))
+            retired = {name: tuple(pins) for name, pins in raw.get("retired", {}).items()}
+            return Trust(str(raw["cluster"]), peers, retired, tuple(raw["revoked"]))
         except FileNotFoundError:
             return Trust()
         except (ValueError, KeyError, TypeError, AttributeError) as failure:
@@ -170,7 +173,9 @@ class KeyStore:
 
     def _write_trust(self, trust: Trust) -> None:
         peers = {name: [asdict(pinned) for pinned in pins] for name, pins in trust.peers.items() if pins}
-        self._write(TRUST, json.dumps({"cluster": trust.cluster, "peers": peers, "revoked": list(trust.revoked)}, indent=1) + "\n")
+        retired = {name: list(pins) for name, pins in trust.retired.items() if pins}
+        document = {"cluster": trust.cluster, "peers": peers, "retired": retired, "revoked": list(trust.revoked)}
+        self._write(TRUST, json.dumps(document, indent=1) + "\n")
 
     def make(self, node: str, *, name: str = IDENTITY, days: int | None = None) -> Own:
         """A new key of this node, and a cluster's id if there is none yet. One that is there already stays."""
@@ -184,11 +189,13 @@ class KeyStore:
             self._write(name, words + private + certificate.pem)
             trust = self.trust()
             if not trust.cluster:
-                self._write_trust(Trust(secrets.token_hex(16), trust.peers, trust.revoked))
+                self._write_trust(replace(trust, cluster=secrets.token_hex(16)))
         return self.own(name)
 
-    def pin(self, peer: str, certificate_pem: str) -> Pinned:
-        """Trust this key of a peer, from now on. A key that was revoked stays revoked; ValueError for what is no key of the peer's."""
+    def pin(self, peer: str, certificate_pem: str, *, under: str | None = None, cluster: str | None = None) -> Pinned:
+        """Trust this key of a peer, from now on. A key that was revoked stays revoked; ValueError for what is no key of the peer's.
+
+        `under`: the key under which the peer told it, which must still count. `cluster`: become one of the cluster with this id."""
         from rfs import certificates
 
         found = certificates.read(certificate_pem)
@@ -197,18 +204,15 @@ class KeyStore:
         pinned = Pinned(found.pin, found.pem, found.expires)
         with self._changing():
             trust = self.trust()
+            if under is not None and under not in [known.pin for known in trust.of(peer)]:
+                raise ValueError(f"the key under which {peer} speaks does not count any more")
             if found.pin in trust.revoked:
                 raise ValueError(f"this key of {peer} was revoked; {peer} must make a new one")
             # The oldest is the one in use: of a rotation that was cut short it is the key to come that gives way.
             others = tuple(known for known in trust.of(peer) if known.pin != pinned.pin)
-            self._write_trust(Trust(trust.cluster, {**trust.peers, peer: (*others[: PINS_MAX - 1], pinned)}, trust.revoked))
+            peers = {**trust.peers, peer: (*others[: PINS_MAX - 1], pinned)}
+            self._write_trust(replace(trust, cluster=cluster or trust.cluster, peers=peers))
         return pinned
-
-    def join_cluster(self, cluster: str) -> None:
-        """Become one of the cluster with this id."""
-        with self._changing():
-            trust = self.trust()
-            self._write_trust(Trust(cluster, trust.peers, trust.revoked))
 
     def proven(self, peer: str, pin: str) -> None:
         """The peer has used its newest key: the one before it counts no longer."""
@@ -218,16 +222,25 @@ class KeyStore:
         with self._changing():
             trust = self.trust()
             if trust.of(peer) and trust.of(peer)[-1].pin == pin:
-                self._write_trust(Trust(trust.cluster, {**trust.peers, peer: trust.of(peer)[-1:]}, trust.revoked))
+                retired = (*trust.retired.get(peer, ()), *(known.pin for known in trust.of(peer)[:-1]))[-RETIRED_MAX:]
+                peers = {**trust.peers, peer: trust.of(peer)[-1:]}
+                self._write_trust(replace(trust, peers=peers, retired={**trust.retired, peer: retired}))
 
     def forget(self, peer: str) -> int:
         """Revoke every key of a peer, for good; how many there were."""
         with self._changing():
             trust = self.trust()
             gone = tuple(pinned.pin for pinned in trust.peers.get(peer, ()))
-            rest = {name: pins for name, pins in trust.peers.items() if name != peer}
-            self._write_trust(Trust(trust.cluster, rest, (*trust.revoked, *gone)))
+            peers = {name: pins for name, pins in trust.peers.items() if name != peer}
+            retired = {name: pins for name, pins in trust.retired.items() if name != peer}
+            revoked = (*trust.revoked, *trust.retired.get(peer, ()), *gone)
+            self._write_trust(replace(trust, peers=peers, retired=retired, revoked=revoked))
         return len(gone)
+
+    def discard_next(self) -> None:
+        """A key that was to come, and will not."""
+        with self._changing():
+            (self.directory / NEXT).unlink(missing_ok=True)
 
     def activate_next(self) -> Own:
         """The staged key becomes this node's key."""

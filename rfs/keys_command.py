@@ -51,7 +51,10 @@ def _own(keys: KeyStore, options: argparse.Namespace) -> Own:
 
 def to_show(keys: KeyStore, own: Own, *, new: bool) -> Own:
     """The key to show in a pairing: this node's, or the one that takes its place when the peer knows it."""
-    return keys.make(own.node, name=NEXT) if new else own
+    if not new:
+        return own
+    keys.discard_next()  # one that was left over may have been revoked meanwhile
+    return keys.make(own.node, name=NEXT)
 
 
 def after_pairing(keys: KeyStore, *, new: bool) -> None:
@@ -119,8 +122,16 @@ def say_paired(paired: Paired) -> None:
 
 
 def read_invitation(text: str) -> str:
-    """From standard input, so that the code appears in no list of processes."""
-    return sys.stdin.readline().strip() if text == "-" else text
+    """From standard input, so that the code stays in no list of processes: given as a word, the program starts itself anew without it."""
+    if text == "-":
+        return sys.stdin.readline().strip()
+    if text in sys.orig_argv:
+        read_end, write_end = os.pipe()
+        os.write(write_end, f"{text}\n".encode())
+        os.close(write_end)
+        os.dup2(read_end, 0)
+        os.execv(sys.executable, [sys.executable, *("-" if word == text else word for word in sys.orig_argv[1:])])
+    return text
 
 
 def _join(keys: KeyStore, options: argparse.Namespace) -> int:

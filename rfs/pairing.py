@@ -26,6 +26,7 @@ import hmac
 import secrets
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -43,6 +44,7 @@ VALID_S: Final = 600.0
 ATTEMPTS: Final = 5
 STEP_S: Final = 5.0
 HALF_OPEN_MAX: Final = 8
+HALF_OPEN_MAX_PER_ADDRESS: Final = 2
 MESSAGE_BYTES_MAX: Final = 4 << 20
 MAGIC: Final = b"LSPAIR01"
 _GREETING: Final = struct.Struct("8s32s")
@@ -51,7 +53,7 @@ _PROOF: Final = struct.Struct("8s32s")
 _LENGTH: Final = struct.Struct(">I")
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
 
-Files = dict[str, bytes]
+Files = dict[str, tuple[int, bytes]]  # path -> permissions, content
 
 
 # ---- the code ---------------------------------------------------------------------------------------------------------------------------
@@ -162,13 +164,22 @@ def _text(message: dict[str, Any], name: str, at_most: int) -> str:
 class Inviter:
     """Shows a code and waits for the one who knows it."""
 
-    def __init__(self, keys: KeyStore, own: Own, files: Files | None = None, accepts: Callable[[str], str] = lambda node: "") -> None:
+    def __init__(
+        self,
+        keys: KeyStore,
+        own: Own,
+        files: Files | None = None,
+        accepts: Callable[[str], str] = lambda node: "",
+        callers: frozenset[str] | None = None,
+    ) -> None:
         self.code = Code()
+        self.turned_away = 0
+        self._callers = callers  # the addresses from which somebody may join; None: any
         self.attempts_left = ATTEMPTS
         self._keys, self._own, self._files, self._accepts = keys, own, files or {}, accepts
         self._result: Paired | None = None
         self._spent = trio.Event()
-        self._half_open = 0
+        self._half_open: Counter[str] = Counter()
         self._claimed = trio.Lock()
 
     async def run(
@@ -186,18 +197,25 @@ class Inviter:
             return self._result
         if not self.attempts_left:
             raise SaidNo(f"{ATTEMPTS} wrong codes were tried: this one is void; if it was not you, look who else is on that network")
-        raise SaidNo(f"nobody joined within {valid_s / 60:.0f} minutes: the code is void, ask for a new one", exit_codes.TIMEOUT)
+        others = f" ({self.turned_away} connections were turned away)" if self.turned_away else ""
+        raise SaidNo(f"nobody joined within {valid_s / 60:.0f} minutes{others}: the code is void, ask for a new one", exit_codes.TIMEOUT)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if self._half_open >= HALF_OPEN_MAX:
+        try:
+            remote = str(stream.socket.getpeername()[0])
+        except OSError:
             return
-        self._half_open += 1
+        stranger = self._callers is not None and remote not in self._callers
+        if stranger or self._half_open[remote] >= HALF_OPEN_MAX_PER_ADDRESS or self._half_open.total() >= HALF_OPEN_MAX:
+            self.turned_away += 1
+            return
+        self._half_open[remote] += 1
         try:
             await self._answer(stream)
-        except (PeerProtocolError, OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # whoever that was: a wrong claim has been counted, everything else costs nothing
+        except (PeerProtocolError, ValueError, OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            self.turned_away += 1  # whoever that was: a wrong claim has been counted, everything else costs nothing
         finally:
-            self._half_open -= 1
+            self._half_open[remote] -= 1
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -279,7 +297,7 @@ async def join(
                 return await _join(stream, keys, own, code, store)
     except trio.TooSlowError as failure:
         raise SaidNo(f"{host}:{port} does not answer like a node that waits to be joined", exit_codes.TIMEOUT) from failure
-    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, PeerProtocolError) as failure:
+    except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError, PeerProtocolError) as failure:
         raise SaidNo(
             f"{host}:{port} does not pair ({failure or type(failure).__name__}): does 'init' still wait there, and is it this code?",
             exit_codes.PEER_NOT_REACHABLE,
@@ -312,6 +330,17 @@ async def _join(stream: trio.abc.Stream, keys: KeyStore, own: Own, code: Code, s
     return await _accept(secured, keys, own, theirs, hashlib.sha256(shown).digest(), store)
 
 
+def _files(wire: object) -> Files:
+    found: Files = {}
+    for name, entry in wire.items() if isinstance(wire, dict) else ():
+        match entry:
+            case [int(mode), bytes(data)] if isinstance(name, str):
+                found[name] = (mode & 0o777, data)
+            case _:
+                raise PeerProtocolError("files that are none")
+    return found
+
+
 async def _accept(
     stream: trio.abc.Stream,
     keys: KeyStore,
@@ -321,18 +350,15 @@ async def _accept(
     store: Callable[[Files], Awaitable[None]] | None,
 ) -> Paired:
     peer, pem, cluster = _text(theirs, "node", 63), _text(theirs, "certificate", 8192), _text(theirs, "cluster", 64)
-    files = theirs.get("files")
-    if not isinstance(files, dict) or not all(isinstance(name, str) and isinstance(data, bytes) for name, data in files.items()):
-        raise PeerProtocolError("files that are none")
+    files = _files(theirs.get("files"))
     if certificate_digest(pem) != shown:
         raise PeerProtocolError("a certificate that is not the one of this connection")
     if store is not None:
         await store(files)
     try:
-        pinned = await trio.to_thread.run_sync(keys.pin, peer, pem)
+        pinned = await trio.to_thread.run_sync(lambda: keys.pin(peer, pem, cluster=cluster))
     except ValueError as failure:
         raise PeerProtocolError(str(failure)) from failure
-    await trio.to_thread.run_sync(keys.join_cluster, cluster)
     await _send(stream, {"stored": True})
     done = await _receive(stream)
     if done.get("done") is not True:

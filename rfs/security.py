@@ -61,7 +61,10 @@ class Security:
     def is_revoked(self, known: Known | None) -> bool:
         """Was the key of this established connection revoked since?"""
         try:
-            return self.keys is not None and known is not None and known.pin in self.keys.trust().revoked
+            if self.keys is None or known is None:
+                return False
+            trust = self.keys.trust()
+            return known.pin in trust.revoked or not trust.of(known.node)
         except SaidNo:
             return False  # files that cannot be read revoke nothing; `alarms` tells of them
 

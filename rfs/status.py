@@ -114,7 +114,8 @@ def _link(replica: Replica, mode: Mode) -> str:
         return "paired"
     if session is not None and session.stage in (Stage.RESYNCING_SOURCE, Stage.RESYNCING_TARGET):
         return "resyncing"
-    if replica.refused is not None:
+    serves_alone = replica.is_primary and mode in (Mode.ALONE, Mode.UNUSED)
+    if replica.refused is not None and not (serves_alone and replica.refused.code == "NOT_PAIRED"):
         return "diverged" if replica.refused.is_diverged else "refused"
     if replica.is_primary and mode in (Mode.ALONE, Mode.UNUSED):
         return "alone"
@@ -140,7 +141,8 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         direction = "to" if replica.is_primary else "from"
         return "RESYNCING", f"resyncing {direction} {peer}: redundancy is back when it is finished"
     if link == "alone":
-        return "PEER_LEFT" if note else "ALONE", note or f"serving without {peer}: there is no second copy up to date"
+        why = note or f"serving without {peer}: there is no second copy up to date"
+        return "PEER_LEFT" if note else "ALONE", why + (f"; {replica.refused.reason}" if replica.refused is not None else "")
     if link == "frozen":
         if not (replica.served or replica.paired_in_run):
             return "FROZEN", f"writes wait for {peer}: {NOT_IN_THIS_RUN}"

@@ -39,6 +39,7 @@ NOT_CALLED_S = 10.0  # whoever waits to be called for so long tries by itself: i
 HALF_OPEN_MAX = 32  # connections that have not proven who they are
 HALF_OPEN_MAX_PER_ADDRESS = 8
 REVOKED_CHECK_S = 1.0
+VERDICTS = frozenset({"not-paired", "wrong-key", "no-key", "plaintext", "no-tls", "wrong-name", "own-keys", "not-taken"})
 HUNG_UP_MAX = 3  # in a row, before we say that it is our key that is not liked
 
 
@@ -144,7 +145,7 @@ class Supervisor:
         remote = "?"
         try:
             remote = str(stream.socket.getpeername()[0])  # which fails when the caller has reset the connection already
-            with self._as_half_open(remote):
+            with self._as_half_open(remote), trio.fail_after(handshake.HELLO_TIMEOUT_S):
                 preamble = await handshake.hear_preamble(stream)
                 verdict = self._judge_preamble(preamble)
                 await handshake.answer_preamble(stream, preamble, verdict)
@@ -220,8 +221,9 @@ class Supervisor:
         kind = failure.kind if isinstance(failure, Refused) else "silent" if isinstance(failure, trio.TooSlowError) else "garbage"
         self.dropped_connections += 1
         self._security.refused[kind] += 1
-        if cause not in self._logged and len(self._logged) < 100:
-            self._logged.add(cause)
+        first = kind if remote != self._peer.host else f"{kind} from the peer's address"
+        if first not in self._logged:  # by kind: the cause holds what a stranger likes to send
+            self._logged.add(first)
             log.warning("connection refused from=%s kind=%s cause=%s (logged once)", remote, kind, cause)
         await trio.aclose_forcefully(stream)
 
@@ -240,7 +242,8 @@ class Supervisor:
                 stream, theirs, known = await self._call()
             except Refused as failure:
                 self._security.refused[failure.kind] += 1
-                self._host.peer_refused("NOT_PAIRED", f"at {self._peer}: {failure}")
+                if failure.kind in VERDICTS:  # and not a peer that is slow, or is being restarted
+                    self._host.peer_refused("NOT_PAIRED", f"at {self._peer}: {failure}")
                 delay_s = DIAL_AGAIN_MAX_S
             except (OSError, trio.TooSlowError, trio.BrokenResourceError, PeerProtocolError) as failure:
                 log.debug("cannot reach the peer at %s (%s), retrying in %.1f s", self._peer, failure or "timeout", delay_s)

@@ -5,6 +5,7 @@ certificate whose key is pinned is still the peer's (keys.expiry_alarm tells peo
 """
 
 import hashlib
+import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import trio
 
 from rfs.errors import PeerProtocolError
 from rfs.keys import KeyStore, Pinned
+
+log = logging.getLogger("rfs.peer")
 
 HANDSHAKE_TIMEOUT_S = 5.0
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name
@@ -75,9 +78,19 @@ async def secure(
             names = [name for kind, name in secured.getpeercert()["subjectAltName"] if kind == "DNS"]
             if names != [peer]:
                 break
-            keys.proven(peer, pinned.pin)
+            await _note_proven(keys, peer, pinned.pin, one_of=len(trust.of(peer)))
             return secured, Known(peer, pinned.pin)
     raise Refused("wrong-key", "a certificate that is not the paired one")
+
+
+async def _note_proven(keys: KeyStore, peer: str, pin: str, *, one_of: int) -> None:
+    """The first use of a new key retires the old one. It is housekeeping: what cannot be written now is written at the next connection."""
+    if one_of < 2:
+        return
+    try:
+        await trio.to_thread.run_sync(keys.proven, peer, pin)
+    except OSError as failure:
+        log.warning("the replaced key of %s still counts: %s", peer, failure)
 
 
 def _cause(failure: BaseException) -> BaseException:

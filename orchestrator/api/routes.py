@@ -117,7 +117,10 @@ class Routes:
             theirs = await self._ask("status", {})
         except ApiError:
             return {**document, "partial": True}
-        return merge(document, theirs, self.peer_name)
+        try:
+            return merge(document, theirs, self.peer_name)
+        except (KeyError, TypeError, AttributeError):  # not the document that it should be
+            return {**document, "partial": True}
 
     async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
         make = make_command(verb, module, options)
@@ -148,11 +151,10 @@ class Routes:
         try:
             return await self.keys.rotate(self.peer)
         except PeerUnreachable as error:
-            raise ApiError(
-                f"the key was not replaced, {self.peer_name} could not be told: {error}", exit_codes.PEER_NOT_REACHABLE
-            ) from error
+            again = f"{self.peer_name} could not be told of the new key; try again: {error}"
+            raise ApiError(again, exit_codes.PEER_NOT_REACHABLE) from error
         except PeerRefused as error:
-            raise ApiError(f"the key was not replaced: {error}", error.code) from error
+            raise ApiError(f"{self.peer_name} refuses: {error}", error.code) from error
         except SaidNo as refusal:
             raise ApiError(refusal.sentence, refusal.exit_code) from refusal
 
@@ -189,8 +191,8 @@ class Routes:
 
     # ---- from the peer ------------------------------------------------------------------------------------------------
 
-    async def answer_peer(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """One call of the peer's hactld."""
+    async def answer_peer(self, method: str, parameters: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
+        """One call of the peer's hactld, asked under the key `pin`."""
         module = str(parameters.get("module", ""))
         if module and module not in self.shared:
             raise PeerRefused(f"{self.peer_name} has no part in a module '{module}'", exit_codes.NOT_PERMITTED)
@@ -199,7 +201,7 @@ class Routes:
                 case "hello":
                     return {"node": self.node}
                 case "pin":
-                    return self._pinned(parameters)
+                    return await self._pinned(parameters, pin)
                 case "rotate":
                     return {"pin": await self._rotate_here()}
                 case "tell":
@@ -226,10 +228,10 @@ class Routes:
             raise PeerRefused(str(error), error.code) from error
         raise PeerRefused(f"there is no call '{method}'", exit_codes.USAGE)
 
-    def _pinned(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    async def _pinned(self, parameters: Mapping[str, Any], pin: str) -> dict[str, Any]:
         try:
-            self.keys.pin(str(parameters.get("certificate", "")))
-        except (ValueError, SaidNo) as error:
+            await self.keys.pin(str(parameters.get("certificate", "")), pin)
+        except (ValueError, SaidNo, OSError) as error:
             raise PeerRefused(f"the new key is refused: {error}", exit_codes.REFUSED) from error
         return {}
 

@@ -73,8 +73,9 @@ def _write_cluster(config_dir: Path, name: str, members: tuple[str, ...]) -> Non
 @click.option(
     "--member", "members", multiple=True, metavar="NODE,NET=ADDR[,NET=ADDR]", help="Both nodes, when there is no cluster.toml yet."
 )
+@click.option("--new-key", is_flag=True, help="Replace this node's key: it was revoked, or is not to be used any more.")
 @session_options
-def init(session: Session, name: str | None, members: tuple[str, ...]) -> None:
+def init(session: Session, name: str | None, members: tuple[str, ...], new_key: bool) -> None:
     """Make this node's key, show a one-time code, and wait for the other node to join.
 
     \b
@@ -93,21 +94,23 @@ def init(session: Session, name: str | None, members: tuple[str, ...]) -> None:
     if node not in config.nodes:
         raise Failure(f"this node is called {node}, but {written} has {' and '.join(config.nodes)}", exit_codes.CONFIGURATION_INVALID)
     try:
-        paired = trio.run(_invite, session, config, node)
+        paired = trio.run(_invite, session, config, node, new_key)
+        keys_command.after_pairing(key_store(session.config_dir), new=new_key)
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired)
 
 
-async def _invite(session: Session, config: ClusterConfig, node: str) -> Paired:
-    keys = key_store(session.config_dir)
-    own, peer = keys.make(node), config.peer_of(node).name
+async def _invite(session: Session, config: ClusterConfig, node: str, new_key: bool) -> Paired:
+    keys, peer = key_store(session.config_dir), config.peer_of(node).name
+    own = keys_command.to_show(keys, keys.make(node), new=new_key)
     addresses = list(dict.fromkeys(config.nodes[node].addresses.values()))
 
     def accepts(name: str) -> str:
         return "" if name == peer else f"it is called {name}, and the cluster's other node {peer}"
 
-    inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts)
+    callers = frozenset(config.nodes[peer].addresses.values())
+    inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts, callers)
     valid_s = min(session.timeout_s or pairing.VALID_S, pairing.VALID_S)
     command = f"hactl cluster join {inviter.code}@{addresses[0]}"
     return await keys_command.invite(inviter, [(address, pairing.PORT) for address in addresses], valid_s, command)

@@ -27,8 +27,8 @@ def gather(config_dir: Path) -> Files:
     found: Files = {}
     for path in (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*"))):
         if path.is_file() and not path.is_symlink() and not path.name.endswith(BEFORE):
-            found[path.relative_to(config_dir).as_posix()] = path.read_bytes()
-    if len(found) > FILES_MAX or sum(map(len, found.values())) > BYTES_MAX:
+            found[path.relative_to(config_dir).as_posix()] = (path.stat().st_mode & 0o777, path.read_bytes())
+    if len(found) > FILES_MAX or sum(len(data) for _, data in found.values()) > BYTES_MAX:
         raise SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")
     return found
 
@@ -43,14 +43,15 @@ def _checked(name: str) -> PurePosixPath:
 
 def store(files: Files, config_dir: Path, node: str, *, replace: bool) -> None:
     """Put them in place (blocking); SaidNo when they are no configuration of a cluster with this node, or others are there."""
-    paths = {_checked(name): data for name, data in files.items()}
+    paths = {_checked(name): file for name, file in files.items()}
     config_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".joining-", dir=config_dir) as scratch:
-        for path, data in paths.items():
+        for path, (mode, data) in paths.items():
             target = Path(scratch, path)
             target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch(0o600)
             target.write_bytes(data)
-            target.chmod(0o755 if data.startswith(b"#!") else 0o644)
+            target.chmod(mode & 0o755)  # as there, but writable for the owner alone
         try:
             cluster = load_cluster(Path(scratch))
             load_modules(Path(scratch), cluster)

@@ -14,10 +14,10 @@ def make_keys(path: Path, node: str) -> KeyStore:
 
 def pair_keys(one: KeyStore, other: KeyStore) -> None:
     """Each trusts the other, as after a pairing."""
+    cluster = one.trust().cluster
     for here, there in ((one, other), (other, one)):
         own = there.own()
-        here.pin(own.node, own.known.certificate)
-    other.join_cluster(one.trust().cluster)
+        here.pin(own.node, own.known.certificate, cluster=cluster)
 
 
 def paired_keys(path: Path, one: str = "node1", other: str = "node2") -> tuple[KeyStore, KeyStore]:

@@ -173,12 +173,15 @@ async def test_the_peer_acts_only_for_modules_that_name_it(tmp_path: Path) -> No
 async def test_a_new_key_of_the_peer_is_pinned_or_refused(tmp_path: Path) -> None:
     routes = make_routes(FakePeer({}), tmp_path)
     staged = KeyStore(tmp_path / "node2.keys").make("node2", name=NEXT)
-    assert await routes.answer_peer("pin", {"certificate": staged.known.certificate}) == {}
+    used = KeyStore(tmp_path / "node2.keys").own().known.pin
+    with pytest.raises(PeerRefused, match="does not count any more"):
+        await routes.answer_peer("pin", {"certificate": staged.known.certificate}, "00" * 32)
+    assert await routes.answer_peer("pin", {"certificate": staged.known.certificate}, used) == {}
     assert routes.keys.store is not None and routes.keys.store.trust().of("node2")[-1].pin == staged.known.pin
     with pytest.raises(PeerRefused, match="where one of 'node2'"):
-        await routes.answer_peer("pin", {"certificate": routes.keys.store.own().known.certificate})
+        await routes.answer_peer("pin", {"certificate": routes.keys.store.own().known.certificate}, used)
     with pytest.raises(PeerRefused, match="refused"):
-        await routes.answer_peer("pin", {"certificate": "nonsense"})
+        await routes.answer_peer("pin", {"certificate": "nonsense"}, used)
 
 
 async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> None:

@@ -24,7 +24,12 @@ replication_network = "repl"
 [[replicated]]
 directory = "/srv/data"
 """
-FILES: Files = {"cluster.toml": CLUSTER, "modules/pg.toml": MODULE, "modules/pg/start_prim": b"#!/bin/sh\nexit 0\n"}
+FILES: Files = {
+    "cluster.toml": (0o644, CLUSTER),
+    "modules/pg.toml": (0o640, MODULE),
+    "modules/pg/start_prim": (0o755, b"#!/bin/sh\nexit 0\n"),
+    "modules/pg/password": (0o600, b"secret"),
+}
 
 
 def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
@@ -36,7 +41,7 @@ def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
     assert cluster_files.gather(here) == FILES, "no key, and nothing that a link points at"
     cluster_files.store(cluster_files.gather(here), there, "node2", replace=False)
     assert cluster_files.gather(there) == FILES
-    assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and not (there / "cluster.toml").stat().st_mode & 0o133
+    assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and (there / "modules/pg/password").stat().st_mode & 0o777 == 0o600
     assert not list(there.glob(".joining*"))
 
 
@@ -45,14 +50,14 @@ def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
 )
 def test_no_other_place_is_written_to(tmp_path: Path, name: str) -> None:
     with pytest.raises(SaidNo, match="no part of a configuration"):
-        cluster_files.store({**FILES, name: b"x"}, tmp_path / "etc", "node2", replace=True)
+        cluster_files.store({**FILES, name: (0o644, b"x")}, tmp_path / "etc", "node2", replace=True)
     assert not (tmp_path / "evil").exists() and not (tmp_path / "etc" / "cluster.toml").exists()
 
 
 def test_a_configuration_that_is_none_changes_nothing(tmp_path: Path) -> None:
     for files, node, words in (
-        ({"cluster.toml": b"name = 3"}, "node2", "not valid"),
-        ({"modules/pg.toml": MODULE}, "node2", "not valid"),
+        ({"cluster.toml": (0o644, b"name = 3")}, "node2", "not valid"),
+        ({"modules/pg.toml": (0o644, MODULE)}, "node2", "not valid"),
         (FILES, "node9", "this node is called node9"),
     ):
         with pytest.raises(SaidNo, match=words):
@@ -63,11 +68,11 @@ def test_a_configuration_that_is_none_changes_nothing(tmp_path: Path) -> None:
 def test_a_different_configuration_is_kept(tmp_path: Path) -> None:
     cluster_files.store(FILES, tmp_path, "node2", replace=False)
     cluster_files.store(FILES, tmp_path, "node2", replace=False)
-    other = {**FILES, "cluster.toml": b'policy = "consistency"\n' + CLUSTER}
+    other = {**FILES, "cluster.toml": (0o644, b'policy = "consistency"\n' + CLUSTER)}
     with pytest.raises(SaidNo, match="--yes"):
         cluster_files.store(other, tmp_path, "node2", replace=False)
     assert (tmp_path / "cluster.toml").read_bytes() == CLUSTER
     cluster_files.store(other, tmp_path, "node2", replace=True)
-    assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"]
+    assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"][1]
     assert (tmp_path / "cluster.toml.before-join").read_bytes() == CLUSTER
     assert cluster_files.gather(tmp_path) == other, "what was kept aside does not travel"

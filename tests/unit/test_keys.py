@@ -1,6 +1,8 @@
 """The directory of keys: private, whole at every moment, and what counts after each change."""
 
 import os
+import random
+import ssl
 import stat
 from pathlib import Path
 
@@ -99,6 +101,32 @@ def test_a_revoked_key_stays_revoked(tmp_path: Path) -> None:
     fresh = two.make("node2", name=NEXT)
     one.pin("node2", fresh.known.certificate)
     assert [pinned.pin for pinned in one.trust().of("node2")] == [fresh.known.pin]
+
+
+def test_what_was_replaced_is_revoked_with_the_rest(tmp_path: Path) -> None:
+    """A session goes on under the key that it began with: to revoke a node is to revoke that one, too."""
+    one, two = paired_keys(tmp_path)
+    old = two.own().known.pin
+    one.pin("node2", two.make("node2", name=NEXT).known.certificate)
+    one.proven("node2", two.activate_next().known.pin)
+    one.forget("node2")
+    assert set(one.trust().revoked) == {old, two.own().known.pin}
+    with pytest.raises(ValueError, match="does not count"):
+        one.pin("node2", two.make("node2", name=NEXT).known.certificate, under=two.own().known.pin)
+
+
+def test_a_strangers_certificate_is_a_value_error(tmp_path: Path) -> None:
+    """Whatever the library makes of it."""
+    one, chance = make_keys(tmp_path, "node1"), random.Random(4)
+    good = ssl.PEM_cert_to_DER_cert(make_keys(tmp_path, "node2").own().known.certificate)
+    for _ in range(400):
+        der = bytearray(good)
+        for _ in range(chance.randrange(1, 4)):
+            der[chance.randrange(len(der))] = chance.randrange(256)
+        if bytes(der) != good:
+            with pytest.raises(ValueError):
+                one.pin("node2", ssl.DER_cert_to_PEM_cert(bytes(der)))
+    assert not one.trust().peers
 
 
 def test_both_nodes_see_the_same_words(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def invite(nursery: trio.Nursery) -> Invite:
 
 async def test_two_nodes_pair_and_the_configuration_comes_along(tmp_path: Path, invite: Invite) -> None:
     one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
-    invitation = await invite(one, files={"cluster.toml": b"name = 'plant7'\n", "big": b"x" * 200_000})
+    invitation = await invite(one, files={"cluster.toml": (0o640, b"name = 'plant7'\n"), "big": (0o600, b"x" * 200_000)})
     stored: list[Files] = []
 
     async def store(files: Files) -> None:
@@ -109,7 +109,7 @@ async def test_two_nodes_pair_and_the_configuration_comes_along(tmp_path: Path, 
         await invitation.ended.wait()
     assert isinstance(invitation.result, Paired)
     assert (paired.peer, invitation.result.peer) == ("node1", "node2")
-    assert paired.words == invitation.result.words and stored[0]["cluster.toml"] == b"name = 'plant7'\n"
+    assert paired.words == invitation.result.words and stored[0]["cluster.toml"] == (0o640, b"name = 'plant7'\n")
     assert one.trust().of("node2")[0].pin == two.own().known.pin and two.trust().of("node1")[0].pin == one.own().known.pin
     assert one.trust().cluster == two.trust().cluster
     with pytest.raises(SaidNo) as again:
@@ -149,10 +149,29 @@ async def test_strangers_cost_nothing(tmp_path: Path, invite: Invite) -> None:
     assert (await join(two, two.own(), invitation.text)).peer == "node1"
 
 
+async def test_silent_strangers_keep_nobody_out(tmp_path: Path, invite: Invite) -> None:
+    one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
+    invitation = await invite(one)
+    silent = [await trio.open_tcp_stream(HERE, invitation.port, local_address=f"127.0.0.{3 + number % 3}") for number in range(12)]
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert invitation.inviter.turned_away == 6, "two an address"
+    assert (await join(two, two.own(), invitation.text)).peer == "node1"
+    for stream in silent:
+        await stream.aclose()
+
+
+async def test_only_the_peers_addresses_may_try(tmp_path: Path, invite: Invite) -> None:
+    one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
+    invitation = await invite(one, callers=frozenset({"192.0.2.12"}))
+    with pytest.raises(SaidNo):
+        await join(two, two.own(), invitation.text)
+    assert (invitation.inviter.turned_away, invitation.inviter.attempts_left) == (1, ATTEMPTS)
+
+
 async def test_somebody_in_between_learns_nothing_and_pairs_with_nobody(tmp_path: Path, invite: Invite, nursery: trio.Nursery) -> None:
     """He takes the joiner's connection under a certificate of his own and passes everything on to the inviter under another."""
     one, two, spy = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2"), make_keys(tmp_path, "spy")
-    invitation = await invite(one, files={"secret": b"configuration"})
+    invitation = await invite(one, files={"secret": (0o600, b"configuration")})
     seen = bytearray()
 
     async def between(stream: trio.SocketStream) -> None:
