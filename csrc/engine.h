@@ -88,7 +88,9 @@ struct descriptor_cache {
 
 struct mirror {
     pthread_mutex_t lock; /* "queue": all fields of this struct */
-    pthread_cond_t changed; /* something was answered, parked or thawed */
+    pthread_cond_t changed; /* something was answered or thawed; `watchers` wait for it */
+    pthread_cond_t arrived; /* `parked` has an op: for the thread that starts them again */
+    uint32_t watchers;      /* nobody: an answer need not tell of itself, and wakes no thread but the application's */
     uint64_t seq, acked_seq;
     struct list pending;  /* ops shipped and not acknowledged, by seq */
     struct list syncing;  /* fsyncs: until both disks have answered */

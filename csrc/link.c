@@ -19,7 +19,7 @@
 #include "op.h"
 #include "walk.h"
 
-enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 50000, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
+enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 200000, BUSY_GAP_NS = 200000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
 
 struct link {
     rfs_engine *engine;
@@ -37,7 +37,8 @@ struct link {
     pthread_mutex_t flush_lock; /* the channel's sending side, and the sent part of the head frame */
     atomic_uint_fast64_t sent_seq, last_sent_ns;
 
-    /* The receiver's own: how much of the payload that is still arriving is in its checksum already. */
+    /* The receiver's own: the mean time between arrivals; how much of the payload that is still arriving is in its checksum already. */
+    uint64_t gap_ns;
     size_t checked_bytes;
     uint32_t checked_crc;
 };
@@ -252,6 +253,12 @@ static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
     return mirror_check_deadlines(link->engine, &link->session, reason);
 }
 
+/* To sleep and be woken costs more than a short operation. So in the middle of a frame, and while frames follow each other faster than
+ * that, the receiver looks again instead (and lets others run); at lower rates it sleeps at once. */
+static bool is_busy(const struct link *link, uint64_t silent_ns, size_t filled) {
+    return silent_ns < LOOK_AGAIN_NS && (filled || link->gap_ns < BUSY_GAP_NS);
+}
+
 static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t *heard_ns, char *reason) {
     ssize_t bytes = channel_receive(link->channel, buffer + *filled, RECEIVE_BYTES - *filled);
     if (bytes == 0) {
@@ -259,8 +266,7 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
         return -ECONNRESET;
     }
     if (bytes == -EAGAIN) {
-        /* In the middle of a frame the rest is on its way: to sleep and be woken for each piece costs more than to look again. */
-        if (*filled && now_ns() - *heard_ns < LOOK_AGAIN_NS) sched_yield();
+        if (is_busy(link, now_ns() - *heard_ns, *filled)) sched_yield();
         else channel_wait(link->channel, POLLIN, TICK_MS);
         return 0;
     }
@@ -268,8 +274,10 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
         snprintf(reason, RFS_REASON_BYTES, "data link: %s", strerror((int)-bytes));
         return (int)bytes;
     }
-    *heard_ns = now_ns();
-    atomic_store(&link->engine->last_heard_ns, *heard_ns);
+    uint64_t now = now_ns(), gap = now - *heard_ns;
+    link->gap_ns = (3 * link->gap_ns + (gap < MAX_GAP_NS ? gap : MAX_GAP_NS)) / 4;
+    *heard_ns = now;
+    atomic_store(&link->engine->last_heard_ns, now);
     atomic_fetch_add(&link->engine->count.frame_bytes_received, (uint64_t)bytes);
     *filled += (size_t)bytes;
     ssize_t used = parse(link, buffer, *filled, reason);
@@ -322,6 +330,7 @@ struct link *link_new(rfs_engine *engine, rfs_channel *channel, const rfs_sessio
     pthread_cond_init(&link->full, &attributes);
     pthread_condattr_destroy(&attributes);
     atomic_store(&link->last_sent_ns, now_ns());
+    link->gap_ns = MAX_GAP_NS;
     return link;
 }
 

@@ -145,11 +145,15 @@ void mirror_complete_demotion(rfs_engine *engine) {
     mirror->demote_ticket = 0;
 }
 
+static void tell_watchers(struct mirror *mirror) { /* mirror.lock */
+    if (mirror->watchers) pthread_cond_broadcast(&mirror->changed);
+}
+
 /* Answers are given outside the lock; `answering` lets the kernel connection outlive them. */
 void mirror_unlock_and_answer(rfs_engine *engine, struct list *done) {
     struct mirror *mirror = &engine->mirror;
     mirror->answering++;
-    pthread_cond_broadcast(&mirror->changed);
+    tell_watchers(mirror);
     pthread_mutex_unlock(&mirror->lock);
     while (!list_empty(done)) {
         struct op *op = ITEM(done->next, struct op, item);
@@ -158,7 +162,7 @@ void mirror_unlock_and_answer(rfs_engine *engine, struct list *done) {
     }
     pthread_mutex_lock(&mirror->lock);
     mirror->answering--;
-    pthread_cond_broadcast(&mirror->changed);
+    tell_watchers(mirror);
     pthread_mutex_unlock(&mirror->lock);
 }
 
@@ -166,8 +170,10 @@ void mirror_unlock_and_answer(rfs_engine *engine, struct list *done) {
 void mirror_quiesce(rfs_engine *engine) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
+    mirror->watchers++;
     while (!list_empty(&mirror->pending) || !list_empty(&mirror->syncing) || !list_empty(&mirror->parked) || mirror->resuming || mirror->answering)
         pthread_cond_wait(&mirror->changed, &mirror->lock);
+    mirror->watchers--;
     pthread_mutex_unlock(&mirror->lock);
 }
 
@@ -307,7 +313,7 @@ void mirror_park(rfs_engine *engine, struct op *op) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
     list_append(&mirror->parked, &op->item);
-    pthread_cond_broadcast(&mirror->changed);
+    pthread_cond_signal(&mirror->arrived);
     pthread_mutex_unlock(&mirror->lock);
 }
 
@@ -361,7 +367,10 @@ static bool wait_for_change(struct mirror *mirror, unsigned milliseconds) { /* m
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until = to_timespec(until.tv_sec * NS_PER_S + until.tv_nsec + (int64_t)milliseconds * 1000000);
-    return pthread_cond_timedwait(&mirror->changed, &mirror->lock, &until) == 0;
+    mirror->watchers++;
+    bool told = pthread_cond_timedwait(&mirror->changed, &mirror->lock, &until) == 0;
+    mirror->watchers--;
+    return told;
 }
 
 static bool take_parked(rfs_engine *engine, struct op *op) {
@@ -379,7 +388,7 @@ static void *resume_parked(void *argument) {
     pthread_mutex_lock(&mirror->lock);
     while (!engine->stopping) {
         if (list_empty(&mirror->parked)) {
-            pthread_cond_wait(&mirror->changed, &mirror->lock);
+            pthread_cond_wait(&mirror->arrived, &mirror->lock);
             continue;
         }
         struct op *op = ITEM(mirror->parked.next, struct op, item);
@@ -389,6 +398,7 @@ static void *resume_parked(void *argument) {
         bool taken = take_parked(engine, op);
         pthread_mutex_lock(&mirror->lock);
         mirror->resuming = false;
+        tell_watchers(mirror);
         if (taken) continue;
         list_append(mirror->parked.next, &op->item); /* back to the head */
         wait_for_change(mirror, PARKED_RETRY_MS);
@@ -503,7 +513,7 @@ void mirror_fail_waiting(rfs_engine *engine, int error) {
 
 void mirror_wake(rfs_engine *engine) {
     pthread_mutex_lock(&engine->mirror.lock);
-    pthread_cond_broadcast(&engine->mirror.changed);
+    tell_watchers(&engine->mirror);
     pthread_mutex_unlock(&engine->mirror.lock);
 }
 
@@ -539,6 +549,7 @@ int mirror_start(rfs_engine *engine) {
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&mirror->lock, NULL);
     pthread_cond_init(&mirror->changed, &attributes);
+    pthread_cond_init(&mirror->arrived, &attributes);
     pthread_condattr_destroy(&attributes);
     list_init(&mirror->pending);
     list_init(&mirror->syncing);
@@ -553,7 +564,8 @@ void mirror_stop(rfs_engine *engine) {
     rfs_fence(engine);
     pthread_mutex_lock(&engine->mirror.lock);
     engine->stopping = true;
-    pthread_cond_broadcast(&engine->mirror.changed);
+    tell_watchers(&engine->mirror);
+    pthread_cond_signal(&engine->mirror.arrived);
     pthread_mutex_unlock(&engine->mirror.lock);
     pthread_join(engine->parked_thread, NULL);
 }
