@@ -210,8 +210,9 @@ static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const stru
 
 int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, struct inode **out) {
     int result = write_fid(path_fd, fid);
+    if (result == 0) result = enter(engine, directory, path_fd, stat, fid, out);
     if (result == 0 && fstat(path_fd, stat) < 0) result = -errno; /* its ctime has moved */
-    return result < 0 ? result : enter(engine, directory, path_fd, stat, fid, out);
+    return result;
 }
 
 int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat) {

@@ -10,7 +10,7 @@ deliver a grant to it.
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from types import ModuleType
@@ -19,6 +19,8 @@ from typing import Any
 import trio
 
 from rfs.errors import SaidNo
+
+ROOT_FID = 1  # the virtual root; what is asked of it is asked of the first directory
 
 
 class Mode(IntEnum):
@@ -106,6 +108,29 @@ class Statistics:
     inodes: int = 0
     open_files: int = 0
     relayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Of the file system below the first directory, in bytes and files: all there is, what is free, what users may have."""
+
+    total_bytes: int
+    free_bytes: int
+    available_bytes: int
+    files: int
+    files_free: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.total_bytes, self.free_bytes, self.available_bytes, self.files, self.files_free))
+
+    @staticmethod
+    def of(numbers: Sequence[int]) -> "Space | None":
+        """As the peer tells it; None when it tells nothing."""
+        return Space(*numbers) if len(numbers) == 5 else None
+
+    def smaller(self, other: "Space | None") -> "Space":
+        """What both have: a mirrored write needs room on both."""
+        return self if other is None else Space(*map(min, self, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +254,7 @@ class Engine:
         self._pointer = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
         if self._pointer == self._ffi.NULL:
             raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
+        self.peer_space: Space | None = None  # as the peer last said, in a session
         self._tickets: dict[int, trio.MemorySendChannel[int]] = {}
         self._freed = False
 
@@ -413,6 +439,11 @@ class Engine:
         out = self._ffi.new("uint64_t[8]")
         _check(self._lib.rfs_statfs(self._handle, fid, out), "statfs")
         return tuple(int(value) for value in out)
+
+    def space(self) -> Space:
+        """Of the first directory, on this node."""
+        _, unit, blocks, free, available, files, files_free, _ = self.statfs(ROOT_FID)
+        return Space(blocks * unit, free * unit, available * unit, files, files_free)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
         """Make a symbolic link."""

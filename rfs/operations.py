@@ -99,12 +99,16 @@ class ColdOperations(Operations):
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         # pyfuse3 does not say which inode was asked about; the virtual root stands for the first directory.
         try:
-            values = self._engine.statfs(pyfuse3.ROOT_INODE)
+            block_bytes, unit, *_, names_bytes = self._engine.statfs(pyfuse3.ROOT_INODE)
+            space = self._engine.space().smaller(self._engine.peer_space)
         except OSError as failure:
             raise FUSEError(failure.errno or errno.EIO) from failure
         data = StatvfsData()
-        data.f_bsize, data.f_frsize, data.f_blocks, data.f_bfree, data.f_bavail, data.f_files, data.f_ffree, data.f_namemax = values
-        data.f_favail = data.f_ffree
+        data.f_bsize, data.f_frsize, data.f_namemax = block_bytes, unit, names_bytes
+        data.f_blocks, data.f_bfree, data.f_bavail = (
+            count // unit for count in (space.total_bytes, space.free_bytes, space.available_bytes)
+        )
+        data.f_files, data.f_ffree, data.f_favail = space.files, space.files_free, space.files_free
         return data
 
     # ---- answered in C. pyfuse3's own default is ENOSYS, which the kernel would remember for the whole mount. -------------------------

@@ -14,6 +14,7 @@ from rfs.errors import PeerProtocolError
 HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
 TEXT_CHARACTERS_MAX: Final = 1024
+LIST_MAX: Final = 16
 U64_MAX: Final = 2**64 - 1
 TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
 
@@ -35,7 +36,8 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     "adopted": {"record": dict},
     "paired": {},
     # within a session
-    "ping": {"data": str, "generation": int, "seq": int, "bytes_done": int, "total_bytes": int, "files_done": int, "total_files": int},
+    "ping": {"data": str, "generation": int, "seq": int, "bytes_done": int, "total_bytes": int, "files_done": int, "total_files": int,
+             "space": list},
     "sync": {"number": int},
     "synced": {"number": int},
     "demoted": {"record": dict},
@@ -85,6 +87,8 @@ def check(message: Message) -> None:
         value = message.get(name)
         if type(value) is not expected:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is no {expected.__name__}")
+        if isinstance(value, list) and (len(value) > LIST_MAX or not all(type(item) is int and 0 <= item <= U64_MAX for item in value)):
+            raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is no short list of numbers")
         if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
         if isinstance(value, int) and not 0 <= value <= (TERM_MAX if name == "term" else U64_MAX):

@@ -22,7 +22,7 @@ import trio
 from rfs import in_session, resync, rules
 from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
 from rfs.decide import Decision, Outcome, Source, decide, mirror
-from rfs.engine import EventKind, Mode
+from rfs.engine import EventKind, Mode, Space
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.peer_messages import Message
 from rfs.record import DataState, Record, to_wire
@@ -86,6 +86,7 @@ class Session(SessionCore):
         await self.link.close()
         if self.attached:
             await self.replica.engine.session_close()
+        self.replica.engine.peer_space = None
         await self.replica.session_ended(self)
 
     async def _watch_engine(self) -> None:
@@ -111,12 +112,14 @@ class Session(SessionCore):
             "data": record.data.name, "generation": record.generation, "seq": statistics.seq,
             "bytes_done": statistics.resync_bytes_done, "total_bytes": statistics.resync_total_bytes,
             "files_done": statistics.resync_files_done, "total_files": statistics.resync_total_files,
+            "space": list(self.replica.engine.space()),
         }  # fmt: skip
 
     def _heard(self, ping: Message) -> None:
         peer = self.replica.peer
         changed = peer.data != ping["data"] or peer.generation != ping["generation"]
         peer.data, peer.generation, peer.heard_at = ping["data"][:32], ping["generation"], trio.current_time()
+        self.replica.engine.peer_space = Space.of(ping["space"])
         peer.progress = Progress(ping["bytes_done"], ping["total_bytes"], ping["files_done"], ping["total_files"])
         if changed:
             self.replica.touch()

@@ -45,8 +45,10 @@ void test_table(void) {
     stat.st_ino = FIRST_TEST_NUMBER;
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &renamed), 0); /* the same object under a new id */
     CHECK(!inode_get(engine, FIRST_TEST_FID));
+    stat.st_ino = FIRST_TEST_NUMBER; /* each time it is filled anew */
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &again), 0);
     CHECK(again == renamed);
+    stat.st_ino = FIRST_TEST_NUMBER;
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY + 1, &again), -EBUSY); /* in use */
     stat.st_ino = FIRST_TEST_NUMBER - 1;
     CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + 3, &again), -EEXIST);

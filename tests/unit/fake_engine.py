@@ -5,7 +5,7 @@ import socket
 
 import trio
 
-from rfs.engine import Channel, Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Statistics
+from rfs.engine import Channel, Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Space, Statistics
 
 DRAINS = True  # a test that wants a long resync sets it to False
 
@@ -17,6 +17,7 @@ class FakeEngine(Engine):
         self.mode = Mode.IDLE
         self.calls: list[str] = []
         self.waiting_ops = 0
+        self.peer_space: Space | None = None
         self.seq = 0
         self.target = False
         self._events_in, self._events_out = trio.open_memory_channel[EngineEvent | trio.SocketStream](100)
@@ -62,6 +63,9 @@ class FakeEngine(Engine):
         """The network breaks."""
         assert self._stream is not None
         self._stream.socket.shutdown(socket.SHUT_RDWR)
+
+    def space(self) -> Space:
+        return Space(1000, 500, 400, 100, 50)
 
     def _attach(self, descriptor: int) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from rfs.engine import EventKind, Mode
+from rfs.engine import EventKind, Mode, Space
 from rfs.errors import SaidNo
 from rfs.record import DataState, Role
 from rfs.settings import OnPeerLoss
@@ -67,6 +67,16 @@ async def test_the_first_copy(nodes: Nodes) -> None:
     assert b.engine.calls == ["target", "sync", "purge"]
     assert a.layers.mounted and not b.layers.mounted
     assert a.status["reason"] == "" and b.status["reason"] == ""
+
+
+async def test_statfs_shows_what_both_have(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    assert a.engine.peer_space == b.engine.space()
+    roomy, tight = Space(1000, 500, 400, 100, 50), Space(900, 600, 10, 200, 5)
+    assert roomy.smaller(tight) == Space(900, 500, 10, 100, 5) and roomy.smaller(None) == roomy
+    await b.kill()
+    await a.until(link="frozen")
+    assert a.engine.peer_space is None, "alone, this disk is all there is"
 
 
 async def test_a_short_loss_of_the_link_is_resumed(nodes: Nodes) -> None:
