@@ -116,8 +116,8 @@ struct sync_job {
     uint64_t ticket;
 };
 
-static void sync_trees(rfs_engine *engine, struct job *job) {
-    struct sync_job *sync = ITEM(job, struct sync_job, job);
+/* Everything in all trees on the disk; an error once seen is never forgotten. */
+static int sync_trees(rfs_engine *engine) {
     int result = atomic_load(&engine->failed) ? -EIO : 0;
     for (uint32_t i = 0; i < engine->directories; i++) {
         bool seen = false;
@@ -126,15 +126,49 @@ static void sync_trees(rfs_engine *engine, struct job *job) {
         result = -errno;
         if (!atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "syncfs failed: %s", strerror(-result));
     }
-    emit(engine, RFS_EVENT_TICKET, result, sync->ticket, "%s", "");
+    return result;
+}
+
+static void sync_for_ticket(rfs_engine *engine, struct job *job) {
+    struct sync_job *sync = ITEM(job, struct sync_job, job);
+    emit(engine, RFS_EVENT_TICKET, sync_trees(engine), sync->ticket, "%s", "");
     free(sync);
+}
+
+static uint64_t session_of(rfs_engine *engine, struct link **link) { /* state */
+    *link = engine->target ? engine->link : NULL;
+    return *link ? link_session(*link) : 0;
+}
+
+/* `ack disk`: what was applied while a sync ran is covered by the next one, so a slow disk makes larger batches, not a longer queue. */
+static void acknowledge_durable(rfs_engine *engine, struct job *job) {
+    (void)job;
+    uint64_t seq;
+    do {
+        struct link *link;
+        pthread_rwlock_rdlock(&engine->state);
+        uint64_t session = session_of(engine, &link);
+        seq = atomic_load(&engine->applied_seq);
+        pthread_rwlock_unlock(&engine->state);
+        int result = sync_trees(engine);
+        pthread_rwlock_rdlock(&engine->state);
+        if (result == 0 && session && session_of(engine, &link) == session) link_send_small(link, FRAME_ACK, seq, 0);
+        pthread_rwlock_unlock(&engine->state);
+        atomic_store(&engine->acknowledging, false);
+    } while (atomic_load(&engine->applied_seq) != seq && !atomic_exchange(&engine->acknowledging, true));
+}
+
+void acknowledge_from_disk(rfs_engine *engine) {
+    if (atomic_exchange(&engine->acknowledging, true)) return;
+    engine->acknowledge.run = acknowledge_durable;
+    submit_job(engine, &engine->acknowledge);
 }
 
 uint64_t rfs_submit_sync(rfs_engine *engine) {
     struct sync_job *sync = calloc(1, sizeof *sync);
     if (!sync) return 0;
     uint64_t ticket = sync->ticket = atomic_fetch_add(&engine->next_ticket, 1);
-    sync->job.run = sync_trees;
+    sync->job.run = sync_for_ticket;
     submit_job(engine, &sync->job);
     return ticket;
 }

@@ -151,6 +151,8 @@ struct rfs_engine {
     atomic_uint_fast64_t applied_seq, received_seq;
     atomic_uint_fast64_t held; /* names given in the holding directories */
     atomic_bool failed; /* this copy's disk lied: no success any more */
+    atomic_bool acknowledging; /* `acknowledge` is queued or runs */
+    struct job acknowledge;
 
     pthread_mutex_t names;                  /* the order of namespace ops */
     pthread_mutex_t tagging;                /* files that have no id yet get one; only inodes.lock is taken within */
@@ -179,6 +181,7 @@ struct rfs_engine {
 uint64_t now_ns(void); /* CLOCK_BOOTTIME */
 void emit(rfs_engine *engine, int32_t kind, int32_t result, uint64_t ticket, const char *format, ...) __attribute__((format(printf, 5, 6)));
 void submit_job(rfs_engine *engine, struct job *job);
+void acknowledge_from_disk(rfs_engine *engine); /* soon, what is applied now or later, once it is durable */
 
 /* ---- inodes.c */
 enum { MAX_HANDLE_BYTES = 28 };

@@ -239,7 +239,8 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
         used += WIRE_HEADER_BYTES + (size_t)header.payload_bytes;
         acknowledge |= result == 0 && wire_is_sequenced(header.type);
     }
-    if (acknowledge) link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
+    if (acknowledge && link->session.ack_disk) acknowledge_from_disk(link->engine);
+    else if (acknowledge) link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
     return result < 0 ? result : (ssize_t)used;
 }
 

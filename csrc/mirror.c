@@ -449,6 +449,7 @@ int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char 
     struct mirror *mirror = &engine->mirror;
     uint64_t limit_ns = 0, sync_ns = session->fsync_timeout_us * 1000;
     uint64_t apply_ns = session->progress_timeout_us > APPLY_TIMEOUT_US ? session->progress_timeout_us * 1000 : (uint64_t)APPLY_TIMEOUT_US * 1000;
+    if (session->ack_disk && apply_ns < sync_ns) apply_ns = sync_ns;
     pthread_mutex_lock(&mirror->lock);
     uint64_t now = now_ns(); /* under the lock: no op has been sent after it */
     if (!list_empty(&mirror->pending) && now - ITEM(mirror->pending.next, struct op, item)->sent_ns > apply_ns) limit_ns = apply_ns;

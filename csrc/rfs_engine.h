@@ -155,6 +155,7 @@ typedef struct {
     uint64_t seq;           /* target: the last seq it has applied or, in a new session, the source's seq when it starts */
     uint64_t progress_timeout_us, fsync_timeout_us, keepalive_us;
     uint64_t resync_bytes_per_s; /* 0: no cap */
+    uint64_t ack_disk;           /* 1: the target acknowledges what is on its disk, not what is in its memory */
 } rfs_session;
 
 /* Source, full session: mode RFS_RESYNCING, every place is marked, the walk starts at once. Waiting ops of before become

@@ -102,6 +102,7 @@ class ModuleConfig:
     services: tuple[ServiceConfig, ...]
     port: int
     scripts_dir: Path
+    ack: Literal["memory", "disk"] = "memory"
 
 
 def load_cluster(config_dir: Path = DEFAULT_CONFIG_DIR) -> ClusterConfig:

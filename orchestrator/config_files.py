@@ -310,6 +310,7 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         services=tuple(_build_service(service) for service in model.service),
         port=port,
         scripts_dir=text.path.with_suffix(""),
+        ack=model.ack,
     )
 
 

@@ -191,6 +191,7 @@ class ModuleModel(Model):
     replication_network: StrictStr | None = None
     default_primary: StrictStr = "alone"
     boot: Literal["auto", "on", "off"] = "auto"
+    ack: Literal["memory", "disk"] = "memory"
     max_restarts: Restarts = "3 per 24h"
     port: Port | None = None
     replicated: list[ReplicatedModel] = []

@@ -44,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--cluster", default="standalone")
     mount.add_argument("-f", "--foreground", action="store_true")
     mount.add_argument("--require", action="append", default=[], metavar="FILE", help="refuse to serve when no directory holds it")
-    for option in ("--exclude", "--only", "--witness", "--ack"):
+    mount.add_argument(
+        "--ack", choices=("memory", "disk"), default="memory", help="when a change counts as mirrored: in the peer's memory, or on its disk"
+    )
+    for option in ("--exclude", "--only", "--witness"):
         mount.add_argument(option, action="append", default=[], metavar="VALUE", help="not in this release")
     for verb, text in (
         ("status", "how the mirror is"),
@@ -161,8 +164,8 @@ def _state(options: argparse.Namespace) -> str:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    for name in ("exclude", "only", "witness", "ack"):
-        if getattr(options, name) not in ([], ["memory"]):
+    for name in ("exclude", "only", "witness"):
+        if getattr(options, name):
             raise SaidNo(f"--{name}: is not in this release; leave it out", exit_codes.USAGE)
     if os.geteuid() != 0:
         raise SaidNo("mount needs root", exit_codes.NOT_PERMITTED)

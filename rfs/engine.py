@@ -145,6 +145,7 @@ class SessionParameters:
     fsync_timeout_us: int = 30_000_000
     keepalive_us: int = 1_000_000
     resync_bytes_per_s: int = 0
+    ack_disk: int = 0
 
 
 EventHandler = Callable[[EngineEvent], None]

@@ -50,6 +50,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
         required_files=tuple(options.require),
+        ack_disk=options.ack == "disk",
     )
 
 

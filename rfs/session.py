@@ -135,6 +135,8 @@ class Session(SessionCore):
             async with replica.changing:
                 if replica.stopping:
                     raise SessionEnded("this node is being unmounted")
+                if replica.settings.ack_disk and not replica.is_primary:
+                    await replica.engine.sync()  # what we say that we have applied counts as acknowledged
                 mine = self._state()
                 await self.link.send("state", **mine)
                 theirs = await self.link.expect("state")

@@ -71,7 +71,7 @@ class SessionCore:
         timeout_us = int(settings.link_timeout_s * 1_000_000)
         return SessionParameters(
             session=session, resync_bytes_per_s=settings.resync_bytes_per_s,
-            progress_timeout_us=timeout_us, keepalive_us=min(KEEPALIVE_US, timeout_us // 3), **more,
+            ack_disk=int(settings.ack_disk), progress_timeout_us=timeout_us, keepalive_us=min(KEEPALIVE_US, timeout_us // 3), **more,
         )  # fmt: skip
 
     def now_paired(self, session: int) -> None:

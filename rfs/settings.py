@@ -48,6 +48,7 @@ class Settings:
     link_timeout_s: float = 5.0
     resync_bytes_per_s: int = 0
     required_files: tuple[str, ...] = ()
+    ack_disk: bool = False  # mirrored means: on the peer's disk
 
 
 def parse_address(text: str, option: str) -> Address:

@@ -49,6 +49,7 @@ def build_status(replica: Replica) -> Status:
         "since_s": round(trio.current_time() - replica.changed_at, 1),
         "code": code,
         "reason": reason,
+        "ack": "disk" if replica.settings.ack_disk else "memory",
         "insecure": replica.settings.insecure,
         "warnings": _warnings(replica),
         "refused_connections": dict(replica.security.refused),

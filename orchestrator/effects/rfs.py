@@ -156,6 +156,7 @@ class Rfs:
         peer = next(name for name in config.nodes if name != self.node)
         line += ["--insecure"] if self.keys is None else ["--keys", str(self.keys.directory), "--peer-node", peer]
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
+        line += ["--ack", config.ack]
         for replicated in config.replicated:
             for pattern in replicated.exclude:
                 line += ["--exclude", pattern]

@@ -37,6 +37,7 @@ static const struct test tests[] = {
     {"removals in a resync", test_removals_in_resync, true, false},
     {"xattrs in a resync", test_xattrs_in_resync, true, false},
     {"malformed peer", test_malformed_peer, true, false},
+    {"acknowledged from disk", test_acknowledged_from_disk, true, false},
     {"tls streams", test_tls_streams, false, false},
     {"tls refusals", test_tls_refusals, false, false},
     {"tls with OpenSSL", test_tls_with_openssl, false, false},

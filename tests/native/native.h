@@ -136,6 +136,7 @@ void test_demote(void);
 void test_removals_in_resync(void);
 void test_xattrs_in_resync(void);
 void test_malformed_peer(void);
+void test_acknowledged_from_disk(void);
 void test_tls_streams(void);
 void test_tls_refusals(void);
 void test_tls_with_openssl(void);

@@ -531,3 +531,26 @@ void test_malformed_peer(void) {
     CHECK(applied > 50); /* some made sense */
     node_close(&node, false);
 }
+
+/* With `ack disk` the answers wait for the target's disk; many share one sync, and a short loss of the link loses none. */
+void test_acknowledged_from_disk(void) {
+    struct pair pair;
+    uint8_t data[5000] = {1};
+    pair_open(&pair);
+    node_alone(&pair.a, 1, 0);
+    pair.session.ack_disk = 1;
+    pair_up(&pair, &pair.a, &pair.b);
+    uint64_t tickets[200], fid = create_file(&pair.a, ROOT, "file");
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 200; i++) tickets[i] = start(&pair.a, writing(fid, (uint64_t)i * 1000, data, sizeof data));
+        if (round == 1) { /* in the middle of it */
+            pair_cut(&pair);
+            pair_resume(&pair, &pair.a, &pair.b);
+        }
+        for (int i = 0; i < 200; i++) CHECK_EQUAL(answer_of(&pair.a, tickets[i]), 0);
+    }
+    settle(&pair.a);
+    check_answered_once(&pair.a);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}

@@ -78,3 +78,19 @@ def test_files_of_a_new_secondary_are_safe(nodes: tuple[Node, Node]) -> None:
     again = b.mount("secondary")
     assert again.returncode == exit_codes.REFUSED and "is in use by rfsmount" in again.stderr
     assert (b.directories[1] / "file").read_text() == "b's"
+
+
+def test_what_counts_as_mirrored_may_be_the_peers_disk(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    assert a.mount("primary", "--ack", "disk").returncode == exit_codes.DONE
+    assert b.mount("secondary", "--ack", "disk").returncode == exit_codes.DONE
+    a.until(link="paired", ack="disk")
+    for number in range(20):
+        (a.directories[0] / f"file{number}").write_bytes(os.urandom(10_000))
+    assert a.tree() == b.tree()
+    b.kill()
+    assert a.run("promote").returncode == exit_codes.DONE
+    (a.directories[0] / "alone").write_text("alone")
+    assert b.mount("secondary", "--ack", "disk").returncode == exit_codes.DONE
+    a.until(link="paired")
+    assert a.tree() == b.tree()
