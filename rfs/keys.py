@@ -148,20 +148,28 @@ class KeyStore:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(self.directory, 0o700)
-        with open(os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(self.directory, 0o700)
+            with open(os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as failure:
+            sentence = f"{self.directory}: the keys cannot be written ({failure.strerror}); see to the disk, then run the command again"
+            raise SaidNo(sentence, exit_codes.FAILED) from failure
 
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all, durable, and never readable by anybody else."""
         temporary = self.directory / f".{name}.{secrets.token_hex(4)}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.directory / name)
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.directory / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         self._sync()
 
     def _sync(self) -> None:

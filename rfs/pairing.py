@@ -178,6 +178,7 @@ class Inviter:
         self.attempts_left = ATTEMPTS
         self._keys, self._own, self._files, self._accepts = keys, own, files or {}, accepts
         self._result: Paired | None = None
+        self._trouble: SaidNo | None = None
         self._spent = trio.Event()
         self._half_open: Counter[str] = Counter()
         self._claimed = trio.Lock()
@@ -195,6 +196,8 @@ class Inviter:
             nursery.cancel_scope.cancel()
         if self._result is not None:
             return self._result
+        if self._trouble is not None:
+            raise self._trouble
         if not self.attempts_left:
             raise SaidNo(f"{ATTEMPTS} wrong codes were tried: this one is void; if it was not you, look who else is on that network")
         others = f" ({self.turned_away} connections were turned away)" if self.turned_away else ""
@@ -214,6 +217,9 @@ class Inviter:
             await self._answer(stream)
         except (PeerProtocolError, ValueError, OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             self.turned_away += 1  # whoever that was: a wrong claim has been counted, everything else costs nothing
+        except SaidNo as trouble:  # this node's own: its keys cannot be read or written
+            self._trouble = trouble
+            self._spent.set()
         finally:
             self._half_open[remote] -= 1
 

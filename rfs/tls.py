@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from rfs.errors import PeerProtocolError
+from rfs.errors import PeerProtocolError, SaidNo
 from rfs.keys import KeyStore, Pinned
 
 log = logging.getLogger("rfs.peer")
@@ -89,8 +89,8 @@ async def _note_proven(keys: KeyStore, peer: str, pin: str, *, one_of: int) -> N
         return
     try:
         await trio.to_thread.run_sync(keys.proven, peer, pin)
-    except OSError as failure:
-        log.warning("the replaced key of %s still counts: %s", peer, failure)
+    except SaidNo as trouble:
+        log.warning("the replaced key of %s still counts: %s", peer, trouble.sentence)
 
 
 def _cause(failure: BaseException) -> BaseException:

@@ -91,8 +91,13 @@ static void close_both(struct end ends[2]) {
 
 static struct key one, two, stranger, expired;
 
+static void drop_keys(void) {
+    for (const struct key *each[] = {&one, &two, &stranger, &expired}, **key = each; key < each + 4; key++) unlink((*key)->path);
+}
+
 static void make_keys(void) {
     if (one.path[0]) return;
+    atexit(drop_keys);
     key_make(&one, "one", 1000000);
     key_make(&two, "two", 1000000);
     key_make(&stranger, "stranger", 1000000);

@@ -1,5 +1,6 @@
 """The directory of keys: private, whole at every moment, and what counts after each change."""
 
+import errno
 import os
 import random
 import ssl
@@ -40,6 +41,17 @@ def test_damaged_trust_is_one_sentence(tmp_path: Path, text: str) -> None:
     (one.directory / TRUST).write_text(text)
     with pytest.raises(SaidNo, match="damaged"):
         one.trust()
+
+
+def test_a_disk_that_says_no_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    store = KeyStore(tmp_path / "keys")
+    with pytest.raises(SaidNo, match="cannot be written"):
+        store.make("node1")
+    assert [path.name for path in store.directory.iterdir()] == ["lock"]
 
 
 def test_a_key_is_made_once_and_never_shown(tmp_path: Path) -> None:

@@ -136,6 +136,19 @@ async def test_a_code_is_void_after_its_time(tmp_path: Path, invite: Invite, aut
     assert trio.current_time() >= pairing.VALID_S
 
 
+async def test_a_disk_that_says_no_ends_the_invitation_with_a_sentence(tmp_path: Path, invite: Invite) -> None:
+    one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
+    invitation = await invite(one)
+    (one.directory / "lock").unlink()
+    (one.directory / "lock").mkdir()
+    with pytest.raises(SaidNo):
+        await join(two, two.own(), invitation.text)
+    with trio.fail_after(5):
+        await invitation.ended.wait()
+    assert isinstance(invitation.result, SaidNo) and "cannot be written" in invitation.result.sentence
+    assert not one.trust().peers
+
+
 async def test_strangers_cost_nothing(tmp_path: Path, invite: Invite) -> None:
     """Garbage, silence and half a handshake use up neither the attempts nor the places."""
     one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
