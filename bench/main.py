@@ -88,17 +88,8 @@ class Bench:
     def mount(self, mirror: Mirror) -> None:
         """On both nodes, and in sync."""
         for node, role, mine, peer in (("node1", "primary", 11, 12), ("node2", "secondary", 12, 11)):
-            command = [
-                "rfsmount",
-                "mount",
-                mirror.directory,
-                "--state",
-                mirror.state,
-                "--role",
-                role,
-                "--listen",
-                f"10.77.1.{mine}:{mirror.port}",
-            ]
+            command = ["rfsmount", "mount", mirror.directory, "--state", mirror.state, "--role", role]
+            command += ["--listen", f"10.77.1.{mine}:{mirror.port}"]
             command += ["--peer", f"10.77.1.{peer}:{mirror.port}", "--module", "bench", "--cluster", "bench", "--timeout", "20"]
             self.lab.run(node, command if mirror.secure else [*command, "--insecure"])
         deadline = time.monotonic() + 30

@@ -8,6 +8,8 @@ the next step. Nothing here touches the running system: a directory that does no
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +105,11 @@ class ModuleConfig:
     port: int
     scripts_dir: Path
     ack: Literal["memory", "disk"] = "memory"
+
+
+def own_name() -> str:
+    """This node's name in the cluster, where no option says it."""
+    return os.environ.get("HACTL_NODE") or socket.gethostname()
 
 
 def load_cluster(config_dir: Path = DEFAULT_CONFIG_DIR) -> ClusterConfig:

@@ -10,7 +10,6 @@ import argparse
 import fcntl
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import trio
 from orchestrator import view
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
-from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules
+from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
@@ -141,8 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="hactld", description="The orchestrator of a Lockstep node.")
     parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR, help="default: %(default)s")
-    own_name = os.environ.get("HACTL_NODE") or socket.gethostname()
-    parser.add_argument("--node", default=own_name, help="this node's name (default: $HACTL_NODE or the hostname)")
+    parser.add_argument("--node", default=own_name(), help="this node's name (default: $HACTL_NODE or the hostname)")
     parser.add_argument("--foreground", "-f", action="store_true", help="write the log to the terminal as well")
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)

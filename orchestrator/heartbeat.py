@@ -203,6 +203,7 @@ class Heartbeats:
         self.counter = 0
         self.peer_boot = ""
         self.dropped: Counter[str] = Counter()
+        self._secrets = secrets
         self._sealer = Sealer(secrets, node)
         self._opener = Opener(secrets, node, lambda: self.counter)
         self._newest: dict[tuple[str, bytes], int] = {}  # network and the peer's run -> its newest counter
@@ -234,7 +235,7 @@ class Heartbeats:
             if self._sealer.renew():
                 await self._send(sockets, self.say())
             else:
-                self._complain("nothing is sent: no key of the peer is paired")
+                self._complain("nothing is sent", f": {self._secrets.trouble or 'no key of the peer is paired'}")
             with trio.move_on_after(self.interval_s):
                 await self._now.wait()
 

@@ -137,15 +137,8 @@ class PeerServer:
         log: Callable[[str], None],
         port: int = PORT,
     ) -> None:
-        self.cluster, self.peer, self.networks, self.handle, self.keys, self.log, self.port = (
-            cluster,
-            peer,
-            networks,
-            handle,
-            keys,
-            log,
-            port,
-        )
+        self.cluster, self.peer, self.networks, self.port = cluster, peer, networks, port
+        self.handle, self.keys, self.log = handle, keys, log
         self.limit = trio.Semaphore(CALLS_MAX)
         self.refused: Counter[str] = Counter()
         self._half_open = 0

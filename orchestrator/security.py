@@ -10,7 +10,7 @@ import trio
 from orchestrator.peer import PeerClient
 from rfs import exit_codes
 from rfs.errors import SaidNo
-from rfs.keys import NEXT, KeyStore, expiry_alarm
+from rfs.keys import NEXT, KeyStore
 
 KEYS_DIR = "keys"
 LOOK_EVERY_S = 3600.0
@@ -39,9 +39,7 @@ class Keys:
                 "that it shows on the other, or start hactld with --insecure if the networks are yours alone",
                 exit_codes.CONFIGURATION_INVALID,
             )
-        own = self.store.own()
-        if own.node != self.node:
-            raise SaidNo(f"{self.store.directory}: is the key of node '{own.node}', not of '{self.node}'", exit_codes.CONFIGURATION_INVALID)
+        self.store.own_of(self.node)
 
     async def pin(self, certificate: str, under: str) -> None:
         """The peer's next key, which it told over a connection that it had proven with its present one."""
@@ -71,18 +69,13 @@ class Keys:
             text = "the links between the nodes are not protected (--insecure)"
             return [{"code": "INSECURE", "text": text, "fix": "hactl cluster init, then start hactld without --insecure"}]
         try:
-            own, trust = self.store.own(), self.store.trust()
+            if not self.store.trust().of(self.peer):
+                text = f"no key of {self.peer} is paired with this node"
+                return [{"code": "NOT_PAIRED", "text": text, "fix": "hactl cluster init here, hactl cluster join there"}]
+            alarms = self.store.expiry_alarms(self.peer)
         except SaidNo as trouble:
             return [{"code": "KEYS_UNREADABLE", "text": trouble.sentence, "fix": "as it says"}]
-        pins = trust.of(self.peer)
-        if not pins:
-            text = f"no key of {self.peer} is paired with this node"
-            return [{"code": "NOT_PAIRED", "text": text, "fix": "hactl cluster init here, hactl cluster join there"}]
-        found = ((own.node, own.known.expires), (self.peer, pins[-1].expires))
-        alarms = [(node, expiry_alarm(f"node {node}", expires)) for node, expires in found]
-        return [
-            {"code": "KEY_EXPIRES", "text": alarm, "fix": f"hactl cluster rotate-keys on {node}"} for node, alarm in alarms if alarm
-        ]  # fmt: skip
+        return [{"code": "KEY_EXPIRES", "text": alarm, "fix": f"hactl cluster rotate-keys on {node}"} for node, alarm in alarms]
 
     async def watch(self, log: Callable[[str], None]) -> None:
         """An alarm is a line in the log as well, once."""

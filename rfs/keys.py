@@ -185,6 +185,23 @@ class KeyStore:
         document = {"cluster": trust.cluster, "peers": peers, "retired": retired, "revoked": list(trust.revoked)}
         self._write(TRUST, json.dumps(document, indent=1) + "\n")
 
+    def own_of(self, node: str) -> Own:
+        """This node's key, which must be the key of `node`."""
+        own = self.own()
+        if own.node != node:
+            raise SaidNo(f"{self.directory}: is the key of node '{own.node}', not of '{node}'", exit_codes.CONFIGURATION_INVALID)
+        return own
+
+    def node_name(self) -> str:
+        """The node whose key it is; the host's name while there is none."""
+        return self.own().node if self.exists() else os.uname().nodename.split(".")[0]
+
+    def expiry_alarms(self, peer: str) -> list[tuple[str, str]]:
+        """Which node's certificate, this one's or the peer's newest, has run out or soon will, and the sentence about it."""
+        own = self.own()
+        found = [(own.node, own.known.expires), *((peer, pinned.expires) for pinned in self.trust().of(peer)[-1:])]
+        return [(node, alarm) for node, expires in found if (alarm := expiry_alarm(f"node {node}", expires))]
+
     def make(self, node: str, *, name: str = IDENTITY, days: int | None = None) -> Own:
         """A new key of this node, and a cluster's id if there is none yet. One that is there already stays."""
         from rfs import certificates

@@ -42,7 +42,7 @@ def _store(options: argparse.Namespace) -> KeyStore:
 
 
 def _own(keys: KeyStore, options: argparse.Namespace) -> Own:
-    name = options.node or (keys.own().node if keys.exists() else os.uname().nodename.split(".")[0])
+    name = options.node or keys.node_name()
     own = keys.make(name)
     if own.node != name:
         raise SaidNo(f"{keys.directory}: is the key of node '{own.node}' already; leave --node out", exit_codes.CONFIGURATION_INVALID)

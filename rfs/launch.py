@@ -21,7 +21,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
     keys_directory = os.path.realpath(options.keys or os.path.join(state_directory, "keys"))
     names = {
         "--module": options.module or os.path.basename(state_directory) or "module",
-        "--node": options.node or _name_by_key(keys_directory) or os.uname().nodename.split(".")[0],
+        "--node": options.node or KeyStore(keys_directory).node_name(),
         "--cluster": options.cluster,
     }
     for option, name in names.items():
@@ -52,11 +52,6 @@ def read_settings(options: argparse.Namespace) -> Settings:
         required_files=tuple(options.require),
         ack_disk=options.ack == "disk",
     )
-
-
-def _name_by_key(keys_directory: str) -> str:
-    keys = KeyStore(keys_directory)
-    return keys.own().node if keys.exists() else ""
 
 
 def _link_timeout(seconds: float) -> float:

@@ -13,7 +13,7 @@ import trio
 from rfs import exit_codes, tls
 from rfs.engine import Channel
 from rfs.errors import SaidNo
-from rfs.keys import KeyStore, expiry_alarm
+from rfs.keys import KeyStore
 from rfs.tls import Known, Refused
 
 log = logging.getLogger("rfs.peer")
@@ -73,13 +73,11 @@ class Security:
         if self.keys is None:
             return []
         try:
-            own, trust = self.keys.own(), self.keys.trust()
+            if self.peer and not self.keys.trust().of(self.peer):
+                return [f"no key of {self.peer} is paired with this node: nothing is mirrored"]
+            return [alarm for _, alarm in self.keys.expiry_alarms(self.peer)]
         except SaidNo as trouble:
             return [trouble.sentence]
-        if self.peer and not trust.of(self.peer):
-            return [f"no key of {self.peer} is paired with this node: nothing is mirrored"]
-        found = [(own.node, own.known.expires), *((self.peer, pinned.expires) for pinned in trust.of(self.peer)[-1:])]
-        return [alarm for alarm in (expiry_alarm(f"node {node}", expires) for node, expires in found) if alarm]
 
     def check(self, peer_wanted: str, node: str, state_directory: str) -> None:
         """At the start: a key of this very node; which peer. SaidNo tells the next step. A peer that is named need not be paired (any
@@ -92,9 +90,8 @@ class Security:
                 "shows on the other, or add --insecure if the network is yours alone",
                 exit_codes.CONFIGURATION_INVALID,
             )
-        own, trust = self.keys.own(), self.keys.trust()
-        if own.node != node:
-            raise SaidNo(f"{self.keys.directory}: is the key of node '{own.node}', not of '{node}'", exit_codes.CONFIGURATION_INVALID)
+        self.keys.own_of(node)
+        trust = self.keys.trust()
         paired = [peer for peer in trust.peers if trust.of(peer)]
         if not peer_wanted and len(paired) != 1:
             which = f"paired with {' and '.join(paired)}: name one with --peer-node" if paired else "not paired with any peer"

@@ -118,7 +118,7 @@ def _link(replica: Replica, mode: Mode) -> str:
     serves_alone = replica.is_primary and mode in (Mode.ALONE, Mode.UNUSED)
     if replica.refused is not None and not (serves_alone and replica.refused.code == "NOT_PAIRED"):
         return "diverged" if replica.refused.is_diverged else "refused"
-    if replica.is_primary and mode in (Mode.ALONE, Mode.UNUSED):
+    if serves_alone:
         return "alone"
     if session is not None:
         return "handshaking"

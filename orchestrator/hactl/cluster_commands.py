@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 import trio
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.config import CLUSTER_FILE, ClusterConfig, load_cluster
+from orchestrator.config import CLUSTER_FILE, ClusterConfig, load_cluster, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.output import print_json
@@ -37,11 +35,6 @@ addresses = {{ {addresses} }}
 @click.group()
 def cluster() -> None:
     """The two nodes: their keys, and how they learn of each other."""
-
-
-def own_name() -> str:
-    """This node's name, as hactld takes it."""
-    return os.environ.get("HACTL_NODE") or socket.gethostname()
 
 
 def _cluster_of(session: Session) -> ClusterConfig:
@@ -90,6 +83,11 @@ def init(session: Session, name: str | None, members: tuple[str, ...], new_key: 
         if name is None or len(members) != 2:
             raise Failure("a new cluster needs --name and two times --member", exit_codes.USAGE)
         _write_cluster(session.config_dir, name, members)
+        try:
+            _cluster_of(session)
+        except Failure:
+            written.unlink()  # a name or an address that cannot be: the next try begins anew
+            raise
     config, node = _cluster_of(session), own_name()
     if node not in config.nodes:
         raise Failure(f"this node is called {node}, but {written} has {' and '.join(config.nodes)}", exit_codes.CONFIGURATION_INVALID)

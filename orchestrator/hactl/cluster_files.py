@@ -1,6 +1,6 @@
 """The configuration that comes along when a node joins: gathered on one node, checked and stored on the other.
 
-What is stored is what was there, no more: regular files below `cluster.toml` and `modules/`, at most 4 MiB in all. On the joining node
+What is stored is what was there, no more: regular files below `cluster.toml` and `modules/`, at most 3 MiB in all. On the joining node
 they are first read as a whole configuration in a directory of their own; only a valid one that names this node is moved into its place.
 """
 

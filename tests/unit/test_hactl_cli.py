@@ -335,3 +335,10 @@ def test_the_command_itself(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
     assert done.stderr.count("\n") == 1
     assert not {"rich", "pydantic", "trio", "orchestrator.lab"} & set(done.stdout.split())
+
+
+def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = ["--member", "node1,lan=192.0.2.11", "--member", "node2,lan=192.0.2.400"]
+    assert run(["cluster", "init", "--name", "plant7", *members, "--config-dir", str(tmp_path)]) == 3
+    assert "192.0.2.400" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -144,6 +144,18 @@ async def test_strangers_are_counted_and_logged_once() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_keys_that_cannot_be_read_are_why_nothing_is_sent(tmp_path: Path) -> None:
+    one, _ = paired_keys(tmp_path)
+    one.identity_path.chmod(0o644)
+    logged = list[str]()
+    async with trio.open_nursery() as nursery:
+        beats = make(HERE, free_port(), [], logged, one)
+        await nursery.start(beats.run)
+        await until(lambda: beats.dropped["nothing is sent"] > 1)
+        assert len(logged) == 1 and "chmod 600" in logged[0]
+        nursery.cancel_scope.cancel()
+
+
 async def test_with_keys_only_the_peer_is_heard(tmp_path: Path) -> None:
     """Nor one with keys of its own, nor one without, nor what was recorded: neither in this run of ours nor in an earlier one."""
     one, two = paired_keys(tmp_path)
