@@ -65,7 +65,7 @@ typedef struct {
     int32_t link_up;
     uint64_t seq, acked_seq;       /* source: last given, last acknowledged by the peer; target: last received, last applied */
     uint64_t applied_seq;          /* target: last applied; kept after the session ends */
-    uint64_t waiting_ops;          /* sent or parked, without an answer */
+    uint64_t waiting_ops;          /* sent or parked, without an answer; not one that is being tried again at this moment */
     uint64_t oldest_wait_us;       /* how long the oldest of them has waited */
     uint64_t tree_bytes;           /* file bytes seen by the last walk; what "everything is marked" amounts to */
     uint64_t rtt_us;
