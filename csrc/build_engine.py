@@ -1,5 +1,6 @@
 """The cffi build of `rfs._engine`: its declarations are the region between the markers of rfs_engine.h."""
 
+import platform
 from pathlib import Path
 
 from cffi import FFI
@@ -14,6 +15,11 @@ def declarations() -> str:
     return header.split("/* cffi: begin */")[1].split("/* cffi: end */")[0]
 
 
+def has_wide_ciphers() -> bool:
+    """Whether the library of aead.c is here (Debian: libipsec-mb-dev, on PCs only); the compiler asks the same of the same header."""
+    return platform.machine() == "x86_64" and Path("/usr/include/intel-ipsec-mb.h").exists()
+
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -25,6 +31,6 @@ ffibuilder.set_source(
     # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
     extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],
-    libraries=["ssl", "crypto"],
+    libraries=["ssl", "crypto", *(["IPSec_MB"] if has_wide_ciphers() else [])],
     py_limited_api=True,
 )

@@ -18,6 +18,7 @@ enum {
     FIRST_DIRECTORY_FID = 2, /* directory i has the fid FIRST_DIRECTORY_FID + i on every node and for ever */
     INODE_STRIPES = 256,
     MAX_WRITE_BYTES = 1 << 20,
+    PIECE_BYTES = 256 << 10, /* larger writes travel in such pieces */
     MAX_PAYLOAD_BYTES = MAX_WRITE_BYTES + 65536 + 4096,
     RESYNC_BLOCK_BYTES = 1 << 16,
     RESYNC_WINDOW_BLOCKS = 64, /* one bit of the answer per block */

@@ -40,7 +40,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay) {
     size_t written;
     int fd = get_file(engine, op, &descriptor), result = fd;
     if (fd < 0) return fd;
-    result = write_all(fd, op->data, body->data_bytes, body->offset, &written);
+    result = write_all(fd, op->data + op->data_skip, body->data_bytes, body->offset, &written);
     if (result < 0 && (replay || !written)) goto out;
     result = 0;
     body->data_bytes = (uint32_t)written;

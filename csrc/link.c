@@ -237,7 +237,7 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
         }
         result = handle(link, &header, buffer + used + WIRE_HEADER_BYTES, reason);
         used += WIRE_HEADER_BYTES + (size_t)header.payload_bytes;
-        acknowledge |= result == 0 && wire_is_sequenced(header.type);
+        acknowledge |= result == 0 && wire_is_sequenced(header.type) && !(header.flags & FLAG_MORE);
     }
     if (acknowledge && link->session.ack_disk) acknowledge_from_disk(link->engine);
     else if (acknowledge) link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
@@ -284,7 +284,7 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
     ssize_t used = parse(link, buffer, *filled, reason);
     if (used < 0) return (int)used;
     *filled -= (size_t)used;
-    memmove(buffer, buffer + used, *filled);
+    if (used) memmove(buffer, buffer + used, *filled);
     return 0;
 }
 

@@ -30,80 +30,7 @@ enum {
     APPLY_TIMEOUT_US = 5000000, /* an op that is not applied for so long means a hanging disk */
 };
 
-/* ---- an op and its frame --------------------------------------------------------------------------------------------------- */
-
-struct op *op_new(enum frame_type type) {
-    struct op *op = calloc(1, sizeof *op);
-    if (!op) return NULL;
-    list_init(&op->item);
-    op->type = type;
-    op->sync_fd = -1;
-    op->sent_ns = now_ns();
-    return op;
-}
-
-void op_free(rfs_engine *engine, struct op *op) {
-    if (op->sync_fd >= 0) close(op->sync_fd);
-    inode_put(engine, op->inode);
-    inode_put(engine, op->source);
-    if (op->message) message_put(engine, op->message);
-    else free(op->data);
-    free(op);
-}
-
-uint8_t *message_get(rfs_engine *engine) {
-    pthread_mutex_lock(&engine->message_lock);
-    uint8_t *message = engine->spare_message_count ? engine->spare_messages[--engine->spare_message_count] : NULL;
-    pthread_mutex_unlock(&engine->message_lock);
-    return message ? message : aligned_alloc(4096, MESSAGE_BYTES);
-}
-
-void message_put(rfs_engine *engine, uint8_t *message) {
-    pthread_mutex_lock(&engine->message_lock);
-    if (engine->spare_message_count < SPARE_MESSAGES) {
-        engine->spare_messages[engine->spare_message_count++] = message;
-        message = NULL;
-    }
-    pthread_mutex_unlock(&engine->message_lock);
-    free(message);
-}
-
-static bool is_namespace_op(enum frame_type type) { return type >= FRAME_CREATE && type <= FRAME_RENAME; }
-static bool carries_bytes(enum frame_type type) { return type == FRAME_WRITE || type == FRAME_BLOCK; }
-
-/* Under TLS each record has a tag of 128 bits over the same bytes, from this memory to the peer's: a checksum adds nothing but its time. */
-static uint32_t checksum(const rfs_engine *engine, const void *data, size_t bytes) { return engine->link && link_is_sealed(engine->link) ? 0 : crc32c(0, data, bytes); }
-
-/* The payload of a write is its data; of everything else the encoded body, which then replaces the data. */
-static int prepare_frame(rfs_engine *engine, struct op *op) {
-    struct wire_header *header = &op->frame.header;
-    struct op_body *body = &op->body;
-    if (!carries_bytes(op->type)) {
-        size_t bytes = wire_body_bytes(body);
-        uint8_t *encoded = malloc(bytes);
-        if (!encoded) return -ENOMEM;
-        wire_encode_body(body, op->data, encoded);
-        free(op->data);
-        op->data = encoded;
-        header->payload_bytes = (uint32_t)bytes;
-        header->payload_crc = checksum(engine, encoded, bytes);
-    } else if (!header->payload_crc || header->payload_bytes != body->data_bytes) { /* else it was computed ahead of the locks */
-        header->payload_bytes = body->data_bytes;
-        header->payload_crc = checksum(engine, op->data, body->data_bytes);
-    }
-    op->frame.payload = op->data;
-    header->type = (uint16_t)op->type;
-    header->fid = body->fid;
-    header->offset = body->offset;
-    header->length = body->length;
-    header->mtime_ns = body->mtime_ns;
-    header->generation = engine->session.generation;
-    if (op->durable) header->flags |= FLAG_DURABLE;
-    if (op->data_only) header->flags |= FLAG_DATA_ONLY;
-    return 0;
-}
-
-static uint64_t weight(const struct op *op) { return sizeof *op + op->frame.header.payload_bytes; }
+/* ---- shipping ---------------------------------------------------------------------------------------------------------------- */
 
 /* Under state (shared) and the op's ordering lock. After this a non-durable op may be answered and freed at any time. */
 static uint64_t enqueue(rfs_engine *engine, struct op *op) {
@@ -114,14 +41,14 @@ static uint64_t enqueue(rfs_engine *engine, struct op *op) {
     op->sent_ns = now_ns();
     list_append(op->durable ? &mirror->syncing : &mirror->pending, &op->item);
     mirror->in_flight_ops++;
-    mirror->in_flight_bytes += weight(op);
+    mirror->in_flight_bytes += op_weight(op);
     link_append(engine->link, &op->frame);
     pthread_mutex_unlock(&mirror->lock);
     return seq;
 }
 
 uint64_t mirror_ship(rfs_engine *engine, struct op *op) {
-    if (prepare_frame(engine, op) < 0) {
+    if (op_encode(engine, op) < 0) {
         op_free(engine, op);
         return 0;
     }
@@ -135,7 +62,7 @@ void mirror_leave_flight(struct mirror *mirror, struct op *op) {
     list_remove(&op->item);
     if (!op->shipped) return;
     mirror->in_flight_ops--;
-    mirror->in_flight_bytes -= weight(op);
+    mirror->in_flight_bytes -= op_weight(op);
 }
 
 void mirror_complete_demotion(rfs_engine *engine) {
@@ -236,6 +163,63 @@ static bool is_shipped(rfs_engine *engine, struct op *op) {
     }
 }
 
+/* ---- a large write goes in pieces: the peer opens and applies one while the next is written here ---------------------------------- */
+
+static bool goes_in_pieces(const rfs_engine *engine, const struct op *op) {
+    return op->type == FRAME_WRITE && op->body.data_bytes > PIECE_BYTES && !op->durable && engine->mode == RFS_PAIRED && !op->inode->orphan;
+}
+
+/* The next PIECE_BYTES of the op, applied here. It borrows the op's bytes: the op is the last piece, and acknowledged after all others. */
+static int write_piece(rfs_engine *engine, const struct op *op, struct op **out) {
+    struct op *piece = op_new(FRAME_WRITE);
+    if (!piece) return -ENOMEM;
+    piece->body = (struct op_body){.fid = op->body.fid, .offset = op->body.offset, .length = PIECE_BYTES, .data_bytes = PIECE_BYTES};
+    piece->data = op->data;
+    piece->data_skip = op->data_skip;
+    piece->borrows = true;
+    piece->file = op->file;
+    piece->frame.header.flags = FLAG_MORE;
+    int result = local_write(engine, piece, false);
+    if (result == 0) *out = piece;
+    else op_free(engine, piece);
+    return result;
+}
+
+static void advance(struct op *op, uint32_t bytes) {
+    op->body.offset += bytes;
+    op->body.length -= bytes;
+    op->body.data_bytes -= bytes;
+    op->data_skip += bytes;
+}
+
+/* What cannot be written any more makes the answer shorter, as on a plain file; the op's own frame is an empty write then. */
+static int apply_in_pieces(rfs_engine *engine, struct op *op) {
+    uint32_t before = 0;
+    int result = 0;
+    for (bool whole = true; whole && op->body.data_bytes > PIECE_BYTES;) {
+        struct op *piece = NULL;
+        result = write_piece(engine, op, &piece);
+        if (result < 0) break;
+        whole = piece->body.data_bytes == PIECE_BYTES;
+        before += piece->body.data_bytes;
+        op->body.mtime_ns = piece->body.mtime_ns;
+        advance(op, piece->body.data_bytes);
+        if (!whole) result = -ENOSPC;
+        if (op_encode(engine, piece) < 0) abort(); /* as in execute() */
+        enqueue(engine, piece);
+        link_flush(engine->link);
+    }
+    if (result == 0) result = local_write(engine, op, false);
+    if (result < 0 && before) {
+        op->body.length = op->body.data_bytes = op->reply_bytes = 0;
+        result = 0;
+    }
+    op->reply_bytes += before;
+    return result;
+}
+
+/* ---- execution, again ------------------------------------------------------------------------------------------------------------- */
+
 static int prepare_sync(rfs_engine *engine, struct op *op) {
     if (!op->durable) return 0;
     int fd = op->file ? fcntl(file_fd(op->file), F_DUPFD_CLOEXEC, 3) : inode_open(engine, op->inode, O_RDONLY | O_NONBLOCK);
@@ -252,10 +236,6 @@ static bool may_copy(const rfs_engine *engine, const struct op *op) {
 /* State is held shared and the mode serves. */
 static void execute(rfs_engine *engine, struct op *op) {
     pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid), *second = NULL;
-    if (op->type == FRAME_WRITE && engine->mode != RFS_ALONE) {
-        op->frame.header.payload_bytes = op->body.data_bytes;
-        op->frame.header.payload_crc = checksum(engine, op->data, op->body.data_bytes);
-    }
     if (!is_namespace_op(op->type) && !op->inode) op->inode = inode_get(engine, op->body.fid);
     int result = !is_namespace_op(op->type) && !op->inode ? -ESTALE : prepare_sync(engine, op);
     bool durable = op->durable, answered_later = false;
@@ -266,9 +246,9 @@ static void execute(rfs_engine *engine, struct op *op) {
     }
     lock_two(order, second);
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
-    if (result == 0) result = apply_locally(engine, op);
+    if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
     if (result == 0 && is_shipped(engine, op)) {
-        if (prepare_frame(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
+        if (op_encode(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
         enqueue(engine, op);
         answered_later = true;
     } else if (result == 0 && durable) {

@@ -14,6 +14,8 @@ struct op {
     struct op_body body; /* what it does; see wire.h */
     uint8_t *data;       /* bytes to write, link target, xattr value */
     uint8_t *message;    /* a large write keeps the kernel's message, and data points into it; else data is owned */
+    size_t data_skip;    /* of these bytes, how many are another op's: see apply_in_pieces() */
+    bool borrows;        /* data is another op's, which is answered after this one */
 
     /* its answer */
     int result;
@@ -40,6 +42,10 @@ struct op {
 
 struct op *op_new(enum frame_type type);
 void op_free(rfs_engine *engine, struct op *op);
+bool is_namespace_op(enum frame_type type);
+/* Fill in the frame of an op that has been applied here. */
+int op_encode(rfs_engine *engine, struct op *op);
+uint64_t op_weight(const struct op *op); /* bytes that it holds while it waits for the peer */
 /* Message buffers, as large as any request of the kernel; a few are kept. */
 uint8_t *message_get(rfs_engine *engine);
 void message_put(rfs_engine *engine, uint8_t *message);

@@ -34,9 +34,9 @@ static int expand_label(const struct record_keys *keys, const char *label, uint8
 
 static int set_keys(struct record_keys *keys) {
     uint8_t key[EVP_MAX_KEY_LENGTH];
-    int result = expand_label(keys, "key", key, keys->key_bytes);
+    int result = expand_label(keys, "key", key, aead_key_bytes(keys->cipher));
     if (result == 0) result = expand_label(keys, "iv", keys->iv, sizeof keys->iv);
-    if (result == 0 && EVP_CipherInit_ex(keys->cipher, NULL, NULL, key, NULL, keys->encrypts) != 1) result = -EPROTO;
+    if (result == 0 && !aead_set_key(keys->cipher, key)) result = -EPROTO;
     OPENSSL_cleanse(key, sizeof key);
     keys->sequence = 0;
     return result;
@@ -45,13 +45,9 @@ static int set_keys(struct record_keys *keys) {
 int record_keys_open(struct record_keys *keys, const SSL_CIPHER *suite, const uint8_t *secret, size_t bytes, int encrypts) {
     const EVP_CIPHER *cipher = EVP_get_cipherbynid(SSL_CIPHER_get_cipher_nid(suite));
     if (!cipher || !bytes || bytes > SECRET_BYTES_MAX) return -EPROTO;
-    *keys = (struct record_keys){.cipher = EVP_CIPHER_CTX_new(), .hash = SSL_CIPHER_get_handshake_digest(suite), .secret_bytes = bytes, .encrypts = encrypts};
+    *keys = (struct record_keys){.cipher = aead_new(cipher, encrypts), .hash = SSL_CIPHER_get_handshake_digest(suite), .secret_bytes = bytes};
     memcpy(keys->secret, secret, bytes);
-    keys->key_bytes = (size_t)EVP_CIPHER_get_key_length(cipher);
-    if (!keys->cipher) return -ENOMEM;
-    if (!keys->hash || EVP_CipherInit_ex(keys->cipher, cipher, NULL, NULL, NULL, encrypts) != 1) return -EPROTO;
-    if (EVP_CIPHER_CTX_ctrl(keys->cipher, EVP_CTRL_AEAD_SET_IVLEN, NONCE_BYTES, NULL) != 1) return -EPROTO;
-    return set_keys(keys);
+    return !keys->cipher ? -ENOMEM : !keys->hash ? -EPROTO : set_keys(keys);
 }
 
 int record_keys_update(struct record_keys *keys) {
@@ -63,51 +59,43 @@ int record_keys_update(struct record_keys *keys) {
 }
 
 void record_keys_close(struct record_keys *keys) {
-    EVP_CIPHER_CTX_free(keys->cipher);
+    aead_free(keys->cipher);
     OPENSSL_cleanse(keys, sizeof *keys);
 }
 
 static bool begin(struct record_keys *keys, const uint8_t *header) {
-    uint8_t nonce[NONCE_BYTES];
+    uint8_t nonce[AEAD_NONCE_BYTES];
     memcpy(nonce, keys->iv, sizeof nonce);
-    for (int i = 0; i < 8; i++) nonce[NONCE_BYTES - 1 - i] ^= (uint8_t)(keys->sequence >> (8 * i));
+    for (int i = 0; i < 8; i++) nonce[AEAD_NONCE_BYTES - 1 - i] ^= (uint8_t)(keys->sequence >> (8 * i));
     keys->sequence++;
-    int length;
-    return EVP_CipherInit_ex(keys->cipher, NULL, NULL, NULL, nonce, keys->encrypts) == 1 && EVP_CipherUpdate(keys->cipher, NULL, &length, header, RECORD_HEADER_BYTES) == 1;
+    return aead_begin(keys->cipher, nonce, header, RECORD_HEADER_BYTES);
 }
 
 ssize_t record_seal(struct record_keys *keys, uint8_t type, const struct iovec *parts, int count, uint8_t *out) {
     size_t content = 0;
     for (int i = 0; i < count; i++) content += parts[i].iov_len;
-    size_t sealed = content + 1 + RECORD_TAG_BYTES;
+    size_t sealed = content + 1 + AEAD_TAG_BYTES;
     uint8_t *at = out + RECORD_HEADER_BYTES;
-    int length;
     memcpy(out, (const uint8_t[]){RECORD_DATA, 3, 3, (uint8_t)(sealed >> 8), (uint8_t)sealed}, RECORD_HEADER_BYTES);
     bool good = begin(keys, out);
-    for (int i = 0; good && i <= count; i++) { /* the last: the type of the content */
-        const void *data = i < count ? parts[i].iov_base : &type;
-        int bytes = i < count ? (int)parts[i].iov_len : 1;
-        good = EVP_CipherUpdate(keys->cipher, at, &length, data, bytes) == 1 && length == bytes;
-        at += bytes;
+    for (int i = 0; good && i < count; i++) {
+        good = aead_update(keys->cipher, parts[i].iov_base, parts[i].iov_len, at);
+        at += parts[i].iov_len;
     }
-    good = good && EVP_CipherFinal_ex(keys->cipher, at, &length) == 1 && length == 0 && EVP_CIPHER_CTX_ctrl(keys->cipher, EVP_CTRL_AEAD_GET_TAG, RECORD_TAG_BYTES, at) == 1;
+    good = good && aead_update(keys->cipher, &type, 1, at) && aead_seal(keys->cipher, at + 1); /* last comes the type of the content */
     return good ? (ssize_t)(sealed + RECORD_HEADER_BYTES) : -EPROTO;
 }
 
 ssize_t record_length(const uint8_t *data, size_t bytes) {
     if (bytes < RECORD_HEADER_BYTES) return 0;
     size_t sealed = (size_t)data[3] << 8 | data[4];
-    if (data[0] != RECORD_DATA || data[1] != 3 || sealed < 1 + RECORD_TAG_BYTES || sealed > RECORD_DATA_BYTES + 1 + RECORD_TAG_BYTES) return -EPROTO;
+    if (data[0] != RECORD_DATA || data[1] != 3 || sealed < 1 + AEAD_TAG_BYTES || sealed > RECORD_DATA_BYTES + 1 + AEAD_TAG_BYTES) return -EPROTO;
     return bytes >= sealed + RECORD_HEADER_BYTES ? (ssize_t)(sealed + RECORD_HEADER_BYTES) : 0;
 }
 
 ssize_t record_open(struct record_keys *keys, const uint8_t *record, size_t bytes, uint8_t *out, uint8_t *type) {
-    size_t content = bytes - RECORD_HEADER_BYTES - RECORD_TAG_BYTES;
-    uint8_t tag[RECORD_TAG_BYTES];
-    int length, last;
-    memcpy(tag, record + bytes - RECORD_TAG_BYTES, RECORD_TAG_BYTES);
-    bool good = begin(keys, record) && EVP_CipherUpdate(keys->cipher, out, &length, record + RECORD_HEADER_BYTES, (int)content) == 1 && (size_t)length == content;
-    good = good && EVP_CIPHER_CTX_ctrl(keys->cipher, EVP_CTRL_AEAD_SET_TAG, RECORD_TAG_BYTES, tag) == 1 && EVP_CipherFinal_ex(keys->cipher, out + content, &last) == 1;
+    size_t content = bytes - RECORD_HEADER_BYTES - AEAD_TAG_BYTES;
+    bool good = begin(keys, record) && aead_update(keys->cipher, record + RECORD_HEADER_BYTES, content, out) && aead_verify(keys->cipher, record + bytes - AEAD_TAG_BYTES);
     if (!good) return -EBADMSG;
     while (content && !out[content - 1]) content--; /* padding */
     if (!content) return -EBADMSG;

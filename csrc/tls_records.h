@@ -2,32 +2,30 @@
 #ifndef LOCKSTEP_TLS_RECORDS_H
 #define LOCKSTEP_TLS_RECORDS_H
 
-#include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "aead.h"
+
 enum {
     RECORD_DATA_BYTES = 16384, /* the most that one record holds */
     RECORD_HEADER_BYTES = 5,
-    RECORD_TAG_BYTES = 16,
-    RECORD_ADDED_BYTES = RECORD_HEADER_BYTES + 1 + RECORD_TAG_BYTES, /* the one: what kind of content it is */
+    RECORD_ADDED_BYTES = RECORD_HEADER_BYTES + 1 + AEAD_TAG_BYTES, /* the one: what kind of content it is */
     RECORD_ALERT = 21,
     RECORD_HANDSHAKE = 22,
     RECORD_DATA = 23,
     SECRET_BYTES_MAX = 48,
-    NONCE_BYTES = 12,
 };
 
 struct record_keys {
-    EVP_CIPHER_CTX *cipher;
+    struct aead *cipher;
     const EVP_MD *hash;
-    uint8_t secret[SECRET_BYTES_MAX], iv[NONCE_BYTES];
-    size_t secret_bytes, key_bytes;
+    uint8_t secret[SECRET_BYTES_MAX], iv[AEAD_NONCE_BYTES];
+    size_t secret_bytes;
     uint64_t sequence;
-    int encrypts;
 };
 
 /* The keys that follow from a traffic secret, for the suite that was agreed. */

@@ -26,7 +26,7 @@ enum frame_type {
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 
-enum { FLAG_DURABLE = 1, FLAG_LAST_NAME = 2, FLAG_ZERO = 4, FLAG_DATA_ONLY = 8 };
+enum { FLAG_DURABLE = 1, FLAG_LAST_NAME = 2, FLAG_ZERO = 4, FLAG_DATA_ONLY = 8, FLAG_MORE = 16 /* of the same write: acknowledged with its last piece */ };
 
 struct wire_header {
     uint16_t type, flags;

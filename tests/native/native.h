@@ -129,6 +129,7 @@ void test_deadlines(void);
 void test_waiting_fsyncs(void);
 void test_fence(void);
 void test_full_socket(void);
+void test_pieces(void);
 void test_apply_failure(void);
 void test_resume_of_fsyncs(void);
 void test_turn(void);

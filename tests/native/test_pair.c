@@ -1,7 +1,9 @@
 /* Two engines in one process: sessions, what becomes of waiting ops, roles, and a peer that does not keep to the rules. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -264,7 +266,7 @@ void test_full_socket(void) {
         memset(bytes, i, 1000);
         tickets[i] = start(&node, writing(fid, 0, bytes, MAX_WRITE_BYTES));
     }
-    CHECK(node_statistics(&node).seq < OPS);
+    CHECK(node_statistics(&node).seq < OPS * (MAX_WRITE_BYTES / PIECE_BYTES));
     shutdown(peer, SHUT_RDWR);
     wait_event(&node, RFS_EVENT_LINK_LOST, 1);
     CHECK_EQUAL(rfs_grant(node.engine, 5, 1), 0);
@@ -279,6 +281,42 @@ void test_full_socket(void) {
     close(peer);
     free(bytes);
     node_close(&node, false);
+}
+
+static off_t size_at(const struct node *node, const char *name) {
+    char path[256];
+    struct stat stat;
+    path_in(node, name, path);
+    return lstat(path, &stat) < 0 ? -1 : stat.st_size;
+}
+
+/* A large write travels in pieces, and is one write all the same: what does not fit any more makes it shorter, on both sides. */
+void test_pieces(void) {
+    struct pair pair;
+    struct chance chance = {5};
+    uint8_t *bytes = malloc(MAX_WRITE_BYTES);
+    const rlim_t limits[] = {RLIM_INFINITY, 2 * PIECE_BYTES + 5000, PIECE_BYTES, 3000};
+    CHECK(bytes);
+    for (size_t i = 0; i < MAX_WRITE_BYTES; i++) bytes[i] = (uint8_t)chance_next(&chance);
+    pair_open(&pair);
+    node_alone(&pair.a, 1, 0);
+    pair_up(&pair, &pair.a, &pair.b);
+    signal(SIGXFSZ, SIG_IGN);
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        char name[] = {'p', (char)('0' + i), 0};
+        struct rlimit limit = {limits[i], RLIM_INFINITY};
+        uint64_t fid = create_file(&pair.a, ROOT, name), before = node_statistics(&pair.a).seq;
+        CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        CHECK_EQUAL(finish(&pair.a, writing(fid, 0, bytes, MAX_WRITE_BYTES)), 0);
+        CHECK_EQUAL(setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}), 0);
+        CHECK_EQUAL(size_at(&pair.a, name), i ? limits[i] : MAX_WRITE_BYTES);
+        if (i == 0) CHECK_EQUAL(node_statistics(&pair.a).seq - before, MAX_WRITE_BYTES / PIECE_BYTES);
+    }
+    settle(&pair.a);
+    compare_nodes(&pair);
+    check_answered_once(&pair.a);
+    pair_close(&pair);
+    free(bytes);
 }
 
 /* The copy is not what both believed: it leaves, the source freezes, nobody is told a lie. */
