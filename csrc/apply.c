@@ -1,4 +1,4 @@
-/* The secondary's side: one op of the primary's at a time, in seq order, done to the local tree.
+/* The secondary's side: an op of the primary's, done to the local tree. When and in which order: applier.c.
  *
  * Ids, owners, modes and times come with the frame and are enforced. An fsync is given to a worker, so that it holds up
  * nothing; its answer is a frame of its own. An op that fails here is never skipped: the copy stays at the op before it,
@@ -78,37 +78,15 @@ static int apply_op(rfs_engine *engine, const struct wire_header *header, const 
 
 static bool is_sync(const struct wire_header *header) { return header->flags & FLAG_DURABLE; }
 
-static int apply_new(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload) {
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload) {
     struct op_body body;
     const uint8_t *data;
-    int result = wire_decode_body(header, payload, &body, &data);
-    if (result < 0) return result;
-    if (header->type > FRAME_LAST_OP) return apply_resync(engine, link, header, &body, data);
-    return apply_op(engine, header, &body, data);
+    int result = atomic_load(&engine->failed) ? -EIO : wire_decode_body(header, payload, &body, &data);
+    if (result == 0) result = header->type > FRAME_LAST_OP ? apply_resync(engine, link, header, &body, data) : apply_op(engine, header, &body, data);
+    return result == 0 && is_sync(header) ? start_sync(engine, link, header, false) : result;
 }
 
-int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, char reason[RFS_REASON_BYTES]) {
-    uint64_t received = atomic_load(&engine->received_seq);
-    int result = -EPROTO;
-    snprintf(reason, RFS_REASON_BYTES, "op %llu of generation %llx does not follow op %llu here", (unsigned long long)header->seq,
-             (unsigned long long)header->generation, (unsigned long long)received);
-    pthread_rwlock_rdlock(&engine->state); /* the apply lock: session, generation and role cannot change meanwhile */
-    if (!engine->target || header->generation != engine->session.generation || header->seq > received + 1) goto out;
-    result = 0;
-    bool again = header->seq <= received; /* shipped again after a short link loss: applied once */
-    if (atomic_load(&engine->failed)) result = -EIO;
-    if (result == 0 && !again) result = apply_new(engine, link, header, payload);
-    if (result == 0 && is_sync(header)) result = start_sync(engine, link, header, again);
-    if (result == 0 && !again) {
-        atomic_store(&engine->received_seq, header->seq);
-        atomic_store(&engine->applied_seq, header->seq);
-        if (header->type == FRAME_END) emit(engine, RFS_EVENT_END_RECEIVED, 0, 0, "%s", "");
-    }
-    if (result < 0) {
-        snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) cannot be applied here: %s", (unsigned long long)header->seq, header->type, strerror(-result));
-        emit(engine, RFS_EVENT_APPLY_FAILED, result, 0, "%s", reason);
-    }
-out:
-    pthread_rwlock_unlock(&engine->state);
-    return result;
+int apply_again(rfs_engine *engine, struct link *link, const struct wire_header *header) {
+    if (atomic_load(&engine->failed)) return -EIO;
+    return is_sync(header) ? start_sync(engine, link, header, true) : 0;
 }

@@ -93,6 +93,7 @@ struct mirror {
     pthread_cond_t arrived; /* `parked` has an op: for the thread that starts them again */
     uint32_t watchers;      /* nobody: an answer need not tell of itself, and wakes no thread but the application's */
     uint64_t seq, acked_seq;
+    uint64_t alone_seq;   /* the last that was acknowledged before one of before it: the peer must not begin before this again */
     struct list pending;  /* ops shipped and not acknowledged, by seq */
     struct list syncing;  /* fsyncs: until both disks have answered */
     struct list parked;   /* ops that may not start yet, in order of arrival */

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "applier.h"
 #include "op.h"
 #include "walk.h"
 
@@ -24,6 +25,7 @@ enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 200000, BUSY_GAP_NS = 2
 struct link {
     rfs_engine *engine;
     rfs_channel *channel;
+    struct applier *applier; /* the target's; the receiver's own */
     rfs_session session;
     atomic_bool up, closing, draining;
     pthread_t receiver, poller;
@@ -46,6 +48,12 @@ struct link {
 uint64_t link_session(const struct link *link) { return link->session.session; }
 bool link_is_sealed(const struct link *link) { return channel_is_sealed(link->channel); }
 bool link_is_up(const struct link *link) { return atomic_load(&link->up); }
+void link_apply_in_parallel(struct link *link) { applier_set_slow_ns(link->applier, 0); }
+
+void link_end(struct link *link) {
+    atomic_store(&link->up, false);
+    channel_shutdown(link->channel, SHUT_RDWR);
+}
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------ */
 
@@ -111,8 +119,7 @@ static bool send_some(struct link *link) {
         pthread_mutex_unlock(&link->queue_lock);
         return false;
     }
-    atomic_store(&link->up, false);
-    channel_shutdown(link->channel, SHUT_RDWR); /* the receiver sees the end and reports it */
+    link_end(link);
     return false;
 }
 
@@ -176,6 +183,15 @@ void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint
     link_flush(link);
 }
 
+void link_acknowledge(struct link *link) {
+    if (link->session.ack_disk) acknowledge_from_disk(link->engine);
+    else link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
+}
+
+void link_acknowledge_alone(struct link *link, uint64_t seq) {
+    if (!link->session.ack_disk) link_send_small(link, FRAME_ACK_ALONE, seq, 0);
+}
+
 bool link_has_sent(struct link *link, uint64_t seq) {
     if (atomic_load(&link->sent_seq) >= seq) return true;
     pthread_mutex_lock(&link->flush_lock); /* it may be in the hands of the sender right now */
@@ -212,9 +228,10 @@ static int handle(struct link *link, const struct wire_header *header, const uin
     case FRAME_KEEPALIVE: return 0;
     /* After a resume the peer may acknowledge what it had before; a sync of that is sent again, and answered only then. */
     case FRAME_ACK: result = header->seq <= link->session.peer_applied_seq || link_has_sent(link, header->seq) ? mirror_acknowledged(engine, header->seq) : -EPROTO; break;
+    case FRAME_ACK_ALONE: result = link_has_sent(link, header->seq) ? mirror_acknowledged_alone(engine, header->seq) : -EPROTO; break;
     case FRAME_SYNCED: result = link_has_sent(link, header->seq) ? mirror_synced(engine, header->seq) : -EPROTO; break;
     case FRAME_DIFFERENT: result = walk_answer(engine, header->seq, header->offset); break;
-    default: return apply_frame(engine, link, header, payload, reason);
+    default: return applier_take(link->applier, header, payload, reason);
     }
     if (result < 0) snprintf(reason, RFS_REASON_BYTES, "an acknowledgement nobody waits for");
     return result;
@@ -237,10 +254,10 @@ static ssize_t parse(struct link *link, const uint8_t *buffer, size_t bytes, cha
         }
         result = handle(link, &header, buffer + used + WIRE_HEADER_BYTES, reason);
         used += WIRE_HEADER_BYTES + (size_t)header.payload_bytes;
-        acknowledge |= result == 0 && wire_is_sequenced(header.type) && !(header.flags & FLAG_MORE);
+        if (result == 1) result = 0; /* taken, and acknowledged when it is applied */
+        else acknowledge |= result == 0 && wire_is_sequenced(header.type) && !(header.flags & FLAG_MORE);
     }
-    if (acknowledge && link->session.ack_disk) acknowledge_from_disk(link->engine);
-    else if (acknowledge) link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
+    if (acknowledge) link_acknowledge(link);
     return result < 0 ? result : (ssize_t)used;
 }
 
@@ -304,8 +321,9 @@ static void *run(void *argument) {
         }
     }
     free(buffer);
-    atomic_store(&link->up, false);
-    channel_shutdown(link->channel, SHUT_RDWR);
+    link_end(link);
+    int error = applier_error(link->applier, reason); /* then it was our end */
+    if (error) result = error;
     if (!atomic_load(&link->closing)) mirror_link_lost(link->engine, link, result, reason);
     return NULL;
 }
@@ -315,6 +333,12 @@ static void *run(void *argument) {
 struct link *link_new(rfs_engine *engine, rfs_channel *channel, const rfs_session *session) {
     struct link *link = calloc(1, sizeof *link);
     if (!link) {
+        rfs_channel_close(channel);
+        return NULL;
+    }
+    link->applier = applier_new(engine, link);
+    if (!link->applier) {
+        free(link);
         rfs_channel_close(channel);
         return NULL;
     }
@@ -359,8 +383,7 @@ static void drop_queue(struct link *link) {
 }
 
 void link_abandon(struct link *link) {
-    atomic_store(&link->up, false);
-    channel_shutdown(link->channel, SHUT_RDWR);
+    link_end(link);
     pthread_mutex_lock(&link->flush_lock); /* whoever is sending has let go of its frames */
     drop_queue(link);
     pthread_mutex_unlock(&link->flush_lock);
@@ -377,6 +400,7 @@ void link_close(struct link *link, bool drain) {
         pthread_join(link->receiver, NULL);
         pthread_join(link->poller, NULL);
     }
+    applier_free(link->applier);
     rfs_channel_close(link->channel);
     drop_queue(link);
     pthread_mutex_destroy(&link->queue_lock);

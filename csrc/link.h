@@ -1,5 +1,5 @@
 /* One data link. Frames go out in the order they were appended; what comes in is given
- * to apply.c (ops) or mirror.c and walk.c (answers) by the link's own thread. */
+ * to applier.c (ops) or mirror.c and walk.c (answers) by the link's own thread. */
 #ifndef LOCKSTEP_LINK_H
 #define LOCKSTEP_LINK_H
 
@@ -26,8 +26,19 @@ void link_abandon(struct link *link);
 void link_close(struct link *link, bool drain);
 uint64_t link_session(const struct link *link);
 
-/* apply.c: one frame of the peer's. 0, 1 (acknowledge apart), or -errno with a sentence: the link ends. */
-int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, char reason[RFS_REASON_BYTES]);
+/* The end of it, for both directions: the receiving thread sees it and tells. */
+void link_end(struct link *link);
+/* What is applied now is acknowledged: in memory or on the disk, as the session says. */
+void link_acknowledge(struct link *link);
+/* This op is applied, and some before it are not: whoever waits for it needs not wait for them. */
+void link_acknowledge_alone(struct link *link, uint64_t seq);
+/* For tests: ops are applied in parallel from here on. */
+void link_apply_in_parallel(struct link *link);
+
+/* apply.c: one frame of the peer's, with state held shared. Its payload is checked here. */
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload);
+/* ... that came again and is applied already. */
+int apply_again(rfs_engine *engine, struct link *link, const struct wire_header *header);
 /* resync_target.c */
 int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data);
 void listing_free(rfs_engine *engine);

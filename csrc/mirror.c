@@ -411,6 +411,38 @@ int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
     return result;
 }
 
+static struct op *find_pending(const struct mirror *mirror, uint64_t seq) { /* mirror.lock */
+    for (struct list *at = mirror->pending.next; at != &mirror->pending; at = at->next) {
+        struct op *op = ITEM(at, struct op, item);
+        if (op->frame.header.seq >= seq) return op->frame.header.seq == seq ? op : NULL;
+    }
+    return NULL;
+}
+
+/* The pieces of a write that borrow its bytes are applied when it is: they have its inode, whose ops keep their order. */
+int mirror_acknowledged_alone(rfs_engine *engine, uint64_t seq) {
+    struct mirror *mirror = &engine->mirror;
+    struct list done;
+    list_init(&done);
+    pthread_mutex_lock(&mirror->lock);
+    struct op *last = find_pending(mirror, seq);
+    if (last) {
+        if (seq > mirror->alone_seq) mirror->alone_seq = seq;
+        for (struct list *at = mirror->pending.next, *next; at != &last->item; at = next) {
+            struct op *op = ITEM(at, struct op, item);
+            next = at->next;
+            if (!op->borrows || op->data != last->data) continue;
+            mirror_leave_flight(mirror, op);
+            list_append(&done, &op->item);
+        }
+        mirror_leave_flight(mirror, last);
+        list_append(&done, &last->item);
+    }
+    mirror_complete_demotion(engine);
+    mirror_unlock_and_answer(engine, &done);
+    return 0;
+}
+
 int mirror_synced(rfs_engine *engine, uint64_t seq) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
@@ -449,6 +481,7 @@ void mirror_mark_waiting(rfs_engine *engine) {
     struct list done;
     list_init(&done);
     pthread_mutex_lock(&mirror->lock);
+    mirror->alone_seq = 0; /* nothing of before is shipped again */
     while (!list_empty(&mirror->pending)) {
         struct op *op = ITEM(mirror->pending.next, struct op, item);
         mirror_leave_flight(mirror, op);

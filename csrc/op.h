@@ -56,6 +56,7 @@ bool mirror_may_read(rfs_engine *engine); /* the lease covers reads that reach u
 void mirror_park(rfs_engine *engine, struct op *op);
 void mirror_link_lost(rfs_engine *engine, struct link *link, int error, const char *text);
 int mirror_acknowledged(rfs_engine *engine, uint64_t seq);
+int mirror_acknowledged_alone(rfs_engine *engine, uint64_t seq);
 int mirror_check_deadlines(rfs_engine *engine, const rfs_session *session, char reason[RFS_REASON_BYTES]);
 int mirror_synced(rfs_engine *engine, uint64_t seq);
 int mirror_start(rfs_engine *engine);

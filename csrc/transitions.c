@@ -23,6 +23,7 @@ int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit) {
         pthread_mutex_lock(&engine->mirror.lock);
         if (engine->mirror.seq < atomic_load(&engine->applied_seq)) engine->mirror.seq = atomic_load(&engine->applied_seq);
         engine->mirror.acked_seq = engine->mirror.seq;
+        engine->mirror.alone_seq = 0;
         pthread_mutex_unlock(&engine->mirror.lock);
     }
     pthread_rwlock_unlock(&engine->state);
@@ -193,7 +194,7 @@ int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
     list_init(&done);
     rfs_session_close(engine);
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_FROZEN && engine->resumable && session->peer_applied_seq <= engine->mirror.seq ? open_link(engine, channel, session) : refuse(channel);
+    int result = engine->mode == RFS_FROZEN && engine->resumable && session->peer_applied_seq <= engine->mirror.seq && session->peer_applied_seq >= engine->mirror.alone_seq ? open_link(engine, channel, session) : refuse(channel);
     if (result == 0) {
         pthread_mutex_lock(&engine->mirror.lock);
         ship_again(engine, &engine->mirror.pending, session->peer_applied_seq, &done);

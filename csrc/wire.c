@@ -82,7 +82,7 @@ int wire_decode_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *
     header->mtime_ns = (int64_t)get64(&at);
     (void)get32(&at);
     if (get32(&at) != crc32c(0, in, WIRE_HEADER_BYTES - 4)) return -EBADMSG;
-    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_KEEPALIVE)) return -EBADMSG;
+    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_ACK_ALONE)) return -EBADMSG;
     if (header->payload_bytes > MAX_PAYLOAD_BYTES) return -EBADMSG;
     return 0;
 }

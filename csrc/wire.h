@@ -23,6 +23,7 @@ enum frame_type {
     FRAME_SYNCED,    /* seq: this fsync is on the disk */
     FRAME_DIFFERENT, /* seq: of the HASHES; offset: a bit per block that differs */
     FRAME_KEEPALIVE,
+    FRAME_ACK_ALONE, /* seq: this op is applied, and some before it are not */
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 

@@ -84,7 +84,8 @@ struct pair {
 };
 void pair_open(struct pair *pair);
 void pair_close(struct pair *pair);
-extern bool links_are_secure; /* the links of pairs are under TLS */
+extern bool links_are_secure;     /* the links of pairs are under TLS */
+extern bool applies_in_parallel; /* ... and their targets apply ops in several threads */
 void connect_ends(int ends[2]);
 void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
 void pair_connect(struct pair *pair, struct node *source, struct node *target); /* starts a full session */
@@ -133,6 +134,7 @@ void test_pieces(void);
 void test_apply_failure(void);
 void test_resume_of_fsyncs(void);
 void test_turn(void);
+void test_acknowledged_alone(void);
 void test_demote(void);
 void test_removals_in_resync(void);
 void test_xattrs_in_resync(void);

@@ -345,7 +345,7 @@ static void keep_cut(struct node *node, int fd) {
     CHECK(node->cut_fd >= 0);
 }
 
-bool links_are_secure;
+bool links_are_secure, applies_in_parallel;
 
 static void connect_nodes(struct node *source, struct node *target, rfs_channel *channels[2]) {
     int ends[2];
@@ -368,6 +368,7 @@ void pair_connect(struct pair *pair, struct node *source, struct node *target) {
     pair->session.seq = node_statistics(source).seq;
     pair->session.peer_applied_seq = 0;
     CHECK_EQUAL(rfs_session_target(target->engine, channels[1], &pair->session, 0), 0);
+    if (applies_in_parallel) link_apply_in_parallel(target->engine->link);
     CHECK_EQUAL(rfs_session_source(source->engine, channels[0], &pair->session), 0);
 }
 
@@ -402,6 +403,7 @@ void pair_resume(struct pair *pair, struct node *source, struct node *target) {
     pair->session.session++;
     pair->session.peer_applied_seq = node_statistics(target).applied_seq;
     CHECK_EQUAL(rfs_session_target(target->engine, channels[1], &pair->session, 1), 0);
+    if (applies_in_parallel) link_apply_in_parallel(target->engine->link);
     CHECK_EQUAL(rfs_session_resume(source->engine, channels[0], &pair->session), 0);
 }
 

@@ -570,6 +570,49 @@ void test_malformed_peer(void) {
     node_close(&node, false);
 }
 
+static void acknowledge(int peer, const rfs_session *session, enum frame_type type, uint64_t seq) {
+    uint8_t bytes[WIRE_HEADER_BYTES];
+    wire_encode_header(&(struct wire_header){.type = (uint16_t)type, .seq = seq, .session = session->session, .generation = session->generation}, bytes);
+    CHECK_EQUAL(write(peer, bytes, sizeof bytes), sizeof bytes);
+}
+
+/* An op that is applied needs not wait for one before it that is slow; but such a peer must not begin again before it. */
+void test_acknowledged_alone(void) {
+    struct node node;
+    rfs_session session;
+    uint8_t *bytes = calloc(1, MAX_WRITE_BYTES);
+    CHECK(bytes);
+    node_open(&node, "alone");
+    int peer = silent_peer(&node, &session), ends[2];
+    uint64_t slow_fid = lone_file(&node, "slow"), fid = lone_file(&node, "other"), before = node_statistics(&node).seq;
+    uint64_t slow = start(&node, writing(slow_fid, 0, "x", 1));
+    uint64_t large = start(&node, writing(fid, 0, bytes, MAX_WRITE_BYTES)), small = start(&node, writing(fid, 0, "y", 1));
+    uint64_t last = before + 2 + MAX_WRITE_BYTES / PIECE_BYTES;
+    CHECK_EQUAL(node_statistics(&node).seq, last);
+    while (recv(peer, bytes, MAX_WRITE_BYTES, MSG_DONTWAIT) > 0 || !link_has_sent(node.engine->link, last)) continue;
+    acknowledge(peer, &session, FRAME_ACK_ALONE, last - 1);
+    CHECK_EQUAL(answer_of(&node, large), 0);
+    CHECK(!is_answered(&node, slow) && !is_answered(&node, small));
+    acknowledge(peer, &session, FRAME_ACK_ALONE, last - 1); /* and again: nobody waits for it any more */
+    acknowledge(peer, &session, FRAME_ACK_ALONE, last);
+    CHECK_EQUAL(answer_of(&node, small), 0);
+    CHECK(!is_answered(&node, slow));
+    close(peer);
+    wait_event(&node, RFS_EVENT_LINK_LOST, 1);
+    connect_ends(ends);
+    session.peer_applied_seq = last - 1;
+    CHECK_EQUAL(rfs_session_resume(node.engine, rfs_channel_plain(ends[0]), &session), -EINVAL);
+    close(ends[1]);
+    connect_ends(ends);
+    session.peer_applied_seq = last;
+    CHECK_EQUAL(rfs_session_resume(node.engine, rfs_channel_plain(ends[0]), &session), 0);
+    CHECK_EQUAL(answer_of(&node, slow), 0);
+    check_answered_once(&node);
+    close(ends[1]);
+    node_close(&node, false);
+    free(bytes);
+}
+
 /* With `ack disk` the answers wait for the target's disk; many share one sync, and a short loss of the link loses none. */
 void test_acknowledged_from_disk(void) {
     struct pair pair;

@@ -56,7 +56,7 @@ void test_crc32c(void) {
 static const uint16_t types[] = {FRAME_WRITE, FRAME_FSYNC, FRAME_CREATE, FRAME_MKDIR, FRAME_MKNOD, FRAME_SYMLINK, FRAME_LINK, FRAME_UNLINK, FRAME_RMDIR,
                                  FRAME_RENAME, FRAME_SET_ATTRIBUTES, FRAME_SET_XATTR, FRAME_REMOVE_XATTR, FRAME_FALLOCATE, FRAME_COPY, FRAME_DIRECTORY_BEGIN,
                                  FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED, FRAME_ACK, FRAME_SYNCED,
-                                 FRAME_DIFFERENT, FRAME_KEEPALIVE};
+                                 FRAME_DIFFERENT, FRAME_KEEPALIVE, FRAME_ACK_ALONE};
 enum { TYPES = sizeof types / sizeof types[0] };
 
 static struct wire_header any_header(struct chance *chance, uint16_t type) {
