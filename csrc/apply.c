@@ -62,6 +62,7 @@ static int replay(rfs_engine *engine, struct op *op) {
     case FRAME_UNLINK:
     case FRAME_RMDIR: return local_remove(engine, op, true);
     case FRAME_RENAME: return local_rename(engine, op, true);
+    case FRAME_PLACE: return local_place(engine, op);
     case FRAME_FSYNC: return 0;
     default: return local_make(engine, op, true);
     }

@@ -245,12 +245,22 @@ void rfs_engine_free(rfs_engine *engine) {
         op_free(engine, op);
     }
     inodes_free(engine);
+    for (uint32_t i = 0; i < engine->directories; i++) scopes_free(&engine->directory[i].scopes);
     while (engine->spare_message_count) free(engine->spare_messages[--engine->spare_message_count]);
     for (uint32_t i = 0; i < engine->directories; i++)
         if (engine->directory[i].root_fd >= 0) close(engine->directory[i].root_fd);
     while (engine->events.fd >= 0 && rfs_next_event(engine, &event)) continue;
     if (engine->events.fd >= 0) close(engine->events.fd);
     free(engine);
+}
+
+int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int only) {
+    if (index >= engine->directories) return -EINVAL;
+    struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + index);
+    int result = scopes_add(&engine->directory[index].scopes, pattern, only != 0);
+    atomic_store(&root->scope, engine->directory[index].scopes.root);
+    inode_put(engine, root);
+    return result;
 }
 
 /* ---- statistics --------------------------------------------------------------------------------------------------------- */

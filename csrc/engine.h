@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "rfs_engine.h"
+#include "scope.h"
 
 enum {
     ROOT_NODE = 1,          /* the virtual root of the kernel connection */
@@ -31,7 +32,8 @@ enum {
 
 #define FID_ATTRIBUTE "trusted.lockstep.id"
 #define HIDDEN_PREFIX "trusted.lockstep."
-#define HOLDING_NAME ".lockstep-holding"
+#define HOLDING_NAME ".lockstep-holding" /* what has no place in a resync, until its end */
+#define KEPT_NAME ".lockstep-kept"       /* local files whose directory the peer has removed: for people to look at */
 #define NS_PER_S INT64_C(1000000000)
 
 struct list {
@@ -122,6 +124,7 @@ struct workers {
 struct directory {
     int root_fd; /* O_RDONLY directory in the detached clone of the tree */
     uint64_t device;
+    struct scopes scopes;
 };
 
 struct counters {
@@ -200,6 +203,7 @@ struct inode {
     atomic_bool orphan;   /* its last name is gone: served from here only (set under names and its stripe) */
     bool in_table;
     atomic_int pin_fd;    /* O_PATH, keeps an orphan reachable; -1: none */
+    atomic_uint_fast64_t scope; /* see inode_is_local() */
     int handle_type;
     uint8_t handle[MAX_HANDLE_BYTES];
 };
@@ -215,9 +219,15 @@ void inode_put(rfs_engine *engine, struct inode *inode);
 void inode_looked_up(rfs_engine *engine, struct inode *inode);
 void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count);
 /* The inode behind a name; a file without an id gets one. A reference is taken; stat is filled. */
-int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat);
+int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat);
 /* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. stat is filled anew. */
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, struct inode **out);
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, scope_t scope, struct inode **out);
+/* The scope of what has this name, or would have. */
+scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const char *name, bool is_directory);
+/* Its ops are not shipped. A file that has a replicated name is replicated, whatever its other names are. */
+static inline bool inode_is_local(const struct inode *inode) { return atomic_load(&inode->scope) & SCOPE_LOCAL; }
+/* Names in a replicated directory's root that applications do not see. */
+bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name);
 /* Its last name is gone. pin: an O_PATH descriptor opened before, by which those who have it open still reach it; -1: none. */
 void inode_drop(rfs_engine *engine, struct inode *inode, int pin);
 int inode_open(rfs_engine *engine, struct inode *inode, int flags);

@@ -140,27 +140,34 @@ out:
 /* ---- the holding directory: during a resync the target destroys no inode (PROTOCOL 4.8) ------------------------------------ */
 
 /* It comes and goes without a trace in the root's mtime, which is the application's. */
-static int holding_open(rfs_engine *engine, uint16_t directory) {
+static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
     struct stat before;
     int root = engine->directory[directory].root_fd, result = 0;
     if (fstat(root, &before) < 0) return -errno;
-    if (mkdirat(root, HOLDING_NAME, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
+    if (mkdirat(root, name, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
     else if (errno != EEXIST) result = -errno;
     if (result < 0) return result;
-    int fd = openat(root, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
-int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) {
+int holding_open(rfs_engine *engine, uint16_t directory) { return reserved_open(engine, directory, HOLDING_NAME); }
+
+static int move_to(rfs_engine *engine, uint16_t directory, const char *place, uint64_t fid, int directory_fd, const char *name) {
     char held[48];
-    int fd = holding_open(engine, directory);
+    int fd = reserved_open(engine, directory, place), result;
     if (fd < 0) return fd;
     /* The name is for people; what lies here is found again by its handle. */
-    snprintf(held, sizeof held, "%016llx.%llu", (unsigned long long)fid, (unsigned long long)atomic_fetch_add(&engine->held, 1));
-    int result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    do {
+        snprintf(held, sizeof held, "%016llx.%llu", (unsigned long long)fid, (unsigned long long)atomic_fetch_add(&engine->held, 1));
+        result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    } while (result == -EEXIST); /* kept since an earlier process */
     close(fd);
     return result;
 }
+
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) { return move_to(engine, directory, HOLDING_NAME, fid, directory_fd, name); }
+int keep(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) { return move_to(engine, directory, KEPT_NAME, fid, directory_fd, name); }
 
 static int purge(int directory_fd) {
     int copy = dup(directory_fd), result = 0;

@@ -136,7 +136,7 @@ static int read_handle(int path_fd, struct inode *inode) {
     return 0;
 }
 
-static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     struct inode *inode = calloc(1, sizeof *inode);
     if (!inode) return -ENOMEM;
     int result = read_handle(path_fd, inode);
@@ -148,6 +148,7 @@ static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, u
     inode->number = stat->st_ino;
     inode->type = stat->st_mode & S_IFMT;
     inode->directory = directory;
+    atomic_store(&inode->scope, scope);
     inode->pin_fd = -1;
     inode->in_table = true;
     *out = inode;
@@ -170,14 +171,28 @@ static uint64_t read_fid(int path_fd) {
     return *end ? 0 : fid;
 }
 
+/* By another of its names. A file with names on both sides of the border was there before the patterns: the replicated name decides. */
+static void settle_scope(struct inode *inode, scope_t scope) {
+    if (!(scope & SCOPE_LOCAL) || S_ISDIR(inode->type)) atomic_store(&inode->scope, scope);
+}
+
+scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const char *name, bool is_directory) {
+    return scope_below(&engine->directory[parent->directory].scopes, atomic_load(&parent->scope), name, is_directory);
+}
+
+bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name) {
+    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + engine->directories && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME));
+}
+
 /* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */
-static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, struct inode **out) {
+static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     struct inode *fresh;
-    int result = new_inode(directory, path_fd, stat, fid, &fresh);
+    int result = new_inode(directory, path_fd, stat, fid, scope, &fresh);
     if (result < 0) return result;
     pthread_mutex_lock(&engine->inodes.lock);
     struct inode *old = find_number(engine, directory, stat->st_ino);
     if (old && old->fid == fid) {
+        settle_scope(old, scope);
         old->refs++;
         pthread_mutex_unlock(&engine->inodes.lock);
         free(fresh);
@@ -208,29 +223,34 @@ static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const stru
     return 0;
 }
 
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, struct inode **out) {
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     int result = write_fid(path_fd, fid);
-    if (result == 0) result = enter(engine, directory, path_fd, stat, fid, out);
+    if (result == 0) result = enter(engine, directory, path_fd, stat, fid, scope, out);
     if (result == 0 && fstat(path_fd, stat) < 0) result = -errno; /* its ctime has moved */
     return result;
 }
 
-int inode_at(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name, struct inode **out, struct stat *stat) {
+int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat) {
     int path_fd = -1, result = 0;
-    if (fstatat(directory_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
+    uint16_t directory = parent->directory;
+    if (fstatat(parent_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
     if (stat->st_dev != engine->directory[directory].device) return -EXDEV; /* a nested mount: not ours */
+    scope_t scope = scope_in(engine, parent, name, S_ISDIR(stat->st_mode));
     pthread_mutex_lock(&engine->inodes.lock);
     *out = find_number(engine, directory, stat->st_ino);
-    if (*out) (*out)->refs++;
+    if (*out) {
+        settle_scope(*out, scope);
+        (*out)->refs++;
+    }
     pthread_mutex_unlock(&engine->inodes.lock);
     if (*out) return 0;
-    path_fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    path_fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
     pthread_mutex_lock(&engine->tagging); /* two who meet it at once must not give it two ids */
     uint64_t fid = read_fid(path_fd);
-    result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, out) : -ENODATA;
+    result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
     if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
-        result = inode_adopt(engine, directory, path_fd, stat, new_fid(engine), out);
+        result = inode_adopt(engine, directory, path_fd, stat, new_fid(engine), scope, out);
     pthread_mutex_unlock(&engine->tagging);
     close(path_fd);
     return result;
@@ -339,7 +359,7 @@ static int enter_roots(rfs_engine *engine) {
         if (fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
         int path_fd = openat(engine->directory[i].root_fd, ".", O_PATH | O_CLOEXEC);
         if (path_fd < 0) return -errno;
-        int result = enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, &inode); /* the reference is kept: roots stay */
+        int result = enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, 0, &inode); /* the reference is kept: roots stay */
         close(path_fd);
         if (result < 0) return result;
     }

@@ -153,6 +153,7 @@ static int apply_locally(rfs_engine *engine, struct op *op) {
 }
 
 static bool is_shipped(rfs_engine *engine, struct op *op) {
+    if (is_namespace_op(op->type) ? op->local : inode_is_local(op->inode)) return false;
     switch (engine->mode) {
     case RFS_ALONE: return false;
     case RFS_PAIRED: return is_namespace_op(op->type) || !op->inode->orphan;
@@ -166,7 +167,7 @@ static bool is_shipped(rfs_engine *engine, struct op *op) {
 /* ---- a large write goes in pieces: the peer opens and applies one while the next is written here ---------------------------------- */
 
 static bool goes_in_pieces(const rfs_engine *engine, const struct op *op) {
-    return op->type == FRAME_WRITE && op->body.data_bytes > PIECE_BYTES && !op->durable && engine->mode == RFS_PAIRED && !op->inode->orphan;
+    return op->type == FRAME_WRITE && op->body.data_bytes > PIECE_BYTES && !op->durable && engine->mode == RFS_PAIRED && !op->inode->orphan && !inode_is_local(op->inode);
 }
 
 /* The next PIECE_BYTES of the op, applied here. It borrows the op's bytes: the op is the last piece, and acknowledged after all others. */
@@ -230,6 +231,7 @@ static int prepare_sync(rfs_engine *engine, struct op *op) {
 
 /* A copy travels without its bytes, so the peer must have the source, as it is here. Elsewhere the kernel reads and writes. */
 static bool may_copy(const rfs_engine *engine, const struct op *op) {
+    if (inode_is_local(op->source) && !inode_is_local(op->inode)) return false;
     return engine->mode == RFS_ALONE || (engine->mode == RFS_PAIRED && !op->source->orphan && !op->inode->orphan);
 }
 

@@ -17,7 +17,7 @@
 #include "op.h"
 #include "walk.h"
 
-static int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor) {
+int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor) {
     *descriptor = (struct descriptor){-1, -1};
     *inode = inode_get(engine, fid);
     if (!*inode) return -ESTALE;
@@ -26,12 +26,12 @@ static int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode,
     return descriptor_get(engine, *inode, descriptor);
 }
 
-static void put_directory(rfs_engine *engine, struct inode *inode, struct descriptor *descriptor) {
+void put_directory(rfs_engine *engine, struct inode *inode, struct descriptor *descriptor) {
     descriptor_put(engine, descriptor);
     inode_put(engine, inode);
 }
 
-static int parent_time(int fd, int64_t *mtime_ns, bool replay) {
+int parent_time(int fd, int64_t *mtime_ns, bool replay) {
     struct stat stat;
     if (replay) return set_mtime(fd, *mtime_ns);
     if (fstat(fd, &stat) < 0) return -errno;
@@ -39,34 +39,30 @@ static int parent_time(int fd, int64_t *mtime_ns, bool replay) {
     return 0;
 }
 
-static bool hidden(const rfs_engine *engine, uint64_t parent, const char *name) {
-    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + engine->directories && !strcmp(name, HOLDING_NAME);
-}
-
 /* ---- making ----------------------------------------------------------------------------------------------------------- */
 
-static int make_object(int directory_fd, const struct op *op) {
+static int make_object(int directory_fd, const char *name, const struct op *op) {
     const struct op_body *body = &op->body;
     char target[RFS_TARGET_BYTES + 1];
     int fd = -1;
     switch (op->type) {
     case FRAME_MKDIR:
-        if (mkdirat(directory_fd, body->name, body->mode & 07777) < 0) return -errno;
+        if (mkdirat(directory_fd, name, body->mode & 07777) < 0) return -errno;
         break;
     case FRAME_MKNOD:
-        if (mknodat(directory_fd, body->name, body->mode, body->rdev) < 0) return -errno;
+        if (mknodat(directory_fd, name, body->mode, body->rdev) < 0) return -errno;
         break;
     case FRAME_SYMLINK:
         memcpy(target, op->data, body->data_bytes);
         target[body->data_bytes] = 0;
-        if (symlinkat(target, directory_fd, body->name) < 0) return -errno;
+        if (symlinkat(target, directory_fd, name) < 0) return -errno;
         break;
     default:
-        fd = openat(directory_fd, body->name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 07777);
+        fd = openat(directory_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 07777);
         if (fd < 0) return -errno;
         close(fd);
     }
-    fd = openat(directory_fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
@@ -96,22 +92,39 @@ static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat
     return 0;
 }
 
+/* Made without a place: see border.c. What an earlier arrival of the same file has left there is nothing. If it left a directory that is still
+ * to be listed, the object of before is still here; the listing will see to that, but it is this file no more. */
+static int make_held(rfs_engine *engine, const struct op *op, uint16_t directory, int *directory_fd) {
+    char name[48];
+    int fd = held_open(engine, directory, op->body.child, name);
+    if (fd < 0) return fd;
+    *directory_fd = fd;
+    struct inode *before = inode_get(engine, op->body.child);
+    if (before) inode_drop(engine, before, -1);
+    inode_put(engine, before);
+    if (unlinkat(fd, name, 0) < 0 && errno != ENOENT) return -errno;
+    return make_object(fd, name, op);
+}
+
 int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct inode *parent;
     struct descriptor directory;
-    int path_fd = -1, result = get_directory(engine, body->fid, &parent, &directory);
+    bool held = replay && op->frame.header.flags & FLAG_HELD;
+    int path_fd = -1, holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
     result = -EPERM;
-    if (hidden(engine, body->fid, body->name)) goto out;
+    if (is_reserved(engine, body->fid, body->name)) goto out;
+    scope_t scope = held ? 0 : scope_in(engine, parent, body->name, op->type == FRAME_MKDIR);
+    op->local = scope & SCOPE_LOCAL;
     bool inherits = !replay && has_default_acl(directory.fd);
     if (!replay && !inherits) body->mode &= ~op->umask;
-    result = path_fd = make_object(directory.fd, op);
+    result = path_fd = held ? make_held(engine, op, parent->directory, &holding) : make_object(directory.fd, body->name, op);
     if (result < 0) goto out;
     result = dress(directory.fd, path_fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
     if (!replay) body->child = new_fid(engine);
-    result = inode_adopt(engine, parent->directory, path_fd, &op->stat, body->child, &op->inode);
+    result = inode_adopt(engine, parent->directory, path_fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, 0);
     if (!replay) {
@@ -120,12 +133,13 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
         body->gid = op->stat.st_gid;
         body->child_mtime_ns = stat_mtime_ns(&op->stat);
     }
-    result = parent_time(directory.fd, &body->mtime_ns, replay);
+    result = held ? 0 : parent_time(directory.fd, &body->mtime_ns, replay);
     goto out;
 undo:
-    unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
+    if (!held) unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
 out:
     if (path_fd >= 0) close(path_fd);
+    if (holding >= 0) close(holding);
     put_directory(engine, parent, &directory);
     return result;
 }
@@ -138,7 +152,10 @@ int local_link(rfs_engine *engine, struct op *op, bool replay) {
     if (!inode) goto out;
     result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
-    result = hidden(engine, body->fid, body->name) ? -EPERM : inode->orphan ? -ENOENT : inode->directory != parent->directory ? -EXDEV : 0;
+    result = is_reserved(engine, body->fid, body->name) ? -EPERM : inode->orphan ? -ENOENT : inode->directory != parent->directory ? -EXDEV : 0;
+    if (result < 0) goto out;
+    op->local = scope_in(engine, parent, body->name, S_ISDIR(inode->type)) & SCOPE_LOCAL;
+    result = !replay && op->local != inode_is_local(inode) ? -EXDEV : 0; /* its names are all on one side: see border.c */
     if (result < 0) goto out;
     result = path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (result < 0) goto out;
@@ -170,7 +187,7 @@ static bool is_unlisted(const rfs_engine *engine, struct inode *inode) {
     return S_ISDIR(inode->type) && !(resync_flags(engine, inode) & ENTRIES_CLEAN);
 }
 
-static bool last_name(const struct inode *inode, const struct stat *stat) { return S_ISDIR(inode->type) || stat->st_nlink <= 1; }
+bool last_name(const struct inode *inode, const struct stat *stat) { return S_ISDIR(inode->type) || stat->st_nlink <= 1; }
 
 int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
@@ -180,10 +197,11 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     struct stat stat;
     int result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
-    result = hidden(engine, body->fid, body->name) ? -ENOENT : inode_at(engine, parent->directory, directory.fd, body->name, &victim, &stat);
+    result = is_reserved(engine, body->fid, body->name) ? -ENOENT : inode_at(engine, parent, directory.fd, body->name, &victim, &stat);
     if (result < 0) goto out;
     result = expect(victim, body->child, replay);
     if (result < 0) goto out;
+    op->local = scope_in(engine, parent, body->name, S_ISDIR(stat.st_mode)) & SCOPE_LOCAL;
     stripe = inode_stripe(engine, victim->fid);
     pthread_mutex_lock(stripe);
     bool last = last_name(victim, &stat);
@@ -191,12 +209,10 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
         result = hold(engine, victim->directory, victim->fid, directory.fd, body->name);
     } else {
         int pin = open_pin(engine, victim, last, replay);
-        if (unlinkat(directory.fd, body->name, op->type == FRAME_RMDIR ? AT_REMOVEDIR : 0) < 0) {
-            result = -errno;
-            if (pin >= 0) close(pin);
-        } else if (last) {
-            inode_drop(engine, victim, pin);
-        }
+        result = unlinkat(directory.fd, body->name, op->type == FRAME_RMDIR ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
+        if (replay && result == -ENOTEMPTY) result = set_leftovers_aside(engine, victim, directory.fd, body->name);
+        if (result == 0 && last) inode_drop(engine, victim, pin);
+        else if (pin >= 0) close(pin);
     }
     if (result < 0) goto out;
     body->child = victim->fid;
@@ -217,7 +233,10 @@ struct rename {
     struct descriptor from_directory, to_directory;
     struct stat moved_stat, victim_stat;
     int pin;
-    pthread_mutex_t *stripe;
+    enum crossing crossing;
+    bool told; /* the peer is told of what arrives; else its directory is still to be listed */
+    struct list arrival;
+    pthread_mutex_t *stripe, *moved_stripe;
 };
 
 static int find_both(rfs_engine *engine, struct rename *rename, const struct op_body *body, bool replay) {
@@ -225,36 +244,88 @@ static int find_both(rfs_engine *engine, struct rename *rename, const struct op_
     if (result < 0) return result;
     result = get_directory(engine, body->other, &rename->to, &rename->to_directory);
     if (result < 0) return result;
-    if (hidden(engine, body->fid, body->name) || hidden(engine, body->other, body->name2)) return -EPERM;
+    if (is_reserved(engine, body->fid, body->name) || is_reserved(engine, body->other, body->name2)) return -EPERM;
     if (rename->from->directory != rename->to->directory) return -EXDEV;
-    result = inode_at(engine, rename->from->directory, rename->from_directory.fd, body->name, &rename->moved, &rename->moved_stat);
+    result = inode_at(engine, rename->from, rename->from_directory.fd, body->name, &rename->moved, &rename->moved_stat);
     if (result < 0) return result;
     result = expect(rename->moved, body->child, replay);
     if (result < 0) return result;
-    result = inode_at(engine, rename->to->directory, rename->to_directory.fd, body->name2, &rename->victim, &rename->victim_stat);
+    result = inode_at(engine, rename->to, rename->to_directory.fd, body->name2, &rename->victim, &rename->victim_stat);
     return result == -ENOENT ? 0 : result;
+}
+
+/* What everything below a directory is must not change by its rename; a file may cross the border: see border.c. */
+static int judge_crossing(rfs_engine *engine, struct rename *rename, struct op *op) {
+    const struct op_body *body = &op->body;
+    bool is_directory = S_ISDIR(rename->moved_stat.st_mode);
+    scope_t from = scope_in(engine, rename->from, body->name, is_directory), to = scope_in(engine, rename->to, body->name2, is_directory);
+    op->local = from & to & SCOPE_LOCAL;
+    if (body->flags & RENAME_EXCHANGE && rename->victim) {
+        bool also = S_ISDIR(rename->victim_stat.st_mode);
+        if (from != to || scope_in(engine, rename->to, body->name2, also) != scope_in(engine, rename->from, body->name, also)) return -EXDEV;
+    }
+    if (from == to) return 0;
+    if (is_directory || rename->moved_stat.st_nlink > 1) return -EXDEV;
+    rename->crossing = to & SCOPE_LOCAL ? LEAVES : ARRIVES;
+    rename->told = rename->crossing == ARRIVES && (engine->mode == RFS_PAIRED || (engine->mode == RFS_RESYNCING && resync_flags(engine, rename->to) & ENTRIES_CLEAN));
+    return 0;
 }
 
 /* During a resync a directory may lie here below the one that is moved into it: see make_way(). */
 static int move(rfs_engine *engine, const struct rename *rename, const struct op_body *body, bool replay) {
     for (int tries = 0;; tries++) {
         if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return 0;
-        if (errno != EINVAL || !replay || tries == 2) return -errno;
+        int result = -errno;
+        if (!replay || tries == 2) return result;
+        if ((result == -ENOTEMPTY || result == -EEXIST) && rename->victim && S_ISDIR(rename->victim->type)) {
+            result = set_leftovers_aside(engine, rename->victim, rename->to_directory.fd, body->name2);
+            if (result < 0) return result;
+            continue;
+        }
+        if (result != -EINVAL) return result;
         bool swaps = body->flags & RENAME_EXCHANGE && rename->victim;
         if (make_way(engine, rename->moved, rename->to) < 0 && (!swaps || make_way(engine, rename->victim, rename->from) < 0)) return -EINVAL;
     }
 }
 
+/* The rename is done here: what the peer is told instead. */
+static void cross(rfs_engine *engine, struct rename *rename, struct op *op) {
+    struct op_body *body = &op->body;
+    op->crossing = rename->crossing;
+    atomic_store(&rename->moved->scope, rename->crossing == LEAVES ? SCOPE_LOCAL : 0);
+    if (rename->crossing == LEAVES) {
+        resync_change(engine, rename->moved, 0, BOUND | CONTENT_DONE); /* should it come back */
+        op->type = FRAME_UNLINK;
+        op->frame.header.flags |= FLAG_LAST_NAME;
+    } else if (rename->told) {
+        arrival_ship(engine, &rename->arrival);
+        resync_change(engine, rename->moved, BOUND | CONTENT_DONE, 0);
+        op->type = FRAME_PLACE;
+        body->fid = body->other;
+        body->mtime_ns = body->other_mtime_ns;
+        memcpy(body->name, body->name2, sizeof body->name);
+        body->name_bytes = body->name2_bytes;
+    }
+    if (op->type != FRAME_RENAME) body->name2_bytes = 0;
+}
+
+static void lock_stripes(rfs_engine *engine, struct rename *rename, bool overwrites) {
+    if (overwrites) rename->stripe = inode_stripe(engine, rename->victim->fid);
+    if (rename->crossing != STAYS) rename->moved_stripe = inode_stripe(engine, rename->moved->fid);
+    lock_two(rename->stripe, rename->moved_stripe);
+}
+
 int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}, .pin = -1};
+    list_init(&rename.arrival);
     int result = find_both(engine, &rename, body, replay);
+    if (result == 0 && !replay) result = judge_crossing(engine, &rename, op);
     if (result < 0) goto out;
     bool overwrites = rename.victim && rename.victim != rename.moved && !(body->flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
     bool last = overwrites && last_name(rename.victim, &rename.victim_stat);
+    lock_stripes(engine, &rename, overwrites);
     if (overwrites) {
-        rename.stripe = inode_stripe(engine, rename.victim->fid);
-        pthread_mutex_lock(rename.stripe);
         rename.pin = open_pin(engine, rename.victim, last, replay);
         if (last && replay && !(op->frame.header.flags & FLAG_LAST_NAME)) {
             result = hold(engine, rename.to->directory, rename.victim->fid, rename.to_directory.fd, body->name2);
@@ -262,7 +333,8 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
             last = false;
         }
     }
-    result = move(engine, &rename, body, replay);
+    if (rename.told) result = arrival_prepare(engine, rename.moved, &rename.arrival);
+    if (result == 0) result = move(engine, &rename, body, replay);
     if (result < 0) goto out;
     if (last) {
         inode_drop(engine, rename.victim, rename.pin);
@@ -273,8 +345,10 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     op->unlisted = overwrites && is_unlisted(engine, rename.victim);
     result = parent_time(rename.from_directory.fd, &body->mtime_ns, replay);
     if (result == 0) result = parent_time(rename.to_directory.fd, &body->other_mtime_ns, replay);
+    if (rename.crossing != STAYS) cross(engine, &rename, op);
 out:
-    if (rename.stripe) pthread_mutex_unlock(rename.stripe);
+    unlock_two(rename.stripe, rename.moved_stripe);
+    arrival_drop(engine, &rename.arrival);
     if (rename.pin >= 0) close(rename.pin);
     inode_put(engine, rename.moved);
     inode_put(engine, rename.victim);

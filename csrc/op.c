@@ -42,7 +42,7 @@ void message_put(rfs_engine *engine, uint8_t *message) {
     free(message);
 }
 
-bool is_namespace_op(enum frame_type type) { return type >= FRAME_CREATE && type <= FRAME_RENAME; }
+bool is_namespace_op(enum frame_type type) { return (type >= FRAME_CREATE && type <= FRAME_RENAME) || type == FRAME_PLACE; }
 static bool carries_bytes(enum frame_type type) { return type == FRAME_WRITE || type == FRAME_BLOCK; }
 
 /* Under TLS each record has a tag of 128 bits over the same bytes, from this memory to the peer's: a checksum adds nothing but its time. */

@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "wire.h"
 
+enum crossing { STAYS, ARRIVES, LEAVES }; /* of the border between what is local and what is replicated */
 enum { HAS_MODE = 1, HAS_UID = 2, HAS_GID = 4, HAS_SIZE = 8, HAS_ATIME = 16, HAS_MTIME = 32, ATIME_NOW = 64, MTIME_NOW = 128 };
 
 struct op {
@@ -31,6 +32,8 @@ struct op {
     uint32_t reply_bytes;
 
     /* its verdict (mirror.lock) */
+    bool local;          /* a namespace op of which the peer hears nothing */
+    enum crossing crossing;
     bool unlisted;       /* it removes a directory whose entries are not equal on the target: see walk_ships() */
     bool shipped, durable, synced_here, synced_there;
     int sync_result;
@@ -85,6 +88,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay);   /* CREATE MKDI
 int local_link(rfs_engine *engine, struct op *op, bool replay);
 int local_remove(rfs_engine *engine, struct op *op, bool replay); /* UNLINK RMDIR */
 int local_rename(rfs_engine *engine, struct op *op, bool replay);
+int local_place(rfs_engine *engine, struct op *op); /* of the peer's alone */
 int local_set_attributes(rfs_engine *engine, struct op *op, bool replay);
 int local_set_xattr(rfs_engine *engine, struct op *op, bool replay);
 int local_write(rfs_engine *engine, struct op *op, bool replay);
@@ -93,5 +97,22 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay);
 int set_mtime(int fd, int64_t mtime_ns);
 int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);
-int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name); /* into the holding directory */
+/* files.c: into the holding directory, or among what is kept. */
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name);
+int keep(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name);
+int holding_open(rfs_engine *engine, uint16_t directory);
+
+/* namespace.c, for border.c */
+int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor);
+void put_directory(rfs_engine *engine, struct inode *inode, struct descriptor *descriptor);
+int parent_time(int fd, int64_t *mtime_ns, bool replay);
+bool last_name(const struct inode *inode, const struct stat *stat);
+
+/* border.c: see there. `frames` is a list of ops. */
+int arrival_prepare(rfs_engine *engine, struct inode *inode, struct list *frames);
+void arrival_ship(rfs_engine *engine, struct list *frames);
+void arrival_drop(rfs_engine *engine, struct list *frames);
+int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]);
+int set_leftovers_aside(rfs_engine *engine, struct inode *directory, int parent_fd, const char *name);
+bool has_local_below(const struct scopes *scopes, scope_t scope, int directory_fd);
 #endif

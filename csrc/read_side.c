@@ -22,10 +22,6 @@ struct linux_dirent64 {
 
 enum { LIST_BYTES = 65536, VALUE_BYTES = 65536 };
 
-static bool is_hidden(uint64_t parent, const char *name) {
-    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES && !strcmp(name, HOLDING_NAME);
-}
-
 static void virtual_root(struct stat *stat) {
     *stat = (struct stat){.st_mode = S_IFDIR | 0755, .st_nlink = 2, .st_blksize = 4096};
 }
@@ -49,8 +45,8 @@ void serve_lookup(struct connection *connection, const struct request *request) 
         result = inode ? inode_stat(engine, inode, &stat) : -ENOENT;
     } else {
         parent = inode_get(engine, parent_fid);
-        result = !parent ? -ESTALE : is_hidden(parent_fid, name) ? -ENOENT : descriptor_get(engine, parent, &directory);
-        if (result == 0) result = inode_at(engine, parent->directory, directory.fd, name, &inode, &stat);
+        result = !parent ? -ESTALE : is_reserved(engine, parent_fid, name) ? -ENOENT : descriptor_get(engine, parent, &directory);
+        if (result == 0) result = inode_at(engine, parent, directory.fd, name, &inode, &stat);
     }
     if (result == 0) {
         reply_entry(connection, request->header->unique, inode, &stat);
@@ -196,8 +192,8 @@ static int put_entry(rfs_engine *engine, const struct inode *directory, int fd, 
     bool dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
     struct inode *inode = NULL;
     struct stat stat;
-    if (is_hidden(directory->fid, entry->d_name)) return 1;
-    if (!dots && inode_at(engine, directory->directory, fd, entry->d_name, &inode, &stat) < 0) return 1; /* gone meanwhile */
+    if (is_reserved(engine, directory->fid, entry->d_name)) return 1;
+    if (!dots && inode_at(engine, directory, fd, entry->d_name, &inode, &stat) < 0) return 1; /* gone meanwhile */
     uint64_t ino = inode ? inode->fid : directory->fid;
     uint8_t *at = reserve(page, (plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET) + name_bytes);
     if (at && plus) {

@@ -76,8 +76,6 @@ static int remember(struct listing *listing, const char *name) {
 }
 
 /* The holding directory lies in each root; elsewhere the name is the application's. */
-static bool is_holding(uint64_t parent, const char *name) { return parent < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES && !strcmp(name, HOLDING_NAME); }
-
 /* ---- entries -------------------------------------------------------------------------------------------------------------------- */
 
 struct place {
@@ -129,7 +127,7 @@ static int adopt(rfs_engine *engine, const struct place *place, const struct op_
     struct stat stat;
     int path_fd = openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, &inode);
+    int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
     inode_put(engine, inode);
     close(path_fd);
     return result;
@@ -204,7 +202,7 @@ static int bring(rfs_engine *engine, struct inode *known, const struct place *pl
 static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
     struct stat stat;
     struct place place;
-    if (is_holding(body->fid, body->name)) return -EBADMSG;
+    if (is_reserved(engine, body->fid, body->name)) return -EBADMSG;
     struct inode *known = inode_get(engine, body->child);
     int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
     if (result == -EPROTO) goto out;
@@ -230,14 +228,29 @@ out:
     return result;
 }
 
+/* What is local stays, and what holds something local below it is kept. */
+static int put_away(rfs_engine *engine, const struct place *place, const char *name) {
+    const struct scopes *scopes = &engine->directory[place->directory->directory].scopes;
+    uint16_t directory = place->directory->directory;
+    struct stat stat;
+    if (!scopes->any) return hold(engine, directory, 0, place->descriptor.fd, name);
+    if (fstatat(place->descriptor.fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
+    scope_t scope = scope_in(engine, place->directory, name, S_ISDIR(stat.st_mode));
+    if (scope & SCOPE_LOCAL) return 0;
+    int fd = S_ISDIR(stat.st_mode) ? openat(place->descriptor.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    bool kept = fd >= 0 && has_local_below(scopes, scope, fd);
+    if (fd >= 0) close(fd);
+    return kept ? keep(engine, directory, 0, place->descriptor.fd, name) : hold(engine, directory, 0, place->descriptor.fd, name);
+}
+
 static int remove_unlisted(rfs_engine *engine, const struct place *place) {
     int fd = openat(place->descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     if (!stream) return -errno;
     for (struct dirent *item; result == 0 && (item = readdir(stream));) {
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_holding(place->directory->fid, item->d_name)) continue;
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, place->directory->fid, item->d_name)) continue;
         if (*find(engine->listing, item->d_name)) continue;
-        result = hold(engine, place->directory->directory, 0, place->descriptor.fd, item->d_name);
+        result = put_away(engine, place, item->d_name);
     }
     closedir(stream);
     return result;

@@ -94,6 +94,9 @@ int rfs_detach_mount(const char *path, int abort_connection);
 /* directory_fds: one descriptor per replicated directory, by position, from rfs_tree_open(); the engine duplicates them.
  * holding_names: directories are created as needed beneath each tree, hidden from applications: see csrc/README.md. */
 rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *error);
+/* Before anything else: what the pattern matches is local (or, if `only`, what none of these matches). csrc/scope.c tells of patterns.
+ * -EINVAL: it is none; -E2BIG: too many names in all. */
+int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int only);
 void rfs_engine_free(rfs_engine *engine); /* [worker] stops every thread; unmount first */
 
 int rfs_event_fd(const rfs_engine *engine);

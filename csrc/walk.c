@@ -106,6 +106,7 @@ static bool has(rfs_engine *engine, uint64_t fid, uint32_t flag) {
 
 bool walk_ships(rfs_engine *engine, struct op *op) {
     const struct op_body *body = &op->body;
+    if (op->crossing == ARRIVES) return op->type == FRAME_PLACE; /* else its directory is still to be listed, and it is found there */
     bool clean = has(engine, body->fid, ENTRIES_CLEAN) && !op->unlisted;
     if (op->type == FRAME_RENAME) {
         clean = clean && has(engine, body->other, ENTRIES_CLEAN) && has(engine, body->child, BOUND);
@@ -133,7 +134,7 @@ static void leave_state(rfs_engine *engine) {
     pthread_rwlock_unlock(&engine->state);
 }
 
-static int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
+int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
     size_t bytes;
     struct stat stat;
     int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
@@ -173,9 +174,13 @@ static int describe_entry(int directory_fd, const char *name, const struct stat 
 static int ship_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name) {
     struct inode *child;
     struct stat stat;
-    int result = inode_at(engine, directory->directory, directory_fd, name, &child, &stat);
+    int result = inode_at(engine, directory, directory_fd, name, &child, &stat);
     if (result == -EXDEV || result == -ENOENT) return 0; /* a nested mount, or the kernel's view of a name just gone */
     if (result < 0) return result;
+    if (scope_in(engine, directory, name, S_ISDIR(stat.st_mode)) & SCOPE_LOCAL) {
+        inode_put(engine, child);
+        return 0;
+    }
     struct op *op = new_frame(FRAME_DIRECTORY_ENTRY, directory->fid);
     op->body.child = child->fid;
     result = describe_entry(directory_fd, name, &stat, op);
@@ -202,10 +207,9 @@ static int ship_entries(rfs_engine *engine, struct inode *directory) {
         close(fd);
         return -ENOMEM;
     }
-    bool root = directory->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES;
     errno = 0;
     for (struct dirent *entry; result == 0 && (entry = readdir(stream)); errno = 0) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || (root && !strcmp(entry->d_name, HOLDING_NAME))) continue;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved(engine, directory->fid, entry->d_name)) continue;
         result = ship_entry(engine, directory, dirfd(stream), entry->d_name);
     }
     if (result == 0 && errno) result = -errno;
@@ -277,6 +281,11 @@ int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different) {
     return result;
 }
 
+enum { GONE = -ENOLINK };
+
+/* After its UNLINK the target knows nothing of it: it was removed, or has become local (and may come back, to be listed anew). Under its stripe. */
+static bool is_gone(const rfs_engine *engine, struct inode *inode) { return inode->orphan || !(resync_flags(engine, inode) & BOUND); }
+
 static int ask(rfs_engine *engine, struct inode *inode, uint64_t offset, size_t bytes, uint64_t *different) {
     struct walk *walk = engine->walk;
     size_t blocks = (bytes + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
@@ -297,7 +306,7 @@ static int ask(rfs_engine *engine, struct inode *inode, uint64_t offset, size_t 
     }
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
-    bool gone = inode->orphan; /* after its UNLINK the target knows nothing of it */
+    bool gone = is_gone(engine, inode);
     if (gone) {
         op_free(engine, op);
     } else {
@@ -307,7 +316,7 @@ static int ask(rfs_engine *engine, struct inode *inode, uint64_t offset, size_t 
     }
     pthread_mutex_unlock(stripe);
     leave_state(engine);
-    return gone ? -ESTALE : wait_answer(walk, different);
+    return gone ? GONE : wait_answer(walk, different);
 }
 
 static int ship_block(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {
@@ -322,9 +331,10 @@ static int ship_block(rfs_engine *engine, struct inode *inode, int fd, uint64_t 
     }
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
-    ssize_t got = inode->orphan ? -1 : pread(fd, op->data, bytes, (off_t)offset);
+    bool gone = is_gone(engine, inode);
+    ssize_t got = gone ? -1 : pread(fd, op->data, bytes, (off_t)offset);
     if (got <= 0) {
-        result = inode->orphan ? -ESTALE : got < 0 ? -errno : 0; /* the file has become shorter: its attributes will say so */
+        result = gone ? GONE : got < 0 ? -errno : 0; /* the file has become shorter: its attributes will say so */
         op_free(engine, op);
     } else {
         op->body.length = (uint64_t)got;
@@ -351,7 +361,7 @@ static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t o
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
     struct stat stat;
-    bool gone = inode->orphan, still = !gone && fstat(fd, &stat) == 0 && offset + bytes <= (uint64_t)stat.st_size && hole_bytes(fd, offset, offset + bytes) == bytes;
+    bool gone = is_gone(engine, inode), still = !gone && fstat(fd, &stat) == 0 && offset + bytes <= (uint64_t)stat.st_size && hole_bytes(fd, offset, offset + bytes) == bytes;
     if (still) {
         struct op *op = new_frame(FRAME_BLOCK, inode->fid);
         op->body.offset = offset;
@@ -361,7 +371,7 @@ static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t o
     }
     pthread_mutex_unlock(stripe);
     leave_state(engine);
-    return gone ? -ESTALE : still ? 0 : -EAGAIN;
+    return gone ? GONE : still ? 0 : -EAGAIN;
 }
 
 static int walk_window(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {
@@ -407,7 +417,7 @@ static int finish_file(rfs_engine *engine, struct inode *inode) {
     }
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
-    int result = inode->orphan ? 1 : put_attributes(engine, inode, op);
+    int result = is_gone(engine, inode) ? 1 : put_attributes(engine, inode, op);
     if (result == 0) {
         mirror_ship(engine, op);
         resync_change(engine, inode, CONTENT_DONE, 0);
@@ -423,7 +433,7 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
     int result = 0;
     if (S_ISREG(inode->type) && !inode->orphan) {
         int fd = inode_open(engine, inode, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-        if (fd < 0) return inode->orphan ? 0 : fd;
+        if (fd < 0) return is_gone(engine, inode) ? 0 : fd;
         result = walk_content(engine, inode, fd);
         close(fd);
     }
@@ -435,17 +445,19 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
 /* What lies ahead, for the progress and its ETA. No locks: an estimate. */
-static void count_tree(rfs_engine *engine, int directory_fd) {
+static void count_tree(rfs_engine *engine, const struct scopes *scopes, scope_t scope, int directory_fd) {
     int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = copy < 0 ? NULL : fdopendir(copy);
     if (!stream) return;
     for (struct dirent *entry; (entry = readdir(stream)) && !atomic_load(&engine->walk->stop);) {
         struct stat stat;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, HOLDING_NAME)) continue;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, HOLDING_NAME) || !strcmp(entry->d_name, KEPT_NAME)) continue;
         if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
+        scope_t below_scope = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
+        if (below_scope & SCOPE_LOCAL) continue;
         if (S_ISDIR(stat.st_mode)) {
             int below = openat(dirfd(stream), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (below >= 0) count_tree(engine, below);
+            if (below >= 0) count_tree(engine, scopes, below_scope, below);
             if (below >= 0) close(below);
             continue;
         }
@@ -479,7 +491,7 @@ static void *run(void *argument) {
     struct walk *walk = engine->walk;
     int result = 0;
     walk->started_ns = now_ns();
-    for (uint32_t i = 0; i < engine->directories; i++) count_tree(engine, engine->directory[i].root_fd);
+    for (uint32_t i = 0; i < engine->directories; i++) count_tree(engine, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
     atomic_store(&engine->count.tree_bytes, atomic_load(&engine->count.resync_total_bytes));
     for (uint32_t i = engine->directories; i-- > 0;) {
         struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
@@ -498,7 +510,7 @@ static void *run(void *argument) {
         if (!mirror_wait_credit(engine, &walk->stop)) result = -ECANCELED;
         else if (S_ISDIR(inode->type)) result = walk_directory(engine, inode);
         else result = walk_file(engine, inode);
-        if (result == -ESTALE && inode->orphan) result = 0; /* it was removed while we came to it */
+        if (result == GONE) result = 0;
         inode_put(engine, inode);
     }
     if (result == 0 && !atomic_load(&walk->stop)) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");

@@ -29,6 +29,8 @@ bool walk_ships(rfs_engine *engine, struct op *op);
 /* resync_target.c: `moving` cannot go to `place` because it lies above it here: take a directory between them that will be listed
  * again out of the way. 0: try again. */
 int make_way(rfs_engine *engine, struct inode *moving, struct inode *place);
+/* What a frame tells of an inode: owner, mode, times, size, xattrs. */
+int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op);
 int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
 
 struct block_hash {

@@ -113,7 +113,7 @@ void wire_encode_body(const struct op_body *body, const uint8_t *data, uint8_t *
 }
 
 static bool needs_name(uint16_t type) {
-    return (type >= FRAME_CREATE && type <= FRAME_RENAME) || type == FRAME_SET_XATTR || type == FRAME_REMOVE_XATTR || type == FRAME_DIRECTORY_ENTRY;
+    return (type >= FRAME_CREATE && type <= FRAME_RENAME) || type == FRAME_SET_XATTR || type == FRAME_REMOVE_XATTR || type == FRAME_PLACE || type == FRAME_DIRECTORY_ENTRY;
 }
 
 static bool good_name(const char *name, size_t bytes, bool is_entry) {

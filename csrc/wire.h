@@ -14,7 +14,8 @@ enum frame_type {
     /* ops, primary to secondary, each with a seq */
     FRAME_WRITE = 1, FRAME_FSYNC, FRAME_CREATE, FRAME_MKDIR, FRAME_MKNOD, FRAME_SYMLINK, FRAME_LINK, FRAME_UNLINK, FRAME_RMDIR, FRAME_RENAME,
     FRAME_SET_ATTRIBUTES, FRAME_SET_XATTR, FRAME_REMOVE_XATTR, FRAME_FALLOCATE, FRAME_COPY,
-    FRAME_LAST_OP = FRAME_COPY,
+    FRAME_PLACE, /* what was made HELD gets its name, instead of whatever has it */
+    FRAME_LAST_OP = FRAME_PLACE,
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
     FRAME_LAST_RESYNC = FRAME_MARKED,
@@ -27,7 +28,7 @@ enum frame_type {
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 
-enum { FLAG_DURABLE = 1, FLAG_LAST_NAME = 2, FLAG_ZERO = 4, FLAG_DATA_ONLY = 8, FLAG_MORE = 16 /* of the same write: acknowledged with its last piece */ };
+enum { FLAG_DURABLE = 1, FLAG_LAST_NAME = 2, FLAG_ZERO = 4, FLAG_DATA_ONLY = 8, FLAG_MORE = 16 /* of the same write: acknowledged with its last piece */, FLAG_HELD = 32 /* made without a place */ };
 
 struct wire_header {
     uint16_t type, flags;

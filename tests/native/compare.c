@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <string.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -56,6 +57,12 @@ static void same_xattrs(const char *a, const char *b) {
     }
 }
 
+/* Not to be compared: what each side keeps for itself, and names that are local. */
+static bool is_left_out(const char *name, bool root) {
+    if (!strcmp(name, ".") || !strcmp(name, "..") || (root && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME)))) return true;
+    return some_are_local && fnmatch(LOCAL_NAMES, name, 0) == 0;
+}
+
 static void same_directory(const char *a, const char *b, struct twins *twins, bool root);
 
 static void same_object(const char *a, const char *b, struct twins *twins) {
@@ -67,7 +74,7 @@ static void same_object(const char *a, const char *b, struct twins *twins) {
     if (left.st_uid != right.st_uid || left.st_gid != right.st_gid) differ(a, "its owner");
     if (!S_ISDIR(left.st_mode) && left.st_nlink != right.st_nlink) differ(a, "the number of its links");
     if (!S_ISDIR(left.st_mode) && left.st_size != right.st_size) differ(a, "its size");
-    if (stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "its mtime");
+    if (!(some_are_local && S_ISDIR(left.st_mode)) && stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "its mtime");
     if (left.st_rdev != right.st_rdev) differ(a, "its device number");
     match(twins, left.st_ino, right.st_ino, a);
     same_xattrs(a, b);
@@ -82,7 +89,7 @@ static size_t entries(const char *path, bool root) {
     size_t count = 0;
     DIR *stream = opendir(path);
     CHECK(stream);
-    for (struct dirent *entry; (entry = readdir(stream));) count += !root || strcmp(entry->d_name, HOLDING_NAME);
+    for (struct dirent *entry; (entry = readdir(stream));) count += !is_left_out(entry->d_name, root);
     closedir(stream);
     return count;
 }
@@ -92,7 +99,7 @@ static void same_directory(const char *a, const char *b, struct twins *twins, bo
     CHECK(stream);
     for (struct dirent *entry; (entry = readdir(stream));) {
         char left[700], right[700];
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || (root && !strcmp(entry->d_name, HOLDING_NAME))) continue;
+        if (is_left_out(entry->d_name, root)) continue;
         snprintf(left, sizeof left, "%s/%s", a, entry->d_name);
         snprintf(right, sizeof right, "%s/%s", b, entry->d_name);
         same_object(left, right, twins);
@@ -105,7 +112,7 @@ void compare_trees(const char *a, const char *b) {
     struct twins twins = {0};
     struct stat left, right;
     CHECK(stat(a, &left) == 0 && stat(b, &right) == 0);
-    if (left.st_mode != right.st_mode || stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "the root's mode or mtime");
+    if (left.st_mode != right.st_mode || (!some_are_local && stat_mtime_ns(&left) != stat_mtime_ns(&right))) differ(a, "the root's mode or mtime");
     same_directory(a, b, &twins, true);
     free(twins.pairs);
 }

@@ -85,6 +85,8 @@ struct pair {
 void pair_open(struct pair *pair);
 void pair_close(struct pair *pair);
 extern bool links_are_secure;     /* the links of pairs are under TLS */
+extern bool some_are_local;      /* ... and files named LOCAL_NAMES in their trees are local */
+#define LOCAL_NAMES "n[37]"
 extern bool applies_in_parallel; /* ... and their targets apply ops in several threads */
 void connect_ends(int ends[2]);
 void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
@@ -134,6 +136,9 @@ void test_pieces(void);
 void test_apply_failure(void);
 void test_resume_of_fsyncs(void);
 void test_turn(void);
+void test_scopes(void);
+void test_border(void);
+void test_border_in_resync(void);
 void test_acknowledged_alone(void);
 void test_demote(void);
 void test_removals_in_resync(void);

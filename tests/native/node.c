@@ -180,7 +180,7 @@ uint64_t fid_of(struct node *node, uint64_t parent_fid, const char *name) {
     uint64_t fid = 0;
     CHECK(parent);
     CHECK_EQUAL(descriptor_get(engine, parent, &directory), 0);
-    if (inode_at(engine, parent->directory, directory.fd, name, &inode, &stat) == 0) {
+    if (inode_at(engine, parent, directory.fd, name, &inode, &stat) == 0) {
         fid = inode->fid;
         inode_put(engine, inode);
     }
@@ -331,6 +331,7 @@ void connect_ends(int ends[2]) {
 void pair_open(struct pair *pair) {
     node_open(&pair->a, "a");
     node_open(&pair->b, "b");
+    for (int i = 0; some_are_local && i < 2; i++) CHECK_EQUAL(rfs_add_pattern(i ? pair->b.engine : pair->a.engine, 0, LOCAL_NAMES, 0), 0);
     pair->session = (rfs_session){.session = 1, .generation = 100, .progress_timeout_us = 20000000, .fsync_timeout_us = 30000000, .keepalive_us = 500000};
 }
 
@@ -345,7 +346,7 @@ static void keep_cut(struct node *node, int fd) {
     CHECK(node->cut_fd >= 0);
 }
 
-bool links_are_secure, applies_in_parallel;
+bool links_are_secure, applies_in_parallel, some_are_local;
 
 static void connect_nodes(struct node *source, struct node *target, rfs_channel *channels[2]) {
     int ends[2];

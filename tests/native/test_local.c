@@ -23,7 +23,7 @@ void test_table(void) {
     for (uint64_t i = 0; i < MANY; i++) {
         struct inode *inode;
         stat.st_ino = FIRST_TEST_NUMBER + i;
-        CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + i, &inode), 0);
+        CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + i, 0, &inode), 0);
         if (i % 3 == 1) inode_looked_up(engine, inode);
         if (i % 3) inode_drop(engine, inode, -1); /* 1: kept by the kernel's reference, 2: gone with ours */
         inode_put(engine, inode);
@@ -43,15 +43,15 @@ void test_table(void) {
     CHECK_EQUAL(engine->inodes.count, before + (MANY + 2) / 3);
     struct inode *renamed, *again;
     stat.st_ino = FIRST_TEST_NUMBER;
-    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &renamed), 0); /* the same object under a new id */
+    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, 0, &renamed), 0); /* the same object under a new id */
     CHECK(!inode_get(engine, FIRST_TEST_FID));
     stat.st_ino = FIRST_TEST_NUMBER; /* each time it is filled anew */
-    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, &again), 0);
+    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY, 0, &again), 0);
     CHECK(again == renamed);
     stat.st_ino = FIRST_TEST_NUMBER;
-    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY + 1, &again), -EBUSY); /* in use */
+    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + MANY + 1, 0, &again), -EBUSY); /* in use */
     stat.st_ino = FIRST_TEST_NUMBER - 1;
-    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + 3, &again), -EEXIST);
+    CHECK_EQUAL(inode_adopt(engine, 0, fd, &stat, FIRST_TEST_FID + 3, 0, &again), -EEXIST);
     inode_put(engine, renamed);
     inode_put(engine, renamed);
     inodes_forget_all(engine);
