@@ -60,6 +60,7 @@ class ReplicatedConfig:
 
     directory: str
     exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
 
 

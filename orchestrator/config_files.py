@@ -305,7 +305,9 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         boot=model.boot,
         max_restarts=max_restarts,
         max_restarts_period_s=period_s,
-        replicated=tuple(ReplicatedConfig(entry.directory, (), tuple(entry.require)) for entry in model.replicated),
+        replicated=tuple(
+            ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
+        ),
         vips=tuple(VipConfig(vip.address, vip.interface) for vip in model.vip),
         services=tuple(_build_service(service) for service in model.service),
         port=port,

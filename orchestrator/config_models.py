@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 
 from orchestrator.config_errors import did_you_mean
 from orchestrator.units import parse_duration_s, parse_restarts
+from rfs.patterns import reason_against
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
@@ -78,6 +79,12 @@ def _inside(text: str) -> str:
     return str(path)
 
 
+def _pattern(text: str) -> str:
+    if reason := reason_against(text):
+        raise ValueError(f'"{text}" is not a pattern: {reason}; examples are "*.tmp" and "cache/**"')
+    return text
+
+
 def _signal_name(text: str) -> str:
     name = text if text.startswith("SIG") else f"SIG{text}"
     if name not in signal.Signals.__members__:
@@ -109,6 +116,7 @@ Duration = Annotated[StrictStr, AfterValidator(_duration)]
 Restarts = Annotated[StrictStr, AfterValidator(_restarts)]
 Directory = Annotated[StrictStr, AfterValidator(_directory)]
 Inside = Annotated[StrictStr, AfterValidator(_inside)]
+Pattern = Annotated[StrictStr, AfterValidator(_pattern)]
 SignalName = Annotated[StrictStr, AfterValidator(_signal_name)]
 Command = Annotated[list[StrictStr], AfterValidator(_command)]
 Port = Annotated[StrictInt, Field(ge=1024, le=65535)]
@@ -154,8 +162,8 @@ class ClusterModel(Model):
 
 class ReplicatedModel(Model):
     directory: Directory
-    exclude: Annotated[Any, not_yet("exclude patterns")] = None
-    only: Annotated[Any, not_yet("only patterns")] = None
+    exclude: list[Pattern] = []
+    only: list[Pattern] = []
     require: list[Inside] = []
 
 

@@ -47,8 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument(
         "--ack", choices=("memory", "disk"), default="memory", help="when a change counts as mirrored: in the peer's memory, or on its disk"
     )
-    for option in ("--exclude", "--only", "--witness"):
-        mount.add_argument(option, action="append", default=[], metavar="VALUE", help="not in this release")
+    mount.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="what it matches stays local, e.g. '*.tmp' or 'cache/**'"
+    )
+    mount.add_argument("--only", action="append", default=[], metavar="PATTERN", help="what no such pattern matches stays local")
+    mount.add_argument("--witness", action="append", default=[], metavar="VALUE", help="not in this release")
     for verb, text in (
         ("status", "how the mirror is"),
         ("stats", "the engine's counters"),
@@ -164,9 +167,8 @@ def _state(options: argparse.Namespace) -> str:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    for name in ("exclude", "only", "witness"):
-        if getattr(options, name):
-            raise SaidNo(f"--{name}: is not in this release; leave it out", exit_codes.USAGE)
+    if options.witness:
+        raise SaidNo("--witness: is not in this release; leave it out", exit_codes.USAGE)
     if os.geteuid() != 0:
         raise SaidNo("mount needs root", exit_codes.NOT_PERMITTED)
     from rfs.launch import mount

@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from rfs.errors import SaidNo
+from rfs.patterns import Patterns
 
 ROOT_FID = 1  # the virtual root; what is asked of it is asked of the first directory
 
@@ -244,10 +245,14 @@ class Channel:
         self._pointer, self.descriptor = None, -1
 
 
+def _flags(patterns: Patterns) -> list[tuple[str, int]]:
+    return [(pattern, 0) for pattern in patterns.exclude] + [(pattern, 1) for pattern in patterns.only]
+
+
 class Engine:
     """One engine: what serves, mirrors and applies the operations of one module."""
 
-    def __init__(self, trees: Sequence[int]) -> None:
+    def __init__(self, trees: Sequence[int], patterns: Sequence[Patterns] = ()) -> None:
         module = _library()
         self._ffi: Any = module.ffi
         self._lib: Any = module.lib
@@ -255,6 +260,8 @@ class Engine:
         self._pointer = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
         if self._pointer == self._ffi.NULL:
             raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
+        for index, (pattern, only) in ((i, one) for i, own in enumerate(patterns) for one in _flags(own)):
+            _check(self._lib.rfs_add_pattern(self._pointer, index, pattern.encode(), only), f"the pattern {pattern}")
         self.peer_space: Space | None = None  # as the peer last said, in a session
         self._tickets: dict[int, trio.MemorySendChannel[int]] = {}
         self._freed = False

@@ -10,6 +10,7 @@ from rfs.daemonize import Report, into_background
 from rfs.errors import SaidNo
 from rfs.handshake import NAME_BYTES_MAX
 from rfs.keys import KeyStore
+from rfs.patterns import by_directory
 from rfs.settings import OnPeerLoss, Settings, parse_address
 
 LOG_NAME = "rfsmount.log"
@@ -31,8 +32,9 @@ def read_settings(options: argparse.Namespace) -> Settings:
         raise SaidNo("--timeout and --resync-bandwidth take positive numbers", exit_codes.CONFIGURATION_INVALID)
     if len(options.directories) > 32:
         raise SaidNo(f"{len(options.directories)} directories: a module has at most 32", exit_codes.CONFIGURATION_INVALID)
+    directories = tuple(os.path.abspath(directory) for directory in options.directories)
     return Settings(
-        directories=tuple(os.path.abspath(directory) for directory in options.directories),
+        directories=directories,
         state_directory=state_directory,
         wish_primary=options.role == "primary",
         listen=parse_address(options.listen, "--listen"),
@@ -50,6 +52,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
         required_files=tuple(options.require),
+        patterns=by_directory(directories, options.exclude, options.only),
         ack_disk=options.ack == "disk",
     )
 

@@ -24,7 +24,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     # entering a session (session.py tells the order)
     "ready": {},
     "state": {"record": dict, "running": bool, "empty": int, "replace_data": bool, "resumable": int, "applied_seq": int, "proposal": int,
-              "directories": int},
+              "directories": int, "patterns": str},
     "verdict": {"outcome": str, "source": str, "travels": str, "obstacle": str, "reason": str},
     "renewed": {"term": int, "owner": int},
     "degrade": {},

@@ -98,7 +98,7 @@ async def serve(settings: Settings, report: Report) -> None:
         is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
         await layers.prepare(settings.required_files if is_whole else ())
         state.record_directories(paths)
-        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees), security)
+        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees, settings.patterns), security)
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
         listener = await stack.enter_async_context(await listen_on(settings.listen))

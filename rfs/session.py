@@ -24,6 +24,7 @@ from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
 from rfs.decide import Decision, Outcome, Source, decide, mirror
 from rfs.engine import EventKind, Mode, Space
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
+from rfs.patterns import digest
 from rfs.peer_messages import Message
 from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import forget_copy_begun, has_begun_copy
@@ -165,6 +166,7 @@ class Session(SessionCore):
             "applied_seq": replica.engine.statistics().applied_seq,
             "proposal": secrets.randbits(64) or 1,
             "directories": len(replica.layers.paths),
+            "patterns": digest(replica.settings.patterns),
         }
 
     async def _agree(self, mine: Message, theirs: Message, peer: Record) -> tuple[Decision, Refused | None]:
@@ -197,6 +199,8 @@ class Session(SessionCore):
                 "DIRECTORIES_DIFFER",
                 f"this node mirrors {mine['directories']} directories, the peer {theirs['directories']}: name the same ones on both",
             )
+        if mine["patterns"] != theirs["patterns"]:
+            return Refused("PATTERNS_DIFFER", "the nodes leave out different names: give the same --exclude and --only on both")
         if decision.outcome is not Outcome.PAIR:
             return Refused(decision.outcome.name, decision.reason)
         am_target = decision.source is Source.THEIRS

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.patterns import Patterns
 
 
 class OnPeerLoss(StrEnum):
@@ -48,6 +49,7 @@ class Settings:
     link_timeout_s: float = 5.0
     resync_bytes_per_s: int = 0
     required_files: tuple[str, ...] = ()
+    patterns: tuple[Patterns, ...] = ()  # by the directories' positions; empty: everything is replicated
     ack_disk: bool = False  # mirrored means: on the peer's disk
 
 

@@ -10,6 +10,7 @@ import trio
 
 from rfs.decide import Outcome
 from rfs.engine import Mode, Statistics
+from rfs.patterns import Patterns
 from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState
 from rfs.replica import Replica
@@ -44,7 +45,7 @@ def build_status(replica: Replica) -> Status:
         "marked_bytes": left_bytes if everything_marked else 0,
         "hot_bytes": 0,
         "resync": resync,
-        "directories": [{"path": path, "mounted": replica.layers.mounted} for path in replica.layers.paths],
+        "directories": [_directory(replica, position) for position in range(len(replica.layers.paths))],
         "peer": _peer(replica, statistics),
         "since_s": round(trio.current_time() - replica.changed_at, 1),
         "code": code,
@@ -105,6 +106,12 @@ def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:
     if replica.peer.heard_at is not None:
         ages_s.append(trio.current_time() - replica.peer.heard_at)
     return round(min(ages_s), 2) if ages_s else None
+
+
+def _directory(replica: Replica, position: int) -> dict[str, Any]:
+    patterns = replica.settings.patterns[position] if replica.settings.patterns else Patterns()
+    shown = {"path": replica.layers.paths[position], "mounted": replica.layers.mounted}
+    return shown | {"exclude": list(patterns.exclude), "only": list(patterns.only)}
 
 
 def _link(replica: Replica, mode: Mode) -> str:

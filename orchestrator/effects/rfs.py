@@ -26,6 +26,7 @@ from rfs import exit_codes
 from rfs.control.client import ControlClient, ControlLost, open_client
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore
+from rfs.patterns import within
 
 CONNECT_DEADLINE_S = 20.0
 CONNECT_EVERY_S = 0.05
@@ -158,8 +159,8 @@ class Rfs:
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         line += ["--ack", config.ack]
         for replicated in config.replicated:
-            for pattern in replicated.exclude:
-                line += ["--exclude", pattern]
+            for option, patterns in (("--exclude", replicated.exclude), ("--only", replicated.only)):
+                line += [word for pattern in patterns for word in (option, within(replicated.directory, pattern))]
         if replace_data:
             line.append("--replace-data")  # what is here goes, whole or not: nothing can be required of it
         else:

@@ -192,7 +192,11 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ("/srv/pg_wal/", "/var/lib/postgresql/15/main/", "12: replicated[2].directory: /var/lib/postgresql/15/main is given already."),
         ("/srv/pg_wal/", "/var/lib/postgresql", "and /var/lib/postgresql/15/main lie in each other, and /var/lib/postgresql/15/main"),
         ("PG_VERSION", "/PG_VERSION", '10: replicated[1].require[1]: "/PG_VERSION" must be a path below the directory'),
-        ("require =", "exclude = ['*']\nrequire =", "10: replicated[1].exclude: this release has no exclude patterns yet; remove it."),
+        (
+            "require =",
+            "exclude = ['/tmp']\nrequire =",
+            '10: replicated[1].exclude[1]: "/tmp" is not a pattern: it is an absolute path; examples are "*.tmp" and "cache/**".',
+        ),
         ("192.0.2.100/24", "192.0.2.300/24", '15: vip[1].address: "192.0.2.300/24" is not an address with its prefix length'),
         ("192.0.2.100/24", "192.0.2.100", '15: vip[1].address: "192.0.2.100" lacks the prefix length; write for example 192.0.2.100/24.'),
         ("192.0.2.100/24", "192.0.2.11/24", "15: vip[1].address: 192.0.2.11 is node1's own address on lan"),
