@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -39,8 +40,12 @@ def deaf_holder(pid_file: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", DEAF, str(pid_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
+def given(line: list[str], option: str) -> list[str]:
+    return [line[index + 1] for index, word in enumerate(line) if word == option]
+
+
 def required(line: list[str]) -> list[str]:
-    return [line[index + 1] for index, word in enumerate(line) if word == "--require"]
+    return given(line, "--require")
 
 
 def test_every_start_requires_what_makes_the_directories_whole(tmp_path: Path) -> None:
@@ -53,6 +58,23 @@ def test_nothing_is_required_of_what_is_to_be_replaced(tmp_path: Path) -> None:
     line = make(tmp_path).command("secondary", replace_data=True)
     assert "--replace-data" in line
     assert required(line) == []
+
+
+def test_patterns_are_those_of_their_directory(tmp_path: Path) -> None:
+    trees = (ReplicatedConfig("/srv/a", exclude=("*.tmp", "cache/**")), ReplicatedConfig("/srv/b", only=("./db",)))
+    rfs = Rfs(
+        replace(CONFIG, replicated=trees),
+        CLUSTER,
+        "node1",
+        Paths(tmp_path),
+        keys=None,
+        status=lambda *_: None,
+        gone=lambda *_: None,
+        log=lambda *_: None,
+    )
+    line = rfs.command("primary", replace_data=False)
+    assert given(line, "--exclude") == ["/srv/a/**/*.tmp", "/srv/a/cache/**"]
+    assert given(line, "--only") == ["/srv/b/db"]
 
 
 async def test_an_rfsmount_that_answers_nobody_is_stopped_too(tmp_path: Path) -> None:

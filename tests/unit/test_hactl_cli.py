@@ -307,7 +307,9 @@ def test_config_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     listing = capsys.readouterr().out.splitlines()
     assert listing[1].split() == ["pg", "mirror", "node1", "node2", "5600", "/srv/pg", "192.0.2.100/24", "-"]
     assert run(["config", "show", "--json", "--config-dir", where]) == 0
-    assert json.loads(capsys.readouterr().out)["modules"]["pg"]["replicated"] == [{"directory": "/srv/pg", "exclude": [], "require": []}]
+    assert json.loads(capsys.readouterr().out)["modules"]["pg"]["replicated"] == [
+        {"directory": "/srv/pg", "exclude": [], "only": [], "require": []}
+    ]
     assert run(["config", "show", "--config-dir", where]) == 0
     assert "modules.pg.replicated[1].directory = /srv/pg\n" in capsys.readouterr().out
 
