@@ -69,7 +69,7 @@ static int replay(rfs_engine *engine, struct op *op) {
 }
 
 static int apply_op(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
-    struct op op = {.type = (enum frame_type)header->type, .sync_fd = -1, .body = *body, .data = (uint8_t *)(uintptr_t)data};
+    struct op op = {.type = (enum frame_type)header->type, .sync_fd = -1, .made_fd = -1, .body = *body, .data = (uint8_t *)(uintptr_t)data};
     op.frame.header.flags = header->flags;
     int result = replay(engine, &op);
     inode_put(engine, op.inode);

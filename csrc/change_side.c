@@ -71,7 +71,6 @@ static int from_create(const struct request *request, struct op *op) {
     op->body.mode = in->mode;
     op->umask = in->umask & 0777;
     op->open_flags = FOPEN_KEEP_CACHE | (direct ? (uint32_t)(FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES) : 0U);
-    op->reply_bytes = (in->flags & O_ACCMODE) | O_NOFOLLOW; /* how it is opened when it exists: see op_answer() */
     return put_name((const char *)(in + 1), op->body.name, &op->body.name_bytes);
 }
 

@@ -284,7 +284,8 @@ int rfs_kernel_open(rfs_engine *engine) {
     pthread_mutex_init(&connection->lock, NULL);
     list_init(&connection->files);
     connection->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-    int result = connection->fd < 0 ? -errno : fuse_mount(connection->fd);
+    int result = connection->fd < 0 ? -errno : messages_prepare(engine);
+    if (result == 0) result = fuse_mount(connection->fd);
     pthread_mutex_lock(&engine->connection_lock);
     if (result >= 0 && engine->connection) result = -EBUSY;
     if (result >= 0) engine->connection = connection;

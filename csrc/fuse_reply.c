@@ -78,9 +78,9 @@ static void reply_to_kernel(struct connection *connection, struct op *op) {
 /* A create opens its file before it answers, so that an answer is the last that happens. */
 static void open_created(struct connection *connection, struct op *op) {
     if (op->opcode != FUSE_CREATE || op->result < 0) return;
-    int fd = inode_open(connection->engine, op->inode, (int)op->reply_bytes);
-    op->file = fd < 0 ? NULL : file_new(connection, op->inode, fd, op->open_flags & FOPEN_DIRECT_IO);
-    if (!op->file) op->result = fd < 0 ? fd : -ENOMEM;
+    op->file = file_new(connection, op->inode, op->made_fd, op->open_flags & FOPEN_DIRECT_IO);
+    op->made_fd = -1;
+    if (!op->file) op->result = -ENOMEM;
 }
 
 void op_answer(rfs_engine *engine, struct op *op) {

@@ -158,6 +158,8 @@ static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, u
 static int write_fid(int path_fd, uint64_t fid) {
     char text[17];
     snprintf(text, sizeof text, "%016llx", (unsigned long long)fid);
+    if (fsetxattr(path_fd, FID_ATTRIBUTE, text, 16, 0) == 0) return 0; /* an open file's: without a walk through /proc */
+    if (errno != EBADF) return -errno;
     return setxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16, 0) < 0 ? -errno : 0;
 }
 
@@ -335,7 +337,14 @@ int inode_open(rfs_engine *engine, struct inode *inode, int flags) {
 }
 
 int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat) {
+    struct descriptor directory = {-1, -1};
     if (inode->pin_fd >= 0) return fstat(inode->pin_fd, stat) < 0 ? -errno : 0;
+    if (S_ISDIR(inode->type)) { /* asked for after each change in it */
+        int got = descriptor_get(engine, inode, &directory);
+        if (got == 0 && fstat(directory.fd, stat) < 0) got = -errno;
+        descriptor_put(engine, &directory);
+        return got;
+    }
     int fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (fd < 0) return fd;
     int result = fstat(fd, stat) < 0 ? -errno : 0;

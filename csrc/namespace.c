@@ -41,6 +41,7 @@ int parent_time(int fd, int64_t *mtime_ns, bool replay) {
 
 /* ---- making ----------------------------------------------------------------------------------------------------------- */
 
+/* A descriptor of what was made: of a file an open one, of anything else its path's. */
 static int make_object(int directory_fd, const char *name, const struct op *op) {
     const struct op_body *body = &op->body;
     char target[RFS_TARGET_BYTES + 1];
@@ -59,8 +60,7 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
         break;
     default:
         fd = openat(directory_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 07777);
-        if (fd < 0) return -errno;
-        close(fd);
+        return fd < 0 ? -errno : fd;
     }
     fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
@@ -70,26 +70,24 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
 static bool has_default_acl(int directory_fd) { return fgetxattr(directory_fd, "system.posix_acl_default", NULL, 0) >= 0; }
 
 /* The owner first: chown takes suid and sgid away. A new object in a setgid directory keeps the directory's group. */
-static int dress(int directory_fd, int path_fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
+static int dress(int directory_fd, int fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
     struct op_body *body = &op->body;
     struct stat parent;
     uint32_t gid = body->gid, wanted = body->mode & 07777;
-    if (fstat(path_fd, stat) < 0 || fstat(directory_fd, &parent) < 0) return -errno;
+    if (fstat(fd, stat) < 0 || (!replay && fstat(directory_fd, &parent) < 0)) return -errno;
     if (!replay && parent.st_mode & S_ISGID) {
         gid = parent.st_gid;
         if (S_ISDIR(stat->st_mode)) wanted |= S_ISGID;
     }
-    if ((stat->st_uid != body->uid || stat->st_gid != gid) && fchownat(path_fd, "", body->uid, gid, AT_EMPTY_PATH) < 0) return -errno;
-    if (fstat(path_fd, stat) < 0) return -errno;
+    if ((stat->st_uid != body->uid || stat->st_gid != gid) && (fchownat(fd, "", body->uid, gid, AT_EMPTY_PATH) < 0 || fstat(fd, stat) < 0)) return -errno;
     uint32_t enforced = inherits ? 07000 : 07777; /* a default ACL may have narrowed the rest: that stands; our own umask may not */
     if (!S_ISLNK(stat->st_mode) && ((stat->st_mode ^ wanted) & enforced) &&
-        chmod(proc_path(path_fd).text, (stat->st_mode & 07777 & ~enforced) | (wanted & enforced)) < 0)
+        chmod(proc_path(fd).text, (stat->st_mode & 07777 & ~enforced) | (wanted & enforced)) < 0)
         return -errno;
-    if (replay) {
-        struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, to_timespec(body->child_mtime_ns)};
-        if (utimensat(AT_FDCWD, proc_path(path_fd).text, times, 0) < 0) return -errno;
-    }
-    return 0;
+    if (!replay) return 0;
+    if (S_ISREG(stat->st_mode)) return set_mtime(fd, body->child_mtime_ns);
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, to_timespec(body->child_mtime_ns)};
+    return utimensat(AT_FDCWD, proc_path(fd).text, times, 0) < 0 ? -errno : 0;
 }
 
 /* Made without a place: see border.c. What an earlier arrival of the same file has left there is nothing. If it left a directory that is still
@@ -111,7 +109,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct inode *parent;
     struct descriptor directory;
     bool held = replay && op->frame.header.flags & FLAG_HELD;
-    int path_fd = -1, holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
+    int fd = -1, holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
     result = -EPERM;
     if (is_reserved(engine, body->fid, body->name)) goto out;
@@ -119,12 +117,12 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     op->local = scope & SCOPE_LOCAL;
     bool inherits = !replay && has_default_acl(directory.fd);
     if (!replay && !inherits) body->mode &= ~op->umask;
-    result = path_fd = held ? make_held(engine, op, parent->directory, &holding) : make_object(directory.fd, body->name, op);
+    result = fd = held ? make_held(engine, op, parent->directory, &holding) : make_object(directory.fd, body->name, op);
     if (result < 0) goto out;
-    result = dress(directory.fd, path_fd, op, &op->stat, replay, inherits);
+    result = dress(directory.fd, fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
     if (!replay) body->child = new_fid(engine);
-    result = inode_adopt(engine, parent->directory, path_fd, &op->stat, body->child, scope, &op->inode);
+    result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, 0);
     if (!replay) {
@@ -138,7 +136,8 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
 undo:
     if (!held) unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
 out:
-    if (path_fd >= 0) close(path_fd);
+    if (result == 0 && op->type == FRAME_CREATE && !replay) op->made_fd = fd; /* who creates a file opens it */
+    else if (fd >= 0) close(fd);
     if (holding >= 0) close(holding);
     put_directory(engine, parent, &directory);
     return result;

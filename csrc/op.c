@@ -11,18 +11,31 @@ struct op *op_new(enum frame_type type) {
     if (!op) return NULL;
     list_init(&op->item);
     op->type = type;
-    op->sync_fd = -1;
+    op->sync_fd = op->made_fd = -1;
     op->sent_ns = now_ns();
     return op;
 }
 
 void op_free(rfs_engine *engine, struct op *op) {
     if (op->sync_fd >= 0) close(op->sync_fd);
+    if (op->made_fd >= 0) close(op->made_fd);
     inode_put(engine, op->inode);
     inode_put(engine, op->source);
     if (op->message) message_put(engine, op->message);
     else if (!op->borrows) free(op->data);
     free(op);
+}
+
+int messages_prepare(rfs_engine *engine) {
+    int result = 0;
+    pthread_mutex_lock(&engine->message_lock);
+    while (result == 0 && engine->spare_message_count < SPARE_MESSAGES) {
+        uint8_t *message = aligned_alloc(4096, MESSAGE_BYTES);
+        if (message) engine->spare_messages[engine->spare_message_count++] = message;
+        else result = -ENOMEM;
+    }
+    pthread_mutex_unlock(&engine->message_lock);
+    return result;
 }
 
 uint8_t *message_get(rfs_engine *engine) {

@@ -28,6 +28,7 @@ struct op {
     struct file *file;   /* open file it belongs to or, for a create, made */
     struct inode *source; /* of a copy */
     uint32_t open_flags; /* of a create */
+    int made_fd;         /* of a create: the open file; -1: none, owned */
     uint32_t umask;      /* of the process that makes an object: see local_make() */
     uint32_t reply_bytes;
 
@@ -50,6 +51,7 @@ bool is_namespace_op(enum frame_type type);
 int op_encode(rfs_engine *engine, struct op *op);
 uint64_t op_weight(const struct op *op); /* bytes that it holds while it waits for the peer */
 /* Message buffers, as large as any request of the kernel; a few are kept. */
+int messages_prepare(rfs_engine *engine); /* those few, before they are needed */
 uint8_t *message_get(rfs_engine *engine);
 void message_put(rfs_engine *engine, uint8_t *message);
 

@@ -89,6 +89,11 @@ int rfs_guard(int tree_fd, const char *path);
 /* Take the topmost mount off path (lazily); with abort_connection a FUSE connection is aborted with it. [worker] */
 int rfs_detach_mount(const char *path, int abort_connection);
 
+/* ---- the process ------------------------------------------------------------------------------------------------------ */
+
+/* Lock what memory it uses, and keep its allocations from waiting for itself: once, before threads start. 0, or -errno of what was refused. */
+int rfs_hold_memory(void);
+
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
 /* directory_fds: one descriptor per replicated directory, by position, from rfs_tree_open(); the engine duplicates them.

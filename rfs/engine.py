@@ -169,6 +169,11 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def hold_memory() -> int:
+    """Before any thread starts: see csrc/process.c. 0, or -errno of what the system refused."""
+    return int(_library().lib.rfs_hold_memory())
+
+
 # ---- trees: plain directories, guards and mounts --------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from rfs import directory_checks, exit_codes, rules
 from rfs.commands import Commands
 from rfs.control import server
 from rfs.control_link import ControlLink
+from rfs.endurance import endure
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore
@@ -74,6 +75,7 @@ def security_of(settings: Settings) -> Security:
 
 async def serve(settings: Settings, report: Report) -> None:
     """Run until unmounted. `report` is told once the mount is live, or what it waits for or was refused with."""
+    endure()
     paths = directory_checks.resolve_directories(settings.directories, settings.state_directory)
     state = StateDirectory(settings.state_directory)
     state.take()
