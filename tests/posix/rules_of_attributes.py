@@ -188,4 +188,40 @@ def times() -> Iterator[Case]:
         yield Case(f"times of a {kind} by a link", f"{kind} f 644 one; link l f one", "one", partial(utimensat, "l", SOME, NOW, flags))
 
 
-CHAPTERS = {"chmod": chmods, "chown": chowns, "changes": changes, "sizes": sizes, "times": times}
+# ---- extended attributes ---------------------------------------------------------------------------------------------------------------
+
+NAMES = ("user.some", "trusted.some", "security.some", "system.some", "none", "user.", "", "user." + "n" * 250, "user." + "n" * 251)
+
+
+def _all_of(path: str) -> list[str]:
+    return sorted(os.listxattr(path, follow_symlinks=False))
+
+
+def _set_and_get(path: str, name: str, value: bytes, flags: int = 0) -> tuple[int, list[str]]:
+    os.setxattr(path, name, value, flags, follow_symlinks=False)
+    return len(os.getxattr(path, name, follow_symlinks=False)), _all_of(path)
+
+
+def _replaced(path: str, name: str) -> list[str]:
+    os.setxattr(path, name, b"1", os.XATTR_CREATE)
+    os.setxattr(path, name, b"22", os.XATTR_REPLACE)
+    os.removexattr(path, name)
+    return _all_of(path)
+
+
+def extended() -> Iterator[Case]:
+    for name, kind, user in product(NAMES, (*KINDS, "link"), ("root", "one", "two")):
+        thing = "link f nowhere one" if kind == "link" else f"{kind} f 644 one"
+        yield Case(f"setxattr {name} of a {kind}", thing, user, partial(_set_and_get, "f", name, b"value"))
+        yield Case(f"removexattr {name} of a {kind}", thing, user, partial(os.removexattr, "f", name, follow_symlinks=False))
+        yield Case(f"listxattr of a {kind} for {name}", thing, user, partial(_all_of, "f"))
+    for name, user, mode in product(("user.some", "trusted.some", "security.some"), ("root", "one", "two"), ("600", "644", "666", "1777")):
+        yield Case(f"all of {name} on {mode}", f"file f {mode} one", user, partial(_replaced, "f", name))
+        yield Case(f"all of {name} on a directory {mode}", f"dir f {mode} one", user, partial(_replaced, "f", name))
+    for bytes_ in (0, 1, 1000, 3900, 4100, 65536, 65537):
+        yield Case(f"a value of {bytes_} bytes", "file f", "root", partial(_set_and_get, "f", "user.some", b"v" * bytes_))
+    for flags, expected in ((os.XATTR_CREATE, "(5, ['user.some'])"), (os.XATTR_REPLACE, "ENODATA"), (3, None), (8, "EINVAL")):
+        yield Case(f"setxattr with flags {flags}", "file f", "root", partial(_set_and_get, "f", "user.some", b"value", flags), expected)
+
+
+CHAPTERS = {"chmod": chmods, "chown": chowns, "changes": changes, "sizes": sizes, "times": times, "xattrs": extended}

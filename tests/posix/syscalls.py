@@ -59,3 +59,51 @@ def make_socket(path: AnyPath, mode: int = 0o644) -> None:
 def msync(address: int, length: int) -> None:
     """MS_SYNC."""
     _checked(_libc.msync(ctypes.c_void_p(address), ctypes.c_size_t(length), 4), "msync")
+
+
+# ---- directories by cookie, and files by handle ----------------------------------------------------------------------------------------
+
+
+class Directory:
+    """opendir, readdir, telldir, seekdir; but for "." and ".."."""
+
+    def __init__(self, path: AnyPath) -> None:
+        for name in ("opendir", "readdir"):
+            getattr(_libc, name).restype = ctypes.c_void_p
+        _libc.telldir.restype = ctypes.c_long
+        self._stream = ctypes.c_void_p(_libc.opendir(os.fsencode(path)))
+        if not self._stream:
+            raise OSError(ctypes.get_errno(), "opendir")
+
+    def read(self) -> bytes | None:
+        """The next name; None: the end."""
+        while entry := _libc.readdir(self._stream):
+            name = ctypes.string_at(entry + 19)  # ino 8, off 8, length 2, type 1
+            if name not in (b".", b".."):
+                return name
+        return None
+
+    def tell(self) -> int:
+        return int(_libc.telldir(self._stream))
+
+    def seek(self, cookie: int) -> None:
+        _libc.seekdir(self._stream, ctypes.c_long(cookie))
+
+    def close(self) -> None:
+        _libc.closedir(self._stream)
+
+
+class _Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint32), ("type", ctypes.c_int32), ("handle", ctypes.c_uint8 * 128)]
+
+
+def name_to_handle_at(path: AnyPath) -> bytes:
+    """A file handle, for open_by_handle_at()."""
+    handle, mount_id = _Handle(128, 0), ctypes.c_int()
+    _checked(_libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount_id), 0), "name_to_handle_at")
+    return bytes(handle)
+
+
+def open_by_handle_at(mount: int, handle: bytes, flags: int) -> int:
+    """Opened by its handle; `mount` is a descriptor of anything on the same file system."""
+    return _checked(_libc.open_by_handle_at(mount, ctypes.byref(_Handle.from_buffer_copy(handle)), flags), "open_by_handle_at")
