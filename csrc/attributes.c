@@ -31,21 +31,23 @@ static int change_times(const char *path, const struct op_body *body) {
     return utimensat(AT_FDCWD, path, times, 0) < 0 ? -errno : 0;
 }
 
-/* Nothing is to be changed: a chown to what it is, which costs ctime and suid and sgid. Anybody may ask for that, and who
- * asks is not told here; so not where there are such bits. */
-static bool costs_ctime_alone(int fd, const struct op_body *body) {
+/* Nothing is to be changed: a chown to what it is, which costs the ctime. What it costs of the mode is an op of its own: see
+ * change_side.c. */
+static int touch_ctime(int fd, const char *path) {
     struct stat stat;
-    return !body->flags && fstat(fd, &stat) == 0 && (S_ISDIR(stat.st_mode) || !(stat.st_mode & (S_ISUID | S_ISGID)));
+    if (fstat(fd, &stat) < 0) return -errno;
+    return (S_ISLNK(stat.st_mode) ? chown(path, (uid_t)-1, (gid_t)-1) : chmod(path, stat.st_mode & 07777)) < 0 ? -errno : 0;
 }
 
 static int change_attributes(int fd, const struct op_body *body, bool *changed) {
     struct proc_path path = proc_path(fd);
     int result = 0;
+    if (!body->flags) return touch_ctime(fd, path.text);
     if (body->flags & HAS_SIZE) {
         if (ftruncate(fd, (off_t)body->length) < 0) return -errno;
         *changed = true;
     }
-    if (body->flags & (HAS_UID | HAS_GID) || costs_ctime_alone(fd, body)) {
+    if (body->flags & (HAS_UID | HAS_GID)) {
         uid_t uid = body->flags & HAS_UID ? body->uid : (uid_t)-1;
         gid_t gid = body->flags & HAS_GID ? body->gid : (gid_t)-1;
         if (chown(path.text, uid, gid) < 0) return -errno;
