@@ -131,6 +131,19 @@ def test_what_moves_bytes_is_refused(here: Path) -> None:
             assert caught.value.errno == errno.EOPNOTSUPP
 
 
+def test_direct_io_need_not_be_aligned(here: Path) -> None:
+    """docs/posix.md: only the kernel's cache is left out. And it is seen by who reads through the cache."""
+    path = here / "direct"
+    path.write_bytes(bytes(2 * PAGE))
+    fd, reader = os.open(path, os.O_RDWR | os.O_DIRECT), os.open(path, os.O_RDONLY)
+    assert os.pread(reader, 1, 0) == b"\0"
+    for offset, length in ((0, PAGE), (1, 1), (511, 513), (PAGE - 1, 2), (2 * PAGE - 3, 5)):
+        os.pwrite(fd, b"d" * length, offset)
+        assert os.pread(reader, length, offset) == b"d" * length == os.pread(fd, length, offset)
+    for open_ in (fd, reader):
+        os.close(open_)
+
+
 def over_the_limit(root: Path) -> list[str]:
     """What a process with a file size limit hears."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
