@@ -31,9 +31,18 @@ static int change_times(const char *path, const struct op_body *body) {
     return utimensat(AT_FDCWD, path, times, 0) < 0 ? -errno : 0;
 }
 
+/* Nothing is to be changed: a chown to what it is, which costs the ctime. What it costs of the mode is an op of its own: see
+ * change_side.c. */
+static int touch_ctime(int fd, const char *path) {
+    struct stat stat;
+    if (fstat(fd, &stat) < 0) return -errno;
+    return (S_ISLNK(stat.st_mode) ? chown(path, (uid_t)-1, (gid_t)-1) : chmod(path, stat.st_mode & 07777)) < 0 ? -errno : 0;
+}
+
 static int change_attributes(int fd, const struct op_body *body, bool *changed) {
     struct proc_path path = proc_path(fd);
     int result = 0;
+    if (!body->flags) return touch_ctime(fd, path.text);
     if (body->flags & HAS_SIZE) {
         if (ftruncate(fd, (off_t)body->length) < 0) return -errno;
         *changed = true;
@@ -52,6 +61,14 @@ static int change_attributes(int fd, const struct op_body *body, bool *changed) 
     return result;
 }
 
+static int take_bits_away(int fd, struct op_body *body) {
+    struct stat stat;
+    if (fstat(fd, &stat) < 0) return -errno;
+    body->mode = stat.st_mode & ~body->mode & 07777;
+    body->flags = HAS_MODE;
+    return 0;
+}
+
 int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor object;
@@ -62,7 +79,8 @@ int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     result = -EOPNOTSUPP;
     if (body->flags & HAS_MODE && S_ISLNK(op->inode->type)) goto out;
     bool changed = false;
-    result = change_attributes(object.fd, body, &changed);
+    result = body->flags & CLEARS_MODE && !replay ? take_bits_away(object.fd, body) : 0;
+    if (result == 0) result = change_attributes(object.fd, body, &changed);
     if (result < 0 && (replay || !changed)) goto out;
     op->result = result; /* changed in part: the application hears the error, the peer becomes as this copy is */
     result = fstat(object.fd, &op->stat) < 0 ? -errno : 0;

@@ -1,6 +1,7 @@
 /* From a kernel request to an op. Everything is copied out: the reading thread goes on with its buffer. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,26 +25,63 @@ static int put_data(struct op *op, const void *data, size_t bytes) {
     return 0;
 }
 
-/* An op of its own that takes `bits` of the mode away, before the one that costs them. */
-static void drop_mode_bits(struct connection *connection, uint64_t fid, uint32_t (*lost_of)(uint32_t mode)) {
+/* Is the caller of this group? The request names one group alone; the others are asked for only where it matters. */
+static bool is_in_group(const struct fuse_in_header *header, gid_t gid) {
+    char path[32], *line = NULL;
+    size_t room = 0;
+    bool found = header->gid == gid;
+    snprintf(path, sizeof path, "/proc/%u/status", header->pid);
+    FILE *status = found ? NULL : fopen(path, "re");
+    while (status && !found && getline(&line, &room, status) > 0) {
+        if (strncmp(line, "Groups:", 7)) continue;
+        for (char *at = line + 7, *end; !found; at = end) {
+            unsigned long group = strtoul(at, &end, 10);
+            if (end == at) break;
+            found = group == gid;
+        }
+        break;
+    }
+    if (status) fclose(status);
+    free(line);
+    return found;
+}
+
+/* What a write without CAP_FSETID costs: suid; sgid where the group may execute, and where the caller is not of the group. */
+static uint32_t lost_by_writing(const struct fuse_in_header *header, const struct stat *stat) {
+    uint32_t lost = stat->st_mode & S_ISUID;
+    if (S_ISDIR(stat->st_mode)) return 0;
+    if (stat->st_mode & S_ISGID && (stat->st_mode & S_IXGRP || (header->uid && !is_in_group(header, stat->st_gid)))) lost |= S_ISGID;
+    return lost;
+}
+
+/* What setting an ACL costs who is not of the file's group. */
+static uint32_t lost_by_acl(const struct fuse_in_header *header, const struct stat *stat) {
+    (void)header;
+    return stat->st_mode & S_ISGID;
+}
+
+/* The kernel asks in the same words, to change nothing, before any fallocate or copy of somebody who costs the file its bits (those take
+ * them away themselves) and for a chown to what it is, which costs them only where the caller may change the owner. */
+static uint32_t lost_by_nothing(const struct fuse_in_header *header, const struct stat *stat) {
+    return header->uid && header->uid != stat->st_uid ? 0 : lost_by_writing(header, stat);
+}
+
+/* An op of its own that takes bits of the mode away, before the one that costs them. */
+static void drop_mode_bits(struct connection *connection, const struct fuse_in_header *header, uint64_t fid,
+                           uint32_t (*lost_by)(const struct fuse_in_header *header, const struct stat *stat)) {
     struct stat stat;
     struct inode *inode = inode_get(connection->engine, fid);
     int result = inode ? inode_stat(connection->engine, inode, &stat) : -ESTALE;
     inode_put(connection->engine, inode);
     if (result < 0) return;
-    uint32_t lost = lost_of(stat.st_mode);
+    uint32_t lost = lost_by(header, &stat);
     struct op *op = lost ? op_new(FRAME_SET_ATTRIBUTES) : NULL;
     if (!op) return;
     op->body.fid = fid;
-    op->body.flags = HAS_MODE;
-    op->body.mode = stat.st_mode & ~lost & 07777;
+    op->body.flags = CLEARS_MODE;
+    op->body.mode = lost;
     mirror_submit(connection->engine, op);
 }
-
-/* What a write without CAP_FSETID costs: suid, and sgid where the group may execute. */
-static uint32_t lost_by_writing(uint32_t mode) { return (mode & S_ISUID) | ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? (uint32_t)S_ISGID : 0U); }
-/* ... and what setting an ACL costs who is not of the file's group. */
-static uint32_t lost_by_acl(uint32_t mode) { return mode & S_ISGID; }
 
 static int from_write(struct connection *connection, struct request *request, struct op *op) {
     const struct fuse_write_in *in = (const void *)request->body;
@@ -56,7 +94,7 @@ static int from_write(struct connection *connection, struct request *request, st
     op->data_only = !(in->flags & (O_SYNC & ~O_DSYNC));
     atomic_fetch_add(&connection->engine->count.writes, 1);
     atomic_fetch_add(&connection->engine->count.write_bytes, in->size);
-    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_mode_bits(connection, op->body.fid, lost_by_writing);
+    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) drop_mode_bits(connection, request->header, op->body.fid, lost_by_writing);
     if (in->size <= SMALL_WRITE_BYTES) return put_data(op, in + 1, in->size);
     op->message = request->buffer; /* cheaper than a copy: the reading thread goes on with another buffer */
     op->data = (uint8_t *)(uintptr_t)(in + 1);
@@ -67,10 +105,9 @@ static int from_write(struct connection *connection, struct request *request, st
 
 static int from_create(const struct request *request, struct op *op) {
     const struct fuse_create_in *in = (const void *)request->body;
-    bool direct = (in->flags & O_ACCMODE) == O_WRONLY || (in->flags & O_DIRECT);
     op->body.mode = in->mode;
     op->umask = in->umask & 0777;
-    op->open_flags = FOPEN_KEEP_CACHE | (direct ? (uint32_t)(FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES) : 0U);
+    op->open_flags = open_policy(in->flags);
     return put_name((const char *)(in + 1), op->body.name, &op->body.name_bytes);
 }
 
@@ -88,13 +125,14 @@ static int from_setattr(struct connection *connection, const struct request *req
                                {FATTR_ATIME, HAS_ATIME}, {FATTR_MTIME, HAS_MTIME}, {FATTR_ATIME_NOW, ATIME_NOW}, {FATTR_MTIME_NOW, MTIME_NOW}};
     for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)
         if (in->valid & map[i][0]) body->flags |= map[i][1];
-    if (in->valid & FATTR_KILL_SUIDGID && in->valid & FATTR_SIZE) drop_mode_bits(connection, body->fid, lost_by_writing);
+    if (in->valid & FATTR_KILL_SUIDGID) drop_mode_bits(connection, request->header, body->fid, lost_by_writing);
+    if (!body->flags) drop_mode_bits(connection, request->header, body->fid, lost_by_nothing);
     body->mode = in->mode;
     body->uid = in->uid;
     body->gid = in->gid;
     body->length = in->size;
-    body->atime_ns = (int64_t)in->atime * NS_PER_S + in->atimensec;
-    body->child_mtime_ns = (int64_t)in->mtime * NS_PER_S + in->mtimensec;
+    body->atime_ns = to_ns((int64_t)in->atime, in->atimensec);
+    body->child_mtime_ns = to_ns((int64_t)in->mtime, in->mtimensec);
     return 0;
 }
 
@@ -112,14 +150,15 @@ static int from_rename(const struct request *request, struct op *op, bool with_f
 static int from_setxattr(struct connection *connection, const struct request *request, struct op *op) {
     const struct fuse_setxattr_in *in = (const void *)request->body;
     const char *name = (const char *)request->body + (connection->extended_setxattr ? sizeof *in : (size_t)FUSE_COMPAT_SETXATTR_IN_SIZE);
-    if (connection->extended_setxattr && in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) drop_mode_bits(connection, op->body.fid, lost_by_acl);
+    if (connection->extended_setxattr && in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) drop_mode_bits(connection, request->header, op->body.fid, lost_by_acl);
     op->body.flags = in->flags;
     int result = put_name(name, op->body.name, &op->body.name_bytes);
     return result < 0 ? result : put_data(op, name + strlen(name) + 1, in->size);
 }
 
-static int from_fallocate(const struct request *request, struct op *op) {
+static int from_fallocate(struct connection *connection, const struct request *request, struct op *op) {
     const struct fuse_fallocate_in *in = (const void *)request->body;
+    if (request->header->uid) drop_mode_bits(connection, request->header, op->body.fid, lost_by_writing);
     op->file = (struct file *)(uintptr_t)in->fh;
     op->body.offset = in->offset;
     op->body.length = in->length;
@@ -127,8 +166,9 @@ static int from_fallocate(const struct request *request, struct op *op) {
     return 0;
 }
 
-static int from_copy(const struct request *request, struct op *op) {
+static int from_copy(struct connection *connection, const struct request *request, struct op *op) {
     const struct fuse_copy_file_range_in *in = (const void *)request->body;
+    if (request->header->uid) drop_mode_bits(connection, request->header, in->nodeid_out, lost_by_writing);
     op->file = (struct file *)(uintptr_t)in->fh_out;
     op->body.fid = in->nodeid_out;
     op->body.other = request->header->nodeid;
@@ -177,8 +217,8 @@ static int fill(struct connection *connection, struct request *request, struct o
     case FUSE_RENAME2: return from_rename(request, op, true);
     case FUSE_SETATTR: return from_setattr(connection, request, op);
     case FUSE_SETXATTR: return from_setxattr(connection, request, op);
-    case FUSE_FALLOCATE: return from_fallocate(request, op);
-    case FUSE_COPY_FILE_RANGE: return from_copy(request, op);
+    case FUSE_FALLOCATE: return from_fallocate(connection, request, op);
+    case FUSE_COPY_FILE_RANGE: return from_copy(connection, request, op);
     default: from_fsync(connection, request, op); return 0;
     }
 }

@@ -52,6 +52,7 @@ void file_close(struct connection *connection, struct file *file);
 /* read_side.c: requests that change nothing */
 void serve_lookup(struct connection *connection, const struct request *request);
 void serve_getattr(struct connection *connection, const struct request *request);
+uint32_t open_policy(uint32_t flags); /* FOPEN_* of open flags */
 void serve_open(struct connection *connection, const struct request *request);
 void serve_read(struct connection *connection, const struct request *request);
 void serve_readdir(struct connection *connection, const struct request *request, bool plus);

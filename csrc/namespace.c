@@ -41,7 +41,7 @@ int parent_time(int fd, int64_t *mtime_ns, bool replay) {
 
 /* ---- making ----------------------------------------------------------------------------------------------------------- */
 
-/* A descriptor of what was made: of a file an open one, of anything else its path's. */
+/* A descriptor of what was made: by CREATE an open file's, else its path's. */
 static int make_object(int directory_fd, const char *name, const struct op *op) {
     const struct op_body *body = &op->body;
     char target[RFS_TARGET_BYTES + 1];
@@ -85,7 +85,7 @@ static int dress(int directory_fd, int fd, struct op *op, struct stat *stat, boo
         chmod(proc_path(fd).text, (stat->st_mode & 07777 & ~enforced) | (wanted & enforced)) < 0)
         return -errno;
     if (!replay) return 0;
-    if (S_ISREG(stat->st_mode)) return set_mtime(fd, body->child_mtime_ns);
+    if (op->type == FRAME_CREATE) return set_mtime(fd, body->child_mtime_ns); /* any other is but a path's descriptor: see make_object() */
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, to_timespec(body->child_mtime_ns)};
     return utimensat(AT_FDCWD, proc_path(fd).text, times, 0) < 0 ? -errno : 0;
 }

@@ -7,6 +7,7 @@
 
 enum crossing { STAYS, ARRIVES, LEAVES }; /* of the border between what is local and what is replicated */
 enum { HAS_MODE = 1, HAS_UID = 2, HAS_GID = 4, HAS_SIZE = 8, HAS_ATIME = 16, HAS_MTIME = 32, ATIME_NOW = 64, MTIME_NOW = 128 };
+enum { CLEARS_MODE = 256 }; /* the bits in `mode` are taken away, whatever the others are by then; never shipped */
 
 struct op {
     struct list item;    /* parked, pending or syncing (mirror.lock) */

@@ -77,11 +77,10 @@ void serve_getattr(struct connection *connection, const struct request *request)
     inode_put(connection->engine, inode);
 }
 
-/* Cached for readers and for O_RDWR (which may be mapped); direct for O_WRONLY, where several writes may then be in flight. */
-static uint32_t open_policy(uint32_t flags) {
-    uint32_t access = flags & O_ACCMODE;
-    if (access == O_WRONLY || (flags & O_DIRECT)) return FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES;
-    return FOPEN_KEEP_CACHE;
+/* Through the page cache, and past it only for who asks: a page that a reader or a mapping has taken in while a write goes past it would stay
+ * there with its old bytes, or be written back with them. */
+uint32_t open_policy(uint32_t flags) {
+    return flags & O_DIRECT ? FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE;
 }
 
 void serve_open(struct connection *connection, const struct request *request) {

@@ -6,6 +6,7 @@ attributes count; atime, ctime, inode numbers and directory sizes do not.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,16 +18,33 @@ from typing import Any
 HIDDEN_NAME = ".lockstep-holding"
 HIDDEN_ATTRIBUTES = "trusted.lockstep."
 READ_BYTES = 1 << 20
+ZEROS = bytes(READ_BYTES)
 
 Manifest = dict[str, dict[str, Any]]
 
 
 def _content(path: str) -> str:
+    """Of the blocks that are not all zeros, with their places: a hole and zeros that were written are the same content."""
     digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
+    with open(path, "rb", buffering=0) as file:
+        while block := _next_data(file.fileno()):
+            if block != ZEROS[: len(block)]:
+                digest.update((os.lseek(file.fileno(), 0, os.SEEK_CUR) - len(block)).to_bytes(8))
+                digest.update(block)
     return digest.hexdigest()
+
+
+def _next_data(fd: int) -> bytes:
+    """The next whole block with data in it; nothing: the end."""
+    try:
+        at = os.lseek(fd, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_DATA)
+    except OSError as failure:
+        if failure.errno != errno.ENXIO:
+            raise
+        return b""
+    block = os.pread(fd, READ_BYTES, at - at % READ_BYTES)
+    os.lseek(fd, at - at % READ_BYTES + len(block), os.SEEK_SET)
+    return block
 
 
 def _attributes(path: str) -> dict[str, str]:

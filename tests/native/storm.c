@@ -106,6 +106,7 @@ static struct op *name_op(struct storm *storm, struct chance *chance) {
     case 9:
         snprintf(name, sizeof name, "storm%u", 1 + chance_below(chance, DIRECTORIES - 1)); /* whole trees move */
         return renaming(parent, name, other, name, 0);
+    case 10: return named(FRAME_MKNOD, parent, name); /* a file, made but not opened */
     default: return named(FRAME_CREATE, parent, name);
     }
 }

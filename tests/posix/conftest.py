@@ -20,10 +20,11 @@ class Pair:
         self.primary, self.secondary = primary, secondary
         self.root, self.second_root = primary.directories
 
-    def mirrored(self) -> None:
-        """Both directories equal in everything that counts."""
+    def mirrored(self, below: str = "") -> None:
+        """Both directories, or one of the first one's, equal in everything that counts."""
         for here, there in zip(self.primary.directories, self.secondary.directories, strict=True):
-            assert differences(manifest(str(here)), manifest(str(there))) == []
+            if not below or here == self.root:
+                assert differences(manifest(str(here / below)), manifest(str(there / below))) == []
 
 
 @pytest.fixture(scope="session")
