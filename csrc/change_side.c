@@ -93,8 +93,8 @@ static int from_setattr(struct connection *connection, const struct request *req
     body->uid = in->uid;
     body->gid = in->gid;
     body->length = in->size;
-    body->atime_ns = (int64_t)in->atime * NS_PER_S + in->atimensec;
-    body->child_mtime_ns = (int64_t)in->mtime * NS_PER_S + in->mtimensec;
+    body->atime_ns = to_ns((int64_t)in->atime, in->atimensec);
+    body->child_mtime_ns = to_ns((int64_t)in->mtime, in->mtimensec);
     return 0;
 }
 
