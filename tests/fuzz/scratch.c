@@ -13,7 +13,7 @@
 #include "link.h"
 #include "op.h"
 
-enum { OUTSIDE_BYTES = 12 };
+enum { OUTSIDE_BYTES = 12, FEW_BUCKETS = 16 };
 
 _Noreturn void fail_at(const char *file, int line, const char *what) {
     fprintf(stderr, "%s:%d: FAILED: %s\n", file, line, what);
@@ -30,7 +30,7 @@ _Noreturn static void impossible(const char *what) {
 static void open_base(struct scratch *scratch) {
     char path[] = "/tmp/lockstep-fuzz-XXXXXX", tree[64], reason[RFS_REASON_BYTES];
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) impossible("needs root, for mounts of its own");
-    if (!mkdtemp(path) || mount("lockstep-fuzz", path, "tmpfs", MS_NODEV | MS_NOSUID, "size=32m,nr_inodes=4096,mode=755") < 0) impossible("no tmpfs");
+    if (!mkdtemp(path) || mount("lockstep-fuzz", path, "tmpfs", MS_NODEV | MS_NOSUID, "size=2m,nr_inodes=4096,mode=755") < 0) impossible("no tmpfs");
     snprintf(tree, sizeof tree, "%s/tree", path);
     CHECK(mkdir(tree, 0755) == 0);
     scratch->base_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -106,6 +106,15 @@ static void end_threads(rfs_engine *engine) {
     engine->mirror_started = false;
 }
 
+/* It is emptied for each input: most of the time would go into looking through buckets. And so it grows now and then. */
+static void shrink_table(struct inode_table *table) {
+    for (size_t i = FEW_BUCKETS; i < table->buckets; i++) {
+        if (table->by_fid[i]) table->by_fid[i % FEW_BUCKETS] = table->by_fid[i]; /* the root, and nobody else */
+        if (table->by_number[i]) table->by_number[i % FEW_BUCKETS] = table->by_number[i];
+    }
+    table->buckets = FEW_BUCKETS;
+}
+
 void scratch_run_jobs(struct scratch *scratch) {
     struct list *jobs = &scratch->engine->workers.jobs;
     while (!list_empty(jobs)) {
@@ -175,6 +184,7 @@ void scratch_open(struct scratch *scratch) {
     scratch->engine = rfs_engine_new(&scratch->root_fd, 1, &error);
     CHECK(scratch->engine);
     end_threads(scratch->engine);
+    shrink_table(&scratch->engine->inodes);
     scratch_begin(scratch);
     scratch_reset(scratch);
 }
