@@ -108,7 +108,15 @@ static void check_counts(void) {
     CHECK(!request_is_whole(FUSE_SETXATTR, false, value.body, 8 + 7 + 2));
 }
 
+/* What utimensat() may ask for and nanoseconds cannot hold. */
+static void check_times(void) {
+    CHECK(to_ns(5, 7) == INT64_C(5000000007) && to_ns(-5, 7) == -INT64_C(4999999993));
+    CHECK(to_ns(INT64_C(10000000000), 0) == INT64_MAX && to_ns(-INT64_C(10000000000), 0) == INT64_MIN && to_ns(INT64_MIN, 0) == INT64_MIN);
+    CHECK(to_ns(INT64_MAX / NS_PER_S, 999999999) == INT64_MAX);
+}
+
 void test_requests(void) {
+    check_times();
     check_shortest();
     check_strings();
     check_counts();
