@@ -160,7 +160,7 @@ static void send_message(const uint8_t *input, size_t bytes) {
 static void make_tree(void) {
     int root = scratch.root_fd;
     scratch_file(&scratch, "f", 5000);
-    CHECK(mkdirat(root, "d", 02775) == 0 && symlinkat("../outside/file", root, "s") == 0 && mknodat(root, "p", S_IFIFO | 0644, 0) == 0);
+    CHECK(mkdirat(root, "d", 02775) == 0 && symlinkat(WAY_OUT, root, "s") == 0 && mknodat(root, "p", S_IFIFO | 0644, 0) == 0);
     CHECK(mkdirat(root, HOLDING_NAME, 0700) == 0 && linkat(root, "f", root, "d/link", 0) == 0);
 }
 

@@ -48,9 +48,12 @@ static void look_outside(const struct scratch *scratch, struct stat now[3]) {
 
 static void make_outside(struct scratch *scratch) {
     CHECK(mkdirat(scratch->base_fd, "outside", 0750) == 0);
-    scratch->outside_fd = openat(scratch->base_fd, "outside", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int directory = openat(scratch->base_fd, "outside", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    scratch->outside_fd = fcntl(directory, F_DUPFD_CLOEXEC, OUTSIDE_FD);
+    close(directory);
+    CHECK(scratch->outside_fd == OUTSIDE_FD);
     int fd = openat(scratch->outside_fd, "file", O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
-    CHECK(scratch->outside_fd >= 0 && fd >= 0 && write(fd, "leave it be\n", OUTSIDE_BYTES) == OUTSIDE_BYTES);
+    CHECK(fd >= 0 && write(fd, "leave it be\n", OUTSIDE_BYTES) == OUTSIDE_BYTES);
     close(fd);
     look_outside(scratch, scratch->untouched);
 }

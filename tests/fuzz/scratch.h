@@ -14,7 +14,10 @@
 
 _Noreturn void fail_at(const char *file, int line, const char *what); /* aborts: the fuzzer keeps the input */
 
-/* The tree lies beside a directory that nothing may touch. */
+/* The tree lies beside a directory that nothing may touch, and that every name which leads out of the tree can reach: WAY_OUT. */
+enum { OUTSIDE_FD = 100 };
+#define WAY_OUT "/proc/self/fd/100/file"
+
 struct scratch {
     rfs_engine *engine;
     int base_fd, outside_fd, root_fd; /* root_fd: of the tree, whose parent cannot be reached */

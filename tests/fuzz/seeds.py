@@ -294,7 +294,7 @@ STREAMS = {
     + op("mkdir", 0, "m", child=NEW + 1, mode=DIRECTORY)
     + op("create", NEW + 1, "o", child=NEW + 2, mode=FILE)
     + op("mknod", 0, "q", child=NEW + 3, mode=FIFO)
-    + op("symlink", 0, "l", data=b"../outside/file", child=NEW + 4, mode=SYMLINK)
+    + op("symlink", 0, "l", data=b"/proc/self/fd/100/file", child=NEW + 4, mode=SYMLINK)
     + op("link", D, "h", other=G),
     "devices": op("mknod", 0, "null", child=NEW, mode=0o20666, rdev=0x103)
     + op("fsync", NEW, header_flags=1)
@@ -343,7 +343,7 @@ STREAMS = {
     + frame("different", 0, b"", seq=1)
     + frame("keepalive", 0, b""),
     "hostile names": op("mkdir", 0, "m", child=NEW, mode=DIRECTORY)
-    + op("create", 0, "../outside/file", child=NEW + 1, mode=FILE)
+    + op("create", 0, "/proc/self/fd/100/new", child=NEW + 1, mode=FILE)
     + op("unlink", 0, ".."),
     "through a link": op("attributes", S, mode=SYMLINK, length=3)
     + op("unlink", 0, "s", child=S)
