@@ -202,6 +202,23 @@ REQUESTS = {
     + message("interrupt", 0, bytes(8)),
 }
 
+# Messages that are less than they say, each on its own.
+MALFORMED = {
+    "forgets": message("batch_forget", 0, struct.pack("<II", 1000, 0) + bytes(32)),
+    "forget": message("forget", FIRST, bytes(7)),
+    "write": lookup("f") + opened(FIRST) + message("write", 0, struct.pack("<QQIIQII", 0, 0, 5000, 0, 0, 2, 0) + b"abc"),
+    "value": setxattr(ROOT, "user.a", b"value")[:-1],
+    "name": message("lookup", ROOT, b"f"),
+    "second name": message("rename", ROOT, struct.pack("<Q", ROOT) + b"f\0g"),
+    "no body": message("setattr", ROOT)
+    + message("open", ROOT)
+    + message("readdir", ROOT)
+    + message("getxattr", ROOT)
+    + message("create", ROOT),
+    "way out": mkdir("/proc/self/fd/100/new") + mkdir("..") + message("unlink", ROOT, text("d/link")) + lookup("/proc/self/fd/100/file"),
+    "asks for much": read("readdir", 0xFFFFFFFF) + read("readdirplus", 1 << 20),
+}
+
 # ---- frames of the peer: id 0 is the root; 2 to 7 are what the tree has (f, d, d/e, d/g, s, p); from 8 on they are new
 
 FRAMES = {
@@ -384,6 +401,8 @@ def main() -> None:
     for name, content in REQUESTS.items():
         for mode, suffix in enumerate(("", "-paired", "-frozen")):
             save("requests", name + suffix, bytes([mode]) + content)
+    for name, content in MALFORMED.items():
+        save("requests", f"malformed {name}", b"\0" + content)
     save("requests", "short setxattr", b"\4" + lookup("f") + setxattr(FIRST, "user.a", b"value", extended=False))
     save("requests", "lease lost", b"\x09" + lookup("f") + read("readdir", 4096))
     for name, content in STREAMS.items():
