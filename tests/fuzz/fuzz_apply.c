@@ -2,7 +2,8 @@
  * that waits for answers. Nothing outside the tree is touched, nothing is read beyond what has arrived, and all that was taken is given back.
  *
  * The first byte: RAW leaves the stream as it is; else seqs, sums and lengths are made to fit, so that frames are applied. WIDE leaves the
- * ids in the frames, which else become small ones, some of which exist. The upper half says how large the pieces are. */
+ * ids in the frames, which else become small ones, some of which exist. PARALLEL applies in lanes, each with a thread. The two highest bits say
+ * how large the pieces are. */
 #include <sanitizer/asan_interface.h>
 
 #include "../../csrc/link.c" /* parse() is its own */
@@ -13,7 +14,7 @@
 #include "frames.h"
 #include "scratch.h"
 
-enum { RAW = 1, SOURCE = 2, WIDE = 4, ACK_DISK = 8 };
+enum { RAW = 1, SOURCE = 2, WIDE = 4, ACK_DISK = 8, PARALLEL = 16, BORDER = 32 };
 enum { FIRST_FID = FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES, FIDS = 16 };
 
 int LLVMFuzzerInitialize(int *count, char ***arguments);
@@ -28,7 +29,7 @@ static void adopt(const char *name, uint64_t fid) {
     struct inode *inode;
     struct stat stat;
     int fd = openat(scratch.root_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    CHECK(fd >= 0 && fstat(fd, &stat) == 0 && inode_adopt(scratch.engine, 0, fd, &stat, fid, &inode) == 0);
+    CHECK(fd >= 0 && fstat(fd, &stat) == 0 && inode_adopt(scratch.engine, 0, fd, &stat, fid, 0, &inode) == 0);
     inode_put(scratch.engine, inode);
     close(fd);
 }
@@ -40,6 +41,7 @@ static void make_tree(void) {
     scratch_file(&scratch, "f", 100000);
     scratch_file(&scratch, "d/g", 10);
     scratch_file(&scratch, "unlisted", 0);
+    scratch_file(&scratch, "d/e/local.tmp", 10);
     CHECK(linkat(root, "f", root, "d/link", 0) == 0);
     static const char *const names[] = {"f", "d", "d/e", "d/g", "s", "p"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) adopt(names[i], FIRST_FID + i);
@@ -76,12 +78,17 @@ static void begin(uint8_t options) {
     the_link->checked_bytes = the_link->checked_crc = 0;
     engine->session = the_link->session;
     engine->link = the_link;
+    the_link->applier = applier_new(engine, the_link);
+    CHECK(the_link->applier);
+    applier_set_slow_ns(the_link->applier, options & PARALLEL ? 0 : UINT64_MAX); /* and not by the time it takes */
+    if (options & BORDER) scratch_draw_border(&scratch);
     if (options & SOURCE) wait_for_answers();
     else engine->target = true;
 }
 
 static void end(void) {
     rfs_engine *engine = scratch.engine;
+    applier_free(the_link->applier);
     scratch_run_jobs(&scratch);
     CHECK(rfs_fence(engine) == 0); /* whoever still waits is answered */
     scratch_run_jobs(&scratch);
@@ -99,10 +106,10 @@ static void make_small(uint8_t *at) {
 }
 
 static void give_type(uint8_t *at) {
-    static const uint8_t answers[] = {FRAME_ACK, FRAME_SYNCED, FRAME_DIFFERENT, FRAME_KEEPALIVE};
+    static const uint8_t answers[] = {FRAME_ACK, FRAME_SYNCED, FRAME_DIFFERENT, FRAME_KEEPALIVE, FRAME_ACK_ALONE};
     uint16_t type = (uint16_t)get_at(at + HEADER_TYPE_AT, 2);
-    if (wire_is_sequenced(type)) return;
-    put_at(at + HEADER_TYPE_AT, 2, type % 32 < 16 ? 1U + type % FRAME_LAST_OP : type % 32 < 24 ? FRAME_DIRECTORY_BEGIN + type % 8U : answers[type % 4]);
+    if (wire_is_sequenced(type) || (type >= FRAME_ACK && type <= FRAME_ACK_ALONE)) return;
+    put_at(at + HEADER_TYPE_AT, 2, type % 32 < 16 ? 1U + type % FRAME_LAST_OP : type % 32 < 24 ? FRAME_DIRECTORY_BEGIN + type % 8U : answers[type % 5]);
 }
 
 /* The seq that is expected, unless the frame begs to differ. */
@@ -149,7 +156,7 @@ static void feed(const uint8_t *stream, size_t bytes, size_t piece) {
         ssize_t used = parse(the_link, buffer, filled, reason);
         CHECK(memchr(reason, 0, sizeof reason));
         if (used < 0) CHECK(*reason);
-        if (used < 0) break;
+        if (used < 0 || applier_error(the_link->applier, reason) < 0) break;
         CHECK((size_t)used <= filled);
         filled -= (size_t)used;
         memmove(buffer, buffer + used, filled);
@@ -169,12 +176,13 @@ int LLVMFuzzerInitialize(int *count, char ***arguments) {
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
     the_link = link_new(scratch.engine, rfs_channel_plain(ends[0]), &none);
     CHECK(the_link);
+    applier_free(the_link->applier); /* each input has its own */
     link_abandon(the_link); /* what it has to say waits in its queue */
     return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
-    static const size_t pieces[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 13, 79, 80, 81, 152, 200, 1000};
+    static const size_t pieces[4] = {0, 1, 79, 200};
     if (bytes < 2) return 0;
     uint8_t *stream = malloc(bytes - 1);
     CHECK(stream);
@@ -183,7 +191,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
     make_tree();
     begin(input[0]);
     if (!(input[0] & RAW)) fit_stream(stream, bytes - 1, input[0] & WIDE);
-    feed(stream, bytes - 1, pieces[input[0] >> 4]);
+    feed(stream, bytes - 1, pieces[input[0] >> 6]);
     free(stream);
     end();
     scratch_reset(&scratch);

@@ -7,7 +7,7 @@
 
 #include "scratch.h"
 
-enum { PLAIN = 1, DAMAGED = 2, TYPED = 4, PIECE_BYTES = 2048, STREAM_BYTES = 1 << 16, KEY_UPDATE_BYTES = 5 };
+enum { PLAIN = 1, DAMAGED = 2, TYPED = 4, LONGEST_BYTES = 2048, STREAM_BYTES = 1 << 16, KEY_UPDATE_BYTES = 5 };
 
 int LLVMFuzzerInitialize(int *count, char ***arguments);
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
@@ -66,8 +66,8 @@ static void say(struct peer *peer, uint8_t kind, const uint8_t *content, size_t 
 }
 
 static void speak(struct peer *peer, const uint8_t *input, size_t bytes) {
-    while (bytes >= 3 && peer->stream_bytes + PIECE_BYTES + RECORD_ADDED_BYTES < STREAM_BYTES) {
-        size_t length = ((size_t)input[1] | (size_t)input[2] << 8) % PIECE_BYTES;
+    while (bytes >= 3 && peer->stream_bytes + LONGEST_BYTES + RECORD_ADDED_BYTES < STREAM_BYTES) {
+        size_t length = ((size_t)input[1] | (size_t)input[2] << 8) % LONGEST_BYTES;
         if (length > bytes - 3) length = bytes - 3;
         say(peer, input[0], input + 3, length);
         input += 3 + length;

@@ -17,7 +17,7 @@ static ssize_t take_reply(int fd, const struct iovec *parts, int count);
 #include "link.h"
 #include "scratch.h"
 
-enum { MODES = 3, SHORT_SETXATTR = 4, LEASE_LOST = 8, NODES = 64, FILES = 16, OUTSTANDING = 64 };
+enum { MODES = 3, SHORT_SETXATTR = 4, LEASE_LOST = 8, BORDER = 16, NODES = 64, FILES = 16, OUTSTANDING = 64 };
 
 int LLVMFuzzerInitialize(int *count, char ***arguments);
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
@@ -173,6 +173,7 @@ static void begin(uint8_t options) {
     connection.extended_setxattr = !(options & SHORT_SETXATTR);
     engine->mode = modes[options & MODES];
     if (engine->mode == RFS_PAIRED) engine->link = the_link;
+    if (options & BORDER) scratch_draw_border(&scratch);
     if (options & LEASE_LOST) atomic_store(&engine->last_heard_ns, 0);
 }
 

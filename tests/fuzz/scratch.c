@@ -118,13 +118,17 @@ static void shrink_table(struct inode_table *table) {
     table->buckets = FEW_BUCKETS;
 }
 
+static struct job *next_job(struct workers *workers) {
+    pthread_mutex_lock(&workers->lock);
+    struct job *job = list_empty(&workers->jobs) ? NULL : ITEM(workers->jobs.next, struct job, item);
+    if (job) list_remove(&job->item);
+    pthread_mutex_unlock(&workers->lock);
+    return job;
+}
+
 void scratch_run_jobs(struct scratch *scratch) {
-    struct list *jobs = &scratch->engine->workers.jobs;
-    while (!list_empty(jobs)) {
-        struct job *job = ITEM(jobs->next, struct job, item);
-        list_remove(&job->item);
-        job->run(scratch->engine, job);
-    }
+    struct job *job;
+    while ((job = next_job(&scratch->engine->workers))) job->run(scratch->engine, job);
 }
 
 static void drain_events(rfs_engine *engine) {
@@ -135,11 +139,20 @@ static void drain_events(rfs_engine *engine) {
     }
 }
 
+static void set_scopes(rfs_engine *engine, const struct scopes *scopes) {
+    struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID);
+    engine->directory[0].scopes = scopes ? *scopes : (struct scopes){0};
+    atomic_store(&root->scope, engine->directory[0].scopes.root);
+    inode_put(engine, root);
+}
+
+void scratch_draw_border(struct scratch *scratch) { set_scopes(scratch->engine, &scratch->border); }
+
 static void forget(rfs_engine *engine) {
     struct mirror *mirror = &engine->mirror;
     CHECK(list_empty(&mirror->pending) && list_empty(&mirror->syncing) && list_empty(&mirror->parked));
     CHECK(mirror->in_flight_ops == 0 && mirror->in_flight_bytes == 0 && mirror->answering == 0);
-    mirror->seq = mirror->acked_seq = mirror->rtt_us = mirror->demote_ticket = 0;
+    mirror->seq = mirror->acked_seq = mirror->alone_seq = mirror->rtt_us = mirror->demote_ticket = 0;
     mirror->need_used_raised = false;
     listing_free(engine);
     inodes_forget_kernel(engine);
@@ -149,6 +162,7 @@ static void forget(rfs_engine *engine) {
     CHECK(root && root->refs == 2 && root->nlookup == 0); /* ours of this moment, and the table's */
     atomic_store(&root->resync, 0);
     inode_put(engine, root);
+    set_scopes(engine, NULL);
     engine->mode = RFS_IDLE;
     engine->target = engine->demoting = engine->end_sent = engine->resumable = false;
     engine->epoch = 1;
@@ -188,6 +202,7 @@ void scratch_open(struct scratch *scratch) {
     CHECK(scratch->engine);
     end_threads(scratch->engine);
     shrink_table(&scratch->engine->inodes);
+    CHECK(scopes_add(&scratch->border, "*.tmp", false) == 0);
     scratch_begin(scratch);
     scratch_reset(scratch);
 }

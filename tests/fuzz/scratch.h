@@ -23,6 +23,7 @@ struct scratch {
     int base_fd, outside_fd, root_fd; /* root_fd: of the tree, whose parent cannot be reached */
     int first_free_fd;                /* when the input began */
     struct stat untouched[3];
+    struct scopes border;             /* *.tmp is local */
 };
 
 /* Ends the process with SCRATCH_IMPOSSIBLE where there is no root or no tmpfs that holds replicas. */
@@ -33,5 +34,7 @@ void scratch_begin(struct scratch *scratch); /* an input; scratch_reset ends it 
 void scratch_reset(struct scratch *scratch);
 /* What the worker threads would do now. */
 void scratch_run_jobs(struct scratch *scratch);
+/* From here on until the reset the tree has a border. */
+void scratch_draw_border(struct scratch *scratch);
 void scratch_file(struct scratch *scratch, const char *name, size_t bytes);
 #endif

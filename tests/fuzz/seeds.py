@@ -202,6 +202,21 @@ REQUESTS = {
     + message("interrupt", 0, bytes(8)),
 }
 
+# What is *.tmp is local: files go in, out, and where they may not.
+BORDER = (
+    create("x.tmp")
+    + write(b"abc")
+    + setxattr(FIRST, "user.a", b"b")
+    + message("rename", ROOT, struct.pack("<Q", ROOT) + text("x.tmp", "f"))
+    + write(b"more", 3)
+    + message("rename", ROOT, struct.pack("<Q", ROOT) + text("f", "y.tmp"))
+    + mkdir("m.tmp")
+    + message("rename2", ROOT, struct.pack("<QII", ROOT, 2, 0) + text("y.tmp", "d"))
+    + message("rename", ROOT, struct.pack("<Q", ROOT) + text("m.tmp", "m"))
+    + message("rename", ROOT, struct.pack("<Q", SECOND) + text("y.tmp", "z"))
+    + message("unlink", SECOND, text("z"))
+)
+
 # Messages that are less than they say, each on its own.
 MALFORMED = {
     "forgets": message("batch_forget", 0, struct.pack("<II", 1000, 0) + bytes(32)),
@@ -240,6 +255,7 @@ FRAMES = {
             "remove_xattr",
             "fallocate",
             "copy",
+            "place",
         ],
         start=1,
     )
@@ -248,7 +264,7 @@ FRAMES |= {
     name: number
     for number, name in enumerate(["begin", "entry", "end_directory", "hashes", "block", "attributes", "end", "marked"], start=32)
 }
-FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive"], start=64)}
+FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive", "ack_alone"], start=64)}
 F, D, E, G, S, P, NEW = 2, 3, 4, 5, 6, 7, 8
 FILE, DIRECTORY, SYMLINK, FIFO = 0o100644, 0o40755, 0o120777, 0o10644
 
@@ -353,7 +369,20 @@ STREAMS = {
     + bytes_of("block", F, b"some bytes")
     + bytes_of("block", F, b"", 65536, 4)
     + op("attributes", F, mode=FILE, length=70000, data=xattrs(a=b"b", c=b"")),
-    "answers": frame("ack", 0, b"", seq=1)
+    "arrival": op("create", 0, "-", child=NEW, mode=FILE, header_flags=32)
+    + bytes_of("block", NEW, b"whole")
+    + op("attributes", NEW, mode=FILE, length=5)
+    + op("place", 0, "f", child=NEW, header_flags=2)
+    + op("create", 0, "-", child=F, mode=FILE, header_flags=32)
+    + op("mkdir", 0, "-", child=D, mode=DIRECTORY, header_flags=32)
+    + op("place", D, "e", child=F),
+    "leftovers": op("unlink", D, "g", child=G, header_flags=2)
+    + op("mkdir", 0, "m", child=NEW, mode=DIRECTORY)
+    + op("rename", 0, "m", "e", other=D, child=NEW, header_flags=2)
+    + op("begin", 0)
+    + op("end_directory", 0, mode=DIRECTORY),
+    "answers": frame("ack_alone", 0, b"", seq=3)
+    + frame("ack", 0, b"", seq=1)
     + frame("synced", 0, b"", seq=2)
     + frame("ack", 0, b"", seq=3)
     + frame("synced", 0, b"", seq=4)
@@ -401,6 +430,8 @@ def main() -> None:
     for name, content in REQUESTS.items():
         for mode, suffix in enumerate(("", "-paired", "-frozen")):
             save("requests", name + suffix, bytes([mode]) + content)
+    for mode in range(3):
+        save("requests", f"border {mode}", bytes([16 | mode]) + BORDER)
     for name, content in MALFORMED.items():
         save("requests", f"malformed {name}", b"\0" + content)
     save("requests", "short setxattr", b"\4" + lookup("f") + setxattr(FIRST, "user.a", b"value", extended=False))
@@ -410,7 +441,8 @@ def main() -> None:
         save("frames", name + " raw", b"\1" + content)
         options = 2 if name == "answers" else 0
         save("apply", name, bytes([options]) + content)
-        save("apply", name + " in pieces", bytes([options | 8 | 0x90]) + content)
+        save("apply", name + " in pieces", bytes([options | 8 | 0x80]) + content)
+        save("apply", name + " in parallel", bytes([options | 0x30]) + content)
     save("apply", "raw", b"\1" + STREAMS["writes"])
     for suite in range(3):
         for name, content in RECORDS.items():
