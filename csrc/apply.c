@@ -38,8 +38,10 @@ static int start_sync(rfs_engine *engine, struct link *link, const struct wire_h
         link_send_small(link, FRAME_SYNCED, header->seq, 0);
         return 0;
     }
-    struct peer_sync *sync = inode ? calloc(1, sizeof *sync) : NULL;
-    int result = !inode ? -EUCLEAN : !sync ? -ENOMEM : inode_open(engine, inode, O_RDONLY | O_NONBLOCK);
+    /* Nothing else can be synced: a device would be opened by it, and a pipe's "cannot" looks like a disk that fails. */
+    bool kept = inode && (S_ISREG(inode->type) || S_ISDIR(inode->type));
+    struct peer_sync *sync = kept ? calloc(1, sizeof *sync) : NULL;
+    int result = !kept ? -EUCLEAN : !sync ? -ENOMEM : inode_open(engine, inode, O_RDONLY | O_NONBLOCK);
     inode_put(engine, inode);
     if (result < 0) {
         free(sync);

@@ -250,11 +250,11 @@ struct proc_path {
 };
 struct proc_path proc_path(int fd); /* /proc/self/fd/N: the way to an O_PATH descriptor's object */
 
-/* A moment in 64 bits of nanoseconds; what lies behind 2262 (or before 1677) becomes the last one that there is. */
+/* Times from 1677 to 2262; what lies beyond becomes the first or the last of them, as a file system does with what it cannot hold. */
 static inline int64_t to_ns(int64_t seconds, int64_t nanoseconds) {
     int64_t ns;
-    if (!__builtin_mul_overflow(seconds, NS_PER_S, &ns) && !__builtin_add_overflow(ns, nanoseconds, &ns)) return ns;
-    return seconds < 0 ? INT64_MIN : INT64_MAX;
+    if (__builtin_mul_overflow(seconds, NS_PER_S, &ns) || __builtin_add_overflow(ns, nanoseconds, &ns)) return seconds < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
 }
 static inline int64_t stat_mtime_ns(const struct stat *stat) { return to_ns(stat->st_mtim.tv_sec, stat->st_mtim.tv_nsec); }
 static inline int64_t stat_atime_ns(const struct stat *stat) { return to_ns(stat->st_atim.tv_sec, stat->st_atim.tv_nsec); }

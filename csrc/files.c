@@ -112,6 +112,11 @@ static int copy_bytes(int from, uint64_t from_offset, int to, uint64_t to_offset
     return result;
 }
 
+/* As copy_file_range(2) has it: piece by piece, such a copy would read what it has just written. */
+static bool overlaps(const struct op_body *body) {
+    return body->fid == body->other && body->rdev < body->offset + body->length && body->offset < body->rdev + body->length;
+}
+
 /* The caller holds the stripes of both. What was copied is the op, here and on the peer. */
 int local_copy(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
@@ -119,7 +124,7 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay) {
     uint64_t copied = 0;
     if (!op->source) op->source = inode_get(engine, body->other);
     if (!op->source) return -ESTALE;
-    if (!S_ISREG(op->source->type)) return -EINVAL;
+    if (!S_ISREG(op->source->type) || overlaps(body)) return -EINVAL;
     int fd = get_file(engine, op, &target), result = fd;
     if (fd < 0) return fd;
     result = descriptor_get(engine, op->source, &source);

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "request.h"
+
 #define WAKE_SIGNAL (SIGRTMIN + 5) /* interrupts the read of a thread that is to end */
 
 enum { THREADS = 4, MAX_BACKGROUND = 256, CONGESTION = 192 };
@@ -26,7 +28,7 @@ enum { THREADS = 4, MAX_BACKGROUND = 256, CONGESTION = 192 };
 static void serve_init(struct connection *connection, const struct request *request) {
     const struct fuse_init_in *in = (const void *)request->body;
     struct fuse_init_out out = {.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION};
-    if (request->body_bytes < 16 || in->major != FUSE_KERNEL_VERSION || in->minor < 31) {
+    if (in->major != FUSE_KERNEL_VERSION || in->minor < 31) {
         reply(connection, request->header->unique, -EPROTO, NULL, 0);
         return;
     }
@@ -144,6 +146,10 @@ void serve_parked_read(rfs_engine *engine, struct op *op) {
 
 static void serve(struct connection *connection, struct request *request) {
     uint64_t unique = request->header->unique;
+    if (!request_is_whole(request->header->opcode, connection->extended_setxattr, request->body, request->body_bytes)) {
+        if (request_has_answer(request->header->opcode)) reply(connection, unique, -EIO, NULL, 0);
+        return;
+    }
     bool own = request->header->nodeid == ROOT_NODE; /* the virtual root holds no data, and our own mounting walks it */
     if (!own && is_data(request->header->opcode) && !mirror_may_read(connection->engine)) {
         park_read(connection, request);

@@ -355,7 +355,7 @@ int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat) {
 void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out) {
     *out = (rfs_attributes){.ino = inode->fid, .size = (uint64_t)stat->st_size, .blocks = (uint64_t)stat->st_blocks, .rdev = stat->st_rdev,
                             .atime_ns = stat_atime_ns(stat), .mtime_ns = stat_mtime_ns(stat),
-                            .ctime_ns = stat->st_ctim.tv_sec * NS_PER_S + stat->st_ctim.tv_nsec, .mode = stat->st_mode,
+                            .ctime_ns = to_ns(stat->st_ctim.tv_sec, stat->st_ctim.tv_nsec), .mode = stat->st_mode,
                             .nlink = (uint32_t)stat->st_nlink, .uid = stat->st_uid, .gid = stat->st_gid, .block_bytes = (uint32_t)stat->st_blksize};
 }
 

@@ -154,7 +154,7 @@ static int apply_locally(rfs_engine *engine, struct op *op) {
 
 static bool is_shipped(rfs_engine *engine, struct op *op) {
     if (is_namespace_op(op->type) ? op->local : inode_is_local(op->inode)) return false;
-    switch (engine->mode) {
+    switch (atomic_load(&engine->mode)) {
     case RFS_ALONE: return false;
     case RFS_PAIRED: return is_namespace_op(op->type) || !op->inode->orphan;
     case RFS_RESYNCING:
@@ -279,7 +279,7 @@ static enum admission admit(rfs_engine *engine, const struct op *op, int *error)
     if (atomic_load(&engine->failed) || engine->mode == RFS_FENCED) return REFUSE;
     *error = -EROFS;
     if (engine->demoting) return REFUSE;
-    switch (engine->mode) {
+    switch (atomic_load(&engine->mode)) {
     case RFS_IDLE: return REFUSE;
     case RFS_FROZEN:
     case RFS_UNUSED: return WAIT;

@@ -391,7 +391,7 @@ static int walk_window(rfs_engine *engine, struct inode *inode, int fd, uint64_t
 }
 
 static int walk_content(rfs_engine *engine, struct inode *inode, int fd) {
-    uint64_t offset = 0, counted = 0;
+    uint64_t offset = 0;
     for (;;) {
         struct stat stat;
         if (fstat(fd, &stat) < 0) return -errno;
@@ -404,7 +404,6 @@ static int walk_content(rfs_engine *engine, struct inode *inode, int fd) {
         if (result < 0) return result;
         offset += step;
         atomic_fetch_add(&engine->count.resync_bytes_done, step);
-        counted += step;
     }
     return 0;
 }

@@ -19,6 +19,7 @@ static const struct test tests[] = {
     {"header", test_header, false, false, false, false},
     {"body", test_body, false, false, false, false},
     {"garbage", test_garbage, false, false, false, false},
+    {"requests", test_requests, false, false, false, false},
     {"table", test_table, true, false, false, false},
     {"duplicate ids", test_duplicate_ids, true, false, false, false},
     {"parallel tagging", test_parallel_tagging, true, false, false, false},

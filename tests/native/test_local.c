@@ -264,6 +264,12 @@ void test_local_operations(void) {
     op = op_new(FRAME_FALLOCATE);
     op->body = (struct op_body){.fid = fid, .offset = 0, .length = 4096, .flags = FALLOC_FL_COLLAPSE_RANGE};
     CHECK_EQUAL(finish(&node, op), -EOPNOTSUPP);
+    op = op_new(FRAME_COPY);
+    op->body = (struct op_body){.fid = fid, .other = fid, .offset = 14, .rdev = 0, .length = 15};
+    CHECK_EQUAL(finish(&node, op), -EINVAL); /* onto itself */
+    op = op_new(FRAME_COPY);
+    op->body = (struct op_body){.fid = fid, .other = fid, .offset = 14, .rdev = 0, .length = 14};
+    CHECK_EQUAL(finish(&node, op), 0);
     CHECK_EQUAL(finish(&node, syncing(fid)), 0);
     check_attributes(&node, fid);
     check_xattrs(&node, fid);
