@@ -209,6 +209,10 @@ class Replica:
         self._assert_changing()
         await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
         await self.engine.become_primary(self.record.term, self.record.node_bit)
+        try:
+            await self.engine.purge_holding()  # what was arriving when the peer was lost; never much
+        except OSError as failure:
+            log.warning("cannot remove what was half-way: %s", failure.strerror)
         self.consent = False
         log.info("transition to=PRIMARY term=%d cause=%s", self.record.term, cause)
 
