@@ -24,12 +24,13 @@ def figures(row: Row, found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """The median of each column, the mirror's ratio to each of the others, and whether it is within what is asked."""
     medians = {column: statistics.median(values) for column, values in found.items()}
     out: dict[str, Any] = {"name": row.name, "text": row.text, "unit": row.unit, "lower_is_better": row.lower_is_better, **medians}
+    out["inputs"] = list(row.inputs)
     out["spread"] = {column: spread(values) for column, values in found.items()}
     if "floor" in found:
         out["floor_spread"] = out["spread"]["floor"]
         out["floor_is_steady"] = out["floor_spread"] <= SPREAD_LIMIT
     for column, value in medians.items():
-        if column != "mirror" and value:
+        if column != "mirror" and column not in row.inputs and value:
             out[f"mirror_to_{column}"] = medians["mirror"] / value
     if row.target is not None and all(column in medians for column in row.target.needs):
         out["target"] = verdict(row.target.text, row.target.limit(medians), medians["mirror"], lower_is_better=row.lower_is_better)

@@ -9,7 +9,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +42,30 @@ def measure(bed: Bed, row: Row, subjects: Sequence[Subject]) -> dict[str, Any]:
     for subject in subjects:
         if subject.column not in row.without:
             columns[subject.column] = lambda subject=subject: row.measure(bed, subject)  # type: ignore[misc]
-    for column, extra in row.extras.items():
+    for column, extra in {**row.extras, **row.inputs}.items():
         columns[column] = lambda extra=extra: extra(bed)  # type: ignore[misc]
     values: dict[str, list[float]] = {column: [] for column in columns}
+    took_s = dict.fromkeys(columns, 0.0)
     os.sync()  # the pages that the row before has left are not to be written in this one's time
     for _ in range(bed.scale.repetitions_of(row.effort)):
         for column, once in columns.items():
+            began = time.monotonic()
             values[column].append(once())
-    return figures(row, values)
+            took_s[column] += time.monotonic() - began
+    return {**figures(row, values), "took_s": {column: round(seconds, 1) for column, seconds in took_s.items()}}
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures are from; they are not to be compared with another one's."""
+    return {"processors": os.cpu_count(), "kernel": os.uname().release, "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
 
 
 def run(bed: Bed, rows: Sequence[Row], *, peers: bool, with_memory: bool) -> dict[str, Any]:
     """Everything, in order."""
     bed.set_up()
     mirrors = [Mirror(bed, "mirror", 5600, secure=True), Mirror(bed, "plain", 5601, secure=False)]
-    results: dict[str, Any] = {"schema": "lockstep.bench/1", "pairing_s": mirrors[0].pair()}
+    results: dict[str, Any] = {"schema": "lockstep.bench/1", "machine": machine(), "scale": asdict(bed.scale)}
+    results["pairing_s"] = mirrors[0].pair()
     for mirror in mirrors:
         mirror.mount()
     results["idle_rss_bytes"] = bed.resident_bytes(mirrors[0].processes()[0])

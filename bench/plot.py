@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from bench.table import number
 
 FILE = "latest.png"
 ROW_INCHES, DOTS_PER_INCH = 0.42, 140
-GREY, RED = "#8a8a8a", "#c1121f"
+GREY, RED, GREEN = "#8a8a8a", "#c1121f", "#2b8a3e"
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,28 @@ def limit_speed(row: Mapping[str, Any]) -> float | None:
     return speed({**row, "limit": row["target"]["limit"]}, "limit")
 
 
+def short(value: float) -> str:
+    """At most four digits."""
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} M"
+    return f"{value / 1e3:.1f} k" if value >= 1e4 else number(value)
+
+
 def words(row: Mapping[str, Any]) -> str:
     """The absolutes, which a ratio hides."""
-    return f"{number(row['mirror'])} {row['unit']}   ({number(row['native'])})"
+    unit = row["unit"] if row["unit"].startswith("/") else f" {row['unit']}"
+    return f"{short(row['mirror'])}{unit}   ({short(row['native'])})"
+
+
+def source(results: Mapping[str, Any]) -> str:
+    """Where the figures are from."""
+    place, scale = results.get("machine", {}), results.get("scale", {})
+    if not place or not scale:
+        return ""
+    return (
+        f"Two nodes in namespaces of one machine with {place['processors']} processors and one disk, {place['began']}; "
+        f"medians of up to {scale['repetitions']} interleaved repetitions. Ratios carry, absolutes do not."
+    )
 
 
 def draw(results: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -66,10 +86,18 @@ def draw(results: Mapping[str, Any], directory: Path) -> list[Path]:
     if priced:
         draw_prices(areas[1], priced)
     figure.get_layout_engine().set(h_pad=0.12)
+    figure.supxlabel(source(results), fontsize=8.5, color="#555555")
     path = directory / FILE
     figure.savefig(path)
     pyplot.close(figure)
     return [path]
+
+
+def verdict_colour(row: Mapping[str, Any]) -> str:
+    """Grey where the floor was too unsteady to judge."""
+    if not row.get("floor_is_steady", True):
+        return GREY
+    return GREEN if row["target"]["met"] else RED
 
 
 def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -77,14 +105,16 @@ def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, linewidth=2, zorder=1)
     for at, row in enumerate(rows):
-        shown = {column: value for column in LOOKS if (value := speed(row, column)) is not None}
+        inputs = row.get("inputs", ())
+        shown = {column: value for column in LOOKS if column not in inputs and (value := speed(row, column)) is not None}
         axes.hlines(at, min(shown.values()), max(*shown.values(), 1), color="#d5d5d5", linewidth=1.5, zorder=1)
         for column, value in shown.items():
             _mark(axes, value, at, LOOKS[column])
         if (limit := limit_speed(row)) is not None:
-            axes.plot([limit, limit], [at - 0.36, at + 0.36], color=RED, linewidth=2.5, solid_capstyle="butt", zorder=5)
+            colour = verdict_colour(row)
+            axes.plot([limit, limit], [at - 0.36, at + 0.36], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=5)
             axes.annotate(
-                "", (limit * 1.28, at - 0.36), (limit * 0.98, at - 0.36), arrowprops={"arrowstyle": "->", "color": RED, "lw": 1.5}
+                "", (limit * 1.28, at - 0.36), (limit * 0.98, at - 0.36), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.5}
             )
     axes.set_yticks(range(len(rows)), [row["text"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -95,7 +125,7 @@ def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     right.set_yticks(range(len(rows)), [words(row) for row in rows])
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    axes.set_title("mirror (native)", loc="right", fontsize=10)
+    axes.annotate("mirror   (native)", (1, -0.75), (4, 0), ("axes fraction", "data"), "offset points", weight="bold", annotation_clip=False)
     _legend(axes, rows)
 
 
@@ -126,7 +156,8 @@ def _legend(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
                     label=look.title,
                 )
             )
-    handles.append(Line2D([], [], color=RED, linewidth=2.5, label="asked of the mirror: at least this"))
+    for colour, verdict in ((GREEN, "met"), (RED, "missed")):
+        handles.append(Line2D([], [], color=colour, linewidth=2.5, label=f"asked of the mirror, {verdict}"))
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.03), ncols=4, frameon=False, fontsize=9)
 
 
@@ -155,3 +186,8 @@ def _dress(axes: Any) -> None:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
+
+
+if __name__ == "__main__":  # again from the figures that are kept
+    kept = Path(__file__).resolve().parent / "results"
+    draw(json.loads((kept / "latest.json").read_text()), kept)

@@ -32,6 +32,7 @@ class Row:
     lower_is_better: bool
     measure: Measure
     extras: Mapping[str, Extra] = field(default_factory=dict)  # columns that are no subject: the floor
+    inputs: Mapping[str, Extra] = field(default_factory=dict)  # what only the target is made of; not to be compared with
     without: tuple[str, ...] = ("pg_sync",)  # subjects that cannot do it
     effort: Effort = "light"
     target: Target | None = None

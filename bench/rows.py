@@ -128,7 +128,7 @@ ROWS = (
     ),
     Row(
         "write_fsync_4k", "4 KiB write + fsync, p50", "µs", True, p50("write_fsync", SMALL, FSYNCS),
-        {"native_two": two_writers, "floor": floor_p50()},
+        inputs={"native_two": two_writers, "floor": floor_p50()},
         target=Target(
             "1.3 × (native, 2 writers + 2 × floor)",
             lambda found: 1.3 * (found["native_two"] + 2 * found["floor"]),
@@ -138,7 +138,7 @@ ROWS = (
     Row("read_4k", "4 KiB read (cached), p50", "µs", True, p50("read", SMALL, 20000)),
     Row("create_unlink", "create + close + unlink", "/s", False, create_unlink(1)),
     Row(
-        "create_unlink_p50", "create + close + unlink, p50", "µs", True, create_unlink(0), {"floor": floor_p50()},
+        "create_unlink_p50", "create + close + unlink, p50", "µs", True, create_unlink(0), inputs={"floor": floor_p50()},
         target=Target(
             "2 × floor + native + 100 µs", lambda found: 2 * found["floor"] + found["native"] + 100, ("floor", "native")
         ),

@@ -73,6 +73,12 @@ def test_what_is_asked(name: str, columns: dict[str, float], limit: float) -> No
     assert found["target"]["limit"] == pytest.approx(limit)
 
 
+def test_what_only_the_target_is_made_of_is_not_compared_with() -> None:
+    found = figures(named("write_fsync_4k"), {"native": [100], "mirror": [250], "native_two": [120], "floor": [50]})
+    assert found["floor"] == 50 and found["native_two"] == 120
+    assert [key for key in found if key.startswith("mirror_to_")] == ["mirror_to_native"]
+
+
 def test_memory_is_counted_over_the_idle() -> None:
     found = memory_figures(1000, 30_000_000, 30_500_000, 70, 20_000)
     assert found["bytes_per_inode"] == 500

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.main import parse
-from bench.plot import limit_speed, words
+from bench.plot import GREEN, GREY, RED, limit_speed, short, verdict_colour, words
 from bench.scale import FULL, QUICK
 from bench.table import number, table
 
@@ -54,6 +54,16 @@ def test_a_limit_is_drawn_where_a_mirror_that_just_meets_it_would_be() -> None:
     assert limit_speed({**ROW, "lower_is_better": False, "target": {"limit": 80.0}}) == pytest.approx(0.8)
     assert limit_speed({"native": 1.0}) is None
     assert words(ROW) == "250.0 µs   (100.0)"
+
+
+def test_short_numbers() -> None:
+    assert [short(value) for value in (2.5, 250, 9999, 12_345, 12_820_513)] == ["2.50", "250.0", "9,999", "12.3 k", "12.8 M"]
+
+
+def test_a_missed_target_is_red_and_a_doubtful_one_grey() -> None:
+    assert verdict_colour(ROW) == GREEN
+    assert verdict_colour({**ROW, "target": {"met": False}}) == RED
+    assert verdict_colour({**ROW, "floor_is_steady": False}) == GREY
 
 
 def test_all_rows_or_those_that_are_named() -> None:
