@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,10 @@ def say(text: str) -> None:
 
 def measure(bed: Bed, row: Row, subjects: Sequence[Subject]) -> dict[str, Any]:
     """Interleaved repetitions: what disturbs the machine for a while disturbs all columns."""
-    columns: dict[str, Callable[[], float]] = {}
-    for subject in subjects:
-        if subject.column not in row.without:
-            columns[subject.column] = lambda subject=subject: row.measure(bed, subject)  # type: ignore[misc]
-    for column, extra in {**row.extras, **row.inputs}.items():
-        columns[column] = lambda extra=extra: extra(bed)  # type: ignore[misc]
+    columns: dict[str, Callable[[], float]] = {
+        subject.column: partial(row.measure, bed, subject) for subject in subjects if subject.column not in row.without
+    }
+    columns |= {column: partial(extra, bed) for column, extra in {**row.extras, **row.inputs}.items()}
     values: dict[str, list[float]] = {column: [] for column in columns}
     took_s = dict.fromkeys(columns, 0.0)
     os.sync()  # the pages that the row before has left are not to be written in this one's time
