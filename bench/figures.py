@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.row import Row
 
-SPREAD_LIMIT = 0.2  # a floor that spreads more says that the machine had other things to do
+SPREAD_LIMIT = 0.2  # a reference that spreads more says that the machine had other things to do
 MEMORY_FIXED_BYTES, MEMORY_INODE_BYTES = 60_000_000, 400
 
 
@@ -34,6 +34,7 @@ def figures(row: Row, found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
             out[f"mirror_to_{column}"] = medians["mirror"] / value
     if row.target is not None and all(column in medians for column in row.target.needs):
         out["target"] = verdict(row.target.text, row.target.limit(medians), medians["mirror"], lower_is_better=row.lower_is_better)
+        out["target"]["unsteady"] = [column for column in row.target.needs if out["spread"][column] > SPREAD_LIMIT]
     return out
 
 

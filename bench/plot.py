@@ -94,8 +94,8 @@ def draw(results: Mapping[str, Any], directory: Path) -> list[Path]:
 
 
 def verdict_colour(row: Mapping[str, Any]) -> str:
-    """Grey where the floor was too unsteady to judge."""
-    if not row.get("floor_is_steady", True):
+    """Grey where what it is measured by was too unsteady to judge."""
+    if row["target"].get("unsteady"):
         return GREY
     return GREEN if row["target"]["met"] else RED
 
@@ -156,8 +156,8 @@ def _legend(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
                     label=look.title,
                 )
             )
-    for colour, verdict in ((GREEN, "met"), (RED, "missed")):
-        handles.append(Line2D([], [], color=colour, linewidth=2.5, label=f"asked of the mirror, {verdict}"))
+    for colour, verdict in ((GREEN, "met"), (RED, "missed"), (GREY, "too noisy to judge")):
+        handles.append(Line2D([], [], color=colour, linewidth=2.5, label=f"asked: {verdict}"))
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.03), ncols=4, frameon=False, fontsize=9)
 
 

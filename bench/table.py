@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.figures import SPREAD_LIMIT
+
 TITLES = {
     "native": "native", "native_two": "2 writers", "mirror": "mirror", "plain": "no TLS", "floor": "floor",
     "gluster": "gluster", "gluster_default": "gl.default", "pg_sync": "pg sync",
 }  # fmt: skip
 RATIOS = ("native", "floor", "plain", "gluster", "gluster_default", "pg_sync")
+REFERENCES = ("native", "native_two", "floor")  # which are simple enough to be steady on a quiet machine
 WIDTH, TEXT_WIDTH = 11, 30
 
 
@@ -37,8 +40,8 @@ def verdict_words(row: Mapping[str, Any]) -> str:
     target = row.get("target")
     if target is None:
         return ""
-    if not row.get("floor_is_steady", True):
-        mark = "the floor is unsteady: not judged"
+    if unsteady := target.get("unsteady"):
+        mark = f"{' and '.join(TITLES[column] for column in unsteady)} unsteady, not judged"
     else:
         mark = "met" if target["met"] else "MISSED"
     return f"{target['text']} = {number(target['limit'])}: {mark} ({target['value_to_limit']:.2f} of it)"
@@ -74,8 +77,10 @@ def _memory_words(memory: Mapping[str, Any]) -> str:
 def _notes(results: Mapping[str, Any]) -> list[str]:
     lines = []
     for row in results["rows"]:
-        if not row.get("floor_is_steady", True):
-            lines.append(f"{row['text']}: the floor spreads by {row['floor_spread']:.0%}; compare it in a calmer hour")
+        unsteady = [column for column in REFERENCES if row.get("spread", {}).get(column, 0) > SPREAD_LIMIT]
+        if unsteady:
+            words = ", ".join(f"{TITLES[column]} by {row['spread'][column]:.0%}" for column in unsteady)
+            lines.append(f"{row['text']}: spreads ({words}); compare it in a calmer hour")
     if "pairing_s" in results:
         lines.append(f"pairing of two fresh nodes, two commands: {results['pairing_s']:.1f} s")
     if "idle_rss_bytes" in results:

@@ -54,6 +54,11 @@ def test_a_target_is_a_limit_on_the_better_side(lower_is_better: bool, value: fl
     assert target["value_to_limit"] == pytest.approx(value / 10)
 
 
+def test_a_target_is_not_judged_by_what_is_unsteady() -> None:
+    found = figures(named("create_unlink_p50"), {"native": [10, 20, 30], "mirror": [100, 500, 900], "floor": [50, 51, 52]})
+    assert found["target"]["unsteady"] == ["native"]
+
+
 def test_a_target_without_its_columns_is_not_judged() -> None:
     assert "target" not in figures(named("writers_4k"), {"native": [5], "mirror": [5]})
 

@@ -36,11 +36,11 @@ def test_absolutes_come_first_and_ratios_after_them() -> None:
 
 @pytest.mark.parametrize(("met", "steady", "word"), [(True, True, ": met"), (False, True, ": MISSED"), (False, False, "not judged")])
 def test_the_verdict(met: bool, steady: bool, word: str) -> None:
-    assert word in table(results(target={**ROW["target"], "met": met}, floor_is_steady=steady))
+    assert word in table(results(target={**ROW["target"], "met": met, "unsteady": [] if steady else ["floor"]}))
 
 
-def test_an_unsteady_floor_is_named() -> None:
-    assert "the floor spreads by 31%" in table(results(floor_is_steady=False, floor_spread=0.31))
+def test_what_is_unsteady_is_named() -> None:
+    assert "spreads (native by 31%)" in table(results(spread={"native": 0.31, "floor": 0.2, "mirror": 0.9}))
     assert "spreads" not in table(results())
 
 
@@ -63,7 +63,7 @@ def test_short_numbers() -> None:
 def test_a_missed_target_is_red_and_a_doubtful_one_grey() -> None:
     assert verdict_colour(ROW) == GREEN
     assert verdict_colour({**ROW, "target": {"met": False}}) == RED
-    assert verdict_colour({**ROW, "floor_is_steady": False}) == GREY
+    assert verdict_colour({**ROW, "target": {"met": True, "unsteady": ["floor"]}}) == GREY
 
 
 def test_all_rows_or_those_that_are_named() -> None:
