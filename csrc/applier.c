@@ -112,13 +112,37 @@ static struct task *next_task(struct applier *applier, size_t *lane) { /* lock *
     return NULL;
 }
 
-static int run_task(struct applier *applier, const struct task *task, char *reason) {
+enum { NOTHING, ACKNOWLEDGE, ACKNOWLEDGE_ALONE };
+
+static int finish_task(struct applier *applier, struct task *task, size_t lane, int result, const char *reason) {
+    pthread_mutex_lock(&applier->lock);
+    list_remove(&task->lane);
+    applier->busy[lane] = false;
+    if (!list_empty(&applier->lanes[lane])) pthread_cond_signal(&applier->work);
+    if (result < 0 && !applier->error) {
+        applier->error = result;
+        snprintf(applier->reason, sizeof applier->reason, "%s", reason);
+        link_end(applier->link);
+    }
+    task->finished = true;
+    bool alone = !applier->error && !(task->header.flags & FLAG_MORE);
+    uint64_t seq = task->header.seq;
+    int answer = move_on(applier) ? ACKNOWLEDGE : alone && seq > atomic_load(&applier->engine->applied_seq) ? ACKNOWLEDGE_ALONE : NOTHING;
+    pthread_mutex_unlock(&applier->lock);
+    return answer;
+}
+
+/* It is finished before state is released: no change of role comes between an op, whose sync may have been answered already, and its seq. */
+static void run_task(struct applier *applier, struct task *task, size_t lane, bool wanted) {
     rfs_engine *engine = applier->engine;
-    int result = -EPROTO;
+    char reason[RFS_REASON_BYTES] = "this node is no target any more";
+    uint64_t seq = task->header.seq;
     pthread_rwlock_rdlock(&engine->state);
-    if (engine->target) result = apply(applier, &task->header, task->payload, reason);
+    int result = !wanted ? 0 : engine->target ? apply(applier, &task->header, task->payload, reason) : -EPROTO;
+    int answer = finish_task(applier, task, lane, result, reason);
     pthread_rwlock_unlock(&engine->state);
-    return result;
+    if (answer == ACKNOWLEDGE) link_acknowledge(applier->link);
+    if (answer == ACKNOWLEDGE_ALONE) link_acknowledge_alone(applier->link, seq);
 }
 
 static void *work(void *argument) {
@@ -132,26 +156,10 @@ static void *work(void *argument) {
             pthread_cond_wait(&applier->work, &applier->lock);
             continue;
         }
-        char reason[RFS_REASON_BYTES] = "this node is no target any more";
         applier->busy[lane] = true;
         bool wanted = !applier->error;
         pthread_mutex_unlock(&applier->lock);
-        int result = wanted ? run_task(applier, task, reason) : 0;
-        pthread_mutex_lock(&applier->lock);
-        list_remove(&task->lane);
-        applier->busy[lane] = false;
-        if (!list_empty(&applier->lanes[lane])) pthread_cond_signal(&applier->work);
-        if (result < 0 && !applier->error) {
-            applier->error = result;
-            memcpy(applier->reason, reason, sizeof reason);
-            link_end(applier->link);
-        }
-        task->finished = true;
-        uint64_t alone_seq = applier->error || task->header.flags & FLAG_MORE ? 0 : task->header.seq;
-        bool acknowledge = move_on(applier);
-        pthread_mutex_unlock(&applier->lock);
-        if (acknowledge) link_acknowledge(applier->link);
-        else if (alone_seq > atomic_load(&applier->engine->applied_seq)) link_acknowledge_alone(applier->link, alone_seq);
+        run_task(applier, task, lane, wanted);
         pthread_mutex_lock(&applier->lock);
     }
     pthread_mutex_unlock(&applier->lock);

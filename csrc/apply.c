@@ -1,7 +1,7 @@
 /* The secondary's side: an op of the primary's, done to the local tree. When and in which order: applier.c.
  *
  * Ids, owners, modes and times come with the frame and are enforced. An fsync is given to a worker, so that it holds up
- * nothing; its answer is a frame of its own. An op that fails here is never skipped: the copy stays at the op before it,
+ * nothing; its answer is a frame of its own. An op that fails here is never skipped: nothing that must come after it is applied,
  * the engine says so once, and the session ends (the application on the primary sees nothing of it). */
 #include <errno.h>
 #include <fcntl.h>

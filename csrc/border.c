@@ -30,11 +30,10 @@ static struct op *add(struct list *frames, enum frame_type type, uint64_t fid) {
     return op;
 }
 
-static int describe_object(rfs_engine *engine, struct inode *inode, int path_fd, const struct stat *stat, struct list *frames) {
+static int describe_object(struct inode *inode, int path_fd, const struct stat *stat, struct list *frames) {
     enum frame_type type = S_ISREG(stat->st_mode) ? FRAME_CREATE : S_ISLNK(stat->st_mode) ? FRAME_SYMLINK : FRAME_MKNOD;
     struct op *op = add(frames, type, FIRST_DIRECTORY_FID + inode->directory);
     if (!op) return -ENOMEM;
-    (void)engine;
     op->frame.header.flags = FLAG_HELD;
     op->body.child = inode->fid;
     op->body.mode = stat->st_mode;
@@ -89,7 +88,7 @@ int arrival_prepare(rfs_engine *engine, struct inode *inode, struct list *frames
     struct stat stat;
     int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (path_fd < 0) return path_fd;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : describe_object(engine, inode, path_fd, &stat, frames);
+    int result = fstat(path_fd, &stat) < 0 ? -errno : describe_object(inode, path_fd, &stat, frames);
     close(path_fd);
     if (result == 0 && S_ISREG(stat.st_mode)) result = read_content(engine, inode, stat.st_size, frames);
     struct op *attributes = result == 0 ? add(frames, FRAME_ATTRIBUTES, inode->fid) : NULL;
@@ -115,12 +114,6 @@ void arrival_drop(rfs_engine *engine, struct list *frames) {
 
 /* ---- the secondary's side ------------------------------------------------------------------------------------------------------ */
 
-/* The holding directory, and the name there of what was made without a place. */
-int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]) {
-    snprintf(name, 48, "arriving.%016llx", (unsigned long long)fid);
-    return holding_open(engine, directory);
-}
-
 static int make_place(rfs_engine *engine, const struct op *op, struct inode *parent, int parent_fd) {
     struct inode *victim = NULL;
     struct stat stat;
@@ -129,7 +122,7 @@ static int make_place(rfs_engine *engine, const struct op *op, struct inode *par
     pthread_mutex_t *stripe = inode_stripe(engine, victim->fid);
     pthread_mutex_lock(stripe);
     bool last = last_name(victim, &stat);
-    if (last && !(op->frame.header.flags & FLAG_LAST_NAME)) result = hold(engine, parent->directory, victim->fid, parent_fd, op->body.name);
+    if (last && !(op->frame.header.flags & FLAG_LAST_NAME)) result = hold(engine, parent->directory, victim->fid, atomic_load(&victim->scope), parent_fd, op->body.name);
     else if (last) inode_drop(engine, victim, -1);
     pthread_mutex_unlock(stripe);
     inode_put(engine, victim);
@@ -146,48 +139,30 @@ int local_place(rfs_engine *engine, struct op *op) {
     if (result == 0) result = holding = held_open(engine, parent->directory, body->child, held);
     if (result >= 0) result = faccessat(holding, held, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ? -EUCLEAN : make_place(engine, op, parent, directory.fd);
     if (result == 0 && renameat2(holding, held, directory.fd, body->name, 0) < 0) result = -errno;
+    if (holding >= 0) held_close(engine, parent->directory, holding);
     if (result == 0) result = parent_time(directory.fd, &body->mtime_ns, true);
-    if (holding >= 0) close(holding);
     put_directory(engine, parent, &directory);
     return result;
 }
 
-static bool is_local_entry(const struct scopes *scopes, scope_t scope, int directory_fd, const struct dirent *entry, scope_t *below) {
+static bool is_local_entry(const struct scopes *scopes, scope_t scope, int directory_fd, const struct dirent *entry) {
     struct stat stat;
     bool is_directory = fstatat(directory_fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(stat.st_mode);
-    *below = scope_below(scopes, scope, entry->d_name, is_directory);
-    return *below & SCOPE_LOCAL;
+    return scope_below(scopes, scope, entry->d_name, is_directory) & SCOPE_LOCAL;
 }
 
 /* A directory that the primary removed holds nothing there. What is local here goes with it to where it is kept; anything else is an error. */
 int set_leftovers_aside(rfs_engine *engine, struct inode *directory, int parent_fd, const char *name) {
     const struct scopes *scopes = &engine->directory[directory->directory].scopes;
-    scope_t below;
     if (!scopes->any) return -ENOTEMPTY;
     int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream) return -errno;
+    if (!stream && fd >= 0) close(fd);
+    if (!stream) return fd < 0 ? -errno : -ENOMEM;
     for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (!is_local_entry(scopes, atomic_load(&directory->scope), dirfd(stream), entry, &below)) result = -ENOTEMPTY;
+        if (!is_local_entry(scopes, atomic_load(&directory->scope), dirfd(stream), entry)) result = -ENOTEMPTY;
     }
     closedir(stream);
-    return result < 0 ? result : keep(engine, directory->directory, directory->fid, parent_fd, name);
-}
-
-bool has_local_below(const struct scopes *scopes, scope_t scope, int directory_fd) {
-    int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    bool found = false;
-    if (!stream) return false;
-    for (struct dirent *entry; !found && (entry = readdir(stream));) {
-        scope_t below;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        found = is_local_entry(scopes, scope, dirfd(stream), entry, &below);
-        int fd = found ? -1 : openat(dirfd(stream), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0) found = has_local_below(scopes, below, fd);
-        if (fd >= 0) close(fd);
-    }
-    closedir(stream);
-    return found;
+    return result < 0 ? result : keep(engine, directory->directory, parent_fd, name);
 }

@@ -85,7 +85,6 @@ static void drop_mode_bits(struct connection *connection, const struct fuse_in_h
 
 static int from_write(struct connection *connection, struct request *request, struct op *op) {
     const struct fuse_write_in *in = (const void *)request->body;
-    if (request->body_bytes < sizeof *in + in->size || in->size > MAX_WRITE_BYTES) return -EINVAL;
     op->file = (struct file *)(uintptr_t)in->fh;
     op->body.fid = request->header->nodeid;
     op->body.offset = in->offset;

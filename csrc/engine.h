@@ -1,8 +1,5 @@
 /* The engine's insides, shared by its files. csrc/README.md tells the threads, the lock order and the life of a write.
- *
- * Lock order, outermost first:  state -> names -> inode stripe -> queue -> (table | descriptors | flush | events | files).
- * The last group are leaves: none of them is held while another lock is taken. Reads take only leaves, so no reader ever
- * waits for the network. */
+ */
 #ifndef LOCKSTEP_ENGINE_H
 #define LOCKSTEP_ENGINE_H
 
@@ -230,6 +227,9 @@ static inline bool inode_is_local(const struct inode *inode) { return atomic_loa
 bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name);
 /* Its last name is gone. pin: an O_PATH descriptor opened before, by which those who have it open still reach it; -1: none. */
 void inode_drop(rfs_engine *engine, struct inode *inode, int pin);
+void inode_set_scope(rfs_engine *engine, struct inode *inode, scope_t scope);
+/* After a resync: what the walk has not met is not on the peer, and so local. `met` is the flag of what it has met. State is held exclusively. */
+void inodes_settle_unmet(rfs_engine *engine, uint32_t met);
 int inode_open(rfs_engine *engine, struct inode *inode, int flags);
 int inode_stat(rfs_engine *engine, struct inode *inode, struct stat *stat);
 pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid);

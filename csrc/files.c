@@ -1,5 +1,4 @@
-/* Ops that change a file's bytes, done to the local tree, and the holding directory. The caller holds the inode's stripe. */
-#include <dirent.h>
+/* Ops that change a file's bytes, done to the local tree. The caller holds the inode's stripe. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -139,82 +138,5 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay) {
 out:
     descriptor_put(engine, &source);
     descriptor_put(engine, &target);
-    return result;
-}
-
-/* ---- the holding directory: during a resync the target destroys no inode (PROTOCOL 4.8) ------------------------------------ */
-
-/* It comes and goes without a trace in the root's mtime, which is the application's. */
-static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
-    struct stat before;
-    int root = engine->directory[directory].root_fd, result = 0;
-    if (fstat(root, &before) < 0) return -errno;
-    if (mkdirat(root, name, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
-    else if (errno != EEXIST) result = -errno;
-    if (result < 0) return result;
-    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
-int holding_open(rfs_engine *engine, uint16_t directory) { return reserved_open(engine, directory, HOLDING_NAME); }
-
-static int move_to(rfs_engine *engine, uint16_t directory, const char *place, uint64_t fid, int directory_fd, const char *name) {
-    char held[48];
-    int fd = reserved_open(engine, directory, place), result;
-    if (fd < 0) return fd;
-    /* The name is for people; what lies here is found again by its handle. */
-    do {
-        snprintf(held, sizeof held, "%016llx.%llu", (unsigned long long)fid, (unsigned long long)atomic_fetch_add(&engine->held, 1));
-        result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
-    } while (result == -EEXIST); /* kept since an earlier process */
-    close(fd);
-    return result;
-}
-
-int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) { return move_to(engine, directory, HOLDING_NAME, fid, directory_fd, name); }
-int keep(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name) { return move_to(engine, directory, KEPT_NAME, fid, directory_fd, name); }
-
-static int purge(int directory_fd) {
-    int copy = dup(directory_fd), result = 0;
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    if (!stream) return -errno;
-    rewinddir(stream);
-    for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (unlinkat(directory_fd, entry->d_name, 0) == 0) continue;
-        if (errno != EISDIR && errno != EPERM) {
-            result = -errno;
-            break;
-        }
-        int below = openat(directory_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        result = below < 0 ? -errno : purge(below);
-        if (below >= 0) close(below);
-        if (result == 0 && unlinkat(directory_fd, entry->d_name, AT_REMOVEDIR) < 0) result = -errno;
-    }
-    closedir(stream);
-    return result;
-}
-
-/* The directory is ours only for a while. State is held exclusively: an op applied meanwhile would lose its mtime of the root. */
-static int remove_holding(int root) {
-    struct stat before;
-    if (fstat(root, &before) < 0) return -errno;
-    if (unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) == 0) return set_mtime(root, stat_mtime_ns(&before));
-    return errno == ENOENT || errno == ENOTEMPTY ? 0 : -errno; /* not empty: something has come in since */
-}
-
-/* Slow where much is held: no lock is held by the caller. */
-int rfs_purge_holding(rfs_engine *engine) {
-    int result = 0;
-    for (uint32_t i = 0; i < engine->directories; i++) {
-        int root = engine->directory[i].root_fd, fd = openat(root, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0) continue;
-        int purged = purge(fd);
-        close(fd);
-        pthread_rwlock_wrlock(&engine->state);
-        if (purged == 0) purged = remove_holding(root);
-        pthread_rwlock_unlock(&engine->state);
-        if (result == 0) result = purged;
-    }
     return result;
 }

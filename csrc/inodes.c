@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "walk.h"
 
 enum { FIRST_BUCKETS = 1024 };
 
@@ -241,7 +242,9 @@ int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, cons
     pthread_mutex_lock(&engine->inodes.lock);
     *out = find_number(engine, directory, stat->st_ino);
     if (*out) {
-        settle_scope(*out, scope);
+        struct stat again; /* a rename may have taken it to the other side since: see cross() */
+        bool moved = atomic_load(&(*out)->scope) != scope && (fstatat(parent_fd, name, &again, AT_SYMLINK_NOFOLLOW) < 0 || again.st_ino != stat->st_ino);
+        if (!moved) settle_scope(*out, scope);
         (*out)->refs++;
     }
     pthread_mutex_unlock(&engine->inodes.lock);
@@ -264,6 +267,25 @@ struct inode *inode_get(rfs_engine *engine, uint64_t fid) {
     if (inode) inode->refs++;
     pthread_mutex_unlock(&engine->inodes.lock);
     return inode;
+}
+
+void inode_set_scope(rfs_engine *engine, struct inode *inode, scope_t scope) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    atomic_store(&inode->scope, scope);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+void inodes_settle_unmet(rfs_engine *engine, uint32_t met) {
+    struct inode_table *table = &engine->inodes;
+    bool any = false;
+    for (uint32_t i = 0; i < engine->directories; i++) any |= engine->directory[i].scopes.any;
+    if (!any) return;
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; i < table->buckets; i++)
+        for (struct inode *inode = table->by_fid[i]; inode; inode = inode->next_fid)
+            if (!S_ISDIR(inode->type) && !inode->orphan && engine->directory[inode->directory].scopes.any && !(resync_flags(engine, inode) & met))
+                atomic_store(&inode->scope, SCOPE_LOCAL);
+    pthread_mutex_unlock(&table->lock);
 }
 
 struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number) {

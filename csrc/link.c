@@ -20,7 +20,7 @@
 #include "op.h"
 #include "walk.h"
 
-enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 200000, BUSY_GAP_NS = 200000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
+enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 200000, BUSY_GAP_NS = 200000, CROWDED_NS = 60000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
 
 struct link {
     rfs_engine *engine;
@@ -41,6 +41,7 @@ struct link {
 
     /* The receiver's own: the mean time between arrivals; how much of the payload that is still arriving is in its checksum already. */
     uint64_t gap_ns;
+    bool crowded; /* somebody else wanted the processor since the last arrival */
     size_t checked_bytes;
     uint32_t checked_crc;
 };
@@ -274,7 +275,14 @@ static int keep_time(struct link *link, uint64_t heard_ns, char *reason) {
 /* To sleep and be woken costs more than a short operation. So in the middle of a frame, and while frames follow each other faster than
  * that, the receiver looks again instead (and lets others run); at lower rates it sleeps at once. */
 static bool is_busy(const struct link *link, uint64_t silent_ns, size_t filled) {
-    return silent_ns < LOOK_AGAIN_NS && (filled || link->gap_ns < BUSY_GAP_NS);
+    return !link->crowded && silent_ns < LOOK_AGAIN_NS && (filled || link->gap_ns < BUSY_GAP_NS);
+}
+
+/* Where others want the processor, to look again takes it from those who would send us something; and it is awake, so to be woken costs little. */
+static void let_others_run(struct link *link) {
+    uint64_t before = now_ns();
+    sched_yield();
+    link->crowded = now_ns() - before > CROWDED_NS;
 }
 
 static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t *heard_ns, char *reason) {
@@ -284,7 +292,7 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
         return -ECONNRESET;
     }
     if (bytes == -EAGAIN) {
-        if (is_busy(link, now_ns() - *heard_ns, *filled)) sched_yield();
+        if (is_busy(link, now_ns() - *heard_ns, *filled)) let_others_run(link);
         else channel_wait(link->channel, POLLIN, TICK_MS);
         return 0;
     }
@@ -295,6 +303,7 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
     uint64_t now = now_ns(), gap = now - *heard_ns;
     link->gap_ns = (3 * link->gap_ns + (gap < MAX_GAP_NS ? gap : MAX_GAP_NS)) / 4;
     *heard_ns = now;
+    link->crowded = false;
     atomic_store(&link->engine->last_heard_ns, now);
     atomic_fetch_add(&link->engine->count.frame_bytes_received, (uint64_t)bytes);
     *filled += (size_t)bytes;

@@ -48,11 +48,8 @@ static uint64_t enqueue(rfs_engine *engine, struct op *op) {
 }
 
 uint64_t mirror_ship(rfs_engine *engine, struct op *op) {
-    if (op_encode(engine, op) < 0) {
-        op_free(engine, op);
-        return 0;
-    }
-    atomic_fetch_add(&engine->count.resync_sent_bytes, WIRE_HEADER_BYTES + (uint64_t)op->frame.header.payload_bytes);
+    if (op_encode(engine, op) < 0) abort(); /* the peer could never be told */
+    if (engine->mode == RFS_RESYNCING) atomic_fetch_add(&engine->count.resync_sent_bytes, WIRE_HEADER_BYTES + (uint64_t)op->frame.header.payload_bytes);
     return enqueue(engine, op);
 }
 
@@ -274,7 +271,7 @@ static void execute(rfs_engine *engine, struct op *op) {
 
 enum admission { GO, WAIT, REFUSE };
 
-static enum admission admit(rfs_engine *engine, const struct op *op, int *error) {
+static enum admission admit(rfs_engine *engine, int *error) {
     *error = -EIO;
     if (atomic_load(&engine->failed) || engine->mode == RFS_FENCED) return REFUSE;
     *error = -EROFS;
@@ -287,7 +284,6 @@ static enum admission admit(rfs_engine *engine, const struct op *op, int *error)
     default: break;
     }
     const struct mirror *mirror = &engine->mirror;
-    (void)op;
     return mirror->in_flight_ops < WINDOW_OPS && mirror->in_flight_bytes < WINDOW_BYTES ? GO : WAIT;
 }
 
@@ -315,7 +311,7 @@ static int attempt(rfs_engine *engine, struct op *op) {
         return 1;
     }
     pthread_mutex_lock(&engine->mirror.lock);
-    enum admission admission = admit(engine, op, &error);
+    enum admission admission = admit(engine, &error);
     pthread_mutex_unlock(&engine->mirror.lock);
     if (engine->mode == RFS_UNUSED && admission == WAIT) ask_for_used(engine);
     if (admission == WAIT) return 0;
@@ -428,8 +424,8 @@ int mirror_acknowledged_alone(rfs_engine *engine, uint64_t seq) {
     list_init(&done);
     pthread_mutex_lock(&mirror->lock);
     struct op *last = find_pending(mirror, seq);
+    if (seq > mirror->alone_seq) mirror->alone_seq = seq;
     if (last) {
-        if (seq > mirror->alone_seq) mirror->alone_seq = seq;
         for (struct list *at = mirror->pending.next, *next; at != &last->item; at = next) {
             struct op *op = ITEM(at, struct op, item);
             next = at->next;
@@ -452,6 +448,7 @@ int mirror_synced(rfs_engine *engine, uint64_t seq) {
         struct op *op = ITEM(at, struct op, item);
         if (!op->shipped || op->frame.header.seq != seq) continue;
         op->synced_there = true;
+        if (!list_empty(&mirror->pending) && ITEM(mirror->pending.next, struct op, item)->frame.header.seq < seq && seq > mirror->alone_seq) mirror->alone_seq = seq;
         finish_durable(engine, op);
         return 0;
     }

@@ -205,7 +205,7 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     pthread_mutex_lock(stripe);
     bool last = last_name(victim, &stat);
     if (replay && last && !(op->frame.header.flags & FLAG_LAST_NAME)) { /* it has another name there that is not here yet */
-        result = hold(engine, victim->directory, victim->fid, directory.fd, body->name);
+        result = hold(engine, victim->directory, victim->fid, atomic_load(&victim->scope), directory.fd, body->name);
     } else {
         int pin = open_pin(engine, victim, last, replay);
         result = unlinkat(directory.fd, body->name, op->type == FRAME_RMDIR ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
@@ -291,7 +291,7 @@ static int move(rfs_engine *engine, const struct rename *rename, const struct op
 static void cross(rfs_engine *engine, struct rename *rename, struct op *op) {
     struct op_body *body = &op->body;
     op->crossing = rename->crossing;
-    atomic_store(&rename->moved->scope, rename->crossing == LEAVES ? SCOPE_LOCAL : 0);
+    inode_set_scope(engine, rename->moved, rename->crossing == LEAVES ? SCOPE_LOCAL : 0);
     if (rename->crossing == LEAVES) {
         resync_change(engine, rename->moved, 0, BOUND | CONTENT_DONE); /* should it come back */
         op->type = FRAME_UNLINK;
@@ -327,7 +327,7 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     if (overwrites) {
         rename.pin = open_pin(engine, rename.victim, last, replay);
         if (last && replay && !(op->frame.header.flags & FLAG_LAST_NAME)) {
-            result = hold(engine, rename.to->directory, rename.victim->fid, rename.to_directory.fd, body->name2);
+            result = hold(engine, rename.to->directory, rename.victim->fid, atomic_load(&rename.victim->scope), rename.to_directory.fd, body->name2);
             if (result < 0) goto out;
             last = false;
         }

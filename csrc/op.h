@@ -100,10 +100,11 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay);
 int set_mtime(int fd, int64_t mtime_ns);
 int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);
-/* files.c: into the holding directory, or among what is kept. */
-int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name);
-int keep(rfs_engine *engine, uint16_t directory, uint64_t fid, int directory_fd, const char *name);
-int holding_open(rfs_engine *engine, uint16_t directory);
+/* holding.c: into the holding directory, or among what is kept; the place and name there of what is made without a name. */
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name);
+int keep(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name);
+int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]);
+void held_close(rfs_engine *engine, uint16_t directory, int fd);
 
 /* namespace.c, for border.c */
 int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor);
@@ -115,7 +116,5 @@ bool last_name(const struct inode *inode, const struct stat *stat);
 int arrival_prepare(rfs_engine *engine, struct inode *inode, struct list *frames);
 void arrival_ship(rfs_engine *engine, struct list *frames);
 void arrival_drop(rfs_engine *engine, struct list *frames);
-int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]);
 int set_leftovers_aside(rfs_engine *engine, struct inode *directory, int parent_fd, const char *name);
-bool has_local_below(const struct scopes *scopes, scope_t scope, int directory_fd);
 #endif

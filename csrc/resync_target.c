@@ -75,7 +75,6 @@ static int remember(struct listing *listing, const char *name) {
     return *slot ? 0 : -ENOMEM;
 }
 
-/* The holding directory lies in each root; elsewhere the name is the application's. */
 /* ---- entries -------------------------------------------------------------------------------------------------------------------- */
 
 struct place {
@@ -175,7 +174,7 @@ int make_way(rfs_engine *engine, struct inode *moving, struct inode *place) {
         if (find_place(engine, at, &stream, name) < 0) break;
         parent = fstat(dirfd(stream), &stat) < 0 ? NULL : inode_numbered(engine, at->directory, stat.st_ino);
         bool marked = parent && !(resync_flags(engine, parent) & ENTRIES_CLEAN);
-        if (marked) result = hold(engine, at->directory, at->fid, dirfd(stream), name);
+        if (marked) result = hold(engine, at->directory, at->fid, atomic_load(&at->scope), dirfd(stream), name);
         closedir(stream);
         done = !parent || marked || parent == moving;
         inode_put(engine, at);
@@ -199,6 +198,13 @@ static int bring(rfs_engine *engine, struct inode *known, const struct place *pl
     return result;
 }
 
+/* Out of the way of what is listed: to where it may be found again, or kept if it is local itself (a file in the place of a directory). */
+static int put_away(rfs_engine *engine, const struct place *place, const char *name, const struct stat *stat) {
+    scope_t scope = scope_in(engine, place->directory, name, S_ISDIR(stat->st_mode));
+    uint16_t directory = place->directory->directory;
+    return scope & SCOPE_LOCAL ? keep(engine, directory, place->descriptor.fd, name) : hold(engine, directory, 0, scope, place->descriptor.fd, name);
+}
+
 static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
     struct stat stat;
     struct place place;
@@ -211,7 +217,7 @@ static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *
     bool exists = fstatat(place.descriptor.fd, body->name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (exists && known && known->number == stat.st_ino) goto close;
     if (exists && (known || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
-        result = hold(engine, place.directory->directory, body->child, place.descriptor.fd, body->name);
+        result = put_away(engine, &place, body->name, &stat);
         exists = false;
     }
     if (result < 0) goto close;
@@ -228,21 +234,6 @@ out:
     return result;
 }
 
-/* What is local stays, and what holds something local below it is kept. */
-static int put_away(rfs_engine *engine, const struct place *place, const char *name) {
-    const struct scopes *scopes = &engine->directory[place->directory->directory].scopes;
-    uint16_t directory = place->directory->directory;
-    struct stat stat;
-    if (!scopes->any) return hold(engine, directory, 0, place->descriptor.fd, name);
-    if (fstatat(place->descriptor.fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
-    scope_t scope = scope_in(engine, place->directory, name, S_ISDIR(stat.st_mode));
-    if (scope & SCOPE_LOCAL) return 0;
-    int fd = S_ISDIR(stat.st_mode) ? openat(place->descriptor.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-    bool kept = fd >= 0 && has_local_below(scopes, scope, fd);
-    if (fd >= 0) close(fd);
-    return kept ? keep(engine, directory, 0, place->descriptor.fd, name) : hold(engine, directory, 0, place->descriptor.fd, name);
-}
-
 static int remove_unlisted(rfs_engine *engine, const struct place *place) {
     int fd = openat(place->descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
@@ -250,7 +241,9 @@ static int remove_unlisted(rfs_engine *engine, const struct place *place) {
     for (struct dirent *item; result == 0 && (item = readdir(stream));) {
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, place->directory->fid, item->d_name)) continue;
         if (*find(engine->listing, item->d_name)) continue;
-        result = put_away(engine, place, item->d_name);
+        struct stat stat;
+        if (fstatat(place->descriptor.fd, item->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) result = -errno;
+        else if (!(scope_in(engine, place->directory, item->d_name, S_ISDIR(stat.st_mode)) & SCOPE_LOCAL)) result = put_away(engine, place, item->d_name, &stat);
     }
     closedir(stream);
     return result;

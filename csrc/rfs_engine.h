@@ -176,7 +176,8 @@ int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 /* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
 int rfs_send_end(rfs_engine *engine);
 /* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */
-int rfs_purge_holding(rfs_engine *engine);
+enum { RFS_HELD = 1, RFS_ARRIVING = 2 /* what was to get its name when the session ended: only between sessions */ };
+int rfs_purge_holding(rfs_engine *engine, int what);
 /* Both sides at a planned swap, within the session: the old source is idle, the old target ships from here on. */
 int rfs_session_turn(rfs_engine *engine, int now_source);
 /* End the session. A target first applies what it has already received; a source freezes (or stays ALONE when

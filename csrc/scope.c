@@ -1,15 +1,55 @@
 /* Patterns are matched name by name on the way down: a scope is the set of places in the patterns that have been reached, one bit each, so
  * a name costs one step from its directory's scope, whatever the depth, and no path is ever put together.
  *
- * A pattern is a row of names with *, ? and [...] (fnmatch), separated by slashes; ** stands for any number of names, also none. One without a
+ * A pattern is a row of names with *, ? and [...], separated by slashes; ** stands for any number of names, also none. One without a
  * slash matches at any depth; ./name only at the top. What it matches it matches with everything below. At the end ** means "what is below".
  * With `only` patterns a directory that none has matched is replicated as long as something below it still may be. */
 #include "scope.h"
 
 #include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Whether [...] at *pattern (behind the bracket) holds the byte; *pattern moves behind it. Without an end it is a bracket like any other byte. */
+static bool in_brackets(const char **pattern, unsigned char byte) {
+    const char *at = *pattern;
+    bool negated = *at == '!' || *at == '^', found = false;
+    at += negated;
+    for (const char *first = at; *at && (*at != ']' || at == first); at++) {
+        unsigned char low = (unsigned char)*at, high = low;
+        if (at[1] == '-' && at[2] && at[2] != ']') {
+            high = (unsigned char)at[2];
+            at += 2;
+        }
+        found |= low <= byte && byte <= high;
+    }
+    if (!*at) return byte == '[';
+    *pattern = at + 1;
+    return found != negated;
+}
+
+/* Bytes, not characters: two nodes with other languages must agree. */
+static bool matches(const char *pattern, const char *name) {
+    const char *star = NULL, *rest = NULL;
+    for (;;) {
+        const char *next = pattern + 1;
+        if (*pattern == '*') { /* remembered: what follows is tried further on each time it fails */
+            star = pattern = next;
+            rest = name;
+            continue;
+        }
+        if (!*pattern && !*name) return true;
+        bool same = *pattern && *name && (*pattern == '?' || (*pattern == '[' ? in_brackets(&next, (unsigned char)*name) : *pattern == *name));
+        if (same) {
+            pattern = next;
+            name++;
+        } else {
+            if (!star || !*rest) return false;
+            pattern = star;
+            name = ++rest;
+        }
+    }
+}
 
 static scope_t bit(uint32_t part) { return UINT64_C(1) << part; }
 
@@ -33,8 +73,13 @@ static int add_part(struct scopes *scopes, const char *text, size_t bytes, bool 
     return 0;
 }
 
+static uint32_t mark_of(uint32_t mark, const char *text) {
+    for (; *text; text++) mark = (mark ^ (uint8_t)*text) * UINT32_C(16777619);
+    return mark * UINT32_C(16777619);
+}
+
 int scopes_add(struct scopes *scopes, const char *pattern, bool only) {
-    uint32_t first = scopes->parts;
+    uint32_t first = scopes->parts, mark = mark_of(mark_of(scopes->mark + UINT32_C(2166136261), only ? "+" : "-"), pattern);
     int result = 0;
     if (strncmp(pattern, "./", 2) == 0) pattern += 2;
     else if (!strchr(pattern, '/')) result = add_part(scopes, "**", 2, false, only);
@@ -46,6 +91,7 @@ int scopes_add(struct scopes *scopes, const char *pattern, bool only) {
     }
     if (result == 0) {
         scopes->any = true;
+        scopes->mark = mark;
         scopes->root |= reach(scopes, first);
         return 0;
     }
@@ -72,7 +118,7 @@ scope_t scope_below(const struct scopes *scopes, scope_t parent, const char *nam
     for (uint32_t part = 0; part < scopes->parts; part++) {
         if (!(parent & bit(part))) continue;
         if (!scopes->part[part].text) scope |= reach(scopes, part);
-        else if (fnmatch(scopes->part[part].text, name, 0) != 0) continue;
+        else if (!matches(scopes->part[part].text, name)) continue;
         else if (scopes->part[part].last) scope |= scopes->part[part].only ? SCOPE_CHOSEN : SCOPE_LOCAL;
         else scope |= reach(scopes, part + 1);
     }

@@ -21,6 +21,7 @@ struct scopes {
     uint32_t parts;
     scope_t root;     /* the directory's own */
     scope_t only;     /* the parts of `only` patterns */
+    uint32_t mark;    /* of all patterns: scopes of other patterns mean something else */
     bool any;
 };
 

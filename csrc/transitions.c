@@ -212,7 +212,7 @@ int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 
 int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume) {
     rfs_session_close(engine);
-    int result = resume ? 0 : rfs_purge_holding(engine); /* of a session that did not come to its end */
+    int result = resume ? 0 : rfs_purge_holding(engine, RFS_HELD | RFS_ARRIVING); /* of a session that did not come to its end */
     if (result < 0) {
         rfs_channel_close(channel);
         return result;
@@ -238,6 +238,7 @@ int rfs_send_end(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     int result = engine->mode == RFS_RESYNCING && engine->link && walk_is_drained(engine) ? 0 : -EINVAL;
     if (result == 0) {
+        inodes_settle_unmet(engine, BOUND);
         mirror_ship(engine, end);
         engine->end_sent = true;
         engine->mode = RFS_PAIRED;

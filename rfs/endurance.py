@@ -26,8 +26,11 @@ def endure() -> None:
 
 def _raise_descriptor_limit() -> None:
     """Every file that an application has open costs one here."""
-    most = int(Path("/proc/sys/fs/nr_open").read_text())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        most = int(Path("/proc/sys/fs/nr_open").read_text())
+    except OSError:
+        most = hard
     for limit in (most, hard):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))

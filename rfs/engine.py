@@ -408,9 +408,10 @@ class Engine:
         """END into the stream of ops."""
         _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._handle), "send the end of the resync")
 
-    async def purge_holding(self) -> None:
+    async def purge_holding(self, *, arriving: bool = False) -> None:
         """Throw away what waited in the holding directory."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle), "purge the holding directory")
+        what = self._lib.RFS_ARRIVING if arriving else self._lib.RFS_HELD
+        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle, what), "purge the holding directory")
 
     async def session_turn(self, *, now_source: bool) -> None:
         """The other side ships from here on."""

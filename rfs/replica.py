@@ -210,7 +210,7 @@ class Replica:
         await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
         await self.engine.become_primary(self.record.term, self.record.node_bit)
         try:
-            await self.engine.purge_holding()  # what was arriving when the peer was lost; never much
+            await self.engine.purge_holding(arriving=True)  # what was on its way when the peer was lost: a file at most
         except OSError as failure:
             log.warning("cannot remove what was half-way: %s", failure.strerror)
         self.consent = False

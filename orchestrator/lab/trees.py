@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HIDDEN_NAME = ".lockstep-holding"
+HIDDEN_NAMES = frozenset({".lockstep-holding", ".lockstep-kept"})
 HIDDEN_ATTRIBUTES = "trusted.lockstep."
 READ_BYTES = 1 << 20
 ZEROS = bytes(READ_BYTES)
@@ -83,7 +83,7 @@ def manifest(directory: str) -> Manifest:
         os.chdir(directory)
         out["."] = _describe(".", seen)
         for parent, directories, files in os.walk("."):
-            directories[:] = sorted(name for name in directories if name != HIDDEN_NAME)
+            directories[:] = sorted(name for name in directories if name not in HIDDEN_NAMES)
             for name in sorted([*directories, *files]):
                 path = os.path.normpath(os.path.join(parent, name))
                 out[path] = _describe(path, seen)

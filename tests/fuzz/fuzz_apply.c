@@ -95,7 +95,7 @@ static void end(void) {
     engine->link = NULL;
     engine->target = false;
     drop_queue(the_link);
-    CHECK(rfs_purge_holding(engine) == 0);
+    CHECK(rfs_purge_holding(engine, RFS_HELD | RFS_ARRIVING) == 0);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------------------------------------------ */

@@ -138,7 +138,7 @@ void node_open(struct node *node, const char *name) {
 
 void node_close(struct node *node, bool keep) {
     CHECK_EQUAL(rfs_session_close(node->engine), 0);
-    CHECK_EQUAL(rfs_purge_holding(node->engine), 0);
+    CHECK_EQUAL(rfs_purge_holding(node->engine, RFS_HELD | RFS_ARRIVING), 0);
     opened[opened[0] == node ? 0 : 1] = NULL;
     atomic_store(&node->stopping, true);
     pthread_join(node->pump, NULL);
@@ -377,7 +377,7 @@ void pair_finish(struct node *source, struct node *target, uint32_t round) {
     wait_event(source, RFS_EVENT_DRAINED, round);
     CHECK_EQUAL(rfs_send_end(source->engine), 0);
     wait_event(target, RFS_EVENT_END_RECEIVED, round);
-    CHECK_EQUAL(rfs_purge_holding(target->engine), 0);
+    CHECK_EQUAL(rfs_purge_holding(target->engine, RFS_HELD), 0);
 }
 
 void pair_up(struct pair *pair, struct node *source, struct node *target) {
@@ -387,7 +387,7 @@ void pair_up(struct pair *pair, struct node *source, struct node *target) {
     wait_event(source, RFS_EVENT_DRAINED, round);
     CHECK_EQUAL(rfs_send_end(source->engine), 0);
     wait_event(target, RFS_EVENT_END_RECEIVED, ends);
-    CHECK_EQUAL(rfs_purge_holding(target->engine), 0);
+    CHECK_EQUAL(rfs_purge_holding(target->engine, RFS_HELD), 0);
 }
 
 void pair_cut(struct pair *pair) {

@@ -168,7 +168,7 @@ static void finish_storm(struct pair *pair, struct storm *storm) {
     storm_stop(storm);
     settle(&pair->a);
     CHECK_EQUAL(events_seen(&pair->b, RFS_EVENT_APPLY_FAILED), 0);
-    CHECK_EQUAL(rfs_purge_holding(pair->b.engine), 0);
+    CHECK_EQUAL(rfs_purge_holding(pair->b.engine, RFS_HELD), 0);
     compare_nodes(pair);
 }
 

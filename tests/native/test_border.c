@@ -1,6 +1,7 @@
 /* What is local, by patterns, and what crosses the border between it and what is replicated. */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -39,6 +40,21 @@ static const struct verdict verdicts[] = {
     {{"[ab]?", "z"}, {NULL}, "q/a1", true},
     {{"[ab]?", "z"}, {NULL}, "q/c1", false},
     {{"[ab]?", "z"}, {NULL}, "q/z/r", true},
+    {{"?.tmp"}, {NULL}, "a.tmp", true},
+    {{"?.tmp"}, {NULL}, "\xc3\xa9.tmp", false}, /* bytes: whatever the language is */
+    {{"[!a].tmp"}, {NULL}, "b.tmp", true},
+    {{"[!a].tmp"}, {NULL}, "a.tmp", false},
+    {{"[a-c]x"}, {NULL}, "bx", true},
+    {{"[a-c]x"}, {NULL}, "dx", false},
+    {{"[]x]y"}, {NULL}, "]y", true},
+    {{"[-a]y"}, {NULL}, "-y", true},
+    {{"[ab"}, {NULL}, "[ab", true},
+    {{"[ab"}, {NULL}, "a", false},
+    {{"*a*b*"}, {NULL}, "xaxxbx", true},
+    {{"*a*b*"}, {NULL}, "xbxxax", false},
+    {{"*ab"}, {NULL}, "aab", true},
+    {{"a*"}, {NULL}, "a", true},
+    {{"*"}, {NULL}, ".hidden", true},
     {{NULL}, {"*.db"}, "a/", false}, /* something below it may be chosen */
     {{NULL}, {"*.db"}, "a/x.db", false},
     {{NULL}, {"*.db"}, "a/x.log", true},
@@ -232,5 +248,136 @@ void test_border_in_resync(void) {
     check_content(b, "one", wanted, 51);
     CHECK(exists(b, "two") && exists(b, "cache") && !exists(b, "cache/here") && exists(b, "theirs.tmp") && !exists(b, "gone") && exists(b, KEPT_NAME));
     check_answered_once(a);
+    pair_close(&pair);
+}
+
+/* ---- races and corners ---------------------------------------------------------------------------------------------------------- */
+
+struct beside {
+    struct node *node;
+    atomic_bool stop;
+    pthread_t thread;
+};
+
+static void begin_beside(struct beside *beside, struct node *node, void *(*run)(void *)) {
+    beside->node = node;
+    atomic_store(&beside->stop, false);
+    CHECK_EQUAL(pthread_create(&beside->thread, NULL, run, beside), 0);
+}
+
+static void end_beside(struct beside *beside) {
+    atomic_store(&beside->stop, true);
+    pthread_join(beside->thread, NULL);
+}
+
+static void *purge_again(void *argument) {
+    struct beside *beside = argument;
+    while (!atomic_load(&beside->stop)) CHECK_EQUAL(rfs_purge_holding(beside->node->engine, RFS_HELD), 0);
+    return NULL;
+}
+
+/* The purge after a resync may take long, and files go on arriving. */
+void test_arrivals_beside_a_purge(void) {
+    struct pair pair;
+    struct beside purge;
+    static uint8_t bytes[300000];
+    open_border(&pair, false);
+    begin_beside(&purge, &pair.b, purge_again);
+    for (int i = 0; i < 100; i++) {
+        uint64_t fid = create_file(&pair.a, ROOT, "x.tmp");
+        memset(bytes, i + 1, sizeof bytes);
+        CHECK_EQUAL(finish(&pair.a, writing(fid, 0, bytes, sizeof bytes)), 0);
+        CHECK_EQUAL(rename_file(&pair.a, "x.tmp", "x", 0), 0);
+        check_content(&pair.b, "x", bytes, sizeof bytes);
+    }
+    end_beside(&purge);
+    pair_close(&pair);
+}
+
+/* A file with names on both sides, from before the patterns: once its replicated name is gone and a resync has passed, it is local. */
+void test_names_on_both_sides(void) {
+    struct pair pair;
+    char one[256], two[256];
+    open_border(&pair, true);
+    struct node *a = &pair.a, *b = &pair.b;
+    make_file(a, "both", "b", 1);
+    path_in(a, "both", one);
+    path_in(a, "both.tmp", two);
+    CHECK_EQUAL(link(one, two), 0);
+    pair_up(&pair, a, b);
+    uint64_t fid = fid_of(a, ROOT, "both.tmp");
+    CHECK_EQUAL(fid, fid_of(a, ROOT, "both"));
+    CHECK_EQUAL(finish(a, writing(fid, 0, "c", 1)), 0);
+    check_content(b, "both", "c", 1);
+    CHECK_EQUAL(finish(a, named(FRAME_UNLINK, ROOT, "both")), 0);
+    for (int round = 0; round < 2; round++) {
+        CHECK_EQUAL(finish(a, writing(fid, 0, "d", 1)), 0);
+        pair_cut(&pair);
+        CHECK_EQUAL(rfs_grant(a->engine, ++pair.session.generation, 1), 0);
+        pair_up(&pair, a, b);
+    }
+    CHECK_EQUAL(finish(a, writing(fid, 0, "e", 1)), 0);
+    CHECK(!exists(b, "both") && !exists(b, "both.tmp"));
+    pair_close(&pair);
+}
+
+static int copies;
+static int count_mine(const char *path, const struct stat *stat, int type, struct FTW *where) {
+    (void)stat;
+    copies += type == FTW_F && strstr(path + where->base, "mine.tmp") != NULL;
+    return 0;
+}
+
+/* What is local below a directory that the source has not, or has something else for, is kept; what is not goes, with its links. */
+void test_local_entries_are_kept(void) {
+    struct pair pair;
+    char one[256], two[256];
+    struct stat stat;
+    open_border(&pair, true);
+    struct node *a = &pair.a, *b = &pair.b;
+    const char *const directories[] = {"build", "build/deep", "gone"};
+    for (size_t i = 0; i < 3; i++) {
+        char name[64];
+        path_in(b, directories[i], one);
+        CHECK_EQUAL(mkdir(one, 0700), 0);
+        snprintf(name, sizeof name, "%s/mine.tmp", directories[i]);
+        make_file(b, name, "m", 1);
+    }
+    make_file(b, "linked", "f", 1);
+    path_in(b, "linked", one);
+    path_in(b, "gone/link", two);
+    CHECK_EQUAL(link(one, two), 0);
+    CHECK(create_file(a, ROOT, "build") && create_file(a, ROOT, "linked"));
+    pair_up(&pair, a, b);
+    copies = 0;
+    path_in(b, KEPT_NAME, two);
+    CHECK_EQUAL(nftw(two, count_mine, 16, FTW_PHYS), 0);
+    CHECK_EQUAL(copies, 3);
+    CHECK_EQUAL(lstat(one, &stat), 0);
+    CHECK_EQUAL(stat.st_nlink, 1);
+    CHECK(!exists(b, "gone") && !exists(b, HOLDING_NAME));
+    pair_close(&pair);
+}
+
+static void *look_up_again(void *argument) {
+    struct beside *beside = argument;
+    while (!atomic_load(&beside->stop)) fid_of(beside->node, ROOT, "x");
+    return NULL;
+}
+
+/* A lookup of the old name beside the rename that takes the file out must not make it replicated again. */
+void test_lookups_beside_crossings(void) {
+    struct pair pair;
+    struct beside lookups;
+    open_border(&pair, false);
+    struct node *a = &pair.a;
+    uint64_t fid = create_file(a, ROOT, "x"), began = now_ns();
+    begin_beside(&lookups, a, look_up_again);
+    while (now_ns() - began < 2 * (uint64_t)NS_PER_S) {
+        CHECK_EQUAL(rename_file(a, "x", "x.tmp", 0), 0);
+        CHECK_EQUAL(finish(a, writing(fid, 0, "x", 1)), 0);
+        CHECK_EQUAL(rename_file(a, "x.tmp", "x", 0), 0);
+    }
+    end_beside(&lookups);
     pair_close(&pair);
 }

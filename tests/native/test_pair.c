@@ -613,6 +613,30 @@ void test_acknowledged_alone(void) {
     free(bytes);
 }
 
+/* ... nor before a sync that was answered while an older op of another file was not. */
+void test_synced_beyond_a_gap(void) {
+    struct node node;
+    rfs_session session;
+    node_open(&node, "gap");
+    int peer = silent_peer(&node, &session), ends[2];
+    uint64_t one = lone_file(&node, "one"), two = lone_file(&node, "two");
+    uint64_t slow = start(&node, writing(one, 0, "x", 1)), seq = node_statistics(&node).seq;
+    uint64_t synced = start(&node, syncing(two));
+    while (!link_has_sent(node.engine->link, seq + 1)) continue;
+    acknowledge(peer, &session, FRAME_SYNCED, seq + 1);
+    CHECK_EQUAL(answer_of(&node, synced), 0);
+    CHECK(!is_answered(&node, slow));
+    close(peer);
+    wait_event(&node, RFS_EVENT_LINK_LOST, 1);
+    connect_ends(ends);
+    session.peer_applied_seq = seq - 1;
+    CHECK_EQUAL(rfs_session_resume(node.engine, rfs_channel_plain(ends[0]), &session), -EINVAL);
+    close(ends[1]);
+    CHECK_EQUAL(rfs_fence(node.engine), 0);
+    CHECK_EQUAL(answer_of(&node, slow), -EIO);
+    node_close(&node, false);
+}
+
 /* With `ack disk` the answers wait for the target's disk; many share one sync, and a short loss of the link loses none. */
 void test_acknowledged_from_disk(void) {
     struct pair pair;

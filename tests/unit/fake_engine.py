@@ -124,8 +124,8 @@ class FakeEngine(Engine):
         self.mode = Mode.PAIRED
         await self._stream.send_all(b"E")
 
-    async def purge_holding(self) -> None:
-        self.calls.append("purge")
+    async def purge_holding(self, *, arriving: bool = False) -> None:
+        self.calls += [] if arriving else ["purge"]
 
     async def session_turn(self, *, now_source: bool) -> None:
         self.mode, self.target = (Mode.PAIRED, False) if now_source else (Mode.IDLE, True)

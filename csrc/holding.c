@@ -1,0 +1,151 @@
+/* Three places at the top of each replicated directory that applications do not see.
+ *
+ * HOLDING_NAME: during a resync the target destroys no inode (PROTOCOL 4.8). What has no place goes there, may be found again by its handle under
+ * another name later in the walk, and is purged after the end. It is also where a file is made that is yet to get its name (border.c): a purge
+ * within a session leaves those alone.
+ * KEPT_NAME: local files (scope.h) whose directory is purged or was removed by the primary. Nothing of them is ever deleted.
+ *
+ * What is held carries in its name the scope it had, so that the purge knows what is local below it; and a mark of the patterns, because after
+ * a restart with other patterns a scope means nothing, and then it is kept as a whole. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "op.h"
+
+static const char ARRIVING[] = "arriving.";
+
+/* They come and go without a trace in the root's mtime, which is the application's. */
+static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
+    struct stat before;
+    int root = engine->directory[directory].root_fd, result = 0;
+    if (fstat(root, &before) < 0) return -errno;
+    if (mkdirat(root, name, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
+    else if (errno != EEXIST) result = -errno;
+    if (result < 0) return result;
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+/* No op that changes the root's entries may be applied meanwhile: it would lose its mtime of the root. */
+static int remove_holding(int root) {
+    struct stat before;
+    if (fstat(root, &before) < 0) return -errno;
+    if (unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) == 0) return set_mtime(root, stat_mtime_ns(&before));
+    return errno == ENOENT || errno == ENOTEMPTY ? 0 : -errno; /* not empty: something has come in since */
+}
+
+static uint64_t next_number(rfs_engine *engine) { return atomic_fetch_add(&engine->held, 1); }
+
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name) {
+    char held[80];
+    int fd = reserved_open(engine, directory, HOLDING_NAME), result;
+    if (fd < 0) return fd;
+    do {
+        snprintf(held, sizeof held, "%016llx.%016llx.%08x.%llu", (unsigned long long)fid, (unsigned long long)scope, engine->directory[directory].scopes.mark,
+                 (unsigned long long)next_number(engine));
+        result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    } while (result == -EEXIST); /* held since an earlier process */
+    close(fd);
+    return result;
+}
+
+int keep(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name) {
+    char kept[256];
+    int fd = reserved_open(engine, directory, KEPT_NAME), result;
+    if (fd < 0) return fd;
+    do {
+        snprintf(kept, sizeof kept, "%llu.%.220s", (unsigned long long)next_number(engine), name);
+        result = renameat2(directory_fd, name, fd, kept, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    } while (result == -EEXIST);
+    close(fd);
+    return result;
+}
+
+int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]) {
+    snprintf(name, 48, "%s%016llx", ARRIVING, (unsigned long long)fid);
+    return reserved_open(engine, directory, HOLDING_NAME);
+}
+
+void held_close(rfs_engine *engine, uint16_t directory, int fd) {
+    close(fd);
+    remove_holding(engine->directory[directory].root_fd); /* should it be the last; else the purge does it */
+}
+
+/* ---- purging ---------------------------------------------------------------------------------------------------------------- */
+
+static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name);
+
+static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int fd) { /* which it closes */
+    const struct scopes *scopes = &engine->directory[directory].scopes;
+    DIR *stream = fdopendir(fd);
+    int result = 0;
+    if (!stream) {
+        close(fd);
+        return -ENOMEM;
+    }
+    for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
+        struct stat stat;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        if (!scopes->any) {
+            result = purge_entry(engine, directory, 0, dirfd(stream), entry->d_name);
+            continue;
+        }
+        if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
+        scope_t below = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
+        result = below & SCOPE_LOCAL ? keep(engine, directory, dirfd(stream), entry->d_name) : purge_entry(engine, directory, below, dirfd(stream), entry->d_name);
+    }
+    closedir(stream);
+    return result;
+}
+
+/* Something gone meanwhile is done: what is held may be given a place again. */
+static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name) {
+    if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
+    if (errno != EISDIR && errno != EPERM) return -errno;
+    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int result = fd < 0 ? -errno : purge_below(engine, directory, scope, fd);
+    if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0) result = -errno;
+    return result == -ENOENT ? 0 : result;
+}
+
+static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const char *name, int what) {
+    unsigned long long fid, scope;
+    unsigned mark;
+    if (!strncmp(name, ARRIVING, sizeof ARRIVING - 1)) return what & RFS_ARRIVING ? purge_entry(engine, directory, 0, holding, name) : 0;
+    if (!(what & RFS_HELD)) return 0;
+    if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_entry(engine, directory, scope, holding, name);
+    return keep(engine, directory, holding, name);
+}
+
+static int purge(rfs_engine *engine, uint16_t directory, int what) {
+    int fd = openat(engine->directory[directory].root_fd, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
+    if (fd < 0) return errno == ENOENT ? 0 : -errno;
+    DIR *stream = fdopendir(fd);
+    if (!stream) {
+        close(fd);
+        return -ENOMEM;
+    }
+    for (struct dirent *entry; result == 0 && (entry = readdir(stream));)
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
+    closedir(stream);
+    if (result < 0) return result;
+    pthread_rwlock_wrlock(&engine->state);
+    result = remove_holding(engine->directory[directory].root_fd);
+    pthread_rwlock_unlock(&engine->state);
+    return result;
+}
+
+/* Slow where much is held: no lock is held by the caller. */
+int rfs_purge_holding(rfs_engine *engine, int what) {
+    int result = 0;
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        int purged = purge(engine, (uint16_t)i, what);
+        if (result == 0) result = purged;
+    }
+    return result;
+}
