@@ -122,8 +122,10 @@ static int make_place(rfs_engine *engine, const struct op *op, struct inode *par
     pthread_mutex_t *stripe = inode_stripe(engine, victim->fid);
     pthread_mutex_lock(stripe);
     bool last = last_name(victim, &stat);
+    int pin = open_pin(engine, victim, &stat, last, true);
     if (last && !(op->frame.header.flags & FLAG_LAST_NAME)) result = hold(engine, parent->directory, victim->fid, atomic_load(&victim->scope), parent_fd, op->body.name);
-    else if (last) inode_drop(engine, victim, -1);
+    else if (last) inode_drop(engine, victim, pin);
+    if (pin >= 0 && !victim->orphan) close(pin);
     pthread_mutex_unlock(stripe);
     inode_put(engine, victim);
     return result;

@@ -85,6 +85,30 @@ void submit_job(rfs_engine *engine, struct job *job) {
     pthread_mutex_unlock(&engine->workers.lock);
 }
 
+struct closing {
+    struct job job;
+    int fd;
+};
+
+static void close_now(rfs_engine *engine, struct job *job) {
+    struct closing *closing = ITEM(job, struct closing, job);
+    (void)engine;
+    close(closing->fd);
+    free(closing);
+}
+
+void close_orphan(rfs_engine *engine, int fd) {
+    struct stat stat;
+    bool slow = fstat(fd, &stat) == 0 && stat.st_blocks > LARGE_FILE_BLOCKS && engine->workers.threads;
+    struct closing *closing = slow ? malloc(sizeof *closing) : NULL;
+    if (!closing) {
+        close(fd);
+        return;
+    }
+    *closing = (struct closing){.job.run = close_now, .fd = fd};
+    submit_job(engine, &closing->job);
+}
+
 static void *work(void *argument) {
     rfs_engine *engine = argument;
     struct workers *workers = &engine->workers;

@@ -22,6 +22,7 @@ enum {
     RESYNC_WINDOW_BLOCKS = 64, /* one bit of the answer per block */
     MESSAGE_BYTES = MAX_WRITE_BYTES + 8192,
     SPARE_MESSAGES = 8,
+    LARGE_FILE_BLOCKS = 32768, /* of 512 bytes: what takes long to free */
     WINDOW_OPS = 4096,
     WINDOW_BYTES = 64 << 20,
     WALK_BYTES_IN_FLIGHT = 16 << 20,
@@ -182,7 +183,9 @@ struct rfs_engine {
 /* ---- engine.c */
 uint64_t now_ns(void); /* CLOCK_BOOTTIME */
 void emit(rfs_engine *engine, int32_t kind, int32_t result, uint64_t ticket, const char *format, ...) __attribute__((format(printf, 5, 6)));
-void submit_job(rfs_engine *engine, struct job *job);
+void submit_job(rfs_engine *engine, struct job *job); /* workers.lock; any other may be held */
+/* Perhaps the last descriptor of a file without a name, which frees its blocks: of a large one by a worker, because it can take seconds. */
+void close_orphan(rfs_engine *engine, int fd);
 void acknowledge_from_disk(rfs_engine *engine); /* soon, what is applied now or later, once it is durable */
 
 /* ---- inodes.c */

@@ -59,34 +59,10 @@ static void serve_forget(struct connection *connection, const struct request *re
     for (uint32_t i = 0; i < batch->count; i++) inode_forget(connection->engine, items[i].nodeid, items[i].nlookup);
 }
 
-static void close_job(rfs_engine *engine, struct job *job);
-
-struct closing {
-    struct job job;
-    struct inode *inode;
-    int fd;
-};
-
-/* The last close of an unlinked file frees its blocks, which can take seconds: a worker does it. */
 static void serve_release(struct connection *connection, const struct request *request) {
     const struct fuse_release_in *in = (const void *)request->body;
-    struct file *file = (struct file *)(uintptr_t)in->fh;
-    struct closing *closing = file->inode->orphan ? malloc(sizeof *closing) : NULL;
-    if (closing) {
-        *closing = (struct closing){.job.run = close_job, .inode = file->inode, .fd = file->fd};
-        file->fd = -1;
-        file->inode = NULL;
-    }
-    file_close(connection, file);
+    file_close(connection, (struct file *)(uintptr_t)in->fh);
     reply(connection, request->header->unique, 0, NULL, 0);
-    if (closing) submit_job(connection->engine, &closing->job);
-}
-
-static void close_job(rfs_engine *engine, struct job *job) {
-    struct closing *closing = ITEM(job, struct closing, job);
-    close(closing->fd);
-    inode_put(engine, closing->inode);
-    free(closing);
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------------------------------------------- */
@@ -234,7 +210,8 @@ void file_close(struct connection *connection, struct file *file) {
     list_remove(&file->item);
     connection->open_files--;
     pthread_mutex_unlock(&connection->lock);
-    if (file->fd >= 0) close(file->fd);
+    if (file->inode->orphan) close_orphan(connection->engine, file->fd);
+    else close(file->fd);
     inode_put(connection->engine, file->inode);
     free(file);
 }

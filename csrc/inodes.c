@@ -110,8 +110,8 @@ static void grow(rfs_engine *engine) {
     free(old_fids);
 }
 
-static void destroy(struct inode *inode) {
-    if (inode->pin_fd >= 0) close(inode->pin_fd);
+static void destroy(rfs_engine *engine, struct inode *inode) {
+    if (inode->pin_fd >= 0) close_orphan(engine, inode->pin_fd);
     free(inode);
 }
 
@@ -119,7 +119,7 @@ static void release_if_gone(rfs_engine *engine, struct inode *inode) {
     if (inode->nlookup || inode->refs || !inode->orphan) return;
     unchain(engine, inode);
     engine->inodes.count--;
-    destroy(inode);
+    destroy(engine, inode);
 }
 
 /* ---- entries ------------------------------------------------------------------------------------------------------------ */
@@ -215,7 +215,7 @@ static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const stru
     if (old) {
         unchain(engine, old);
         engine->inodes.count--;
-        destroy(old);
+        destroy(engine, old);
     }
     if (engine->inodes.count > engine->inodes.buckets) grow(engine);
     fresh->refs = 1;
@@ -421,7 +421,7 @@ void inodes_forget_all(rfs_engine *engine) {
             if (is_root(inode) || inode->refs || inode->nlookup) continue;
             unchain(engine, inode);
             table->count--;
-            destroy(inode);
+            destroy(engine, inode);
         }
     pthread_mutex_unlock(&table->lock);
 }
@@ -445,7 +445,7 @@ void inodes_free(rfs_engine *engine) {
     for (size_t i = 0; table->by_fid && i < table->buckets; i++)
         for (struct inode *inode = table->by_fid[i], *next; inode; inode = next) {
             next = inode->next_fid;
-            destroy(inode);
+            destroy(engine, inode);
         }
     free(table->by_fid);
     free(table->by_number);

@@ -177,8 +177,9 @@ out:
 static int expect(const struct inode *inode, uint64_t fid, bool replay) { return replay && inode->fid != fid ? -EUCLEAN : 0; }
 
 /* The pin that an object with this last name will need: before the name goes, because afterwards no handle finds it. */
-static int open_pin(rfs_engine *engine, struct inode *inode, bool last, bool replay) {
-    int pin = last && !replay ? inode_open(engine, inode, O_PATH | O_NOFOLLOW) : -1;
+int open_pin(rfs_engine *engine, struct inode *inode, const struct stat *stat, bool last, bool replay) {
+    bool large = stat->st_blocks > LARGE_FILE_BLOCKS; /* its blocks are freed when the pin is closed, by a worker, and not while everything waits */
+    int pin = last && (!replay || large) ? inode_open(engine, inode, O_PATH | O_NOFOLLOW) : -1;
     return pin < 0 ? -1 : pin;
 }
 
@@ -207,7 +208,7 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     if (replay && last && !(op->frame.header.flags & FLAG_LAST_NAME)) { /* it has another name there that is not here yet */
         result = hold(engine, victim->directory, victim->fid, atomic_load(&victim->scope), directory.fd, body->name);
     } else {
-        int pin = open_pin(engine, victim, last, replay);
+        int pin = open_pin(engine, victim, &stat, last, replay);
         result = unlinkat(directory.fd, body->name, op->type == FRAME_RMDIR ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
         if (replay && result == -ENOTEMPTY) result = set_leftovers_aside(engine, victim, directory.fd, body->name);
         if (result == 0 && last) inode_drop(engine, victim, pin);
@@ -325,7 +326,7 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     bool last = overwrites && last_name(rename.victim, &rename.victim_stat);
     lock_stripes(engine, &rename, overwrites);
     if (overwrites) {
-        rename.pin = open_pin(engine, rename.victim, last, replay);
+        rename.pin = open_pin(engine, rename.victim, &rename.victim_stat, last, replay);
         if (last && replay && !(op->frame.header.flags & FLAG_LAST_NAME)) {
             result = hold(engine, rename.to->directory, rename.victim->fid, atomic_load(&rename.victim->scope), rename.to_directory.fd, body->name2);
             if (result < 0) goto out;

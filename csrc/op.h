@@ -110,6 +110,7 @@ void held_close(rfs_engine *engine, uint16_t directory, int fd);
 int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor);
 void put_directory(rfs_engine *engine, struct inode *inode, struct descriptor *descriptor);
 int parent_time(int fd, int64_t *mtime_ns, bool replay);
+int open_pin(rfs_engine *engine, struct inode *inode, const struct stat *stat, bool last, bool replay);
 bool last_name(const struct inode *inode, const struct stat *stat);
 
 /* border.c: see there. `frames` is a list of ops. */
