@@ -32,10 +32,18 @@ def figures(row: Row, found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     for column, value in medians.items():
         if column != "mirror" and column not in row.inputs and value:
             out[f"mirror_to_{column}"] = medians["mirror"] / value
-    if row.target is not None and all(column in medians for column in row.target.needs):
-        out["target"] = verdict(row.target.text, row.target.limit(medians), medians["mirror"], lower_is_better=row.lower_is_better)
-        out["target"]["unsteady"] = [column for column in row.target.needs if out["spread"][column] > SPREAD_LIMIT]
+    out["targets"] = verdicts(row, medians, out["spread"])
     return out
+
+
+def verdicts(row: Row, medians: Mapping[str, float], spreads: Mapping[str, float]) -> list[dict[str, Any]]:
+    """On each target whose columns were measured."""
+    found = []
+    for target in row.targets:
+        if all(column in medians for column in target.needs):
+            judged = verdict(target.text, target.limit(medians), medians["mirror"], lower_is_better=row.lower_is_better)
+            found.append({**judged, "unsteady": [column for column in target.needs if spreads[column] > SPREAD_LIMIT]})
+    return found
 
 
 def verdict(text: str, limit: float, value: float, *, lower_is_better: bool) -> dict[str, Any]:

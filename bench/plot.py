@@ -37,11 +37,9 @@ LOOKS = {
 }
 
 
-def limit_speed(row: Mapping[str, Any]) -> float | None:
+def limit_speed(row: Mapping[str, Any], target: Mapping[str, Any]) -> float | None:
     """Where the target lies, as a multiple of native."""
-    if "target" not in row or not row.get("native"):
-        return None
-    return speed({**row, "limit": row["target"]["limit"]}, "limit")
+    return speed({**row, "limit": target["limit"]}, "limit")
 
 
 def short(value: float) -> str:
@@ -93,11 +91,11 @@ def draw(results: Mapping[str, Any], directory: Path) -> list[Path]:
     return [path]
 
 
-def verdict_colour(row: Mapping[str, Any]) -> str:
+def verdict_colour(target: Mapping[str, Any]) -> str:
     """Grey where what it is measured by was too unsteady to judge."""
-    if row["target"].get("unsteady"):
+    if target.get("unsteady"):
         return GREY
-    return GREEN if row["target"]["met"] else RED
+    return GREEN if target["met"] else RED
 
 
 def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -110,12 +108,9 @@ def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.hlines(at, min(shown.values()), max(*shown.values(), 1), color="#d5d5d5", linewidth=1.5, zorder=1)
         for column, value in shown.items():
             _mark(axes, value, at, LOOKS[column])
-        if (limit := limit_speed(row)) is not None:
-            colour = verdict_colour(row)
-            axes.plot([limit, limit], [at - 0.36, at + 0.36], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=5)
-            axes.annotate(
-                "", (limit * 1.28, at - 0.36), (limit * 0.98, at - 0.36), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.5}
-            )
+        for target in row["targets"]:
+            if (limit := limit_speed(row, target)) is not None:
+                _limit(axes, limit, at, verdict_colour(target))
     axes.set_yticks(range(len(rows)), [row["text"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("as fast as the native directory = 1   (logarithmic; right is faster)")
@@ -127,6 +122,11 @@ def draw_speeds(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     right.spines["right"].set_visible(False)
     axes.annotate("mirror   (native)", (1, -0.75), (4, 0), ("axes fraction", "data"), "offset points", weight="bold", annotation_clip=False)
     _legend(axes, rows)
+
+
+def _limit(axes: Any, limit: float, at: float, colour: str) -> None:
+    axes.plot([limit, limit], [at - 0.36, at + 0.36], color=colour, linewidth=2.5, solid_capstyle="butt", zorder=5)
+    axes.annotate("", (limit * 1.28, at - 0.36), (limit * 0.98, at - 0.36), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.5})
 
 
 def _mark(axes: Any, value: float, at: float, look: Look) -> None:

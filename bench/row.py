@@ -22,6 +22,11 @@ class Target:
     needs: tuple[str, ...]
 
 
+def times(factor: float, column: str, title: str = "") -> Target:
+    """As a multiple of one other column."""
+    return Target(f"{factor:g} × {title or column}", lambda found: factor * found[column], (column,))
+
+
 @dataclass(frozen=True)
 class Row:
     """A workload, its unit, and how it compares: lower is better for latencies."""
@@ -35,4 +40,4 @@ class Row:
     inputs: Mapping[str, Extra] = field(default_factory=dict)  # what only the target is made of; not to be compared with
     without: tuple[str, ...] = ("pg_sync",)  # subjects that cannot do it
     effort: Effort = "light"
-    target: Target | None = None
+    targets: tuple[Target, ...] = ()

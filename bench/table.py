@@ -35,11 +35,8 @@ def _ratio_title(column: str) -> str:
     return f"/{TITLES[column]}"
 
 
-def verdict_words(row: Mapping[str, Any]) -> str:
+def verdict_words(target: Mapping[str, Any]) -> str:
     """What was asked, and whether it is so."""
-    target = row.get("target")
-    if target is None:
-        return ""
     if unsteady := target.get("unsteady"):
         mark = f"{' and '.join(TITLES[column] for column in unsteady)} unsteady, not judged"
     else:
@@ -58,7 +55,7 @@ def table(results: Mapping[str, Any]) -> str:
     for row in rows:
         better = "less" if row["lower_is_better"] else "more"
         lines.append(_line([row["text"], better, *(number(row.get(f"mirror_to_{column}")) for column in ratios)]))
-    asked = [(row["text"], verdict_words(row)) for row in rows if "target" in row]
+    asked = [(row["text"], verdict_words(target)) for row in rows for target in row["targets"]]
     if memory := results.get("memory"):
         asked.append((f"memory, {memory['inodes']:,} known inodes", _memory_words(memory)))
     if asked:

@@ -16,7 +16,7 @@ def nothing(bed: Bed, subject: Subject) -> float:
 
 
 def row(*, lower_is_better: bool, target: Target | None = None) -> Row:
-    return Row("name", "text", "µs", lower_is_better, nothing, target=target)
+    return Row("name", "text", "µs", lower_is_better, nothing, targets=(target,) if target else ())
 
 
 def named(name: str) -> Row:
@@ -48,7 +48,7 @@ def test_the_spread_is_of_the_middle_half() -> None:
 @pytest.mark.parametrize(("lower_is_better", "value", "met"), [(True, 9, True), (True, 11, False), (False, 9, False), (False, 11, True)])
 def test_a_target_is_a_limit_on_the_better_side(lower_is_better: bool, value: float, met: bool) -> None:
     asked = Target("twice native", lambda found: 2 * found["native"], ("native",))
-    target = figures(row(lower_is_better=lower_is_better, target=asked), {"native": [5], "mirror": [value]})["target"]
+    target = figures(row(lower_is_better=lower_is_better, target=asked), {"native": [5], "mirror": [value]})["targets"][0]
     assert target["limit"] == 10
     assert target["met"] is met
     assert target["value_to_limit"] == pytest.approx(value / 10)
@@ -56,11 +56,11 @@ def test_a_target_is_a_limit_on_the_better_side(lower_is_better: bool, value: fl
 
 def test_a_target_is_not_judged_by_what_is_unsteady() -> None:
     found = figures(named("create_unlink_p50"), {"native": [10, 20, 30], "mirror": [100, 500, 900], "floor": [50, 51, 52]})
-    assert found["target"]["unsteady"] == ["native"]
+    assert found["targets"][0]["unsteady"] == ["native"]
 
 
 def test_a_target_without_its_columns_is_not_judged() -> None:
-    assert "target" not in figures(named("writers_4k"), {"native": [5], "mirror": [5]})
+    assert figures(named("writers_4k"), {"native": [5], "mirror": [5]})["targets"] == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_target_without_its_columns_is_not_judged() -> None:
 )
 def test_what_is_asked(name: str, columns: dict[str, float], limit: float) -> None:
     found = figures(named(name), {"mirror": [1], **{column: [value] for column, value in columns.items()}})
-    assert found["target"]["limit"] == pytest.approx(limit)
+    assert found["targets"][0]["limit"] == pytest.approx(limit)
 
 
 def test_what_only_the_target_is_made_of_is_not_compared_with() -> None:
