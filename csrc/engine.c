@@ -126,7 +126,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static void workers_stop(rfs_engine *engine) {
+void workers_stop(rfs_engine *engine) {
     struct workers *workers = &engine->workers;
     pthread_mutex_lock(&workers->lock);
     workers->stopping = true;

@@ -183,6 +183,7 @@ struct rfs_engine {
 /* ---- engine.c */
 uint64_t now_ns(void); /* CLOCK_BOOTTIME */
 void emit(rfs_engine *engine, int32_t kind, int32_t result, uint64_t ticket, const char *format, ...) __attribute__((format(printf, 5, 6)));
+void workers_stop(rfs_engine *engine); /* when every job is done */
 void submit_job(rfs_engine *engine, struct job *job); /* workers.lock; any other may be held */
 /* Perhaps the last descriptor of a file without a name, which frees its blocks: of a large one by a worker, because it can take seconds. */
 void close_orphan(rfs_engine *engine, int fd);

@@ -25,7 +25,7 @@ enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 400000, BUSY_GAP_NS = 4
 struct link {
     rfs_engine *engine;
     rfs_channel *channel;
-    struct applier *applier; /* the target's; the receiver's own */
+    struct applier *applier; /* the receiver's own; a source's has nothing to do */
     rfs_session session;
     atomic_bool up, closing, draining;
     pthread_t receiver, poller;

@@ -97,7 +97,7 @@ int rfs_hold_memory(void);
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
 /* directory_fds: one descriptor per replicated directory, by position, from rfs_tree_open(); the engine duplicates them.
- * holding_names: directories are created as needed beneath each tree, hidden from applications: see csrc/README.md. */
+ * Beneath each tree it makes directories of its own as they are needed, hidden from applications: see csrc/holding.c. */
 rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *error);
 /* Before anything else: what the pattern matches is local (or, if `only`, what none of these matches). csrc/scope.c tells of patterns.
  * -EINVAL: it is none; -E2BIG: too many names in all. */

@@ -99,12 +99,7 @@ static void undress(int fd) {
 /* ---- the engine ------------------------------------------------------------------------------------------------------------------ */
 
 static void end_threads(rfs_engine *engine) {
-    struct workers *workers = &engine->workers;
-    pthread_mutex_lock(&workers->lock);
-    workers->stopping = true;
-    pthread_cond_broadcast(&workers->wake);
-    pthread_mutex_unlock(&workers->lock);
-    while (workers->threads) pthread_join(workers->ids[--workers->threads], NULL);
+    workers_stop(engine);
     mirror_stop(engine);
     engine->mirror_started = false;
 }

@@ -51,6 +51,7 @@ static const struct test tests[] = {
     {"xattrs in a resync", test_xattrs_in_resync, true, false, false, false},
     {"malformed peer", test_malformed_peer, true, false, false, false},
     {"acknowledged from disk", test_acknowledged_from_disk, true, false, false, false},
+    {"aead", test_aead, false, false, false, false},
     {"tls streams", test_tls_streams, false, false, false, false},
     {"tls refusals", test_tls_refusals, false, false, false, false},
     {"tls with OpenSSL", test_tls_with_openssl, false, false, false, false},

@@ -56,6 +56,8 @@ rfs_statistics node_statistics(struct node *node);
 void wait_event(struct node *node, int kind, uint32_t count); /* until `count` of them were seen */
 uint32_t events_seen(struct node *node, int kind);
 void wait_mode(struct node *node, enum rfs_mode mode);
+void path_in(const struct node *node, const char *name, char out[256]);
+bool exists(const struct node *node, const char *name);
 void make_file(const struct node *node, const char *name, const void *data, size_t bytes);
 uint64_t fid_of(struct node *node, uint64_t parent, const char *name); /* as a lookup: 0 when there is none */
 size_t open_descriptors(void);
@@ -151,6 +153,7 @@ void test_removals_in_resync(void);
 void test_xattrs_in_resync(void);
 void test_malformed_peer(void);
 void test_acknowledged_from_disk(void);
+void test_aead(void);
 void test_tls_streams(void);
 void test_tls_refusals(void);
 void test_tls_with_openssl(void);

@@ -163,6 +163,15 @@ rfs_statistics node_statistics(struct node *node) {
     return now;
 }
 
+void path_in(const struct node *node, const char *name, char out[256]) { snprintf(out, 256, "%s/%s", node->path, name); }
+
+bool exists(const struct node *node, const char *name) {
+    char path[256];
+    struct stat stat;
+    path_in(node, name, path);
+    return lstat(path, &stat) == 0;
+}
+
 void make_file(const struct node *node, const char *name, const void *data, size_t bytes) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", node->path, name);

@@ -99,15 +99,6 @@ void test_scopes(void) {
 
 /* ---- the border ------------------------------------------------------------------------------------------------------------- */
 
-static void path_in(const struct node *node, const char *name, char out[256]) { snprintf(out, 256, "%s/%s", node->path, name); }
-
-static bool exists(const struct node *node, const char *name) {
-    char path[256];
-    struct stat stat;
-    path_in(node, name, path);
-    return lstat(path, &stat) == 0;
-}
-
 static void check_content(const struct node *node, const char *name, const void *wanted, size_t bytes) {
     char path[256];
     static uint8_t got[3 << 20];

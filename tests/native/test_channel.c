@@ -398,3 +398,48 @@ void test_kernel_tls(void) {
     CHECK(rfs_channel_kernel_tls(ends[0].channel) & 1);
     close_both(ends);
 }
+
+/* Whoever encrypts, in whatever pieces: what comes out is what OpenSSL makes of it in one, and is opened again; a changed byte is noticed. */
+static void compare_with_openssl(const EVP_CIPHER *cipher, struct chance *chance) {
+    struct aead *seals = aead_new(cipher, true), *opens = aead_new(cipher, false);
+    EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+    static uint8_t plain[RECORD_DATA_BYTES], sealed[RECORD_DATA_BYTES], wanted[RECORD_DATA_BYTES], opened[RECORD_DATA_BYTES];
+    uint8_t key[EVP_MAX_KEY_LENGTH], nonce[AEAD_NONCE_BYTES], tag[AEAD_TAG_BYTES], tag_wanted[AEAD_TAG_BYTES];
+    CHECK(seals && opens && context);
+    for (int round = 0; round < 200; round++) {
+        size_t bytes = 1 + chance_below(chance, RECORD_DATA_BYTES);
+        int length;
+        for (size_t i = 0; i < bytes; i++) plain[i] = (uint8_t)chance_next(chance);
+        for (size_t i = 0; i < sizeof key; i++) key[i] = (uint8_t)chance_next(chance);
+        for (size_t i = 0; i < sizeof nonce; i++) nonce[i] = (uint8_t)chance_next(chance);
+        CHECK(aead_set_key(seals, key) && aead_set_key(opens, key) && aead_begin(seals, nonce, "head", 4) && aead_begin(opens, nonce, "head", 4));
+        for (size_t at = 0, part; at < bytes; at += part) {
+            part = 1 + chance_below(chance, 5000);
+            if (part > bytes - at) part = bytes - at;
+            CHECK(aead_update(seals, plain + at, part, sealed + at));
+        }
+        CHECK(aead_seal(seals, tag));
+        CHECK(EVP_EncryptInit_ex(context, cipher, NULL, key, nonce) == 1 && EVP_EncryptUpdate(context, NULL, &length, (const uint8_t *)"head", 4) == 1);
+        CHECK(EVP_EncryptUpdate(context, wanted, &length, plain, (int)bytes) == 1 && EVP_EncryptFinal_ex(context, wanted + length, &length) == 1);
+        CHECK_EQUAL(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_BYTES, tag_wanted), 1);
+        CHECK(!memcmp(sealed, wanted, bytes) && !memcmp(tag, tag_wanted, sizeof tag));
+        bool spoilt = round % 4 == 0;
+        if (spoilt) sealed[chance_below(chance, (uint32_t)bytes)] ^= 1;
+        CHECK(aead_update(opens, sealed, bytes, opened));
+        CHECK_EQUAL(aead_verify(opens, tag), !spoilt);
+        if (!spoilt) CHECK(!memcmp(opened, plain, bytes));
+    }
+    EVP_CIPHER_CTX_free(context);
+    aead_free(seals);
+    aead_free(opens);
+}
+
+void test_aead(void) {
+    struct chance chance = {31};
+    const EVP_CIPHER *const ciphers[] = {EVP_aes_128_gcm(), EVP_aes_256_gcm(), EVP_chacha20_poly1305()};
+    for (size_t i = 0; i < 3; i++) compare_with_openssl(ciphers[i], &chance);
+    struct aead *aead = aead_new(EVP_aes_128_gcm(), true);
+    CHECK(aead);
+    if (!aead_is_wide(aead)) printf("skipped  wide ciphers: not in this build, or not in this processor\n");
+    aead_free(aead);
+}

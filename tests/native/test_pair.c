@@ -11,15 +11,6 @@
 
 #include "native.h"
 
-static void path_in(const struct node *node, const char *name, char out[256]) { snprintf(out, 256, "%s/%s", node->path, name); }
-
-static bool exists(const struct node *node, const char *name) {
-    char path[256];
-    struct stat stat;
-    path_in(node, name, path);
-    return lstat(path, &stat) == 0;
-}
-
 void test_mirrored(void) {
     struct pair pair;
     struct op *op;
