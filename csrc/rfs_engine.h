@@ -183,6 +183,7 @@ typedef struct {
     uint64_t resync_bytes_per_s; /* 0: no cap */
     uint64_t ack_disk;           /* 1: the target acknowledges what is on its disk, not what is in its memory */
     uint64_t everything;         /* 1: all is compared, not only what is marked; both sides say the same */
+    uint64_t direct;             /* 1: nothing is marked anywhere, there is nothing to compare: paired from the start */
     uint64_t fresh;              /* bit i: directory i of the target is empty: nothing is compared */
 } rfs_session;
 

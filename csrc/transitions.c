@@ -156,9 +156,10 @@ int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
         mirror_mark_waiting(engine);
         engine->epoch++;
         engine->target = engine->demoting = false;
-        engine->mode = RFS_RESYNCING;
-        engine->resumable = false;
-        result = walk_start(engine);
+        engine->mode = session->direct ? RFS_PAIRED : RFS_RESYNCING;
+        engine->resumable = session->direct;
+        engine->whole = false;
+        result = session->direct ? 0 : walk_start(engine);
         if (result < 0) drop_link(engine);
     }
     return finish_open(engine, result);
@@ -236,7 +237,7 @@ int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
         engine->target = true;
         engine->epoch++;
     }
-    if (result == 0 && !resume && !session->everything) result = marker_tell(engine, engine->link);
+    if (result == 0 && !resume && !session->everything && !session->direct) result = marker_tell(engine, engine->link);
     if (result < 0 && engine->link) drop_link(engine);
     return finish_open(engine, result);
 }
