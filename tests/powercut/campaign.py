@@ -7,7 +7,6 @@ brought to life (`revive`).
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from tests.powercut.disk import STATE, Disk, Disks, make_file_system, tool, work
 from tests.powercut.ledger import Needs
 from tests.powercut.node import DEADLINE_S, Hung, Node, free_address, wait_for
 from tests.powercut.oracle import below, check, check_unchanged
-from tests.powercut.static import NAMES, Account, Found, Phase
+from tests.powercut.static import NAMES, Account, Phase
 
 WORK_S = (0.3, 1.6)  # how long the application runs before a cut
 KEPT_ROUNDS = 2
@@ -141,7 +140,7 @@ class Campaign:
     def _restore(self, name: str) -> None:
         """A new disk with what the cut has left of the old one."""
         self._await_released(self._disk_of[name])
-        image = self.directory / "restored.img"
+        image = self.directory / f"{name}.img"
         images = Images(self.disks.log, self._disk_of[name], self.directory)
         images.build(image, self._stopped[name], self.chance)
         images.close()
@@ -155,9 +154,10 @@ class Campaign:
         self._say(f"cut {what}")
         self.tally.cuts[what] += 1
         if what == "secondary":
+            was_complete = self.phases[-1].is_paired
             self._power_off(self.secondary)
             self._phase(is_paired=False)
-            self._until_serving(self.primary)
+            self._until_serving(self.primary, must=was_complete)
             self._sleep(0.0, 1.0)
             self._restore(self.secondary)
             self._power_on(self.secondary, "secondary")
@@ -179,14 +179,15 @@ class Campaign:
             self._sleep(0.0, 0.8)
             self._power_off(self.primary)
             self._forgive()
-            self._both_return()
+            self._both_return(stale=self.secondary)
         else:
             self._power_off("a", "b")
             self._forgive()
             self._both_return()
         self._phase(is_paired=False)
 
-    def _both_return(self) -> None:
+    def _both_return(self, stale: str = "") -> None:
+        """In either order. The stale one, which another went on without, must never serve by itself."""
         order = list(NAMES)
         self.chance.shuffle(order)
         for name in order:
@@ -196,6 +197,8 @@ class Campaign:
         for name in order:
             self._power_on(name, "primary" if name == self.primary else "secondary")
             time.sleep(pause_s if name == order[0] else 0)
+            if name == order[0] == stale and self._serves_alone(stale):
+                raise Violation(f"{stale} serves alone, though {self.primary} went on without it")
 
     def _take_over(self) -> bool:
         """The other node goes on, if it may: by a person's word, as there is no orchestrator here."""
@@ -208,13 +211,22 @@ class Campaign:
             self._say(f"{other} is not promoted: {refusal.sentence[:60]}")
             return False
         self.primary = other
-        self._until_serving(other)
+        self._until_serving(other, must=True)
         self._owe(other)
         self._work()
         return True
 
-    def _until_serving(self, name: str) -> None:
-        wait_for(f"{name} serves alone", lambda: self.nodes[name].is_so(mode="alone") or self.nodes[name].is_so(mode="unused"))
+    def _until_serving(self, name: str, *, must: bool) -> None:
+        """A node that was itself just back, and had not met its peer yet, waits for it instead."""
+        try:
+            wait_for(f"{name} serves alone", lambda: self._serves_alone(name), DEADLINE_S if must else 4.0)
+        except Hung:
+            if must:
+                raise
+            self._say(f"{name} waits")
+
+    def _serves_alone(self, name: str) -> bool:
+        return self.nodes[name].is_so(mode="alone") or self.nodes[name].is_so(mode="unused")
 
     # ---- being complete again -------------------------------------------------------------------------------------------------------------
 
@@ -324,6 +336,38 @@ class Campaign:
         if code != 0 or (cut is None and errors):
             raise Violation(f"the application was told of errors (exit code {code}): {errors[:3]}")
 
+    # ---- looking back ---------------------------------------------------------------------------------------------------------------------
+
+    def revive(self) -> None:
+        """Both nodes, as a cut of both at any entry of the recorded life leaves them, come back: complete, equal, and holding what they owe."""
+        phase = self.chance.choices(self.phases, [phase.end - phase.begin + 1 for phase in self.phases])[0]
+        cut = self.chance.randint(phase.begin, phase.end)
+        self._story = [f"revived at {cut}"]
+        self.tally.cuts["both, recorded"] += 1
+        for name in NAMES:
+            disk = phase.disks[name]
+            images = Images(self.disks.log, disk, self.directory)
+            images.build(self.directory / f"{name}.img", min(cut, phase.stopped.get(name, cut)), self.chance)
+            images.close()
+            self._disk_of[name] = self.disks.new(self.directory / f"{name}.img")
+        for name in self.chance.sample(NAMES, 2):
+            self._power_on(name, "secondary")
+        self._await_pair()
+        trees = {name: self.nodes[name].manifest() for name in NAMES}
+        different = differences(trees["a"], trees["b"])
+        if different:
+            raise Violation(f"the trees differ after the return: {different}")
+        for name in NAMES:
+            wrong = check_unchanged(self.nodes[name].inside, phase.unchanged)
+            for account in phase.accounts:
+                wrong += check(self.nodes[name].inside, account.ledger(), account.until(cut), Needs.SYNCED)
+            if wrong:
+                raise Violation(f"{name} has lost what was synced: {wrong}")
+        for name in NAMES:
+            self.nodes[name].cut()
+            self._await_released(self._disk_of[name])
+        self._story = []
+
     # ---- notes ----------------------------------------------------------------------------------------------------------------------------
 
     def _phase(self, *, is_paired: bool) -> None:
@@ -366,8 +410,8 @@ def campaign(seed: str, kind: str = "ext4") -> Iterator[Campaign]:
                     life._job.stop.touch()
                     life._job.process.wait(timeout=DEADLINE_S)
     except BaseException:
-        for image in directory.rglob("*.img"):
-            os.unlink(image)
+        for image in (*directory.glob("*/*.img"), directory / "log"):
+            image.unlink(missing_ok=True)  # what is left: notes, the nodes' logs, and a.img and b.img of the last return
         raise
     finally:
         shutil.rmtree(places)  # nothing but mount points, in nobody's sight any more

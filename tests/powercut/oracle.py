@@ -36,6 +36,12 @@ class _Look:
 
     def at(self, key: Key, cell: Cell) -> str:
         """The sentence that tells what is wrong with one cell, or nothing."""
+        try:
+            return self._at(key, cell)
+        except OSError as failure:  # a broken file system, say
+            return f"{'/'.join(key)}: {failure.strerror}"
+
+    def _at(self, key: Key, cell: Cell) -> str:
         allowed, had_to_be = cell.allowed(self._cut, self._needs)
         kind, path = key[0], key[1]
         if kind == "name":
@@ -109,7 +115,10 @@ def check_unchanged(place: Path, expected: Manifest) -> list[str]:
     if not expected:
         return []
     rounds = {path.split("/")[1] for path in expected}
-    found = below(manifest_of(place), rounds)
+    try:
+        found = below(manifest_of(place), rounds)
+    except OSError as failure:
+        return [f"{failure.filename}: {failure.strerror}"]
     wrong = [
         f"{path}: was {expected.get(path)}, is {found.get(path)}"
         for path in sorted({*expected, *found})

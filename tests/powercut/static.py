@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.powercut.ledger import Ledger, Needs
 from tests.powercut.oracle import check, check_unchanged
 
 NAMES = ("a", "b")
+UNCHANGED_EVERY = 4  # states: reading all old files takes as long as all the rest
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class Looker:
             shelf.close()
         for builder in self._builders.values():
             builder.close()
+        shutil.rmtree(self._directory)
 
     def look(self, phases: list[Phase], states: int, chance: random.Random, found: Found) -> None:
         """At that many cuts, anywhere within the phases."""
@@ -170,7 +173,8 @@ class Looker:
             for account in phase.accounts:
                 wrong = check(place, account.ledger(), account.until(cut), Needs.SYNCED)
                 found.add("lost", f"{where}, {name}{' (source)' if name == source else ''}", wrong)
-            found.add("changed", f"{where}, {name}", check_unchanged(place, phase.unchanged))
+            if cut % UNCHANGED_EVERY == 0:
+                found.add("changed", f"{where}, {name}", check_unchanged(place, phase.unchanged))
 
 
 def read_record(state: Path) -> Record | None:
