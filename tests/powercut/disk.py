@@ -105,7 +105,14 @@ class Disks:
         self._made = 0
 
     def __enter__(self) -> Disks:
-        command = [sys.executable, "-m", "tests.powercut.disk_server", *map(str, (self._images, self.log_path, self._mount))]
+        command = [
+            "setpriv",
+            "--pdeathsig=KILL",
+            sys.executable,
+            "-m",
+            "tests.powercut.disk_server",
+            *map(str, (self._images, self.log_path, self._mount)),
+        ]
         self._server = subprocess.Popen(command, stderr=self._errors)
         deadline = time.monotonic() + 20
         while not os.path.ismount(self._mount):

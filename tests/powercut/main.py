@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.powercut.campaign import Campaign, Tally, campaign
+from tests.powercut.campaign import Campaign, campaign
 from tests.powercut.cut import Control
 from tests.powercut.disk import CannotRunHere, check_machine
+from tests.powercut.pair import Tally
 from tests.powercut.static import Found, Looker
 
 ROUNDS, REVIVALS, STATES = 4, 4, 150  # of one life, when states are counted

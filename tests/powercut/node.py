@@ -23,7 +23,8 @@ from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from tests.powercut.disk import DIRECTORIES, STATE, Disk
 
-EXTRA_OPTIONS: tuple[str, ...] = ()  # of `rfsmount mount`: how often it makes a checkpoint, say
+EXTRA_OPTIONS: tuple[str, ...] = ()  # of `rfsmount mount`: how often it makes a checkpoint, say,
+CHECKPOINT_S = 0.0  # which it does so often then; 0: it makes none
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 30.0
@@ -78,7 +79,7 @@ class Node:
         with self.log.open("ab") as log:
             log.write(f"---- power on, disk {disk.number}\n".encode())
             log.flush()
-            wrapped = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script]
+            wrapped = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation", "private", "sh", "-ec", script]
             self._process = subprocess.Popen(wrapped, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from functools import cache
@@ -30,7 +31,8 @@ class _Look:
 
     def _read(self, path: str) -> bytes | None:
         try:
-            return (self._place / path).read_bytes()
+            with open(self._place / path, "rb", opener=_regular) as file:
+                return file.read()
         except FileNotFoundError:
             return None
 
@@ -44,6 +46,7 @@ class _Look:
     def _at(self, key: Key, cell: Cell) -> str:
         allowed, had_to_be = cell.allowed(self._cut, self._needs)
         kind, path = key[0], key[1]
+        found: object
         if kind == "name":
             found = self._name(path)
             good = found in allowed or (not had_to_be and found is None)
@@ -79,7 +82,11 @@ class _Look:
 
     def _block(self, path: str, block: int, allowed: list[Any]) -> str:
         """Each sector is whole, of an allowed version; several versions of them in one block may be the trace of a torn write."""
-        data = (self._bytes(path) or b"")[block * content.BLOCK : (block + 1) * content.BLOCK]
+        try:
+            with open(self._place / path, "rb", buffering=0, opener=_regular) as file:
+                data = os.pread(file.fileno(), content.BLOCK, block * content.BLOCK)
+        except FileNotFoundError:
+            data = b""
         for index in range(content.BLOCK // content.SECTOR):
             found = data[index * content.SECTOR : (index + 1) * content.SECTOR]
             version = content.version_of(found)
@@ -98,6 +105,15 @@ class _Look:
         return {
             "mode": stat.S_IMODE(status.st_mode), "owner": status.st_uid, "mtime": status.st_mtime_ns, "size": status.st_size,
         }[kind]  # fmt: skip
+
+
+def _regular(path: str, flags: int) -> int:
+    """On a broken disk a file may have become a pipe, whose opening waits for ever."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no file any more", path)
+    return fd
 
 
 def _shown(allowed: list[Any]) -> str:

@@ -2,7 +2,7 @@
 
     python -m tests.powercut.workload PLACE ROUND SEED LOG NOTES STOP [REMOVE…]
 
-Six threads, each in a directory of its own, until the file STOP is there or the mount is dead. PLACE holds the mirrored directories;
+Eight threads, each in a directory of its own, until the file STOP is there or the mount is dead. PLACE holds the mirrored directories;
 all of this run lies in their ROUND/, and the trees named by REMOVE (of rounds before) are deleted meanwhile.
 """
 
@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,27 +134,31 @@ class Overwriter(Worker):
     """A database: blocks overwritten in place, some through a mapping."""
 
     BLOCKS = 48
+    STRIDE = 1
 
     def __init__(self, book: Book, place: Path, home: str, chance: random.Random) -> None:
         super().__init__(book, place, home, chance)
         self._path = f"{home}/table"
         self._versions = [0] * self.BLOCKS
-        self._keys: list[Key] = [("block", self._path, str(block)) for block in range(self.BLOCKS)]
+        self._keys: list[Key] = [("block", self._path, str(number * self.STRIDE)) for number in range(self.BLOCKS)]
         made: list[int] = []
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         self.do(lambda: made.append(os.open(self.at(self._path), flags, 0o640)), (("name", self._path), "file"))
         self._fd = made[0]
-        data = b"".join(content.block_of(self._path, block, 0) for block in range(self.BLOCKS))
-        self.do(lambda: os.pwrite(self._fd, data, 0), *((key, 0) for key in self._keys))
+        for number, key in enumerate(self._keys):
+            block = number * self.STRIDE
+            data = content.block_of(self._path, block, 0)
+            self.do(partial(os.pwrite, self._fd, data, block * content.BLOCK), (key, 0))
         self.sync(lambda: os.fsync(self._fd), *self._keys)
         self.sync_directory(home, self._path)
-        self._mapping = mmap.mmap(self._fd, self.BLOCKS * content.BLOCK)
+        self._mapping = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
 
     def step(self) -> None:
-        block = self.chance.randrange(self.BLOCKS)
-        self._versions[block] += 1
-        change = self._keys[block], self._versions[block]
-        data, at = content.block_of(self._path, block, self._versions[block]), block * content.BLOCK
+        number = self.chance.randrange(self.BLOCKS)
+        self._versions[number] += 1
+        change = self._keys[number], self._versions[number]
+        block = number * self.STRIDE
+        data, at = content.block_of(self._path, block, self._versions[number]), block * content.BLOCK
         if self.sometimes(0.1):
             self.do(lambda: self._store(at, data), change)
             self.sync(lambda: None, change[0])
@@ -165,6 +170,12 @@ class Overwriter(Worker):
     def _store(self, at: int, data: bytes) -> None:
         self._mapping[at : at + len(data)] = data
         self._mapping.flush(at, len(data))
+
+
+class SparseOverwriter(Overwriter):
+    """The same in a file with holes, longer than one place of the marks (4 MiB)."""
+
+    STRIDE = 128
 
 
 class Saver(Worker):
@@ -203,7 +214,7 @@ class Namer(Worker):
         self._kinds: dict[str, str] = {}
         self._count = 0
         for directory in self._directories:
-            self.do(lambda path=directory: os.mkdir(self.at(path)), (("name", directory), "dir"))  # type: ignore[misc]
+            self.do(partial(os.mkdir, self.at(directory)), (("name", directory), "dir"))
         self.sync_directory(home, *self._directories)
 
     def step(self) -> None:
@@ -261,7 +272,7 @@ class Setter(Worker):
         super().__init__(book, place, home, chance)
         for number in range(self.FILES):
             path = f"{home}/file{number}"
-            self.do(lambda at=self.at(path): at.write_bytes(b"x" * 20_000), (("name", path), "file"))  # type: ignore[misc]
+            self.do(partial(self.at(path).write_bytes, b"x" * 20_000), (("name", path), "file"))
             self.sync_file(path)
         self.sync_directory(home, *(f"{home}/file{number}" for number in range(self.FILES)))
 
@@ -270,12 +281,20 @@ class Setter(Worker):
         path = f"{self.home}/file{number}"
         at = self.at(path)
         if number == 0:  # a truncation changes the time as well: sizes have a file of their own
-            size = self.chance.randrange(200_000)
-            self.do(lambda: os.truncate(at, size), (("size", path), size))
+            size = self.chance.randrange(2, 200_000)
+            if self.sometimes(0.3):
+                self._allocate(path, at, size)
+            else:
+                self.do(lambda: os.truncate(at, size), (("size", path), size))
         else:
             self._set(path, at)
         if self.sometimes():
             self.sync_file(path, *((kind, path) for kind in ("size", "mode", "owner", "mtime", "xattr")))
+
+    def _allocate(self, path: str, at: Path, size: int) -> None:
+        with at.open("r+b") as file:
+            grown = max(size, os.fstat(file.fileno()).st_size)
+            self.do(lambda: os.posix_fallocate(file.fileno(), size // 2, size - size // 2), (("size", path), grown))
 
     def _set(self, path: str, at: Path) -> None:
         what = self.chance.choice(("mode", "owner", "mtime", "xattr"))
@@ -346,7 +365,8 @@ def main(arguments: list[str]) -> int:
     root, book = Path(place), Book(Path(notes), Clock(Path(log)))
     crew = Crew(book, Path(stop))
     kinds: list[tuple[str, type[Worker]]] = [
-        ("wal", Appender), ("data", Overwriter), ("data", Saver), ("wal", Namer), ("data", Namer), ("data", Setter),
+        ("wal", Appender), ("data", Overwriter), ("wal", SparseOverwriter), ("data", Saver), ("wal", Namer), ("data", Namer),
+        ("data", Setter),
     ]  # fmt: skip
     try:
         for directory in ("data", "wal"):
@@ -362,7 +382,7 @@ def main(arguments: list[str]) -> int:
     for number, (directory, kind) in enumerate(kinds):
         home = f"{directory}/{name}/{number}-{kind.__name__.lower()}"
         chance = random.Random(f"{seed} {number}")
-        makers.append(lambda kind=kind, home=home, chance=chance: kind(book, root, home, chance))  # type: ignore[misc]
+        makers.append(partial(kind, book, root, home, chance))
     makers.append(lambda: Sweeper(book, root, f"wal/{name}/sweeper", random.Random(seed), remove))
     threads = [threading.Thread(target=crew.run, args=(maker,)) for maker in makers]
     for thread in threads:
