@@ -25,6 +25,8 @@ from tests.powercut.pair import Pair, Violation
 from tests.powercut.static import NAMES
 
 WORK_S = (0.3, 1.6)  # how long the application runs before a cut
+FIRST = ("secondary", "primary", "primary, soon back", "both", "successive")
+LATER = ("secondary", "primary", "primary, soon back", "both")  # before the pair is complete again
 IMPATIENT = 0.35  # how often the next cut does not wait for the pair to be complete
 
 
@@ -37,9 +39,9 @@ class Campaign(Pair):
         self.sleep(*WORK_S)
         if CHECKPOINT_S and self.chance.random() < 0.4:
             self.sleep(CHECKPOINT_S, 2 * CHECKPOINT_S)
-        self._cut(self.chance.choice(("secondary", "primary", "both", "successive")))
+        self._cut(self.chance.choice(FIRST))
         while not self._returned():
-            self._cut(self.chance.choice(("secondary", "primary", "both")))
+            self._cut(self.chance.choice(LATER))
         self.phase(is_paired=True)
         if self.job is None and self.chance.random() < 0.5:
             self.work()
@@ -69,6 +71,13 @@ class Campaign(Pair):
             back = self.secondary if self.nodes[self.primary].is_on else self.primary
             self.restore(back)
             self.power_on(back, "secondary")
+        elif what == "primary, soon back":  # before anybody took over: the one that ran through has more than the last primary's disk
+            self.power_off(self.primary)
+            self.phase(is_paired=False)
+            if not was_complete:
+                self.forgive()
+            self.restore(self.primary)
+            self.power_on(self.primary, "primary")
         elif what == "successive":
             self.power_off(self.primary)
             self.phase(is_paired=False)

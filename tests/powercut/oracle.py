@@ -69,7 +69,10 @@ class _Look:
                 return ""
             found = self._attribute(kind, path)
             good = found in allowed
-        return "" if good else f"{kind} {'/'.join(key[1:])}: is {found!r:.60}, may be {_shown(allowed)}"
+        if good:
+            return ""
+        why = "has to be there" if had_to_be else f"is there as {self._name(path)}"
+        return f"{kind} {'/'.join(key[1:])} ({why}): is {found!r:.60}, may be {_shown(allowed)}"
 
     def _name(self, path: str) -> str | None:
         try:
