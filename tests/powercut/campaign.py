@@ -148,13 +148,7 @@ class Campaign(Pair):
             images.build(self.directory / f"{name}.img", min(cut, phase.stopped.get(name, cut)), self.chance)
             images.close()
             self.disk_of[name] = self.disks.new(self.directory / f"{name}.img")
-        for name in self.chance.sample(NAMES, 2):
-            self.power_on(name, "secondary")
-        self.await_pair()
-        trees = {name: self.nodes[name].manifest() for name in NAMES}
-        different = differences(trees["a"], trees["b"])
-        if different:
-            raise Violation(f"the trees differ after the return: {different}")
+        self._return_equal()
         for name in NAMES:
             wrong = check_unchanged(self.nodes[name].inside, phase.unchanged)
             for account in phase.accounts:
@@ -165,6 +159,21 @@ class Campaign(Pair):
             self.nodes[name].cut()
             self.await_released(self.disk_of[name])
         self.events = []
+
+    def start_images(self, images: Path) -> None:
+        """Two nodes on a.img and b.img, as a failure has left them."""
+        for name in NAMES:
+            self.disk_of[name] = self.disks.new(images / f"{name}.img")
+        self._return_equal()
+
+    def _return_equal(self) -> None:
+        for name in self.chance.sample(NAMES, 2):
+            self.power_on(name, "secondary")
+        self.await_pair()
+        trees = {name: self.nodes[name].manifest() for name in NAMES}
+        different = differences(trees["a"], trees["b"])
+        if different:
+            raise Violation(f"the trees differ after the return: {different}")
 
 
 @contextmanager

@@ -67,8 +67,11 @@ def copy_sparse(source: Path, target: Path) -> None:
                 at += os.sendfile(writing.fileno(), reading.fileno(), at, end - at)
 
 
-def make_file_system(image: Path, kind: str) -> None:
-    """A fresh one, and in it the directories that a node mirrors and the one where it remembers. No discard: it would not be logged."""
+def make_file_system(image: Path, kind: str, *, filled: bool) -> None:
+    """A fresh one, and in it the directories that a node mirrors and the one where it remembers. No discard: it would not be logged.
+
+    Those of the first primary hold a file each: an empty directory is refused as a source, and rightly so.
+    """
     with image.open("wb") as file:
         os.ftruncate(file.fileno(), SIZE_BYTES if kind == "ext4" else 5 * SIZE_BYTES)
     if kind == "ext4":
@@ -80,6 +83,8 @@ def make_file_system(image: Path, kind: str) -> None:
     tool("mount", "-o", "loop", str(image), str(place))
     for name in (*DIRECTORIES, STATE):
         (place / name).mkdir(mode=0o700)
+        if filled and name in DIRECTORIES:
+            (place / name / "first").write_text("was here before\n")
     tool("umount", str(place))
     place.rmdir()
 

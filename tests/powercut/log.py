@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FIRST = 4096
-_COUNT = struct.Struct("<Q")
+_COUNT = struct.Struct("@Q")  # native: it is stored and loaded at once, while "<Q" goes byte by byte, and others look on
 _HEADER = struct.Struct("<HHIQ")  # disk, kind, bytes, offset
 WRITE, FLUSH = 0, 1
 

@@ -7,14 +7,16 @@ import json
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.powercut.campaign import Campaign, campaign
 from tests.powercut.cut import Control
 from tests.powercut.disk import CannotRunHere, check_machine
-from tests.powercut.pair import Tally
+from tests.powercut.pair import Tally, Violation
 from tests.powercut.static import Found, Looker
 
 ROUNDS, REVIVALS, STATES = 4, 4, 150  # of one life, when states are counted
@@ -70,6 +72,8 @@ def look(life: Campaign, seed: str, plan: Plan, total: Total) -> None:
         with Looker(life.disks, life.directory, life.kind) as looker:
             looker.look(life.phases, states, random.Random(f"look {seed} {number}"), total.found)
     say(f"{seed}: {total.found.states} states looked at, {len(total.found.wrong)} violations")
+    if total.found.wrong:
+        raise Violation("\n".join(total.found.wrong[:20]))
 
 
 def look_for_controls(life: Campaign, seed: str, total: Total) -> None:
@@ -131,6 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--states", type=int, default=300, metavar="N", help="look at N states (default 300)")
     parser.add_argument("--seconds", type=float, metavar="S", help="one life of about S seconds instead")
     parser.add_argument("--seed", default="", help="repeats all choices, though not the timing (default: by chance, and said)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="start both nodes on the a.img and b.img that a failure left there")
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
     options = parser.parse_args(arguments)
     seed = options.seed or f"{random.SystemRandom().randrange(1 << 32):08x}"
@@ -138,7 +143,10 @@ def main(arguments: list[str] | None = None) -> int:
         check_machine()
         say(f"seed {seed}")
         total = Total()
-        if options.seconds:
+        if options.images:
+            with campaign(seed, options.fs) as life:
+                life.start_images(options.images)
+        elif options.seconds:
             live(seed, options.fs, Plan.of_seconds(options.seconds), total)
         else:
             left = options.states
@@ -148,13 +156,15 @@ def main(arguments: list[str] | None = None) -> int:
     except CannotRunHere as reason:
         print(f"skipped: {reason}")
         return 3
-    for sentence in total.found.wrong[:20]:
-        print(f"VIOLATION, seed {seed}: {sentence}")
+    except (AssertionError, OSError) as failure:
+        traceback.print_exception(failure)
+        print(f"VIOLATION, seed {seed}: {failure}\n" + "\n".join(getattr(failure, "__notes__", [])))
+        return 1
     missed = [name for name, kinds in total.controls.items() if not kinds["lost"]]
     for name in missed:
         print(f"CONTROL NOT CAUGHT, seed {seed}: a disk that {name} lost nothing that was noticed")
     print(json.dumps(total.as_dict()))
-    return int(bool(total.found.wrong or missed))
+    return int(bool(missed))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,6 @@ class Pair:
         addresses = free_address(), free_address()
         self.nodes = {"a": Node(directory, places, "a", *addresses), "b": Node(directory, places, "b", *reversed(addresses))}
         self.primary = "a"
-        self._template = directory / "template.img"
         self.accounts: list[Account] = []  # of what is not known to be on both disks
         self.unchanged: Manifest = {}
         self.stopped: dict[str, int] = {}
@@ -80,9 +79,10 @@ class Pair:
 
     def begin(self) -> None:
         """Two new disks and the first copy."""
-        make_file_system(self._template, self.kind)
         for name, role in (("a", "primary"), ("b", "secondary")):
-            self.disk_of[name] = self.disks.new(self._template)
+            template = self.directory / f"new-{name}.img"
+            make_file_system(template, self.kind, filled=name == "a")
+            self.disk_of[name] = self.disks.new(template)
             self.power_on(name, role)
         self.await_pair()
         self.phase(is_paired=True)
@@ -178,7 +178,7 @@ class Pair:
         for account in self.accounts:
             self.tally.operations += account.ledger().operations
             self.tally.syncs += account.ledger().syncs
-        rounds = {path.split("/")[1] for path in trees["a"] if "/" in path}
+        rounds = {path.split("/")[1] for path in trees["a"] if "/r" in path}
         newest = sorted(rounds, key=lambda name: int(name[1:]))[-KEPT_ROUNDS:]
         self.unchanged = below(trees["a"], set(newest))
         self.accounts = []
