@@ -127,14 +127,16 @@ class Pair:
             f"{disk.path} is released", lambda: str(disk.path) not in tool("losetup", "--list", "--noheadings", "--output", "BACK-FILE")
         )
 
-    def until_serving(self, name: str, *, must: bool) -> None:
-        """A node that was itself just back, and had not met its peer yet, waits for it instead."""
+    def until_serving(self, name: str, *, must: bool) -> bool:
+        """A node that was itself just back, and is not the one with the data, waits for its peer instead."""
         try:
             wait_for(f"{name} serves alone", lambda: self.serves_alone(name), DEADLINE_S if must else 4.0)
         except Hung:
             if must:
                 raise
             self.say(f"{name} waits")
+            return False
+        return True
 
     def serves_alone(self, name: str) -> bool:
         return self.nodes[name].is_so(mode="alone") or self.nodes[name].is_so(mode="unused")
