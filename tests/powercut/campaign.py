@@ -182,7 +182,7 @@ def campaign(seed: str, kind: str = "ext4") -> Iterator[Campaign]:
     """A life in directories of its own; the logs stay when it ends badly."""
     directory = Path(tempfile.mkdtemp(prefix="lockstep-cut-", dir=workplace()))
     places = Path(tempfile.mkdtemp(prefix="lockstep-cut-", dir="/var/tmp"))  # nothing below /dev is data
-    began = time.monotonic()
+    began, is_kept = time.monotonic(), False
     try:
         with Disks(directory) as disks:
             life = Campaign(directory, places, disks, seed, kind)
@@ -198,10 +198,12 @@ def campaign(seed: str, kind: str = "ext4") -> Iterator[Campaign]:
                 if life.job is not None:
                     life.job.stop.touch()
                     life.job.process.wait(timeout=DEADLINE_S)
-    except BaseException:
+    except Exception:
+        is_kept = True
         for image in (*directory.glob("*/*.img"), directory / "log"):
             image.unlink(missing_ok=True)  # what is left: notes, the nodes' logs, and a.img and b.img of the last return
         raise
     finally:
         shutil.rmtree(places)  # nothing but mount points, in nobody's sight any more
-    shutil.rmtree(directory)
+        if not is_kept:
+            shutil.rmtree(directory)

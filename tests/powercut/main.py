@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 import traceback
@@ -139,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
     options = parser.parse_args(arguments)
     seed = options.seed or f"{random.SystemRandom().randrange(1 << 32):08x}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         check_machine()
         say(f"seed {seed}")
