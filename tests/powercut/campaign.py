@@ -145,7 +145,7 @@ class Campaign(Pair):
         self.tally.cuts["both, recorded"] += 1
         for name in NAMES:
             disk = phase.disks[name]
-            images = Images(self.disks.log, disk, self.directory)
+            images = Images(self.disks.log, disk, self.directory, self.kind)
             images.build(self.directory / f"{name}.img", min(cut, phase.stopped.get(name, cut)), self.chance)
             images.close()
             self.disk_of[name] = self.disks.new(self.directory / f"{name}.img")

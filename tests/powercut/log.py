@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FIRST = 4096
-_COUNT = struct.Struct("@Q")  # native: it is stored and loaded at once, while "<Q" goes byte by byte, and others look on
 _HEADER = struct.Struct("<HHIQ")  # disk, kind, bytes, offset
 WRITE, FLUSH = 0, 1
 
@@ -29,8 +28,8 @@ class LogWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._fd, _FIRST)
         os.lseek(self._fd, _FIRST, os.SEEK_SET)
-        self._page = mmap.mmap(self._fd, _FIRST)
-        self._count = 0
+        # Stored as one word: others look on, and `struct` would write it byte by byte, zeros first.
+        self._count = memoryview(mmap.mmap(self._fd, _FIRST)).cast("Q")
 
     def write(self, disk: int, offset: int, data: bytes) -> None:
         """Note a write, before it is answered."""
@@ -43,8 +42,7 @@ class LogWriter:
     def _append(self, header: bytes, data: bytes) -> None:
         written = os.writev(self._fd, [header, data])
         assert written == len(header) + len(data), "the log's own disk is full"
-        self._count += 1
-        _COUNT.pack_into(self._page, 0, self._count)
+        self._count[0] += 1
 
 
 class Clock:
@@ -52,11 +50,10 @@ class Clock:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self._page = mmap.mmap(file.fileno(), _FIRST, access=mmap.ACCESS_READ)
+            self._count = memoryview(mmap.mmap(file.fileno(), _FIRST, access=mmap.ACCESS_READ)).cast("Q")
 
     def now(self) -> int:
-        value: int = _COUNT.unpack_from(self._page)[0]
-        return value
+        return self._count[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def look(life: Campaign, seed: str, plan: Plan, total: Total) -> None:
             looker.look(life.phases, states, random.Random(f"look {seed} {number}"), total.found)
     say(f"{seed}: {total.found.states} states looked at, {len(total.found.wrong)} violations")
     if total.found.wrong:
-        raise Violation("\n".join(total.found.wrong[:20]))
+        raise Violation("\n".join(sentence[:1000] for sentence in total.found.wrong[:4]))
 
 
 def look_for_controls(life: Campaign, seed: str, total: Total) -> None:
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"skipped: {reason}")
         return 3
     except (AssertionError, OSError) as failure:
-        traceback.print_exception(failure)
+        traceback.print_tb(failure.__traceback__)
         print(f"VIOLATION, seed {seed}: {failure}\n" + "\n".join(getattr(failure, "__notes__", [])))
         return 1
     missed = [name for name, kinds in total.controls.items() if not kinds["lost"]]

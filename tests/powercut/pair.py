@@ -117,7 +117,7 @@ class Pair:
         """A new disk with what the cut has left of the old one."""
         self.await_released(self.disk_of[name])
         image = self.directory / f"{name}.img"
-        images = Images(self.disks.log, self.disk_of[name], self.directory)
+        images = Images(self.disks.log, self.disk_of[name], self.directory, self.kind)
         images.build(image, self.stopped[name], self.chance)
         images.close()
         self.disk_of[name] = self.disks.new(image)

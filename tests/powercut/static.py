@@ -139,7 +139,7 @@ class Looker:
             for name in NAMES:
                 disk, shelf = phase.disks[name], self._shelves[name]
                 if disk.number not in self._builders:
-                    self._builders[disk.number] = Images(self._disks.log, disk, self._directory)
+                    self._builders[disk.number] = Images(self._disks.log, disk, self._directory, self._kind)
                 at = min(cut, phase.stopped.get(name, cut))
                 self._builders[disk.number].build(shelf.image, at, chance, self._control)
                 try:
