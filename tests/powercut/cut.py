@@ -1,7 +1,7 @@
 """What a power cut leaves on a disk: everything up to the last flush before it, and of what came later any part.
 
 A disk may write what it was not told to flush in any order, or not at all, and a block of 4 KiB as eight sectors of which some are old.
-(Not beneath xfs: that cannot mount a disk on which one of its own blocks of 4 KiB is torn, whoever uses it.)
+(Beneath xfs the tear is between blocks of 4 KiB: with sectors a state was seen that could not be mounted, for a reason not known.)
 """
 
 from __future__ import annotations

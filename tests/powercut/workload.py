@@ -92,6 +92,13 @@ class Worker:
         raise NotImplementedError
 
 
+def write_whole(fd: int, data: bytes, at: int | None = None) -> None:
+    """All of it, or an error. A write across a page is two requests to a FUSE mount: one that dies in between says so by a short count."""
+    written = os.write(fd, data) if at is None else os.pwrite(fd, data, at)
+    if written != len(data):
+        raise OSError(errno.EIO, f"short write: {written} of {len(data)} bytes")
+
+
 class Appender(Worker):
     """Logs: appended to, synced now and then, through a descriptor that syncs each write at times; a new one when it is long."""
 
@@ -121,7 +128,7 @@ class Appender(Worker):
         length = self.chance.choice((80, 700, 4096, 9000))
         key = ("piece", self._path, str(self._size), str(length))
         data = content.piece(self._path, self._size, length)
-        self.do(lambda: os.write(self._fd, data), (key, True))
+        self.do(lambda: write_whole(self._fd, data), (key, True))
         self._size += length
         self._pieces.append(key)
         if self._is_synced:
@@ -148,7 +155,7 @@ class Overwriter(Worker):
         for number, key in enumerate(self._keys):
             block = number * self.STRIDE
             data = content.block_of(self._path, block, 0)
-            self.do(partial(os.pwrite, self._fd, data, block * content.BLOCK), (key, 0))
+            self.do(partial(write_whole, self._fd, data, block * content.BLOCK), (key, 0))
         self.sync(lambda: os.fsync(self._fd), *self._keys)
         self.sync_directory(home, self._path)
         self._mapping = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
@@ -163,7 +170,7 @@ class Overwriter(Worker):
             self.do(lambda: self._store(at, data), change)
             self.sync(lambda: None, change[0])
             return
-        self.do(lambda: os.pwrite(self._fd, data, at), change)
+        self.do(lambda: write_whole(self._fd, data, at), change)
         if self.sometimes():
             self.sync(lambda: os.fdatasync(self._fd) if self.sometimes(0.5) else os.fsync(self._fd), *self._keys)
 
