@@ -21,9 +21,9 @@ from tests.powercut.pair import Tally, Violation
 from tests.powercut.static import Found, Looker
 
 ROUNDS, REVIVALS, STATES = 4, 4, 150  # of one life, when states are counted
-BATCH = 50
-CONTROL_STATES = 40
-SHARES = (0.4, 0.62, 0.94)  # of the time, when time is counted: rounds until here, revivals until here, states until here
+BATCH = 20
+CONTROL_STATES = 20
+SHARES = (0.4, 0.6, 0.85)  # of the time, when time is counted: rounds until here, revivals until here, states until here
 
 
 @dataclass(slots=True)
