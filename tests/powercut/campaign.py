@@ -182,7 +182,7 @@ def campaign(seed: str, kind: str = "ext4") -> Iterator[Campaign]:
     """A life in directories of its own; the logs stay when it ends badly."""
     directory = Path(tempfile.mkdtemp(prefix="lockstep-cut-", dir=workplace()))
     places = Path(tempfile.mkdtemp(prefix="lockstep-cut-", dir="/var/tmp"))  # nothing below /dev is data
-    began, is_kept = time.monotonic(), False
+    is_kept = False
     try:
         with Disks(directory) as disks:
             life = Campaign(directory, places, disks, seed, kind)
@@ -192,7 +192,6 @@ def campaign(seed: str, kind: str = "ext4") -> Iterator[Campaign]:
                 failure.add_note(f"seed {seed}: {life.story}; the nodes' logs are in {directory}")
                 raise
             finally:
-                life.tally.seconds = time.monotonic() - began
                 for node in life.nodes.values():
                     node.cut()
                 if life.job is not None:

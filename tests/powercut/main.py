@@ -38,7 +38,7 @@ class Total:
     def add(self, tally: Tally) -> None:
         self.lives += 1
         self.tally.cuts += tally.cuts
-        for name in ("starts", "rejoins", "operations", "syncs", "seconds"):
+        for name in ("starts", "rejoins", "operations", "syncs"):
             setattr(self.tally, name, getattr(self.tally, name) + getattr(tally, name))
 
     def as_dict(self) -> dict[str, object]:

@@ -37,7 +37,6 @@ class Tally:
     rejoins: int = 0
     operations: int = 0
     syncs: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
