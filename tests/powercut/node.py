@@ -23,8 +23,8 @@ from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from tests.powercut.disk import DIRECTORIES, STATE, Disk
 
-EXTRA_OPTIONS: tuple[str, ...] = ()  # of `rfsmount mount`: how often it makes a checkpoint, say,
-CHECKPOINT_S = 0.0  # which it does so often then; 0: it makes none
+EXTRA_OPTIONS: tuple[str, ...] = ("--checkpoint", "1")  # of `rfsmount mount`: how often it makes a checkpoint, say,
+CHECKPOINT_S = 1.0  # which it does so often then; 0: it makes none
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 30.0
@@ -64,16 +64,19 @@ class Node:
 
     # ---- power ------------------------------------------------------------------------------------------------------------------------
 
-    def start(self, disk: Disk, role: str, *more: str) -> None:
-        """Power on. Returns at once; `answers` says when rfsmount can be asked."""
+    def start(self, disk: Disk, role: str, *, guards: bool) -> None:
+        """Power on: the guards early in the boot (without them everything is compared), then rfsmount. Returns at once."""
         assert self._process is None, "it is on already"
         self.disk = disk
         self._boot.write_text(f"{uuid.uuid4()}\n")
         mounts = [*(str(self._place / name) for name in DIRECTORIES), "--state", str(self._place / STATE), "--role", role]
-        command = [sys.executable, "-m", "rfs.cli", "mount", "-f", *mounts, *self._options, *EXTRA_OPTIONS, *more]
+        command = [sys.executable, "-m", "rfs.cli", "mount", "-f", *mounts, *self._options, *EXTRA_OPTIONS]
+        guard = [sys.executable, "-m", "rfs.cli", "guard", *mounts[: len(DIRECTORIES) + 2]]
+        guarded = f"[ ! -s {shlex.quote(str(self._place / STATE / 'record'))} ] || {shlex.join(guard)}\n" if guards else ""
         script = (
             f"mount --bind {shlex.quote(str(self._boot))} /proc/sys/kernel/random/boot_id\n"
             f"mount -o loop {shlex.quote(str(disk.path))} {shlex.quote(str(self._place))}\n"
+            f"{guarded}"
             f"exec {shlex.join(command)}\n"
         )
         with self.log.open("ab") as log:

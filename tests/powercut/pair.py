@@ -21,6 +21,7 @@ from tests.powercut.node import DEADLINE_S, Hung, Node, free_address, wait_for
 from tests.powercut.oracle import below, check, check_unchanged
 from tests.powercut.static import NAMES, Account, Phase
 
+GUARDED = 0.85  # of all boots: those after which marks are enough
 KEPT_ROUNDS = 2  # of an application's rounds, those that are looked at again; older ones it deletes
 
 
@@ -96,7 +97,7 @@ class Pair:
 
     def power_on(self, name: str, role: str) -> None:
         self.stopped.pop(name, None)
-        self.nodes[name].start(self.disk_of[name], role)
+        self.nodes[name].start(self.disk_of[name], role, guards=self.chance.random() < GUARDED)
         self.tally.starts += 1
 
     def power_off(self, *names: str) -> int:
