@@ -14,25 +14,14 @@ from typing import Any, Final
 import h11
 import trio
 
+from rfs.etcd_endpoint import Endpoint
+
 REQUEST_TIMEOUT_S: Final = 1.5  # for each endpoint
 ANSWER_BYTES_MAX: Final = 256 * 1024
 
 
 class WitnessSilent(Exception):
     """No endpoint gave an answer that counts; the text is the part of a sentence that says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where one member of the witness is."""
-
-    host: str
-    port: int
-    secure: bool = False
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +153,7 @@ async def _exchange(stream: trio.abc.Stream, endpoint: Endpoint, method: str, bo
     while True:
         match connection.next_event():
             case h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some())
+                connection.receive_data(bytes(await stream.receive_some()))
             case h11.Response() as response:
                 status = response.status_code
             case h11.Data() as data:
@@ -187,7 +176,7 @@ def _in_words(failure: Exception) -> str:
     return (inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)) or type(inner).__name__
 
 
-# ---- what etcd's gateway says: numbers are texts, and a zero or an empty list is left out --------------------------------------------------
+# ---- what etcd's gateway says: numbers are texts, and a zero or an empty list is left out -----------------------------------------------
 
 
 def _b64(value: str | bytes) -> str:

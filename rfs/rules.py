@@ -9,7 +9,7 @@ two nodes' marks is never empty.
 
 from dataclasses import dataclass, replace
 
-from rfs.record import MAX_NAMES, DataState, Record, Role
+from rfs.record import DataState, Record, Role
 from rfs.witness import abandoned, merged, shortened, still_needed
 
 
@@ -134,6 +134,11 @@ def try_name(record: Record, name: int, held: int) -> Record:
 def arm(record: Record) -> Record:
     """§1 armed: from here on an absent register is one that has lost its memory, and is never created again without a person's word."""
     return replace(record, armed=True)
+
+
+def try_own_name(record: Record) -> Record:
+    """The register is about to be created, or written over, with this node's generation: durable before the request."""
+    return replace(record, tried=merged(record.tried, (record.generation,)))
 
 
 def use(record: Record) -> Record:

@@ -110,7 +110,7 @@ def abandoned(record: Record) -> tuple[int, ...]:
 
 def merged(mine: Sequence[int], theirs: Sequence[int]) -> tuple[int, ...]:
     """Both, mine first. Of too many the oldest go: forgetting a name may cost a grant, never a promise."""
-    return tuple((*mine, *(name for name in theirs if name not in mine)))[-MAX_NAMES:]
+    return (*mine, *(name for name in theirs if name not in mine))[-MAX_NAMES:]
 
 
 def still_needed(tried: Sequence[int], held: int) -> tuple[int, ...]:
