@@ -92,8 +92,10 @@ def must_find_absent(record: Record) -> int:
 
 
 def is_intact(record: Record) -> bool:
-    """May this node's key be kept: would a rewound peer that goes on without it overwrite something?"""
-    return record.data is DataState.UPTODATE and not record.rewound
+    """May this node's key be kept: may it hold what a rewound peer has lost?
+
+    So may a copy that left in order, OUTDATED: its peer may have lost power before it knew of that (decide._lost_before_the_leave)."""
+    return record.data in (DataState.UPTODATE, DataState.OUTDATED) and not record.rewound
 
 
 # ---- names -------------------------------------------------------------------------------------------------------------------------------
