@@ -106,8 +106,9 @@ class WitnessedPair(Pair):
     # ---- the oracle -------------------------------------------------------------------------------------------------------------------
 
     def _gone(self, node: Node) -> None:
-        """I-b speaks of one failure: if both nodes that held a write have died since, killed or without power, the rewound one may go on
-        as soon as the other one is seen to be dead, though a page cache may still hold what it lacks."""
+        """I-b speaks of one failure: if both nodes that held a write have gone since, killed, without power or in order, the rewound one
+        may go on as soon as the other one is seen to be gone, though a page cache may still hold what it lacks."""
+        self._notes_failure(node)
         for place, failed in enumerate(self.failed):
             if failed == {0, 1}:
                 self.acked[place] = self.synced[place]
@@ -118,10 +119,6 @@ class WitnessedPair(Pair):
         for holders, failed in zip(self.holders, self.failed, strict=True):
             if index in holders:
                 failed.add(index)
-
-    def kill(self, node: Node) -> None:
-        self._notes_failure(node)
-        super().kill(node)
 
     def power_cut(self, node: Node) -> None:
         self._notes_failure(node)
@@ -135,6 +132,8 @@ class WitnessedPair(Pair):
     # ---- the world --------------------------------------------------------------------------------------------------------------------
 
     def _acknowledge(self, node: Node, op: Op, holders: list[Node]) -> None:
+        if op.there and self.other(node).record.data is DataState.UPTODATE:  # it has adopted; only its answer is under way
+            holders = [*self.nodes]
         super()._acknowledge(node, op, holders)
         self.failed[op.place] = set()
         if len(holders) == 1 and node.record.generation not in self.lone_names:
