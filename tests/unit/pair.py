@@ -79,9 +79,9 @@ class Node:
             self.replica.arbiter = arbiter
             async with await listen_on(self.settings.listen) as listener, trio.open_nursery() as nursery:
                 await nursery.start(self.replica.run)
+                await start_role(self.replica, record)
                 if arbiter is not None:
                     nursery.start_soon(arbiter.run)
-                await start_role(self.replica, record)
                 nursery.start_soon(supervisor.run, listener)
                 task_status.started()
                 await self.replica.finished.wait()
