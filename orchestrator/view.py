@@ -23,7 +23,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
     verdicts = [module["verdict"] for module in modules]
     order = ("diverged", "down", "resyncing", "degraded", "redundant")
     around = node.around
-    blocked = around.isolated or (around.policy == "consistency" and around.peer_silent)
+    blocked = around.isolated or (around.policy == "consistency" and around.peer_silent and not around.has_witness)
     return {
         "schema": SCHEMA,
         "cluster": cluster.name,

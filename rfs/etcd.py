@@ -109,7 +109,12 @@ class Etcd:
                 reasons.append(f"{endpoint}: {silent}")
             except trio.TooSlowError:
                 reasons.append(f"{endpoint}: no answer within {REQUEST_TIMEOUT_S:g} s")
-            except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError, ssl.SSLError) as failure:
+            except (
+                OSError,
+                trio.BrokenResourceError,
+                h11.RemoteProtocolError,
+                UnicodeError,
+            ) as failure:  # the last: a host that is no name
                 reasons.append(f"{endpoint}: {_in_words(failure)}")
             else:
                 self.endpoints.remove(endpoint)
@@ -147,13 +152,15 @@ async def _exchange(stream: trio.abc.Stream, endpoint: Endpoint, method: str, bo
         ("Content-Length", str(len(body))), ("Connection", "close"),
     ]  # fmt: skip
     request = h11.Request(method="POST", target=f"/v3/{method}", headers=headers)
-    for event in (request, h11.Data(data=body), h11.EndOfMessage()):
-        await stream.send_all(connection.send(event) or b"")
+    await stream.send_all(b"".join(connection.send(event) or b"" for event in (request, h11.Data(data=body), h11.EndOfMessage())))
     status, answer = 0, bytearray()
     while True:
         match connection.next_event():
             case h11.NEED_DATA:
-                connection.receive_data(bytes(await stream.receive_some()))
+                received = bytes(await stream.receive_some())
+                if not received and not status:
+                    raise WitnessSilent("it hangs up without an answer")
+                connection.receive_data(received)
             case h11.Response() as response:
                 status = response.status_code
             case h11.Data() as data:
@@ -162,8 +169,6 @@ async def _exchange(stream: trio.abc.Stream, endpoint: Endpoint, method: str, bo
                     raise WitnessSilent("an answer without end")
             case h11.EndOfMessage():
                 return status, bytes(answer)
-            case h11.ConnectionClosed():
-                raise WitnessSilent("it hangs up without an answer")
 
 
 def _in_words(failure: Exception) -> str:

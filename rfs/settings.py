@@ -81,7 +81,7 @@ def parse_witness(url: str) -> Endpoint:
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
-            raise ValueError("a scheme, a host and a port are all there is")
+            raise ValueError("a scheme, a host, a port")
         return Endpoint(parts.hostname, parts.port or 2379, parts.scheme == "https")
     except ValueError as failure:
         raise SaidNo(

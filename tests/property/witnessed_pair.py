@@ -132,7 +132,9 @@ class WitnessedPair(Pair):
     # ---- the world --------------------------------------------------------------------------------------------------------------------
 
     def _acknowledge(self, node: Node, op: Op, holders: list[Node]) -> None:
-        if node.phase is Phase.SOURCE and op.there and self.other(node).record.data is DataState.UPTODATE:  # it has adopted; only its answer is under way
+        if (
+            node.phase is Phase.SOURCE and op.there and self.other(node).record.data is DataState.UPTODATE
+        ):  # it has adopted; only its answer is under way
             holders = [*self.nodes]
         super()._acknowledge(node, op, holders)
         self.failed[op.place] = set()
