@@ -115,6 +115,8 @@ def _warnings(replica: Replica) -> list[Status]:
     if replica.arbiter is not None and replica.arbiter.view.reason:
         view = replica.arbiter.view
         found.append({"code": "WITNESS", "text": f"no grant could be had now: the witness is {view.state.value} ({view.reason})"})
+    if replica.arbiter is None and replica.record.armed:
+        found.append({"code": "WITNESS", "text": "this module has a witness, and this node does not ask it: mount it with --witness"})
     if replica.settings.insecure:
         return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
     return [*found, *({"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms())]
