@@ -71,7 +71,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
         "verdict": verdict,
         "nodes": entries,
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
-        "warnings": warnings_of(module.name, here, there, verdict),
+        "warnings": warnings_of(module.name, here, there, verdict) + witness_warnings(module.name, rfs),
     }
 
 
@@ -140,6 +140,12 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
             text = f"{name}: the services failed too often on {entry['node']}"
             found.append({"code": "SERVICES_FAILED", "text": text, "fix": f"hactl logs {name}; then hactl restart {name}"})
     return found
+
+
+def witness_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What rfsmount says of the witness: nothing is lost yet, but the next failure would find nobody to ask."""
+    texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "WITNESS"]
+    return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on both nodes says more"} for text in texts]
 
 
 def network_warnings(node: Node) -> list[dict[str, str]]:

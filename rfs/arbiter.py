@@ -31,6 +31,10 @@ AGAIN_S: Final = 0.5
 AGAIN_MAX_S: Final = 8.0
 START_PATIENCE_S: Final = 12.0  # a primary that was restarted looks for its peer first; longer than a lease, so that it is seen to be dead
 
+PEER_IS_INTACT: Final = (
+    "this node lost power since it was last paired and its peer, which lives, may hold what was lost: "
+    "mend the link between the nodes, or promote the peer"
+)
 SERVING: Final = (Mode.PAIRED, Mode.ALONE, Mode.UNUSED)
 
 
@@ -91,23 +95,31 @@ class Arbiter:
         stored, held = await self._look()
         self._check(held)
         assert held is not None
+        await self._check_intact_peer()
         name = secrets.randbits(64) or 1
         record = await replica.commit(rules.try_name(replica.record, name, held.generation), f"asks the witness: {cause}")
-        goes_first = witness.must_find_absent(record)
-        absent = [witness.intact_key(record.cluster, record.module, goes_first)] if goes_first else []
         wanted = Held(name, max(record.term, held.term) + (not replica.is_primary), record.node_id)
-        answer = await self._register.swap(self._key, stored, witness.encode(wanted), absent)
+        answer = await self._register.swap(self._key, stored, witness.encode(wanted), self._goes_first())
         if answer.done:
             self._see(WitnessView(WitnessState.OK, held=wanted))
             log.info("grant won from=%016x to=%016x cause=%s", held.generation, name, cause)
             return Won(name, held.term)
         self._check(witness.decode(answer.stored.value))
         if answer.in_the_way:
-            raise NotGranted(
-                "this node lost power since it was last paired and its peer, which lives, may hold what was lost: "
-                "mend the link between the nodes, or promote the peer"
-            )
+            raise NotGranted(PEER_IS_INTACT)
         raise NotGranted("the witness's register changed while it was asked: it is asked again")
+
+    def _goes_first(self) -> list[str]:
+        """§6.3: the key that must not be there, if there is one."""
+        record = self._replica.record
+        peer = witness.must_find_absent(record)
+        return [witness.intact_key(record.cluster, record.module, peer)] if peer else []
+
+    async def _check_intact_peer(self) -> None:
+        """The request holds the same condition; asked before, it costs no name each time."""
+        for key in self._goes_first():
+            if await self._register.exists(key):
+                raise NotGranted(PEER_IS_INTACT)
 
     async def _look(self) -> tuple[Stored, Held | None]:
         """What the register holds; status shows it from now on."""

@@ -224,7 +224,7 @@ def target_adopts(record: Record, source: Record, session: int) -> Record:
 def _adopted_names(record: Record, source: Record) -> tuple[int, ...]:
     """A name of this node's lineage that the source's no longer has was forgotten there: here it must not look abandoned."""
     mine = tuple(name for name in record.tried if name not in record.lineage or name in source.lineage)
-    return merged(mine, source.tried)
+    return merged(source.tried, mine)  # the source's order: what was asked for from a name stands after it (witness.still_needed)
 
 
 def source_after_end(record: Record, session: int) -> Record:

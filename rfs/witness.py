@@ -111,7 +111,7 @@ def abandoned(record: Record) -> tuple[int, ...]:
 
 
 def merged(mine: Sequence[int], theirs: Sequence[int]) -> tuple[int, ...]:
-    """Both, mine first. Of too many the oldest go: forgetting a name may cost a grant, never a promise."""
+    """Both, in the order of the first. Of too many the oldest go: forgetting a name may cost a grant, never a promise."""
     return (*mine, *(name for name in theirs if name not in mine))[-MAX_NAMES:]
 
 
@@ -119,7 +119,7 @@ def still_needed(tried: Sequence[int], held: int) -> tuple[int, ...]:
     """The tried names that can matter once the register is seen to hold `held`.
 
     Every request names the register's revision, so one that was sent before the register took `held` can never win any more; and what
-    stands before `held` here was sent before. (A request from `held` on stands after it: it may still arrive.)
+    stands before `held` here was sent before. A request that starts from `held` stands after it, also after a merge: it may still arrive.
     """
     return tuple(tried[tried.index(held) :]) if held in tried else tuple(tried)
 

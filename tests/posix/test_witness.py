@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from rfs import exit_codes
+from rfs.control.blocking import BlockingClient
+from tests.posix.cable import Cable
 from tests.posix.node import Node, free_address, know_each_other, needs_mounts
 from tests.unit.etcd_server import EtcdServer, needs_etcd
 
@@ -30,9 +32,18 @@ def witness(tmp_path: Path) -> Iterator[EtcdServer]:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, witness: EtcdServer) -> Iterator[tuple[Node, Node]]:
-    here, there = free_address(), free_address()
-    a, b = Node(tmp_path, "a", here, there), Node(tmp_path, "b", there, here)
+def cables() -> Iterator[tuple[Cable, Cable]]:
+    """To a, and to b."""
+    both = Cable(free_address()), Cable(free_address())
+    yield both
+    for cable in both:
+        cable.close()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, witness: EtcdServer, cables: tuple[Cable, Cable]) -> Iterator[tuple[Node, Node]]:
+    to_a, to_b = cables
+    a, b = Node(tmp_path, "a", to_a.target, to_b.address), Node(tmp_path, "b", to_b.target, to_a.address)
     know_each_other(a, b)
     for node in (a, b):
         node.options += ["--witness", witness.url, *LINK_TIMEOUT]
@@ -100,8 +111,72 @@ def test_a_takeover_fences_the_paused_primary(paired: tuple[Node, Node]) -> None
     assert a.tree() == b.tree() and not (b.directories[0] / "while paused").exists()
 
 
+@pytest.mark.parametrize("primary_first", [True, False], ids=["the primary asks by itself", "the secondary may be first"])
+def test_a_partition_gives_one_grant(paired: tuple[Node, Node], cables: tuple[Cable, Cable], primary_first: bool) -> None:
+    a, b = paired
+    for cable in cables:
+        cable.cut()
+    if primary_first:
+        a.until(link="alone")
+    else:
+        b.until(link="connecting")
+    promoted = b.run("promote")
+    assert promoted.returncode in (exit_codes.DONE, exit_codes.REFUSED) and (promoted.returncode == exit_codes.REFUSED or not primary_first)
+    won, lost = (b, a) if promoted.returncode == exit_codes.DONE else (a, b)
+    won.until(link="alone", role="primary")
+    lost.until(role="secondary", link="connecting")
+    (won.directories[0] / "by the one").write_text("acknowledged")
+    with pytest.raises(OSError, match="Read-only"):
+        (lost.directories[0] / "by the other").write_text("never")
+    assert lost.run("promote").returncode == exit_codes.REFUSED
+    for cable in cables:
+        cable.mend()
+    lost.until(link="paired", role="secondary", data="UPTODATE")
+    assert a.tree() == b.tree() and (lost.directories[0] / "by the one").exists()
+
+
+def test_a_primary_that_sees_neither_peer_nor_witness_is_taken_over(
+    paired: tuple[Node, Node], cables: tuple[Cable, Cable], witness: EtcdServer
+) -> None:
+    """Cut off from everything it acknowledges nothing, and what waits fails once it learns that its peer went on."""
+    a, b = paired
+    witness.stop()
+    for cable in cables:
+        cable.cut()
+    a.until(link="frozen", needs_grant=True)
+    outcome: list[str] = []
+    writer = write_in_background(a.directories[0] / "waits", outcome)
+    send(a, signal.SIGSTOP)  # now it does not hear that the witness is back
+    witness.start()
+    b.until(link="connecting")
+    assert b.run("promote").returncode == exit_codes.DONE
+    (b.directories[0] / "after").write_text("b's")
+    send(a, signal.SIGCONT)
+    a.until(role="secondary")
+    writer.join(20)
+    assert outcome and outcome[0] != "acknowledged"
+    for cable in cables:
+        cable.mend()
+    a.until(link="paired", role="secondary", data="UPTODATE")
+    assert a.tree() == b.tree() and not (a.directories[0] / "waits").exists()
+
+
+def test_a_frozen_primary_of_hactld_asks_when_it_is_told_to(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    assert a.mount("primary", "--on-peer-loss", "freeze").returncode == exit_codes.DONE
+    assert b.mount("secondary", "--on-peer-loss", "freeze").returncode == exit_codes.DONE
+    a.until(link="paired")
+    until_witness(a, state="ok", armed=True)
+    b.kill()
+    a.until(link="frozen", needs_grant=True)
+    with BlockingClient(str(a.state), timeout_s=20.0) as client:
+        assert client.call("grant", {"reason": "the peer is silent"})["link"] == "alone"
+    register = until_witness(a, state="ok")["register"]
+    assert register["generation"] == a.status()["generation"]  # type: ignore[index]
+
+
 def test_a_primary_goes_on_by_the_witness_and_its_peer_does_not(paired: tuple[Node, Node]) -> None:
-    """The partition: both ask, one is granted. A paused peer is as good as one behind a cut cable, and it keeps its state."""
+    """A paused peer is as good as one behind a cut cable, and it wakes with what it knew."""
     a, b = paired
     send(b, signal.SIGSTOP)
     a.until(link="alone", mode="unused")
