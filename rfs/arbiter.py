@@ -219,6 +219,7 @@ class Arbiter:
 
     async def _beat(self) -> None:
         """The node's key under its lease, the register created once; what is seen on the way is what status shows."""
+        said = ""
         while True:
             try:
                 await self._keep_key()
@@ -227,7 +228,9 @@ class Arbiter:
             except WitnessSilent as silent:
                 self._silent(str(silent))
             except SaidNo as refusal:
-                log.warning("the witness's register could not be created cause=%s", refusal.sentence)
+                if refusal.sentence != said:
+                    said = refusal.sentence
+                    log.warning("the witness's register could not be created cause=%s", said)
             await trio.sleep(BEAT_S)
 
     async def _keep_key(self) -> None:
