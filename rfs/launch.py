@@ -51,6 +51,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         timeout_s=options.timeout,
         link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
+        checkpoint_s=_checkpoint(options.checkpoint),
         required_files=tuple(options.require),
         patterns=by_directory(directories, options.exclude, options.only),
         ack_disk=options.ack == "disk",
@@ -77,6 +78,12 @@ def _witness_ca(path: str) -> str:
                 f"--witness-ca {path}: holds no certificates ({failure.strerror or failure})", exit_codes.CONFIGURATION_INVALID
             ) from failure
     return os.path.abspath(path) if path else ""
+
+
+def _checkpoint(seconds: float) -> float:
+    if not 1 <= seconds <= 3600:
+        raise SaidNo(f"--checkpoint {seconds:g}: between 1 and 3600 seconds", exit_codes.CONFIGURATION_INVALID)
+    return seconds
 
 
 def mount(options: argparse.Namespace) -> int:
