@@ -221,7 +221,10 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
         if around.isolated:
             return Readiness.NOT_READY, f"{waits}: no ping address answers here, so this node may be the one that is cut off"
         if around.peer_silent and not may_trust_silence(module, around):
-            return Readiness.NOT_READY, f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, view)} goes on by your word"
+            return (
+                Readiness.NOT_READY,
+                f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, around, view)} goes on by your word",
+            )
         return Readiness.NOT_READY, module.problem or view.reason or waits
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
@@ -242,13 +245,14 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
         return State.SECOND, Readiness.TRANSIENT, reason
     waiting = f"waiting for {around.peer}, which may hold newer data"
     if view.data in ("CONSISTENT", "OUTDATED", "UPTODATE"):
-        waiting += f"; {prim_word(module, view)} serves from this copy by your word"
+        waiting += f"; {prim_word(module, around, view)} serves from this copy by your word"
     return State.WAIT, Readiness.NOT_READY, module.problem or view.reason or waiting
 
 
-def prim_word(module: Module, view: RfsView) -> str:
-    """The command that serves from this copy: rfsmount lets one that was not in sync in this run serve by force only."""
-    return f"'hactl prim {'' if view.complete else '--force '}{module.name}'"
+def prim_word(module: Module, around: Surroundings, view: RfsView) -> str:
+    """The command that serves from this copy: without a witness rfsmount lets one that was not in sync in this run serve by force only."""
+    may_ask = view.complete or (around.has_witness and view.data == "CONSISTENT")
+    return f"'hactl prim {'' if may_ask else '--force '}{module.name}'"
 
 
 def summary(module: Module, reason: str) -> Summary:
