@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from urllib.parse import quote
 
+from rfs.peer_messages import TERM_MAX
 from rfs.record import MAX_NAMES, MAX_U64, DataState, Record
 
 _VERSION = 1
 _NAME = re.compile(r"[0-9a-f]{16}")
-_TERM_MAX = (1 << 22) - (1 << 10)  # as between the nodes: a term is a part of every fid
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def decode(value: bytes) -> Held | None:
     generation, term, owner = found.get("generation"), found.get("term"), found.get("owner")
     if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in (generation, owner)):
         return None
-    if type(term) is not int or not 0 <= term <= _TERM_MAX or not int(str(generation), 16):
+    if type(term) is not int or not 0 <= term <= TERM_MAX or not int(str(generation), 16):
         return None
     return Held(int(str(generation), 16), term, int(str(owner), 16))
 

@@ -1,4 +1,4 @@
-"""A real etcd of one member on this machine, for tests: started, killed, started again, emptied."""
+"""A real etcd on this machine, of one member or more, for tests: started, killed, started again, emptied."""
 
 from __future__ import annotations
 
@@ -29,19 +29,30 @@ class EtcdServer:
         self.path = path
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._peers = f"http://127.0.0.1:{free_port()}"
+        self.peer_url = f"http://127.0.0.1:{free_port()}"
+        self.members = [self]  # of one witness
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it."""
         assert self._process is None
         self.path.mkdir(parents=True, exist_ok=True)
         command = [
             "etcd", "--data-dir", str(self.path / "data"), "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-            "--listen-peer-urls", self._peers, "--initial-advertise-peer-urls", self._peers, "--initial-cluster", f"default={self._peers}",
+            "--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url, "--name", str(self.port),
+            "--initial-cluster", ",".join(f"{member.port}={member.peer_url}" for member in self.members),
         ]  # fmt: skip
         with (self.path / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        assert self._process is not None
         deadline = time.monotonic() + START_S
         while not self._answers():
             assert time.monotonic() < deadline, f"etcd does not answer: {(self.path / 'log').read_text()[-2000:]}"

@@ -76,6 +76,32 @@ async def test_another_version_of_etcd_says_so(server: EtcdServer) -> None:
         await Etcd([parse_witness(server.url)])._call("no/such/method", {})
 
 
+@needs_etcd
+async def test_one_of_three_members_grants_nothing_and_two_do(tmp_path: Path) -> None:
+    members = [EtcdServer(tmp_path / name) for name in ("one", "two", "three")]
+    try:
+        for member in members:
+            member.members = members
+            member.launch()
+        for member in members:
+            await trio.to_thread.run_sync(member.wait)
+        asked = Etcd([parse_witness(member.url) for member in members])
+        first = await asked.swap("register", Stored(), b"one")
+        assert first.done
+        members[0].stop()
+        members[1].stop()
+        with pytest.raises(WitnessSilent) as silent:
+            await asked.get("register")
+        assert all(member.url in str(silent.value) for member in members)
+        members[1].launch()
+        await trio.to_thread.run_sync(members[1].wait)
+        assert await asked.get("register") == first.stored
+        assert (await asked.swap("register", first.stored, b"two")).done
+    finally:
+        for member in members:
+            member.stop()
+
+
 # ---- what is no etcd -------------------------------------------------------------------------------------------------------------------
 
 ANSWERS: dict[str, tuple[bytes, str]] = {
