@@ -75,6 +75,7 @@ class Replica:
         self.needs_grant = False
         self.paired_in_run = False  # this process' copy has been complete beside the peer's
         self.served = False  # as primary, in this process
+        self.scope = ""  # of the last session: nothing, marks or everything
         self.broken_off = 0  # sessions in a row that did not come to a whole pair
         self.resumable = 0  # the session whose window could still be shipped again
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"

@@ -62,7 +62,8 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
 async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope) -> Rest | None:
     """Own copy durable → the target INCONSISTENT, confirmed → own record → the data link."""
     replica = core.replica
-    log.info("resync scope=%s", "nothing" if scope.direct else "everything" if scope.everything else "marks")
+    replica.scope = scope.word
+    log.info("resync scope=%s", scope.word)
     if scope.direct:
         await _pair_source(core, data)
         return None
@@ -113,6 +114,7 @@ async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> No
     replica = core.replica
     if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation:
         raise PeerProtocolError("an 'open' without a resync for a copy that needs one")
+    replica.scope = "nothing"
     await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
     await core.link.send("paired")
     channel = await data.open()
@@ -165,6 +167,7 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
         raise PeerProtocolError("an 'open' of another session")
     channel = await data.open()
     core.attached = True
+    replica.scope = ResyncScope(direct=False, everything=opened["everything"], fresh=opened["fresh"]).word
     more = {"everything": int(opened["everything"]), "fresh": opened["fresh"]}
     parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"], **more)
     await replica.engine.session_target(channel, parameters, resume=False)
