@@ -22,6 +22,7 @@
 #include "filter.h"
 #include "link.h"
 #include "op.h"
+#include "steps.h"
 #include "walk.h"
 
 static const uint64_t LEASE_NS = 3 * (uint64_t)NS_PER_S;
@@ -50,7 +51,9 @@ static uint64_t enqueue(rfs_engine *engine, struct op *op) {
 uint64_t mirror_ship(rfs_engine *engine, struct op *op) {
     if (op_encode(engine, op) < 0) abort(); /* the peer could never be told */
     if (engine->mode == RFS_RESYNCING) atomic_fetch_add(&engine->count.resync_sent_bytes, WIRE_HEADER_BYTES + (uint64_t)op->frame.header.payload_bytes);
-    return enqueue(engine, op);
+    uint64_t seq = enqueue(engine, op);
+    STEP("resync-shipped");
+    return seq;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------------------ */
@@ -124,6 +127,7 @@ static void sync_here(rfs_engine *engine, struct job *job) {
     int result = (op->data_only ? fdatasync(op->sync_fd) : fsync(op->sync_fd)) < 0 ? -errno : 0;
     if (result < 0 && result != -EROFS && result != -EINVAL) poison(engine, result, "fsync failed");
     if (atomic_load(&engine->failed)) result = -EIO; /* an error once seen never becomes a success */
+    STEP("sync-done-here");
     pthread_mutex_lock(&engine->mirror.lock);
     op->synced_here = true;
     op->sync_result = result;
@@ -247,8 +251,10 @@ static void execute(rfs_engine *engine, struct op *op) {
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
     if (result == 0 && is_shipped(engine, op)) {
+        STEP("op-applied");
         if (op_encode(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
         enqueue(engine, op);
+        STEP("op-enqueued");
         answered_later = true;
     } else if (result == 0 && durable) {
         pthread_mutex_lock(&engine->mirror.lock);
@@ -404,6 +410,7 @@ int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
         list_append(&done, &op->item);
     }
     if (result == 0 && seq > mirror->acked_seq) mirror->acked_seq = seq;
+    if (!list_empty(&done)) STEP("op-acknowledged");
     mirror_complete_demotion(engine);
     mirror_unlock_and_answer(engine, &done);
     return result;

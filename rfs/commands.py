@@ -18,6 +18,7 @@ from rfs.record import DataState, to_wire
 from rfs.replica import Replica
 from rfs.session_state import SessionSlot, Stage
 from rfs.status import build_statistics, build_status
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.commands")
 
@@ -128,12 +129,15 @@ class Commands:
         resumable, replica.resumable = replica.resumable, 0  # a turn that is cut off is a doubt: compared, not resumed
         try:
             await replica.commit(rules.promote(replica.record, 0), reason)
+            reached("turn-durable")
             answer = await session.ask("turn", ("turned", "refused"), PEER_TIMEOUT_S, term=replica.record.term, owner=replica.record.owner)
             if answer["type"] == "refused":
                 await replica.commit(rules.demote(replica.record), "the peer refused the turn")
                 raise SaidNo(f"the peer refused: {answer['reason']}")
+            reached("turn-answered")
             await replica.engine.become_primary(replica.record.term, replica.record.node_bit)
             await replica.engine.session_turn(now_source=True)
+            reached("turn-done")
         except (SessionEnded, OSError) as ended:
             await replica.commit(rules.demote(replica.record), "the turn was cut off")
             raise SaidNo(f"the session ended during the promotion ({ended}); look at 'status' and try again", exit_codes.FAILED) from ended
@@ -157,6 +161,7 @@ class Commands:
         elif force:
             await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
         await replica.go_alone(reason, granted=granted)
+        reached("promoted-unmounted")
         await replica.mount()
 
     async def demote(self, params: Params) -> Params:
@@ -177,13 +182,17 @@ class Commands:
         replica = self._replica
         try:
             await replica.engine.demote()
+            reached("demote-drained")
             await replica.engine.sync()
             if session is not None:
                 await session.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=1)
+            reached("demote-synced")
             await replica.unmount(abort=False)
             await replica.commit(rules.demote(replica.record), "demoted in order")
+            reached("demote-durable")
             if session is not None:
                 await session.ask("demoted", ("goodbye",), PEER_TIMEOUT_S, record=to_wire(replica.record))
+                reached("demote-agreed")
         except (SessionEnded, OSError) as failure:
             if session is not None:
                 await session.hang_up()

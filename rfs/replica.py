@@ -26,6 +26,7 @@ from rfs.record_file import RecordFile
 from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
 from rfs.settings import OnPeerLoss, Settings
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.replica")
 
@@ -208,7 +209,9 @@ class Replica:
         """Raise the term, be primary on record, and frozen in the engine. Nothing is mounted yet."""
         self._assert_changing()
         await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
+        reached("primary-durable")
         await self.engine.become_primary(self.record.term, self.record.node_bit)
+        reached("primary-frozen")
         try:
             await self.engine.purge_holding(arriving=True)  # what was on its way when the peer was lost: a file at most
         except OSError as failure:
@@ -247,7 +250,9 @@ class Replica:
         """A frozen primary goes on without its peer, under the rules."""
         self._assert_changing()
         waiting = self.engine.statistics().waiting_ops > 0
+        reached("alone-before-mint")
         await self.commit(rules.go_alone(self.record, secrets.randbits(64) or 1, granted=granted, op_waiting=waiting), cause)
+        reached("alone-minted")
         came = "an operation came while the generation was minted"
         if not self.record.used and self.engine.statistics().waiting_ops > 0:
             await self.commit(rules.use(self.record), came)
@@ -256,6 +261,7 @@ class Replica:
         except BlockingIOError:  # the engine looks once more, under its own lock
             await self.commit(rules.use(self.record), came)
             await self.engine.grant(self.record.generation, used=True)
+        reached("alone-thawed")
         self.resumable = 0
         self.needs_grant = False
         self.served = True
@@ -279,8 +285,10 @@ class Replica:
         log.info("transition to=SECONDARY by=fence cause=%s", cause)
         with trio.CancelScope(shield=True):  # the session that makes us step down may end meanwhile; half a step is none
             await self.engine.fence()
+            reached("fenced")
             await self.unmount(abort=True)
             await self.commit(rules.step_down(self.record), cause)
+            reached("stepped-down")
             self.needs_grant = False
             await self.idle_engine()
         self.touch()
@@ -349,7 +357,9 @@ class Replica:
             session = self.session
             was_primary = self.is_primary
             await self.commit(rules.fail(self.record), what)
+            reached("fail-durable")
             if session is not None:
                 await session.leave(self.note, consent=was_primary)
+                reached("fail-told")
             if was_primary:
                 await self.step_down(what)

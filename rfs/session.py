@@ -32,6 +32,7 @@ from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
 from rfs.session_core import SessionCore
 from rfs.session_state import Progress, Stage
+from rfs.steps import reached
 from rfs.supervisor import Supervisor
 
 log = logging.getLogger("rfs.session")
@@ -140,6 +141,7 @@ class Session(SessionCore):
                     await replica.engine.sync()  # what we say that we have applied counts as acknowledged
                 mine = self._state()
                 await self.link.send("state", **mine)
+                reached("state-sent")
                 theirs = await self.link.expect("state")
                 peer = self.check_record(theirs["record"])
                 token = mine["proposal"] if self.dialed else theirs["proposal"]
@@ -179,6 +181,7 @@ class Session(SessionCore):
         )  # fmt: skip
         obstacle = self._obstacle(decision, mine, theirs, peer)
         await self.link.send("verdict", **_verdict(decision, obstacle))
+        reached("verdict-sent")
         heard = await self.link.expect("verdict")
         expected = _verdict(mirror(decision), None)
         if any(heard[field] != expected[field] for field in ("outcome", "source", "travels")):
@@ -279,6 +282,7 @@ class Session(SessionCore):
                 await replica.idle_engine()
             await replica.become_primary(peer.term, "source of a session")
         await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
+        reached("source-renewed")
         await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)
 
     async def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> None:
@@ -291,6 +295,7 @@ class Session(SessionCore):
         entered = rules.enter_session(replica.record, replica.identity, peer, source=False)
         await replica.commit(entered, "handshake as target")
         await replica.commit(rules.learn_term(replica.record, renewed["term"], renewed["owner"]), "the source's term")
+        reached("target-renewed")
         await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
 
     def _can_resume(self, is_source: bool, theirs: Message, peer: Record) -> bool:
