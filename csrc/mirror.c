@@ -250,6 +250,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     lock_two(order, second);
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
+    if (result == -EIO || result == -EROFS) poison(engine, result, "a change failed"); /* part of it may be done here, and the peer knows of none */
     if (result == 0 && is_shipped(engine, op)) {
         STEP("op-applied");
         if (op_encode(engine, op) < 0) abort(); /* applied here, and the peer could never be told */

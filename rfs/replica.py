@@ -7,6 +7,7 @@ the engine is told afterwards.
 What a person sees (link, code, reason) is derived in status.py from what stands here; nothing is kept twice.
 """
 
+import errno
 import logging
 import os
 import secrets
@@ -17,12 +18,13 @@ import trio
 
 from rfs import exit_codes, rules
 from rfs.decide import Outcome
-from rfs.engine import Engine, EngineEvent, EventKind, Mode
+from rfs.engine import Engine, EngineEvent, EventKind, Mode, Space
 from rfs.errors import SaidNo
 from rfs.handshake import Hello
 from rfs.mount import Layers
 from rfs.record import DataState, Record, Role
 from rfs.record_file import RecordFile
+from rfs.second_try import SecondTry
 from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
 from rfs.settings import OnPeerLoss, Settings
@@ -78,7 +80,7 @@ class Replica:
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
-        self.not_before = trio.current_time()  # no session before: a copy that just failed to keep up does not try again at once
+        self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once
         self.stopping = False
         self.keeps_guards = False
         self.finished = trio.Event()
@@ -139,7 +141,11 @@ class Replica:
             return changed
         before = self.record
         with trio.CancelScope(shield=True):
-            self.record = await trio.to_thread.run_sync(self._record_file.write, changed)
+            try:
+                self.record = await trio.to_thread.run_sync(self._record_file.write, changed)
+            except OSError as failure:
+                log.critical("the record cannot be written path=%s cause=%s wanted=%s", self._record_file.path, failure.strerror, cause)
+                raise
         now = self.record
         log.info(
             "record number=%d data=%s role=%s generation=%016x term=%d peer_may_fit=%d shared=%d used=%d rewound=%d cause=%s",
@@ -189,7 +195,7 @@ class Replica:
         if event.kind is EventKind.NEED_USED:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
-            self.nursery.start_soon(self._local_failed, event.text or "a write to this copy's disk failed")
+            self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
         elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST):
             pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself
         elif self.session is not None:
@@ -347,7 +353,7 @@ class Replica:
                 log.warning("frozen: %s", refusal.sentence)
                 self.touch()
 
-    async def _local_failed(self, what: str) -> None:
+    async def disk_failed(self, what: str) -> None:
         """This copy's disk lied: say so durably, and let the peer's copy go on."""
         async with self.changing:
             if self.record.data is DataState.FAILED:
@@ -356,10 +362,32 @@ class Replica:
             self.note = f"this copy's disk failed ({what}); repair it, then resync from the peer"
             session = self.session
             was_primary = self.is_primary
-            await self.commit(rules.fail(self.record), what)
+            self.second_try.failed(errno.EIO, (), None)
+            try:
+                await self.commit(rules.fail(self.record), what)
+            except OSError:  # the record's disk has failed as well: this process ends, and its peer may go on
+                if session is not None and was_primary:
+                    await session.leave(self.note, consent=True)
+                raise
             reached("fail-durable")
             if session is not None:
                 await session.leave(self.note, consent=was_primary)
                 reached("fail-told")
+                await session.hang_up()
+                while self.session is session:  # it still uses the engine that goes now
+                    await self.changed()
             if was_primary:
                 await self.step_down(what)
+            else:
+                await self.renew_engine()  # an engine that has seen its disk lie calls nothing a success any more
+            self.touch()
+
+    def spaces(self) -> list[Space]:
+        """Of every directory's file system."""
+        return [_space(tree) for tree in self.layers.trees]
+
+
+def _space(tree: int) -> Space:
+    found = os.fstatvfs(tree)
+    unit = found.f_frsize
+    return Space(found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit, found.f_files, found.f_ffree)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
-from rfs import rules
+from rfs import page_cache, rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.decide import Decision
 from rfs.engine import Channel
@@ -125,6 +125,9 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     replica.resumable = 0
     if replica.record.generation == 0:
         await _take_first_copy(core)
+    if replica.record.data is DataState.FAILED:
+        files = await trio.to_thread.run_sync(page_cache.forget, replica.layers.trees)
+        log.info("cached pages thrown away files=%d: they may never have reached the disk", files)
     await replica.commit(rules.target_begins(replica.record, decision.fork_point), "a resync begins")
     reached("target-inconsistent")
     await core.link.send("degraded")

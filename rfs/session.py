@@ -30,6 +30,7 @@ from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import forget_copy_begun, has_begun_copy
 from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
+from rfs.second_try import DISK_FAILURES
 from rfs.session_core import SessionCore
 from rfs.session_state import Progress, Stage
 from rfs.steps import reached
@@ -40,7 +41,6 @@ log = logging.getLogger("rfs.session")
 READY_TIMEOUT_S = 15.0
 REFUSED_AGAIN_S = 2.0
 HANDSHAKE_AGAIN_S = 0.1  # a handshake that broke off: at once, but not in a circle
-APPLY_FAILED_AGAIN_S = 5.0
 GOODBYE_AFTER_LOSS_S = 2.0
 
 
@@ -95,15 +95,24 @@ class Session(SessionCore):
         """The engine's bad news end the session; a copy that cannot keep up says goodbye first."""
         async for event in self.failures_out:
             if event.kind is EventKind.APPLY_FAILED:
-                self.replica.note = f"this copy left the session: {event.text or os.strerror(abs(event.result))}"
-                self.replica.not_before = trio.current_time() + APPLY_FAILED_AGAIN_S
-                async with self.replica.changing:
-                    await self.leave(self.replica.note, consent=False)
+                await self._cannot_follow(abs(event.result), event.text or os.strerror(abs(event.result)))
             elif self.replica.is_primary:
                 # A target that fails closes its data link before its goodbye arrives. Either that or the end of the control link
                 # cancels this wait at once; a goodbye that is heard spares the application a grant.
                 await trio.sleep(GOODBYE_AFTER_LOSS_S)
             raise SessionEnded(f"{event.kind.name}: {event.text or os.strerror(abs(event.result))}")
+
+    async def _cannot_follow(self, error: int, text: str) -> None:
+        """What the primary did cannot be done here. A disk that fails is one thing, one that is full another."""
+        replica = self.replica
+        if error in DISK_FAILURES:
+            replica.nursery.start_soon(replica.disk_failed, text)  # it ends this session, and outlives it
+            await trio.sleep_forever()
+        replica.second_try.failed(error, replica.spaces(), replica.engine.peer_space)
+        why = f"this copy left the session: {text}"
+        replica.note = "; ".join(filter(None, (why, replica.second_try.waits_for)))
+        async with replica.changing:
+            await self.leave(why, consent=False)
 
     async def _on_message(self, message: Message) -> None:
         await in_session.on_message(self, message)
@@ -130,7 +139,7 @@ class Session(SessionCore):
 
     async def _enter(self) -> None:
         replica = self.replica
-        await trio.sleep_until(replica.not_before)
+        await replica.second_try.wait(replica.spaces, lambda: replica.engine.peer_space)
         await self.link.send("ready")
         await self.link.expect("ready", timeout_s=READY_TIMEOUT_S)
         async with AsyncExitStack() as stack:

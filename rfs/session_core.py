@@ -82,6 +82,7 @@ class SessionCore:
         replica.paired_in_run = True
         replica.needs_grant = False
         replica.note = ""
+        replica.second_try.succeeded()
         replica.replaces_data = False
         if replica.is_primary:
             replica.served = True
