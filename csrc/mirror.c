@@ -182,6 +182,7 @@ static int write_piece(rfs_engine *engine, const struct op *op, struct op **out)
     piece->file = op->file;
     piece->frame.header.flags = FLAG_MORE;
     int result = local_write(engine, piece, false);
+    if (result == 0 && piece->result < 0) result = piece->result; /* nothing of it was written; the op itself will say what that changed */
     if (result == 0) *out = piece;
     else op_free(engine, piece);
     return result;
@@ -211,7 +212,8 @@ static int apply_in_pieces(rfs_engine *engine, struct op *op) {
         enqueue(engine, piece);
         link_flush(engine->link);
     }
-    if (result == 0) result = local_write(engine, op, false);
+    if (result == 0 || result == -ENOSPC || result == -EDQUOT) result = local_write(engine, op, false);
+    if (before) op->result = 0;
     if (result < 0 && before) {
         op->body.length = op->body.data_bytes = op->reply_bytes = 0;
         result = 0;
@@ -270,7 +272,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     }
     if (engine->link) link_flush(engine->link);
     if (answered_later) return;
-    op->result = result;
+    if (result < 0) op->result = result; /* else it stands: a change in part, whose error the application hears */
     op_answer(engine, op);
 }
 

@@ -120,6 +120,9 @@ class Commands:
                     raise SaidNo(why)
                 if granted and not may:
                     _check_granted(replica)
+                if may and session is not None and session.stage is Stage.HANDSHAKING:
+                    # What this node may do anyway does not wait for a peer that is not ready yet: one that failed takes its time.
+                    await replica.end_session(session)
                 await self._promote_alone(reason, granted=granted or replica.record.peer_may_fit, force=False)
         return build_status(replica)
 

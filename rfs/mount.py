@@ -23,6 +23,7 @@ from rfs import directory_checks, engine, exit_codes
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount_table import MountEntry, read_mount_table, stack_at
+from rfs.small_file import write_small
 
 log = logging.getLogger("rfs.mount")
 
@@ -155,9 +156,7 @@ class Layers:
 
     def _write_guards(self) -> None:
         text = json.dumps({"boot": self._boot, "namespace": _namespace(), "guards": self._guards})
-        temporary = self._guards_file.with_suffix(".new")
-        temporary.write_text(text)
-        os.replace(temporary, self._guards_file)
+        write_small(self._guards_file, text)
 
 
 def _holds(tree: int, name: str) -> bool:

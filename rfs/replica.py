@@ -373,14 +373,18 @@ class Replica:
             if session is not None:
                 await session.leave(self.note, consent=was_primary)
                 reached("fail-told")
-                await session.hang_up()
-                while self.session is session:  # it still uses the engine that goes now
-                    await self.changed()
+                await self.end_session(session)  # it still uses the engine that goes now
             if was_primary:
                 await self.step_down(what)
-            else:
-                await self.renew_engine()  # an engine that has seen its disk lie calls nothing a success any more
+            await self.renew_engine()  # an engine that has seen its disk lie calls nothing a success any more
             self.touch()
+
+    async def end_session(self, session: SessionSlot) -> None:
+        """Hang up, and wait until nothing of the session runs any more. It is not in a transition: the caller holds the lock."""
+        self._assert_changing()
+        await session.hang_up()
+        while self.session is session:
+            await self.changed()
 
     def spaces(self) -> list[Space]:
         """Of every directory's file system."""

@@ -7,7 +7,7 @@ room it has). Where no file system was short (a quota, say) only the pause is le
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -48,9 +48,13 @@ class SecondTry:
             fullest = min(spaces, key=lambda space: space.free_bytes)
             self.waits_for = f"it comes back when {_reserve(fullest)[0] >> 10} KiB more are free here ({fullest.free_bytes >> 10} KiB are)"
 
-    async def wait(self, spaces: Callable[[], Sequence[Space]], peer: Callable[[], Space | None]) -> None:
-        """Until there is a point in trying."""
+    async def wait(
+        self, spaces: Callable[[], Sequence[Space]], peer: Callable[[], Space | None], make_room: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Until there is a point in trying. `make_room`: what the session that failed has left behind is in the way now."""
         await trio.sleep_until(self._not_before)
+        if self._short:
+            await make_room()
         while self._short and not self._has_room(spaces(), peer()):
             await trio.sleep(LOOK_EVERY_S)
 

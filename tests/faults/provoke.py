@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from rfs.errors import SaidNo
+from tests.faults import application
 from tests.faults.scene import FaultNode, Scene, wait_until
 
 PRIMARY, SECONDARY = "primary", "secondary"  # as they are when the case begins
@@ -78,7 +82,8 @@ def swap(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
 
 def _fail_fsync(scene: Scene, victim: FaultNode) -> None:
     """Its disk fails one fsync: strace is told to say so."""
-    with tracing(victim.pid, "fsync,fdatasync:error=EIO", victim.steps.with_suffix(".strace")):
+    paths = [f"/{scene.application.below}/{application.JOURNAL}"]
+    with tracing(victim.pid, "fsync,fdatasync:error=EIO", victim.steps.with_suffix(".strace"), paths):
         wait_until(lambda: not victim.is_alive() or victim.shown().get("data") == "FAILED", f"{victim.name} finds that its disk fails")
 
 
@@ -91,15 +96,22 @@ def fail_secondary(scene: Scene, primary: FaultNode, secondary: FaultNode) -> No
 
 
 class tracing:  # noqa: N801 -- used as a statement
-    """strace on every thread of a process, with one injection, until the end of the block."""
+    """strace on every thread of a process, with one injection, until the end of the block. It counts calls (when=N) in each thread.
 
-    def __init__(self, pid: int, injection: str, log: Path) -> None:
-        self.log = log
+    `paths`: only calls on these files, as the engine has them: below the plain tree, which is a mount without a place.
+    """
+
+    def __init__(self, pid: int, injection: str, log: Path, paths: Sequence[str] = ()) -> None:
+        self.log, self._pid = log, pid
         calls = injection.partition(":")[0]
         self._command = ["strace", "-f", "-qq", "-o", str(log), "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={injection}"]
+        self._command += [word for path in paths for word in ("-P", path)]
 
     def __enter__(self) -> tracing:
         self.process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        tracer = Path(f"/proc/{self._pid}/status")
+        wait_until(lambda: f"TracerPid:\t{self.process.pid}\n" in tracer.read_text() or self.process.poll() is not None, "strace attaches")
+        assert self.process.poll() is None, f"strace: {self.process.communicate()[1]}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,6 +121,17 @@ class tracing:  # noqa: N801 -- used as a statement
         except subprocess.TimeoutExpired:  # it waits for a thread of a process that was killed
             self.process.kill()
             self.process.communicate(timeout=10)
+
+
+def may_trace() -> bool:
+    """strace is installed and this place lets us use it."""
+    if not shutil.which("strace"):
+        return False
+    probe = ["strace", "-qq", "-o", os.devnull, "-e", "inject=getppid:error=EIO", "true"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+needs_strace = pytest.mark.skipif(not may_trace(), reason="needs strace, and a place where it may trace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,14 +90,14 @@ class FaultNode(Node):
         except SaidNo:
             return {}
 
-    def promote(self) -> None:
-        """`rfsmount promote`: the administrator's word is the grant. A handshake that is just coming to nothing is waited for."""
+    def promote(self, *, granted: bool = True) -> None:
+        """`rfsmount promote`, where the administrator's word is the grant. He tries again when he is told to."""
 
         def promoted() -> bool:
             try:
-                self.call("promote", granted=True, force=False, reason="promoted by the administrator")
+                self.call("promote", granted=granted, force=False, reason="promoted by the administrator")
             except SaidNo as refusal:
-                if "under way" in refusal.sentence and self.is_alive():
+                if "try again" in refusal.sentence and self.is_alive():
                     return False
                 raise
             return True
@@ -198,6 +198,10 @@ class Scene:
 
     # ---- one case ---------------------------------------------------------------------------------------------------------------------
 
+    def said(self, node: FaultNode, words: str) -> int:
+        """How often it stands in the node's log."""
+        return (node.state / "rfsmount.log").read_text().count(words)
+
     def begin(self) -> FaultNode:
         """Paired, a fresh application busy on the primary, which is returned."""
         for node in self.nodes:
@@ -247,6 +251,8 @@ class Scene:
         self.check(primary)
 
     def check(self, primary: FaultNode) -> None:
-        assert application.wrong(str(primary.directories[0] / self.application.below), str(self.application.log)) == []
+        lost = application.wrong(str(primary.directories[0] / self.application.below), str(self.application.log))
+        assert not lost, lost
         for here, there in zip(primary.directories, self.other(primary).directories, strict=True):
-            assert differences(manifest(str(here)), manifest(str(there))) == []
+            differ = differences(manifest(str(here)), manifest(str(there)))
+            assert not differ, differ[:10]
