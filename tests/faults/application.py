@@ -1,6 +1,7 @@
 """An application that knows what it was told: a row of numbered operations, each noted elsewhere once it has returned.
 
-    python application.py DIRECTORY LOG FIRST       runs until SIGTERM, or until an operation fails (which is noted as well)
+    python application.py DIRECTORY LOG FIRST           runs until SIGTERM, or until an operation fails (which is noted as well)
+    python application.py DIRECTORY LOG FIRST COUNT     so many operations; goes on with the next group where one fails
 
 `expected` replays what was noted. The one operation that was under way when a run ended may have been done or not: both are right.
 """
@@ -11,7 +12,7 @@ import sys
 import time
 
 PACE_S = 0.002
-GROUP = 10
+GROUP = 16
 JOURNAL = "journal"
 Tree = dict[str, bytes | str]
 
@@ -27,6 +28,8 @@ def touched(number: int) -> tuple[str, ...]:
         0: (f"made{first}",), 1: (), 2: (f"directory{first}",), 3: (f"made{first}", f"directory{first}/renamed"),
         4: (), 5: (f"link{first}",), 6: (f"made{first}b",), 7: (f"made{first}b", f"hard{first}"),
         8: (f"made{first}b", f"hard{first}"), 9: (f"made{first}b",),
+        10: (f"directory{first}/renamed",), 11: (f"directory{first}/renamed",), 12: (f"directory{first}/renamed",),
+        13: (f"directory{first}/renamed",), 14: (f"hard{first}", f"link{first}"), 15: (f"gone{first}",),
     }[number % GROUP]  # fmt: skip
 
 
@@ -56,6 +59,20 @@ def operate(number: int, journal: int) -> None:
                 os.fsync(file.fileno())
         case 9:
             os.unlink(names[0])
+        case 10:
+            os.setxattr(names[0], "user.number", str(number).encode())
+        case 11:
+            os.chmod(names[0], 0o640)
+        case 12:
+            os.truncate(names[0], 5)
+        case 13:
+            with open(names[0], "r+b", buffering=0) as file:
+                os.posix_fallocate(file.fileno(), 0, 3000)
+        case 14:
+            os.rename(*names)
+        case 15:
+            os.mkdir(names[0])
+            os.rmdir(names[0])
 
 
 def replay(number: int, tree: Tree, journal: list[int]) -> None:
@@ -77,6 +94,12 @@ def replay(number: int, tree: Tree, journal: list[int]) -> None:
             tree[names[0]] = tree[names[1]] = b"over" + content(number - 2)[4:]  # one file
         case 9:
             del tree[names[0]]
+        case 12:
+            tree[names[0]] = content(number - 12)[:5]
+        case 13:
+            tree[names[0]] = content(number - 13)[:5].ljust(3000, b"\0")
+        case 14:
+            tree[names[1]] = tree.pop(names[0])
 
 
 def noted(log: str) -> tuple[list[int], list[int], list[str]]:
@@ -156,5 +179,27 @@ def main(directory: str, log_path: str, first: int) -> None:
         os.write(log, f"error {failure.errno} at {number}\n".encode())
 
 
+def some(directory: str, log_path: str, first: int, count: int) -> None:
+    """What follows a failure in its group would fail for no reason but that."""
+    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(log, f"run {first}\n".encode())
+    number = first
+    while number < first + count:
+        try:
+            os.chdir(directory)
+            journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                operate(number, journal)
+            finally:
+                os.close(journal)
+            os.write(log, f"done {number}\n".encode())
+            number += 1
+        except OSError as failure:
+            os.write(log, f"error {failure.errno} at {number}\n".encode())
+            number = (number // GROUP + 1) * GROUP
+            os.write(log, f"run {number}\n".encode())
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    numbers = [int(word) for word in sys.argv[3:]]
+    (some if len(numbers) == 2 else main)(*sys.argv[1:3], *numbers)

@@ -63,10 +63,9 @@ def shared() -> Iterator[Scene]:
         a, b = FaultNode(Path(path), "a", here, there), FaultNode(Path(path), "b", there, here)
         know_each_other(a, b)
         try:
-            for node, role in ((a, "primary"), (b, "secondary")):
-                result = node.mount(role)
-                assert result.returncode == 0, result.stderr
-            yield Scene(Path(path), a, b)
+            scene = Scene(Path(path), a, b)
+            scene.build()
+            yield scene
         finally:
             for node in (b, a):
                 node.clean()

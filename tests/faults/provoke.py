@@ -95,6 +95,11 @@ def fail_secondary(scene: Scene, primary: FaultNode, secondary: FaultNode) -> No
     _fail_fsync(scene, secondary)
 
 
+def strace_options(injection: str, log: Path) -> list[str]:
+    """Every thread and child, and which file is meant."""
+    return ["-f", "-qq", "-y", "-o", str(log), "-e", f"trace={injection.partition(':')[0]}", "-e", f"inject={injection}"]
+
+
 class tracing:  # noqa: N801 -- used as a statement
     """strace on every thread of a process, with one injection, until the end of the block. It counts calls (when=N) in each thread.
 
@@ -103,8 +108,7 @@ class tracing:  # noqa: N801 -- used as a statement
 
     def __init__(self, pid: int, injection: str, log: Path, paths: Sequence[str] = ()) -> None:
         self.log, self._pid = log, pid
-        calls = injection.partition(":")[0]
-        self._command = ["strace", "-f", "-qq", "-o", str(log), "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={injection}"]
+        self._command = ["strace", "-p", str(pid), *strace_options(injection, log)]
         self._command += [word for path in paths for word in ("-P", path)]
 
     def __enter__(self) -> tracing:

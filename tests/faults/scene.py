@@ -42,11 +42,11 @@ class FaultNode(Node):
         super().__init__(path, name, listen, peer)
         self.options += ["--on-peer-loss", "freeze", "--link-timeout", "1", *more]
         self.steps = path / name / "steps"
-        self.environment: dict[str, str] = {}
+        self.prefix: list[str] = []  # what a start is run by
 
     def run(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rfs.cli", verb, *more, "--state", str(self.state)]
-        environment = os.environ | {"LOCKSTEP_STEPS": str(self.steps)} | self.environment
+        command = [*self.prefix, sys.executable, "-m", "rfs.cli", verb, *more, "--state", str(self.state)]
+        environment = os.environ | {"LOCKSTEP_STEPS": str(self.steps)}
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=with_steps(), env=environment)
 
     def arm(self, name: str, visit: int = 1) -> None:
@@ -117,14 +117,17 @@ class Application:
         self.log, self.below = log, below
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, node: Node) -> None:
+    def start(self, node: Node, count: int | None = None) -> None:
+        """Until it is stopped; or so many operations, whatever becomes of each."""
         first = 0
         if self.log.exists():
             done, doubtful, _ = application.noted(str(self.log))
             first = (max([*done, *doubtful]) // application.GROUP + 1) * application.GROUP
         place = node.directories[0] / self.below
-        place.mkdir(exist_ok=True)
+        if first == 0:  # later it may be a hanging or a dead mount: that is the application's part to find out
+            place.mkdir()
         command = [sys.executable, "-S", "-E", str(ROOT / "tests/faults/application.py"), str(place), str(self.log), str(first)]
+        command += [] if count is None else [str(count)]
         self.process = subprocess.Popen(command)
 
     def has_ended(self) -> bool:
@@ -146,8 +149,11 @@ class Application:
         self.process.send_signal(signal.SIGTERM)
         wait_until(self.has_ended, "the application's last operation returns")
         self.process = None
-        for error in application.noted(str(self.log))[2]:
+        for error in self.errors():
             assert int(error.split()[0]) in ALLOWED_ENDS, f"the application saw error {error}"
+
+    def errors(self) -> list[str]:
+        return application.noted(str(self.log))[2] if self.log.exists() else []
 
     def abandon(self) -> None:
         """After a failure."""
@@ -195,6 +201,21 @@ class Scene:
         return "; ".join(
             f"{node.name}: {({name: status[name] for name in names} if (status := node.shown()) else 'dead')}" for node in self.nodes
         )
+
+    def build(self) -> None:
+        """A new pair on empty directories."""
+        for node, role in zip(self.nodes, ("primary", "secondary"), strict=True):
+            result = node.mount(role)
+            assert result.returncode == 0, result.stderr
+
+    def rebuild(self) -> None:
+        """When no copy is whole any more there is only the backup."""
+        for node in self.nodes:
+            node.clean()
+            for leftover in [*node.state.iterdir(), *(entry for directory in node.directories for entry in directory.iterdir())]:
+                if leftover.name != "keys":
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self.build()
 
     # ---- one case ---------------------------------------------------------------------------------------------------------------------
 
