@@ -34,6 +34,7 @@ log = logging.getLogger("rfs.replica")
 
 RESET_GRACE_S = 1.0  # the connection was closed under us: the peer may be back at once, and resuming is cheaper than going alone
 SILENCE_GRACE_S = 1.0  # the progress timeout has passed; a process that was only paused finds out here that its peer went on
+RESUMED_IN_VAIN_MAX = 3
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class Replica:
         self.paired_in_run = False  # this process' copy has been complete beside the peer's
         self.served = False  # as primary, in this process
         self.resumable = 0  # the session whose window could still be shipped again
+        self._resumed_in_vain = self._acked_at_loss = 0
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
@@ -316,6 +318,8 @@ class Replica:
         self.session = None
         if stage is Stage.PAIRED and not ended.left_with_consent:
             self.consent = False  # a swap that was cut short is a doubt: it needs a grant like any other
+        if self.resumable and self.is_primary:
+            self._resume_no_more_in_vain()
         self.touch()
         if not self.is_primary and self.mode is Mode.FROZEN and not self.stopping:
             self.nursery.start_soon(self._forget_demoted)
@@ -323,6 +327,16 @@ class Replica:
         if not self.is_primary or self.stopping or not (frozen or stage in (Stage.RESYNCING_SOURCE, Stage.PAIRED)):
             return
         self.nursery.start_soon(self._after_loss, RESET_GRACE_S if ended.was_reset else SILENCE_GRACE_S)
+
+    def _resume_no_more_in_vain(self) -> None:
+        """A link that breaks again before anything is acknowledged would keep the application waiting for ever. The copies are compared
+        then: in a resync nothing waits for the peer."""
+        acked_seq = self.engine.statistics().acked_seq
+        self._resumed_in_vain = self._resumed_in_vain + 1 if acked_seq == self._acked_at_loss else 0
+        self._acked_at_loss = acked_seq
+        if self._resumed_in_vain >= RESUMED_IN_VAIN_MAX:
+            log.warning("the link breaks again and again before anything is acknowledged: the session is not resumed")
+            self.resumable = self._resumed_in_vain = 0
 
     async def _forget_demoted(self) -> None:
         """A session that ended between a demotion and the turn leaves an engine that still thinks it was primary."""

@@ -73,9 +73,12 @@ class FaultNode(Node):
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return pid != 0 and state not in "ZX" and b"rfs.cli" in command
+        return pid != 0 and state not in "ZX" and b"rfs.cli" in command and os.fsencode(self.state) in command
 
     def kill(self) -> None:
+        """It, and not whoever has got its number since."""
+        if not self.is_alive():
+            raise ProcessLookupError
         super().kill()
         wait_until(lambda: not self.is_alive(), f"{self.name} dies")
 
