@@ -20,8 +20,6 @@ import pytest
 from tests.faults.scene import FaultNode, Scene
 from tests.posix.node import free_address, know_each_other
 
-SLICE = 12
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-cases", default="slice", choices=("slice", "all"), help="a slice of the fault cases, or all of them")
@@ -29,17 +27,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def seed_of(config: pytest.Config) -> int:
-    given: int | None = config.getoption("--fault-seed")
+    given: int | None = config.getoption("--fault-seed", None)
     return datetime.date.today().toordinal() if given is None else given
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"fault cases: {config.getoption('--fault-cases')}; seed {seed_of(config)} (--fault-seed repeats it)"
+    return f"fault cases: {config.getoption('--fault-cases', 'slice')}; seed {seed_of(config)} (--fault-seed repeats it)"
 
 
-def chosen(config: pytest.Config, cases: list[str], size: int = SLICE) -> list[str]:
+def chosen(config: pytest.Config, cases: list[str], size: int) -> list[str]:
     """All, those that were named with -k, or the slice of this seed: every case comes once in len / size seeds."""
-    if config.getoption("--fault-cases") == "all" or config.getoption("keyword"):
+    if config.getoption("--fault-cases", "slice") == "all" or config.getoption("keyword"):
         return cases
     shuffled = random.Random(1).sample(cases, len(cases))
     seed = seed_of(config)
