@@ -56,7 +56,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay) {
     if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {
-        result = -errno;
+        result = -EIO; /* it is done, and the peer can never be told */
     } else {
         body->mtime_ns = stat_mtime_ns(&op->stat);
     }
@@ -82,7 +82,7 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     } else if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {
-        result = -errno;
+        result = -EIO; /* it is done, and the peer can never be told */
     } else {
         body->mtime_ns = stat_mtime_ns(&op->stat);
     }
@@ -142,7 +142,7 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay) {
     body->length = copied;
     op->reply_bytes = (uint32_t)copied;
     if (replay) result = set_mtime(fd, body->mtime_ns);
-    else if ((result = fstat(fd, &op->stat) < 0 ? -errno : 0) == 0) body->mtime_ns = stat_mtime_ns(&op->stat);
+    else if ((result = fstat(fd, &op->stat) < 0 ? -EIO : 0) == 0) body->mtime_ns = stat_mtime_ns(&op->stat);
 out:
     descriptor_put(engine, &source);
     descriptor_put(engine, &target);

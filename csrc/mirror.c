@@ -238,6 +238,13 @@ static bool may_copy(const rfs_engine *engine, const struct op *op) {
     return engine->mode == RFS_ALONE || (engine->mode == RFS_PAIRED && !op->source->orphan && !op->inode->orphan);
 }
 
+/* Part of it may be done here, and the peer knows of none. A whole copy over there goes on instead of this one; one that is being made is
+ * compared anew; and if this is the only one, the application hears of the error as on any disk. */
+static void change_failed(rfs_engine *engine, int error) {
+    if (engine->mode == RFS_PAIRED) poison(engine, error, "a change failed");
+    else if (engine->mode == RFS_RESYNCING && engine->link) link_end(engine->link);
+}
+
 /* State is held shared and the mode serves. */
 static void execute(rfs_engine *engine, struct op *op) {
     pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid), *second = NULL;
@@ -252,7 +259,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     lock_two(order, second);
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
-    if (result == -EIO || result == -EROFS) poison(engine, result, "a change failed"); /* part of it may be done here, and the peer knows of none */
+    if (result == -EIO || result == -EROFS) change_failed(engine, result);
     if (result == 0 && is_shipped(engine, op)) {
         STEP("op-applied");
         if (op_encode(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
