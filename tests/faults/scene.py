@@ -196,6 +196,7 @@ class Scene:
         while (primary := self.primary()) is None:
             assert time.monotonic() < deadline, f"no pair comes about: {self.told()}"
             time.sleep(0.02)
+            self.revive()  # one that was leaving may end only now
         return primary
 
     def told(self) -> str:
