@@ -18,6 +18,7 @@
 
 #include "applier.h"
 #include "op.h"
+#include "steps.h"
 #include "walk.h"
 
 enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 400000, BUSY_GAP_NS = 400000, CROWDED_NS = 25000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
@@ -102,6 +103,7 @@ static void advance(struct link *link, size_t bytes) {
         if (!done) return;
         atomic_fetch_add(&link->engine->count.frames_sent, 1);
         bool standalone = frame->standalone;
+        if (wire_is_sequenced(frame->header.type)) STEP("op-sent");
         if (wire_is_sequenced(frame->header.type) && frame->header.seq > atomic_load(&link->sent_seq))
             atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
         if (standalone) free(frame);

@@ -181,7 +181,7 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         waits = f"{grant}, or its peer" if replica.needs_grant else "its peer"
         return "FROZEN", f"writes wait: this primary has lost {peer} and waits for {waits}" + (f" ({note})" if note else "")
     if link == "handshaking":
-        return "HANDSHAKING", f"comparing records with {peer}"
+        return "HANDSHAKING", note if replica.second_try.waits_for else f"comparing records with {peer}"
     if replica.consent:
         return "PEER_LEFT", f"{peer} has demoted itself and left: this node may be promoted"
     reason = f"waiting for {peer} at {replica.settings.peer}" + (f"; {note}" if note else "")
