@@ -61,6 +61,7 @@ struct relay;
 struct link;
 struct walk;
 struct listing;
+struct verify;
 
 /* A job for the worker threads: what may be slow and must not stand in the ordered path (fsync, last close, syncfs). */
 struct job {
@@ -147,6 +148,8 @@ struct rfs_engine {
     rfs_session session;
     struct link *link;
     struct walk *walk;
+    atomic_uint_fast64_t links; /* how many there have been: an answer of one before says nothing */
+    _Atomic(struct verify *) verify; /* made by the first verify, kept to the end */
 
     atomic_uint_fast64_t next_fid;
     atomic_uint_fast64_t next_ticket;

@@ -44,6 +44,7 @@ enum rfs_event_kind {
     RFS_EVENT_LOCAL_FAILED = 7, /* this copy's disk failed a write-back or an fsync: FAILED, durably */
     RFS_EVENT_KERNEL_GONE = 8,  /* the kernel connection ended (unmounted or aborted) */
     RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
+    RFS_EVENT_VERIFIED = 10,    /* source: the verify has ended; result = 0 or -errno of what cut it off */
 };
 
 typedef struct {
@@ -183,6 +184,46 @@ int rfs_session_turn(rfs_engine *engine, int now_source);
 /* End the session. A target first applies what it has already received; a source freezes (or stays ALONE when
  * resyncing is abandoned by rfs_grant afterwards). [worker] */
 int rfs_session_close(rfs_engine *engine);
+
+/* ---- verify: both copies compared while the application writes (verify.c) ------------------------------------------------ */
+
+/* How a place differs: bits. Content has an offset and a length, the others none. */
+enum {
+    RFS_DIFFERS_CONTENT = 1,
+    RFS_DIFFERS_SIZE = 2,
+    RFS_DIFFERS_MODE = 4,
+    RFS_DIFFERS_OWNER = 8,
+    RFS_DIFFERS_MTIME = 16,
+    RFS_DIFFERS_XATTRS = 32,
+    RFS_DIFFERS_TARGET = 64,      /* a symbolic link's */
+    RFS_DIFFERS_DEVICE = 128,     /* a device's number */
+    RFS_DIFFERS_TYPE = 256,
+    RFS_DIFFERS_MISSING = 512,    /* the name, or the object, is not on the peer */
+    RFS_DIFFERS_EXTRA = 1024,     /* the name is on the peer alone */
+    RFS_DIFFERS_OBJECT = 2048,    /* the name is another file there, perhaps with the same content: hard links are compared */
+    RFS_DIFFERS_UNREADABLE = 4096, /* the peer cannot read it */
+};
+enum { RFS_MAX_DIFFERENCES = 1000, RFS_PATH_BYTES = 4096 };
+
+typedef struct {
+    uint32_t directory, kinds; /* RFS_DIFFERS_* */
+    uint64_t offset, length;
+    char path[RFS_PATH_BYTES]; /* below the directory, as it was met; the directory itself: empty */
+} rfs_difference;
+
+typedef struct {
+    int32_t running;
+    int32_t result;       /* of the last one: 0, or -errno: it was cut off */
+    uint64_t bytes_done, total_bytes, files_done, total_files; /* totals: an estimate, 0 until it is made */
+    uint64_t differences; /* all of them, also what is not listed */
+    uint32_t listed;
+} rfs_verification;
+
+/* Source of a whole pair: begin. The end is RFS_EVENT_VERIFIED. -EBUSY: one is running; -ENOTCONN: not the source of a pair. [worker] */
+int rfs_verify_start(rfs_engine *engine);
+int rfs_verify_stop(rfs_engine *engine); /* [worker] */
+void rfs_verify_progress(rfs_engine *engine, rfs_verification *out);
+int rfs_verify_difference(rfs_engine *engine, uint32_t index, rfs_difference *out); /* 0; -ENOENT: there is none of this index */
 
 /* ---- cold operations, for pyfuse3. Reads answer at once; mutations go by ticket (result 0 or -errno) ---------------------- */
 

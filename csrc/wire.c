@@ -43,8 +43,10 @@ static uint64_t get64(const uint8_t **in) {
     return le64toh(value);
 }
 
+bool wire_is_verify(uint16_t type) { return type >= FRAME_VERIFY_RANGE && type <= FRAME_LAST_VERIFY; }
+
 bool wire_is_sequenced(uint16_t type) {
-    return (type >= FRAME_WRITE && type <= FRAME_LAST_OP) || (type >= FRAME_DIRECTORY_BEGIN && type <= FRAME_LAST_RESYNC);
+    return (type >= FRAME_WRITE && type <= FRAME_LAST_OP) || (type >= FRAME_DIRECTORY_BEGIN && type <= FRAME_LAST_RESYNC) || wire_is_verify(type);
 }
 
 void wire_encode_header(const struct wire_header *header, uint8_t out[WIRE_HEADER_BYTES]) {
@@ -82,7 +84,7 @@ int wire_decode_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *
     header->mtime_ns = (int64_t)get64(&at);
     (void)get32(&at);
     if (get32(&at) != crc32c(0, in, WIRE_HEADER_BYTES - 4)) return -EBADMSG;
-    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_ACK_ALONE)) return -EBADMSG;
+    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_LAST_ANSWER)) return -EBADMSG;
     if (header->payload_bytes > MAX_PAYLOAD_BYTES) return -EBADMSG;
     return 0;
 }

@@ -19,12 +19,17 @@ enum frame_type {
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
     FRAME_LAST_RESYNC = FRAME_MARKED,
+    /* verify, source to target of a whole pair, in the same order: verify.h */
+    FRAME_VERIFY_RANGE = 48, FRAME_VERIFY_ATTRIBUTES, FRAME_VERIFY_ENTRIES, FRAME_VERIFY_NAMES,
+    FRAME_LAST_VERIFY = FRAME_VERIFY_NAMES,
     /* without a seq of their own */
     FRAME_ACK = 64,  /* seq: everything up to it is applied */
     FRAME_SYNCED,    /* seq: this fsync is on the disk */
     FRAME_DIFFERENT, /* seq: of the HASHES; offset: a bit per block that differs */
     FRAME_KEEPALIVE,
     FRAME_ACK_ALONE, /* seq: this op is applied, and some before it are not */
+    FRAME_VERIFIED, /* seq: of a VERIFY frame that found a difference; it comes before the ACK of it */
+    FRAME_LAST_ANSWER = FRAME_VERIFIED,
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 
@@ -74,4 +79,5 @@ void wire_encode_body(const struct op_body *body, const uint8_t *data, uint8_t *
 /* data points into the payload. Names are checked: no NUL, no slash, not "." or "..". */
 int wire_decode_body(const struct wire_header *header, const uint8_t *payload, struct op_body *body, const uint8_t **data);
 bool wire_is_sequenced(uint16_t type);
+bool wire_is_verify(uint16_t type);
 #endif
