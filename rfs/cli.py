@@ -11,7 +11,6 @@ from rfs.errors import SaidNo
 from rfs.keys_options import add_keys
 
 LATER = {
-    "verify": "'verify' is not in this release: a resync compares everything, so unmount and mount the secondary to compare and repair",
     "diff": "'diff' is not in this release: 'status' says which node has what, --replace-data keeps the loser's files aside",
     "resolve": "'resolve' is not in this release: after DIVERGED, unmount the loser and mount it with --role secondary --replace-data",
 }
@@ -58,11 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         ("promote", "make this node primary"),
         ("demote", "make this node secondary"),
         ("unmount", "goodbye to the peer, then the plain directories"),
+        ("verify", "compare both copies while the application writes"),
     ):
         verbs.add_parser(verb, help=text, allow_abbrev=False).add_argument("--state", required=True, metavar="STATEDIR")
     verbs.choices["status"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("-w", "--watch", action="store_true")
+    verbs.choices["verify"].add_argument("--repair", action="store_true", help="make the secondary's copy equal where it is not")
+    verbs.choices["verify"].add_argument("--json", action="store_true")
     verbs.choices["promote"].add_argument("--force", action="store_true", help="also with a copy that may be old")
     add_keys(verbs.add_parser("keys", help="this node's key, and pairing with the peer", allow_abbrev=False))
     for verb, text in LATER.items():
@@ -85,6 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _status(options)
             case "stats":
                 return _stats(options)
+            case "verify":
+                from rfs.verify_command import run as verify
+
+                return verify(options)
             case "keys":
                 from rfs.keys_command import run
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from rfs import exit_codes, rules
+from rfs import exit_codes, rules, verify
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
@@ -37,6 +37,7 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
+            **verify.methods(self._replica),
         }  # fmt: skip
         return {
             "status": self.status,

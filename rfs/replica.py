@@ -189,8 +189,8 @@ class Replica:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
             self.nursery.start_soon(self._local_failed, event.text or "a write to this copy's disk failed")
-        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST):
-            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself
+        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED):
+            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the third by who waits for a touch
         elif self.session is not None:
             self.session.on_event(event)
         self.touch()
