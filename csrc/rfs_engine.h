@@ -225,6 +225,21 @@ int rfs_verify_stop(rfs_engine *engine); /* [worker] */
 void rfs_verify_progress(rfs_engine *engine, rfs_verification *out);
 int rfs_verify_difference(rfs_engine *engine, uint32_t index, rfs_difference *out); /* 0; -ENOENT: there is none of this index */
 
+/* ---- manifests: what a tree holds, for two copies that are no pair (manifest.c). They need no engine ------------------------ */
+
+typedef struct rfs_manifest rfs_manifest;
+/* tree_fd is the caller's, and stays open. with_content: the files' bytes are hashed too. NULL: no memory. */
+rfs_manifest *rfs_manifest_new(int tree_fd, uint32_t directory, int with_content);
+int rfs_manifest_pattern(rfs_manifest *manifest, const char *pattern, int only); /* as rfs_add_pattern() */
+int rfs_manifest_write(rfs_manifest *manifest, int out_fd); /* all of it, from out_fd's place on; -ECANCELED: stopped. [worker] */
+void rfs_manifest_stop(rfs_manifest *manifest);             /* from another thread */
+void rfs_manifest_progress(rfs_manifest *manifest, uint64_t *entries, uint64_t *bytes); /* also while it is written */
+void rfs_manifest_free(rfs_manifest *manifest);
+/* Of a file beneath the tree: a 16-byte hash for each of at most `count` (4096) blocks of RFS_BLOCK_BYTES from offset on, 16 zeros for one of
+ * zeros. Returns how many; size: the file's. [worker] */
+enum { RFS_BLOCK_BYTES = 65536 };
+int rfs_block_hashes(int tree_fd, const char *path, uint64_t offset, uint32_t count, uint8_t *out, uint64_t *size);
+
 /* ---- cold operations, for pyfuse3. Reads answer at once; mutations go by ticket (result 0 or -errno) ---------------------- */
 
 int rfs_lookup_attributes(rfs_engine *engine, uint64_t fid, rfs_attributes *attributes);

@@ -12,9 +12,12 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
+if TYPE_CHECKING:
+    from rfs.divergence import Asked
 from rfs import exit_codes, rules
 from rfs.decide import Outcome
 from rfs.engine import Engine, EngineEvent, EventKind, Mode
@@ -68,6 +71,7 @@ class Replica:
         self.changing = trio.Lock()
         self.session: SessionSlot | None = None
         self.refused: Refused | None = None
+        self.asked: Asked | None = None  # what to do about a divergence, at the next meeting with the peer
         self.peer = PeerView()
         self.consent = False  # the peer has demoted itself durably and agrees that we promote
         self.needs_grant = False

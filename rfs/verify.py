@@ -87,6 +87,8 @@ async def _repair(replica: Replica, params: Params) -> Params:
         if now is not None and now is not session and now.stage is Stage.PAIRED:
             return {}
         begun = now is not None and now is not session and now.stage is Stage.RESYNCING_SOURCE
+        if replica.stopping:
+            raise SaidNo("this rfsmount is being unmounted")
         if not begun and trio.current_time() - began > REPAIR_BEGINS_S:
             raise SaidNo("the resync that repairs does not begin; look at 'status'", exit_codes.TIMEOUT)
         with trio.move_on_after(1.0):
