@@ -64,5 +64,5 @@ def give_up_claim(record: Record, peer: Record, *, peer_running: bool, mine_empt
         )
         if decision.outcome is Outcome.PAIR and decision.source is Source.THEIRS:
             return candidate
-        reason = reason or decision.reason
+        reason = decision.reason
     return rules.Refusal(f"{record.node} cannot yield to {peer.node}: {reason}")
