@@ -65,7 +65,7 @@ struct children {
 struct verify {
     rfs_engine *engine;
     pthread_t thread;
-    bool joinable; /* of those who start and stop it: one at a time */
+    bool joinable; /* one_at_a_time */
     atomic_bool stop;
     atomic_uint_fast64_t bytes_done, total_bytes, files_done, total_files;
 
@@ -707,7 +707,9 @@ static bool is_running(struct verify *verify) {
     return running;
 }
 
-int rfs_verify_start(rfs_engine *engine) {
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER; /* those who start and stop verifies, of any engine */
+
+static int start(rfs_engine *engine) {
     struct verify *verify = get(engine);
     if (!verify) return -ENOMEM;
     if (is_running(verify)) return -EBUSY;
@@ -729,13 +731,23 @@ int rfs_verify_start(rfs_engine *engine) {
     return result;
 }
 
+int rfs_verify_start(rfs_engine *engine) {
+    pthread_mutex_lock(&one_at_a_time);
+    int result = start(engine);
+    pthread_mutex_unlock(&one_at_a_time);
+    return result;
+}
+
 int rfs_verify_stop(rfs_engine *engine) {
+    pthread_mutex_lock(&one_at_a_time);
     struct verify *verify = atomic_load(&engine->verify);
-    if (!verify) return 0;
-    atomic_store(&verify->stop, true);
-    mirror_wake(engine);
-    if (verify->joinable) pthread_join(verify->thread, NULL);
-    verify->joinable = false;
+    if (verify) {
+        atomic_store(&verify->stop, true);
+        mirror_wake(engine);
+        if (verify->joinable) pthread_join(verify->thread, NULL);
+        verify->joinable = false;
+    }
+    pthread_mutex_unlock(&one_at_a_time);
     return 0;
 }
 

@@ -39,10 +39,14 @@ async def diverged(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.Mo
     nursery.cancel_scope.cancel()
 
 
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
 async def test_a_comparison_disturbs_nobody(diverged: Nodes) -> None:
     a, b = diverged
     found = await b.commands.diff({})
-    assert found["different"] == found["differences"] == len(Path(found["file"]).read_text().splitlines())
+    assert found["different"] == found["differences"] == len(_lines(found["file"]))
     assert found["counts"]["content"] == 1 and found["differing_bytes"] == 1
     assert a.status["mode"] == b.status["mode"] == "alone" and not (b.path / "kept").exists()
 
