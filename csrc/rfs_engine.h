@@ -216,6 +216,7 @@ typedef struct {
     int32_t result;       /* of the last one: 0, or -errno: it was cut off */
     uint64_t bytes_done, total_bytes, files_done, total_files; /* totals: an estimate, 0 until it is made */
     uint64_t differences; /* all of them, also what is not listed */
+    uint64_t asked_again; /* places that differed at first sight; one that did not at the second is no difference */
     uint32_t listed;
 } rfs_verification;
 

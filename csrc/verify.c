@@ -67,7 +67,7 @@ struct verify {
     pthread_t thread;
     bool joinable; /* one_at_a_time */
     atomic_bool stop;
-    atomic_uint_fast64_t bytes_done, total_bytes, files_done, total_files;
+    atomic_uint_fast64_t bytes_done, total_bytes, files_done, total_files, asked_again;
 
     pthread_mutex_t lock; /* down to the next gap */
     bool running;
@@ -193,6 +193,7 @@ static int suspect(struct verify *verify, const struct question *question) { /* 
     if (verify->suspected == MAX_SUSPECTS) return -E2BIG;
     if (verify->suspected == verify->suspect_room) verify->suspects = grown(verify->suspects, &verify->suspect_room, sizeof *verify->suspects);
     verify->suspects[verify->suspected++] = *question;
+    atomic_fetch_add(&verify->asked_again, 1);
     return 0;
 }
 
@@ -572,6 +573,7 @@ static int check_entries(struct verify *verify, struct inode *directory, const s
     if (result == 0) result = wait_for(verify, seq);
     if (result != 0 || !take_report(verify, seq, &report)) return result;
     free(report.names);
+    atomic_fetch_add(&verify->asked_again, 1);
     if (children->count) qsort(children->items, children->count, sizeof *children->items, by_name);
     for (uint64_t bucket = 0; result == 0 && bucket < VERIFY_BUCKETS; bucket++)
         if (report.different >> bucket & 1) result = check_bucket(verify, directory, place, children, bucket);
@@ -697,6 +699,7 @@ static void forget_found(struct verify *verify) {
     atomic_store(&verify->total_bytes, 0);
     atomic_store(&verify->files_done, 0);
     atomic_store(&verify->total_files, 0);
+    atomic_store(&verify->asked_again, 0);
     verify->paced_bytes = 0;
 }
 
@@ -773,6 +776,7 @@ void rfs_verify_progress(rfs_engine *engine, rfs_verification *out) {
     out->total_bytes = atomic_load(&verify->total_bytes);
     out->files_done = atomic_load(&verify->files_done);
     out->total_files = atomic_load(&verify->total_files);
+    out->asked_again = atomic_load(&verify->asked_again);
     pthread_mutex_lock(&verify->lock);
     out->running = verify->running;
     out->result = verify->result;

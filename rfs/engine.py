@@ -161,6 +161,7 @@ class Verification:
     files_done: int = 0
     total_files: int = 0
     differences: int = 0
+    asked_again: int = 0
     listed: int = 0
 
 

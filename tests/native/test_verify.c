@@ -39,6 +39,7 @@ void test_verify_under_a_storm(void) {
         if (now.differences) tell_found(&pair.a);
         CHECK_EQUAL(now.result, 0);
         CHECK_EQUAL(now.differences, 0);
+        CHECK_EQUAL(now.asked_again, 0); /* not even at first sight */
         CHECK(now.bytes_done && now.files_done);
     }
     storm_stop(&storm);
