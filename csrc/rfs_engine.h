@@ -207,6 +207,7 @@ enum { RFS_MAX_DIFFERENCES = 1000, RFS_PATH_BYTES = 4096 };
 
 typedef struct {
     uint32_t directory, kinds; /* RFS_DIFFERS_* */
+    uint64_t fid;                  /* the object's; of a name (missing, extra, object) its directory's */
     uint64_t offset, length;
     char path[RFS_PATH_BYTES]; /* below the directory, as it was met; the directory itself: empty */
 } rfs_difference;

@@ -76,7 +76,7 @@ struct verify {
     size_t reported;
     rfs_difference **found;
     uint32_t listed;
-    uint64_t differences, last_fid;
+    uint64_t differences;
 
     /* The thread's own. */
     uint64_t links, started_ns, paced_bytes, bytes_per_s;
@@ -112,9 +112,8 @@ static char *join(const char *path, const char *name) {
 
 /* Neighbouring ranges of a file are one difference. */
 static bool extends(const struct verify *verify, uint64_t fid, uint32_t kinds, uint64_t offset) { /* lock */
-    if (!verify->listed || verify->last_fid != fid || kinds != RFS_DIFFERS_CONTENT) return false;
-    const rfs_difference *last = verify->found[verify->listed - 1];
-    return last->kinds == kinds && last->offset + last->length == offset;
+    const rfs_difference *last = verify->listed ? verify->found[verify->listed - 1] : NULL;
+    return last && last->fid == fid && last->kinds == kinds && kinds == RFS_DIFFERS_CONTENT && last->offset + last->length == offset;
 }
 
 static void record(struct verify *verify, uint64_t fid, uint16_t directory, uint32_t kinds, const char *path, uint64_t offset, uint64_t length) {
@@ -125,10 +124,9 @@ static void record(struct verify *verify, uint64_t fid, uint16_t directory, uint
         verify->differences++;
         if (verify->listed < RFS_MAX_DIFFERENCES) {
             rfs_difference *one = need(calloc(1, sizeof *one));
-            *one = (rfs_difference){.directory = directory, .kinds = kinds, .offset = offset, .length = length};
+            *one = (rfs_difference){.directory = directory, .kinds = kinds, .fid = fid, .offset = offset, .length = length};
             snprintf(one->path, sizeof one->path, "%s", path);
             verify->found[verify->listed++] = one;
-            verify->last_fid = fid;
         }
     }
     pthread_mutex_unlock(&verify->lock);
@@ -526,7 +524,7 @@ static int by_name(const void *left, const void *right) { return strcmp(((const 
 static void name_differs(struct verify *verify, const struct place *place, struct children *children, uint8_t what, const char *name) {
     static const uint32_t kinds[] = {RFS_DIFFERS_MISSING, RFS_DIFFERS_EXTRA, RFS_DIFFERS_OBJECT};
     char *path = join(place->path, name);
-    record(verify, 0, place->directory, kinds[what], path, 0, 0);
+    record(verify, place->fid, place->directory, kinds[what], path, 0, 0);
     free(path);
     struct child key = {.name = (char *)(uintptr_t)name}, *child = children->count ? bsearch(&key, children->items, children->count, sizeof key, by_name) : NULL;
     if (child) child->missing = true; /* what is another there is not compared further */
@@ -691,7 +689,7 @@ static struct verify *get(rfs_engine *engine) {
 static void forget_found(struct verify *verify) {
     pthread_mutex_lock(&verify->lock);
     while (verify->listed) free(verify->found[--verify->listed]);
-    verify->differences = verify->last_fid = 0;
+    verify->differences = 0;
     verify->result = 0;
     verify->running = true;
     pthread_mutex_unlock(&verify->lock);

@@ -171,6 +171,7 @@ class Difference:
 
     directory: int
     kinds: tuple[str, ...]
+    fid: int
     offset: int
     length: int
     path: bytes
@@ -476,7 +477,7 @@ class Engine:
         if self._lib.rfs_verify_difference(self._handle, index, raw) < 0:
             return None
         kinds = tuple(name for bit, name in enumerate(DIFFERS) if raw.kinds >> bit & 1)
-        return Difference(int(raw.directory), kinds, int(raw.offset), int(raw.length), self._ffi.string(raw.path))
+        return Difference(int(raw.directory), kinds, int(raw.fid), int(raw.offset), int(raw.length), self._ffi.string(raw.path))
 
     # ---- cold operations ------------------------------------------------------------------------------------------------------------
 
