@@ -153,6 +153,7 @@ def _find(link: ControlLink, trees: Trees, mine: BinaryIO, theirs: BinaryIO, sum
     try:
         with open(temporary, "w", encoding="utf-8") as out:
             for difference in manifest.compare(manifest.read(mine), manifest.read(theirs), trees.local_mtimes):
+                trio.from_thread.check_cancelled()
                 line = line_of(difference)
                 if "content" not in line["what"] or trio.from_thread.run(_refine, link, trees, line):
                     _count(line, summary)

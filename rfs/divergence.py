@@ -201,7 +201,9 @@ async def _yield_to(core: SessionCore, peer: Record, theirs: Message, trees: Tre
         async with replica.changing:
             await replica.step_down(f"resolve: {peer.node}'s data is kept")
     summary = await comparison.compare(core.link, trees)
-    kept = await trio.to_thread.run_sync(kept_differences.save, trees.trees, summary.file, state_directory)
+    kept = await trio.to_thread.run_sync(
+        kept_differences.save, trees.trees, summary.file, state_directory, trio.from_thread.check_cancelled
+    )
     log.info("differences saved to=%s places=%d bytes=%d", kept.place, kept.places, kept.bytes)
     async with replica.changing:
         if replica.is_primary or replica.stopping:

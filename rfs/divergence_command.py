@@ -9,6 +9,7 @@ from typing import Any
 
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
+from rfs.show import printable
 
 Result = dict[str, Any]
 
@@ -64,7 +65,7 @@ def _mib(count: int) -> str:
 
 def _sentence(line: Result, directories: list[str]) -> str:
     path = os.path.join(directories[line["directory"]], line["path"]) if line["path"] else directories[line["directory"]]
-    shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    shown = printable(path.encode(errors="surrogateescape").decode(errors="backslashreplace"))
     if line["where"] != "both":
         side, size = ("only here", line["size_here"]) if line["where"] == "here" else ("only on the peer", line["size_there"])
         return f"{side}: {shown} ({line['type']}{f', {size} bytes' if line['type'] == 'file' else ''})"

@@ -18,7 +18,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,15 @@ def check_room(trees: Sequence[int], differences: str, state_directory: str) -> 
         )
 
 
-def save(trees: Sequence[int], differences: str, state_directory: str) -> Kept:
-    """All that differs here, durably."""
+def _go_on() -> None:
+    pass
+
+
+def save(trees: Sequence[int], differences: str, state_directory: str, go_on: Callable[[], None] = _go_on) -> Kept:
+    """All that differs here, durably. `go_on` is asked all the time, and raises when this is to stop."""
     check_room(trees, differences, state_directory)
     place = _new_place(Path(state_directory, "kept"))
-    saver = _Saver(trees, place)
+    saver = _Saver(trees, place, go_on)
     try:
         with open(place / "manifest.jsonl", "w", encoding="utf-8") as told:
             for line in _lines(differences):
@@ -70,9 +74,9 @@ def save(trees: Sequence[int], differences: str, state_directory: str) -> Kept:
                 told.write(json.dumps(line) + "\n")
         saver.dress_directories()
         os.sync()
-    except OSError as failure:
+    except BaseException as failure:
         shutil.rmtree(place, ignore_errors=True)
-        if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+        if not isinstance(failure, OSError) or failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
             raise
         raise SaidNo(
             f"{place}: what differs here cannot be saved ({failure.strerror}); nothing was changed", exit_codes.REFUSED
@@ -139,15 +143,17 @@ def _needed_bytes(trees: Sequence[int], line: Line) -> int:
 
 
 class _Saver:
-    def __init__(self, trees: Sequence[int], place: Path) -> None:
+    def __init__(self, trees: Sequence[int], place: Path, go_on: Callable[[], None]) -> None:
         self.places = 0
         self.bytes = 0
+        self._go_on = go_on
         self._trees = trees
         self._place = os.fsencode(place)
         self._links: dict[tuple[int, int], bytes] = {}
         self._directories: list[tuple[str, bytes]] = []
 
     def save(self, line: Line) -> None:
+        self._go_on()
         line["saved"] = _way(line)
         if line["saved"] == "nothing":
             return
@@ -192,7 +198,9 @@ class _Saver:
             size = os.fstat(reading).st_size
             os.ftruncate(writing, size)
             for offset, length in _data_of(reading, size) if ranges is None else ranges:
-                self.bytes += _copy_range(reading, writing, offset, length)
+                for part in range(offset, offset + length, COPY_BYTES):
+                    self._go_on()
+                    self.bytes += _copy_range(reading, writing, part, min(COPY_BYTES, offset + length - part))
         finally:
             os.close(reading)
             if writing >= 0:

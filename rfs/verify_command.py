@@ -12,6 +12,7 @@ from typing import Any
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
+from rfs.show import printable
 
 ASK_AGAIN_S = 0.2
 Result = dict[str, Any]
@@ -75,7 +76,7 @@ def _tell(line: str, over: bool = False) -> None:
 def _print(result: Result, repaired: int) -> None:
     for one in result["found"]:
         where = f" at {one['offset']}, {one['length']} bytes" if one["kinds"] == ["content"] else ""
-        print(f"{', '.join(one['kinds'])}: {one['path']}{where}")
+        print(f"{', '.join(one['kinds'])}: {printable(one['path'])}{where}")
     if len(result["found"]) < result["differences"]:
         print(f"... and {result['differences'] - len(result['found'])} more")
     compared = f"{result['files_done']} files and {result['bytes_done'] >> 20} MiB compared in {result['seconds']} s"

@@ -73,6 +73,7 @@ static const struct test tests[] = {
     {"storm resyncing at the border", test_storm_resyncing, true, false, false, true},
     {"storm resume at the border", test_storm_resume, true, false, true, true},
     {"storm grant at the border", test_storm_grant, true, false, false, true},
+    {"manifest", test_manifest, true, false, false, false},
     {"verify finds", test_verify_finds, true, false, false, false},
     {"verify finds in parallel", test_verify_finds, true, true, true, false},
     {"verify ends with the link", test_verify_ends_with_the_link, true, false, false, false},

@@ -163,6 +163,7 @@ void test_kernel_tls(void);
 void test_verify_under_a_storm(void);
 void test_verify_ends_with_the_link(void);
 void test_verify_finds(void);
+void test_manifest(void);
 void test_storm_paired(void);
 void test_storm_resyncing(void);
 void test_storm_resume(void);

@@ -106,3 +106,20 @@ def test_what_fails_half_way_is_taken_away_again(tree: Path, monkeypatch: pytest
     with pytest.raises(SaidNo, match="cannot be saved"):
         kept(tree, [line("link", what=("target",)), line("sub/file", "here")])
     assert list((tree.parent / "state" / "kept").iterdir()) == []
+
+
+def test_it_can_be_stopped(tree: Path) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    state = tree.parent / "state"
+    state.mkdir()
+    (state / "d").write_text(json.dumps(line("sub/file", "here")) + "\n")
+    descriptor = os.open(tree, os.O_RDONLY)
+    with pytest.raises(Stopped):
+        kept_differences.save([descriptor], str(state / "d"), str(state), stop)
+    os.close(descriptor)
+    assert list((state / "kept").iterdir()) == []

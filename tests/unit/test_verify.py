@@ -11,6 +11,7 @@ import trio
 
 from rfs.engine import Difference, Verification
 from rfs.errors import SaidNo
+from rfs.show import printable
 from rfs.verify_command import _progress_line
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.pair import Node, make_pair
@@ -108,3 +109,7 @@ def test_the_line_for_who_watches() -> None:
     progress = {"bytes_done": 50 << 20, "total_bytes": 100 << 20, "files_done": 1, "total_files": 2, "differences": 0}
     assert _progress_line(progress, 10.0) == " 50.0 %, 1 of 2 files, 50 of 100 MiB, 0 different, about 10 s left"
     assert _progress_line(dict.fromkeys(progress, 0), 10.0).startswith("  0.0 %")
+
+
+def test_names_are_no_commands_to_a_terminal() -> None:
+    assert printable("ä b/\n\x1b[2J") == "ä b/\\n\\x1b[2J"
