@@ -59,6 +59,7 @@ static bool is_of_one_inode(uint16_t type) {
     case FRAME_REMOVE_XATTR:
     case FRAME_BLOCK:
     case FRAME_HASHES:
+    case FRAME_SIZE:
     case FRAME_ATTRIBUTES:
     case FRAME_VERIFY_RANGE:
     case FRAME_VERIFY_ATTRIBUTES: return true;
@@ -78,6 +79,7 @@ static int apply(struct applier *applier, const struct wire_header *header, cons
     uint64_t began = now_ns();
     int result = apply_frame(applier->engine, applier->link, header, payload);
     if (is_of_one_inode(header->type)) measure(applier, now_ns() - began, header->payload_bytes);
+    if (result == -EUCLEAN) rfs_mark_everything(applier->engine); /* the copies are not what both believed: next time all is compared */
     if (result < 0) {
         snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) cannot be applied here: %s", (unsigned long long)header->seq, header->type, strerror(-result));
         emit(applier->engine, RFS_EVENT_APPLY_FAILED, result, 0, "%s", reason);

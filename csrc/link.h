@@ -20,6 +20,8 @@ void link_flush(struct link *link);
 void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset);
 /* ... and one with a payload, which is copied. */
 void link_send_answer(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset, const uint8_t *payload, size_t bytes);
+/* The same with a body. */
+int link_send_body(struct link *link, enum frame_type type, const struct op_body *body, const uint8_t *data);
 /* No frame of this seq can have been acknowledged unless it has been sent. */
 bool link_has_sent(struct link *link, uint64_t seq);
 /* Nothing more is sent and no op's frame is referred to any more: the ops may be freed. The link is still to be closed. */

@@ -47,7 +47,7 @@ static struct block_hash hash_part(const uint8_t *data, size_t bytes) {
 static int next_data(int fd, uint64_t *offset) { /* 1: there is none */
     off_t data = lseek(fd, (off_t)*offset, SEEK_DATA);
     if (data < 0) return errno == ENXIO ? 1 : -errno;
-    *offset = (uint64_t)data - (uint64_t)data % RESYNC_BLOCK_BYTES;
+    *offset = (uint64_t)data - (uint64_t)data % RFS_BLOCK_BYTES;
     return 0;
 }
 
@@ -60,8 +60,8 @@ static int hash_content(rfs_manifest *manifest, int fd, struct block_hash *out) 
         ssize_t got = result == 0 ? pread(fd, manifest->buffer, READ_BYTES, (off_t)offset) : 0;
         if (got < 0) result = -errno;
         if (result != 0 || got == 0) break;
-        for (size_t at = 0; at < (size_t)got; at += RESYNC_BLOCK_BYTES) {
-            size_t part = (size_t)got - at < RESYNC_BLOCK_BYTES ? (size_t)got - at : RESYNC_BLOCK_BYTES;
+        for (size_t at = 0; at < (size_t)got; at += RFS_BLOCK_BYTES) {
+            size_t part = (size_t)got - at < RFS_BLOCK_BYTES ? (size_t)got - at : RFS_BLOCK_BYTES;
             struct block_hash hash = hash_part(manifest->buffer + at, part);
             const uint64_t row[5] = {whole.low, whole.high, htole64(offset + at), hash.low, hash.high};
             if (hash.low || hash.high) whole = hash_block((const uint8_t *)row, sizeof row, 0);
@@ -280,14 +280,14 @@ static int open_beneath(int tree_fd, const char *path) {
 }
 
 static int hash_blocks(int fd, uint64_t offset, uint32_t count, uint64_t size, uint8_t *out) {
-    uint8_t *buffer = malloc(RESYNC_BLOCK_BYTES);
+    uint8_t *buffer = malloc(RFS_BLOCK_BYTES);
     uint32_t done = 0;
     int result = buffer ? 0 : -ENOMEM;
-    for (uint64_t at = offset; result == 0 && done < count && at < size; at += RESYNC_BLOCK_BYTES, done++) {
+    for (uint64_t at = offset; result == 0 && done < count && at < size; at += RFS_BLOCK_BYTES, done++) {
         struct block_hash hash = {0, 0};
         uint64_t data = at;
         int none = next_data(fd, &data);
-        ssize_t got = none == 0 && data <= at ? pread(fd, buffer, RESYNC_BLOCK_BYTES, (off_t)at) : 0;
+        ssize_t got = none == 0 && data <= at ? pread(fd, buffer, RFS_BLOCK_BYTES, (off_t)at) : 0;
         if (none < 0 || got < 0) result = none < 0 ? none : -errno;
         else if (got) hash = hash_part(buffer, (size_t)got);
         uint64_t row[2] = {htole64(hash.low), htole64(hash.high)};
@@ -299,7 +299,7 @@ static int hash_blocks(int fd, uint64_t offset, uint32_t count, uint64_t size, u
 
 int rfs_block_hashes(int tree_fd, const char *path, uint64_t offset, uint32_t count, uint8_t *out, uint64_t *size) {
     struct stat stat;
-    if (count > MAX_BLOCKS || offset % RESYNC_BLOCK_BYTES || offset > INT64_MAX) return -EINVAL;
+    if (count > MAX_BLOCKS || offset % RFS_BLOCK_BYTES || offset > INT64_MAX) return -EINVAL;
     int fd = open_beneath(tree_fd, path);
     if (fd < 0) return fd;
     int result = fstat(fd, &stat) < 0 ? -errno : S_ISREG(stat.st_mode) ? 0 : -EINVAL;

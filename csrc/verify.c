@@ -33,6 +33,7 @@ struct question {
     enum what what;
     bool again; /* it was answered once before */
     uint64_t seq, fid, offset, length;
+    uint64_t parent; /* in which it was met, under the last name of its path: the target may not know its fid yet */
     uint16_t directory;
     char *path; /* owned */
 };
@@ -44,7 +45,7 @@ struct report {
 };
 
 struct place { /* a directory that is to be asked for */
-    uint64_t fid;
+    uint64_t fid, parent;
     uint16_t directory;
     char *path;
 };
@@ -142,8 +143,8 @@ static void record_answer(struct verify *verify, const struct question *question
         record(verify, question->fid, question->directory, other_kinds(different), question->path, 0, 0);
         return;
     }
-    for (uint64_t i = 0; i * RESYNC_BLOCK_BYTES < question->length; i++) {
-        uint64_t at = i * RESYNC_BLOCK_BYTES, part = question->length - at < RESYNC_BLOCK_BYTES ? question->length - at : RESYNC_BLOCK_BYTES;
+    for (uint64_t i = 0; i * VERIFY_BLOCK_BYTES < question->length; i++) {
+        uint64_t at = i * VERIFY_BLOCK_BYTES, part = question->length - at < VERIFY_BLOCK_BYTES ? question->length - at : VERIFY_BLOCK_BYTES;
         if (different >> i & 1) record(verify, question->fid, question->directory, RFS_DIFFERS_CONTENT, question->path, question->offset + at, part);
     }
 }
@@ -240,6 +241,13 @@ static struct op *new_frame(enum frame_type type, uint64_t fid) {
     return op;
 }
 
+static void put_name_of(struct op *op, uint64_t parent, const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    op->body.other = parent;
+    op->body.name_bytes = (uint16_t)strlen(name);
+    memcpy(op->body.name, name, op->body.name_bytes);
+}
+
 static bool is_compared(const struct inode *inode) { return !inode->orphan && !inode_is_local(inode); }
 
 static int open_file(struct verify *verify, struct inode *inode) {
@@ -257,17 +265,17 @@ static uint64_t hole_bytes(int fd, uint64_t offset, uint64_t limit) {
     if (data < 0) return errno == ENXIO ? limit : 0;
     uint64_t hole = (uint64_t)data - offset;
     if (hole >= limit) return limit;
-    hole -= hole % RESYNC_BLOCK_BYTES;
+    hole -= hole % VERIFY_BLOCK_BYTES;
     return hole >= VERIFY_BYTES ? hole : 0;
 }
 
 static int put_hashes(struct verify *verify, int fd, struct question *question, struct op *op) {
     ssize_t got = pread(fd, verify->buffer, question->length, (off_t)question->offset);
     if (got <= 0) return got < 0 ? -errno : 1;
-    size_t blocks = ((size_t)got + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
+    size_t blocks = ((size_t)got + VERIFY_BLOCK_BYTES - 1) / VERIFY_BLOCK_BYTES;
     struct block_hash *hashes = need(malloc(blocks * sizeof *hashes));
     for (size_t i = 0; i < blocks; i++) {
-        size_t at = i * RESYNC_BLOCK_BYTES, part = (size_t)got - at < RESYNC_BLOCK_BYTES ? (size_t)got - at : RESYNC_BLOCK_BYTES;
+        size_t at = i * VERIFY_BLOCK_BYTES, part = (size_t)got - at < VERIFY_BLOCK_BYTES ? (size_t)got - at : VERIFY_BLOCK_BYTES;
         hashes[i] = hash_block(verify->buffer + at, part, verify->engine->session.session);
     }
     op->data = (uint8_t *)hashes;
@@ -314,6 +322,7 @@ static int put_facts(struct verify *verify, struct inode *inode, struct op *op) 
 static int ship(struct verify *verify, struct inode *inode, struct question *question) {
     struct op *op = new_frame(question->what == ATTRIBUTES ? FRAME_VERIFY_ATTRIBUTES : FRAME_VERIFY_RANGE, inode->fid);
     pthread_mutex_t *stripe = inode_stripe(verify->engine, inode->fid);
+    put_name_of(op, question->parent, question->path);
     pthread_mutex_lock(stripe);
     int result = question->what == ATTRIBUTES ? put_facts(verify, inode, op) : put_range(verify, inode, question, op);
     if (result == 0) question->seq = mirror_ship(verify->engine, op);
@@ -354,8 +363,9 @@ static int ask(struct verify *verify, struct question *question) {
     return result;
 }
 
-static int ask_of(struct verify *verify, enum what what, uint64_t fid, uint16_t directory, const char *path, uint64_t offset, uint64_t length, bool again) {
-    struct question question = {.what = what, .again = again, .fid = fid, .offset = offset, .length = length, .directory = directory, .path = need(strdup(path))};
+/* `like` says of what. */
+static int ask_of(struct verify *verify, enum what what, const struct question *like, uint64_t offset, uint64_t length, bool again) {
+    struct question question = {.what = what, .again = again, .fid = like->fid, .parent = like->parent, .offset = offset, .length = length, .directory = like->directory, .path = need(strdup(like->path))};
     int result = ask(verify, &question);
     if (result != 0) free(question.path);
     return result;
@@ -365,13 +375,13 @@ static int ask_of(struct verify *verify, enum what what, uint64_t fid, uint16_t 
 
 static int ask_again(struct verify *verify, const struct question *question) {
     if (question->what != HOLE) {
-        int result = ask_of(verify, question->what, question->fid, question->directory, question->path, question->offset, question->length, true);
+        int result = ask_of(verify, question->what, question, question->offset, question->length, true);
         return result == 1 ? 0 : result;
     }
     int result = 0; /* it said only that there is something: where? */
     for (uint64_t at = 0; result == 0 && at < question->length; at += VERIFY_BYTES) {
         uint64_t part = question->length - at < VERIFY_BYTES ? question->length - at : VERIFY_BYTES;
-        result = ask_of(verify, RANGE, question->fid, question->directory, question->path, question->offset + at, part, true);
+        result = ask_of(verify, RANGE, question, question->offset + at, part, true);
     }
     return result == 1 ? 0 : result;
 }
@@ -402,8 +412,8 @@ static void pace(struct verify *verify, uint64_t bytes) {
     }
 }
 
-static int check_content(struct verify *verify, uint64_t fid, uint16_t directory, const char *path) {
-    struct inode *inode = inode_get(verify->engine, fid);
+static int check_content(struct verify *verify, const struct question *like) {
+    struct inode *inode = inode_get(verify->engine, like->fid);
     if (!inode) return 0;
     int fd = open_file(verify, inode), result = fd < 0 && fd != -ESTALE ? fd : 0;
     for (uint64_t offset = 0; result == 0 && fd >= 0;) {
@@ -414,9 +424,9 @@ static int check_content(struct verify *verify, uint64_t fid, uint16_t directory
         if (fd < 0 || result < 0 || offset >= (uint64_t)stat.st_size) break;
         uint64_t left = (uint64_t)stat.st_size - offset, step = left < VERIFY_BYTES ? left : VERIFY_BYTES;
         uint64_t hole = hole_bytes(fd, offset, left < VERIFY_HOLE_BYTES ? left : VERIFY_HOLE_BYTES);
-        result = hole ? ask_of(verify, HOLE, fid, directory, path, offset, hole, false) : -EAGAIN;
+        result = hole ? ask_of(verify, HOLE, like, offset, hole, false) : -EAGAIN;
         if (result == 0) step = hole;
-        else if (result == -EAGAIN) result = ask_of(verify, RANGE, fid, directory, path, offset, step, false);
+        else if (result == -EAGAIN) result = ask_of(verify, RANGE, like, offset, step, false);
         if (result == 0) pace(verify, hole ? 0 : step);
         if (result == 0 && verify->suspected >= RECHECK_AT) result = recheck(verify);
         offset += step;
@@ -427,12 +437,12 @@ static int check_content(struct verify *verify, uint64_t fid, uint16_t directory
 }
 
 static int check_file(struct verify *verify, const struct place *place, const struct child *child) {
-    char *path = join(place->path, child->name);
-    int result = ask_of(verify, ATTRIBUTES, child->fid, place->directory, path, 0, 0, false);
-    if (result == 0 && S_ISREG(child->type)) result = check_content(verify, child->fid, place->directory, path);
+    struct question like = {.fid = child->fid, .parent = place->fid, .directory = place->directory, .path = join(place->path, child->name)};
+    int result = ask_of(verify, ATTRIBUTES, &like, 0, 0, false);
+    if (result == 0 && S_ISREG(child->type)) result = check_content(verify, &like);
     if (result >= 0 && verify->suspected) result = recheck(verify);
     atomic_fetch_add(&verify->files_done, 1);
-    free(path);
+    free(like.path);
     return result == 1 ? 0 : result;
 }
 
@@ -449,7 +459,7 @@ static int collect(void *context, const struct entry *entry) {
 /* Both under `names`: a directory's mtime goes with its entries. 1: it is gone. */
 static int ask_directory(struct verify *verify, struct inode *directory, const struct place *place, struct children *children, uint64_t *seq) {
     rfs_engine *engine = verify->engine;
-    struct question facts = {.what = ATTRIBUTES, .fid = directory->fid, .directory = place->directory};
+    struct question facts = {.what = ATTRIBUTES, .fid = directory->fid, .parent = place->parent, .directory = place->directory, .path = place->path};
     int result = 0;
     while (result == 0 && verify->asked == IN_FLIGHT) result = settle_oldest(verify); /* room for the facts */
     if (result == 0) result = enter(verify);
@@ -459,6 +469,7 @@ static int ask_directory(struct verify *verify, struct inode *directory, const s
     result = is_compared(directory) ? entries_visit(engine, directory, true, collect, children) : 1;
     if (result == 0) {
         struct op *op = new_frame(FRAME_VERIFY_ENTRIES, directory->fid);
+        put_name_of(op, place->parent, place->path);
         op->data = need(malloc(sizeof children->sums.bucket));
         memcpy(op->data, children->sums.bucket, sizeof children->sums.bucket);
         op->body.data_bytes = sizeof children->sums.bucket;
@@ -578,9 +589,9 @@ static int check_entries(struct verify *verify, struct inode *directory, const s
     return result;
 }
 
-static void push(struct verify *verify, uint64_t fid, uint16_t directory, char *path) {
+static void push(struct verify *verify, uint64_t fid, uint64_t parent, uint16_t directory, char *path) {
     if (verify->depth == verify->room) verify->stack = grown(verify->stack, &verify->room, sizeof *verify->stack);
-    verify->stack[verify->depth++] = (struct place){.fid = fid, .directory = directory, .path = path};
+    verify->stack[verify->depth++] = (struct place){.fid = fid, .parent = parent, .directory = directory, .path = path};
 }
 
 static int check_directory(struct verify *verify, const struct place *place) {
@@ -590,7 +601,7 @@ static int check_directory(struct verify *verify, const struct place *place) {
     for (size_t i = 0; i < children.count; i++) {
         const struct child *child = &children.items[i];
         if (result == 0 && !child->missing) {
-            if (S_ISDIR(child->type)) push(verify, child->fid, place->directory, join(place->path, child->name));
+            if (S_ISDIR(child->type)) push(verify, child->fid, place->fid, place->directory, join(place->path, child->name));
             else result = check_file(verify, place, child);
         }
         free(children.items[i].name);
@@ -650,7 +661,7 @@ static void *run(void *argument) {
     for (uint32_t i = 0; result == 0 && i < engine->directories; i++)
         count_tree(verify, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
     verify->started_ns = now_ns();
-    for (uint32_t i = engine->directories; result == 0 && i-- > 0;) push(verify, FIRST_DIRECTORY_FID + i, (uint16_t)i, need(strdup("")));
+    for (uint32_t i = engine->directories; result == 0 && i-- > 0;) push(verify, FIRST_DIRECTORY_FID + i, 0, (uint16_t)i, need(strdup("")));
     while (result == 0 && verify->depth) {
         struct place place = verify->stack[--verify->depth];
         result = check_directory(verify, &place);

@@ -7,6 +7,7 @@
 struct link;
 
 enum {
+    VERIFY_BLOCK_BYTES = 1 << 16,   /* what a hash stands for, and a bit of the answer */
     VERIFY_BYTES = 256 << 10,       /* one question about content */
     VERIFY_HOLE_BYTES = 64 << 20,   /* ... where there is none */
     VERIFY_BUCKETS = 64,            /* a directory's entries by the hash of their names: one bit of the answer each */
@@ -16,7 +17,7 @@ enum {
 };
 
 /* The bits of an answer to ATTRIBUTES, and what is told of a place that differs (RFS_DIFFERS_* in rfs_engine.h). RANGE is answered by a bit per
- * RESYNC_BLOCK_BYTES, ENTRIES by a bit per bucket; either by one of these two as well. */
+ * VERIFY_BLOCK_BYTES, ENTRIES by a bit per bucket; either by one of these two as well. */
 #define VERIFY_MISSING (UINT64_C(1) << 63)
 #define VERIFY_UNREADABLE (UINT64_C(1) << 62)
 
@@ -34,7 +35,7 @@ struct facts {
 };
 int facts_read(rfs_engine *engine, struct inode *inode, struct facts *out);
 
-/* One replicated entry of a directory; `fid` is 0 where the engine does not know the object (a target alone). */
+/* One replicated entry of a directory; `fid` is 0 where the object has no id (on a target alone). */
 struct entry {
     const char *name;
     uint64_t fid;
@@ -43,6 +44,7 @@ struct entry {
 typedef int (*entry_visitor)(void *context, const struct entry *entry);
 /* All of them, in the file system's order. `tag`: an object that has no id gets one, as on a primary (`names` is held). */
 int entries_visit(rfs_engine *engine, struct inode *directory, bool tag, entry_visitor visit, void *context);
+uint64_t entry_fid(int directory_fd, const char *name); /* as it is written on the object; 0: none */
 uint64_t entry_bits(const char *name); /* of its name; the lowest choose its bucket */
 
 struct entry_sums {

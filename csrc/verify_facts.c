@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -75,7 +76,17 @@ void entry_add(struct entry_sums *sums, const struct entry *entry) {
     add(&sums->bucket[entry_bits(entry->name) % VERIFY_BUCKETS], hash_block(row, 12 + bytes, sums->seed));
 }
 
-/* Nearly every object is known by its number, and then costs no look at it. */
+uint64_t entry_fid(int directory_fd, const char *name) {
+    char text[17] = "", *end;
+    int path_fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t bytes = path_fd < 0 ? -1 : getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
+    if (path_fd >= 0) close(path_fd);
+    uint64_t fid = bytes == 16 ? strtoull(text, &end, 16) : 0;
+    return fid && !*end ? fid : 0;
+}
+
+/* Nearly every object is known by its number, and then costs no look at it. A target does not know what no op of this session has named: it
+ * looks what id is written on it, and leaves it at that. */
 static int identify(rfs_engine *engine, struct inode *directory, int fd, const struct dirent *item, bool tag, struct entry *out) {
     struct stat stat;
     struct inode *inode = inode_numbered(engine, directory->directory, item->d_ino);
@@ -84,7 +95,7 @@ static int identify(rfs_engine *engine, struct inode *directory, int fd, const s
     if (!inode && tag) result = inode_at(engine, directory, fd, item->d_name, &inode, &stat);
     if (!inode && !tag && fstatat(fd, item->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) result = -errno;
     if (result == 0) out->type = inode ? inode->type : stat.st_mode & S_IFMT;
-    if (inode) out->fid = inode->fid;
+    if (result == 0) out->fid = inode ? inode->fid : entry_fid(fd, item->d_name);
     inode_put(engine, inode);
     return result;
 }

@@ -14,6 +14,22 @@
 
 static uint64_t unreadable(int error) { return error == -ENOENT || error == -ESTALE || error == -EUCLEAN ? VERIFY_MISSING : VERIFY_UNREADABLE; }
 
+/* What the source means. It may not have been named to us in this session yet (walk.c: bound): then it is looked for where the source met it, and
+ * must have the id that the source says. If it has been moved since, an op before this has done that, and we know it. */
+static struct inode *find_asked(rfs_engine *engine, const struct op_body *body) {
+    struct inode *inode = inode_get(engine, body->fid), *parent = inode || !body->name_bytes ? NULL : inode_get(engine, body->other);
+    struct descriptor directory = {-1, -1};
+    struct stat stat;
+    if (parent && S_ISDIR(parent->type) && descriptor_get(engine, parent, &directory) == 0 && entry_fid(directory.fd, body->name) == body->fid &&
+        inode_at(engine, parent, directory.fd, body->name, &inode, &stat) < 0)
+        inode = NULL;
+    descriptor_put(engine, &directory);
+    inode_put(engine, parent);
+    if (inode && inode->fid == body->fid) return inode;
+    inode_put(engine, inode);
+    return NULL;
+}
+
 /* ---- content ------------------------------------------------------------------------------------------------------------------- */
 
 static int read_whole(int fd, uint8_t *buffer, size_t bytes, uint64_t offset) {
@@ -29,9 +45,9 @@ static int read_whole(int fd, uint8_t *buffer, size_t bytes, uint64_t offset) {
 
 static uint64_t compare_blocks(rfs_engine *engine, int fd, const struct op_body *body, const uint8_t *data, uint8_t *buffer) {
     uint64_t different = 0;
-    for (size_t i = 0; i * RESYNC_BLOCK_BYTES < body->length; i++) {
+    for (size_t i = 0; i * VERIFY_BLOCK_BYTES < body->length; i++) {
         struct block_hash theirs;
-        size_t at = i * RESYNC_BLOCK_BYTES, part = body->length - at < RESYNC_BLOCK_BYTES ? (size_t)(body->length - at) : RESYNC_BLOCK_BYTES;
+        size_t at = i * VERIFY_BLOCK_BYTES, part = body->length - at < VERIFY_BLOCK_BYTES ? (size_t)(body->length - at) : VERIFY_BLOCK_BYTES;
         int got = read_whole(fd, buffer, part, body->offset + at);
         if (got < 0) return unreadable(got);
         memcpy(&theirs, data + i * sizeof theirs, sizeof theirs);
@@ -53,7 +69,7 @@ static uint64_t compare_hole(int fd, const struct op_body *body, uint8_t *buffer
         if (next < 0) return VERIFY_UNREADABLE;
         at = (uint64_t)next;
         if (at >= end) return 0;
-        size_t part = end - at < RESYNC_BLOCK_BYTES ? (size_t)(end - at) : RESYNC_BLOCK_BYTES;
+        size_t part = end - at < VERIFY_BLOCK_BYTES ? (size_t)(end - at) : VERIFY_BLOCK_BYTES;
         int got = read_whole(fd, buffer, part, at);
         if (got < 0) return unreadable(got);
         if (!is_zero(buffer, (size_t)got)) return 1;
@@ -64,12 +80,12 @@ static uint64_t compare_hole(int fd, const struct op_body *body, uint8_t *buffer
 
 static int compare_range(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data, uint64_t *different) {
     bool hole = header->flags & FLAG_ZERO;
-    uint64_t blocks = (body->length + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES, limit = hole ? VERIFY_HOLE_BYTES : VERIFY_BYTES;
+    uint64_t blocks = (body->length + VERIFY_BLOCK_BYTES - 1) / VERIFY_BLOCK_BYTES, limit = hole ? VERIFY_HOLE_BYTES : VERIFY_BYTES;
     if (!body->length || body->length > limit || body->offset > (uint64_t)INT64_MAX - limit) return -EBADMSG;
     if (body->data_bytes != (hole ? 0 : blocks * sizeof(struct block_hash))) return -EBADMSG;
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = find_asked(engine, body);
     struct descriptor file = {-1, -1};
-    uint8_t *buffer = malloc(RESYNC_BLOCK_BYTES);
+    uint8_t *buffer = malloc(VERIFY_BLOCK_BYTES);
     int result = !buffer ? -ENOMEM : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
     if (result < 0) *different = unreadable(result);
     else *different = hole ? compare_hole(file.fd, body, buffer) : compare_blocks(engine, file.fd, body, data, buffer);
@@ -86,7 +102,7 @@ static int compare_attributes(rfs_engine *engine, const struct op_body *body, co
     struct facts mine;
     if (body->data_bytes != sizeof hashes) return -EBADMSG;
     memcpy(hashes, data, sizeof hashes);
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = find_asked(engine, body);
     int result = inode ? facts_read(engine, inode, &mine) : -EUCLEAN;
     inode_put(engine, inode);
     *different = result < 0 ? unreadable(result) : 0;
@@ -109,8 +125,8 @@ static int add_entry(void *context, const struct entry *entry) {
     return 0;
 }
 
-static int visit_directory(rfs_engine *engine, uint64_t fid, entry_visitor visit, void *context) {
-    struct inode *directory = inode_get(engine, fid);
+static int visit_directory(rfs_engine *engine, const struct op_body *body, entry_visitor visit, void *context) {
+    struct inode *directory = find_asked(engine, body);
     int result = directory && S_ISDIR(directory->type) && !directory->orphan ? entries_visit(engine, directory, false, visit, context) : -EUCLEAN;
     inode_put(engine, directory);
     return result;
@@ -121,7 +137,7 @@ static int compare_entries(rfs_engine *engine, const struct op_body *body, const
     struct entry_sums mine = {.seed = engine->session.session};
     if (body->data_bytes != sizeof theirs) return -EBADMSG;
     memcpy(theirs, data, sizeof theirs);
-    int result = visit_directory(engine, body->fid, add_entry, &mine);
+    int result = visit_directory(engine, body, add_entry, &mine);
     *different = result < 0 ? UINT64_MAX : 0; /* every name is asked for then, and found to be missing */
     for (int i = 0; result == 0 && i < VERIFY_BUCKETS; i++)
         if (theirs[i].low != mine.bucket[i].low || theirs[i].high != mine.bucket[i].high) *different |= UINT64_C(1) << i;
@@ -204,7 +220,7 @@ static int compare_names(rfs_engine *engine, struct link *link, const struct wir
     int result = naming.asked && naming.answer ? parse_names(data, body->data_bytes, &naming) : -ENOMEM;
     if (result < 0) goto out;
     qsort(naming.asked, naming.count, sizeof *naming.asked, by_name);
-    visit_directory(engine, body->fid, compare_name, &naming); /* what cannot be listed is missing */
+    visit_directory(engine, body, compare_name, &naming); /* what cannot be listed is missing */
     for (size_t i = 0; i < naming.count; i++)
         if (!naming.asked[i].found) tell(&naming, VERIFY_NAME_MISSING, naming.asked[i].name, naming.asked[i].name_bytes);
     if (naming.answer_bytes) link_send_answer(link, FRAME_VERIFIED, header->seq, 1, naming.answer, naming.answer_bytes);

@@ -18,7 +18,9 @@ enum frame_type {
     FRAME_LAST_OP = FRAME_PLACE,
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
-    FRAME_LAST_RESYNC = FRAME_MARKED,
+    FRAME_BIND, /* child has this name in this directory (0: somewhere): the ops that follow name it by its fid alone */
+    FRAME_SIZE, /* of the file from here on: what the ops that follow leave between its end and their bytes is empty on both nodes */
+    FRAME_LAST_RESYNC = FRAME_SIZE,
     /* verify, source to target of a whole pair, in the same order: verify.h */
     FRAME_VERIFY_RANGE = 48, FRAME_VERIFY_ATTRIBUTES, FRAME_VERIFY_ENTRIES, FRAME_VERIFY_NAMES,
     FRAME_LAST_VERIFY = FRAME_VERIFY_NAMES,
@@ -28,8 +30,11 @@ enum frame_type {
     FRAME_DIFFERENT, /* seq: of the HASHES; offset: a bit per block that differs */
     FRAME_KEEPALIVE,
     FRAME_ACK_ALONE, /* seq: this op is applied, and some before it are not */
-    FRAME_VERIFIED, /* seq: of a VERIFY frame that found a difference; it comes before the ACK of it */
-    FRAME_LAST_ANSWER = FRAME_VERIFIED,
+    FRAME_PEER_MARK, /* target to source, before all else: a mark of the target's, and where it is found */
+    FRAME_PEER_MARKS, /* those were all. offset: 1 if everything is marked; length: the first fid that is new */
+    FRAME_FRESH,     /* target to source: this listed object was not there and was made, empty */
+    FRAME_VERIFIED,  /* seq: of a VERIFY frame that found a difference; it comes before the ACK of it */
+    FRAME_LAST_UNSEQUENCED = FRAME_VERIFIED,
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 

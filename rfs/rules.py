@@ -2,9 +2,6 @@
 
 The callers do: `record = await commit(rules.x(record, ...))`, durably, before anything that relies on it. A transition that the rules
 forbid returns a Refusal, whose sentence is for the person who asked. What must hold in any case is asserted.
-
-Until the intent log exists everything is marked: the mark of an op is always durable, base never moves by a checkpoint, and the union of
-two nodes' marks is never empty.
 """
 
 from dataclasses import dataclass, replace
@@ -205,6 +202,30 @@ def pair_directly(record: Record, session: int) -> Record:
     return replace(
         record, data=DataState.UPTODATE, peer_has=True, peer_may_fit=True, shared=True, rewound=False, session=session
     )  # fmt: skip
+
+
+def may_pair_directly(a: Record, b: Record, *, nothing_marked: bool) -> bool:
+    """§4.2: one generation, both whole (neither has even left), and the union of both nodes' marks is empty: there is nothing to resync.
+
+    A rewound copy is no exception: what it may have lost is marked on whichever of the two was primary then.
+    """
+    return nothing_marked and a.generation == b.generation and a.data is b.data is DataState.UPTODATE
+
+
+# ---- checkpoints -------------------------------------------------------------------------------------------------------------------------
+
+
+def checkpoint(record: Record) -> Record:
+    """§5, durable before the first mark is dropped: the marks cover a holder of this generation, and of no older one any more."""
+    assert record.data is DataState.UPTODATE and record.peer_has, "a checkpoint is of two whole copies"
+    return replace(record, base=record.generation)
+
+
+def hear_checkpoint(record: Record, *, session: int, term: int, in_session: int) -> Record | Refusal:
+    """§5, the peer's part, before it drops its own marks. A DROP is valid only in its session and term."""
+    if session != in_session or term != record.term or record.data is not DataState.UPTODATE or record.role is not Role.SECONDARY:
+        return Refusal("a checkpoint of another session, term or role")
+    return replace(record, base=record.generation)
 
 
 def may_resume_link(source: Record, target: Record, *, source_session: int, target_session: int) -> bool:

@@ -96,10 +96,10 @@ async def _repair(replica: Replica, params: Params) -> Params:
 
 
 async def resync_what_differs(replica: Replica, session: SessionSlot) -> None:
-    """Until places can be marked one by one: the next session compares everything, and so repairs whatever was found.
-
-    The caller holds `changing`. The application's operations wait until that session has begun."""
+    """Everything is marked, durably, so that the next session compares everything and repairs whatever was found: whoever changed one place
+    behind the mirror may have changed others since. The caller holds `changing`; operations wait until that session has begun."""
     log.info("repair: a session that compares everything follows")
+    await replica.engine.mark_everything()
     replica.resumable = 0
     await session.hang_up()
 

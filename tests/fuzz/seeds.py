@@ -264,7 +264,9 @@ FRAMES |= {
     name: number
     for number, name in enumerate(["begin", "entry", "end_directory", "hashes", "block", "attributes", "end", "marked"], start=32)
 }
-FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive", "ack_alone", "verified"], start=64)}
+FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive", "ack_alone"], start=64)} | {
+    "verified": 72
+}
 FRAMES |= {name: number for number, name in enumerate(["verify_range", "verify_attributes", "verify_entries", "verify_names"], start=48)}
 F, D, E, G, S, P, NEW = 2, 3, 4, 5, 6, 7, 8
 FILE, DIRECTORY, SYMLINK, FIFO = 0o100644, 0o40755, 0o120777, 0o10644

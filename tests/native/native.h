@@ -36,6 +36,7 @@ enum { TICKETS = 1 << 18, EVENT_KINDS = 16, ROOT = FIRST_DIRECTORY_FID, PATIENCE
 struct node {
     rfs_engine *engine;
     char path[64];
+    char state[80]; /* where its intent log is */
     int cut_fd; /* a second descriptor of its end of the data link: shutting it down loses the link */
     pthread_t pump;
     atomic_bool stopping;
@@ -51,6 +52,10 @@ struct node {
 bool nodes_are_possible(void); /* needs root, file handles and trusted.* attributes */
 void node_open(struct node *node, const char *name);
 void node_close(struct node *node, bool keep);
+/* A new engine in the place of the old, as after an orderly stop or (crash) a kill: then the log is as it was before the last word. Returns what
+ * rfs_open_marks() says. */
+int node_restart(struct node *node, bool crash);
+void node_learn(struct node *node); /* look everything up, as applications do */
 void node_alone(struct node *node, uint64_t term, uint32_t bit); /* a primary without a peer */
 rfs_statistics node_statistics(struct node *node);
 void wait_event(struct node *node, int kind, uint32_t count); /* until `count` of them were seen */
@@ -89,12 +94,14 @@ void pair_close(struct pair *pair);
 extern bool links_are_secure;     /* the links of pairs are under TLS */
 extern bool some_are_local;      /* ... and files named LOCAL_NAMES in their trees are local */
 #define LOCAL_NAMES "n[37]"
+extern bool nodes_have_marks;    /* ... and they keep an intent log: a session compares what is marked */
 extern bool applies_in_parallel; /* ... and their targets apply ops in several threads */
 void connect_ends(int ends[2]);
 void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
 void pair_connect(struct pair *pair, struct node *source, struct node *target); /* starts a full session */
 void pair_finish(struct node *source, struct node *target, uint32_t round);       /* waits until it is paired */
 void pair_up(struct pair *pair, struct node *source, struct node *target);      /* both */
+void pair_checkpoint(struct node *source, struct node *target);
 void pair_cut(struct pair *pair);
 void pair_resume(struct pair *pair, struct node *source, struct node *target);
 void settle(struct node *source); /* everything sent is acknowledged */
@@ -105,7 +112,7 @@ void compare_trees(const char *a, const char *b);
 struct storm {
     struct node *node;
     uint64_t seed;
-    atomic_bool stop;
+    atomic_bool stop, fenced;
     pthread_t threads[4];
     uint64_t directories[6];
     atomic_uint_fast64_t files[64];
@@ -115,6 +122,15 @@ void storm_prepare(struct storm *storm, struct node *node, uint64_t seed);
 void storm_start(struct storm *storm);
 void storm_wait_rounds(struct storm *storm, uint64_t more);
 void storm_stop(struct storm *storm);
+void storm_stop_anyhow(struct storm *storm); /* its node was fenced: what waits fails */
+
+void test_marked_places(void);
+void test_marks_of_a_target(void);
+void test_moved_trees(void);
+void test_marks_after_a_crash(void);
+void test_hard_links_without_a_known_name(void);
+void test_storm_of_restarts(void);
+void test_full_log(void);
 
 /* ---- the tests */
 void test_crc32c(void);
@@ -163,6 +179,7 @@ void test_kernel_tls(void);
 void test_verify_under_a_storm(void);
 void test_verify_ends_with_the_link(void);
 void test_verify_finds(void);
+void test_verify_of_what_was_not_named(void);
 void test_manifest(void);
 void test_storm_paired(void);
 void test_storm_resyncing(void);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "native.h"
+#include "verify.h"
 
 static rfs_verification verified(struct node *node) {
     rfs_verification now;
@@ -171,7 +172,7 @@ void test_verify_finds(void) {
     rfs_verification now = verified(&pair.a);
     CHECK_EQUAL(now.result, 0);
     const rfs_difference *one = differs(&pair.a, "file0", RFS_DIFFERS_CONTENT);
-    CHECK(one->offset <= 600000 && one->offset + one->length > 600000 && one->length == RESYNC_BLOCK_BYTES);
+    CHECK(one->offset <= 600000 && one->offset + one->length > 600000 && one->length == VERIFY_BLOCK_BYTES);
     differs(&pair.a, "file1", RFS_DIFFERS_MODE);
     differs(&pair.a, "file2", RFS_DIFFERS_XATTRS);
     differs(&pair.a, "file3", RFS_DIFFERS_OWNER);
@@ -183,7 +184,7 @@ void test_verify_finds(void) {
     differs(&pair.a, "sub/link9", RFS_DIFFERS_OBJECT);
     differs(&pair.a, "sub/symlink", RFS_DIFFERS_OBJECT);
     one = differs(&pair.a, "sub/sparse", RFS_DIFFERS_CONTENT);
-    CHECK(one->offset == 200 << 20 && one->length == RESYNC_BLOCK_BYTES);
+    CHECK(one->offset == 200 << 20 && one->length == VERIFY_BLOCK_BYTES);
     snprintf(name, sizeof name, "many/%0150d", 17);
     differs(&pair.a, name, RFS_DIFFERS_MISSING);
     differs(&pair.a, "sub", RFS_DIFFERS_MTIME);
@@ -194,5 +195,51 @@ void test_verify_finds(void) {
     settle(&pair.a);
     compare_nodes(&pair);
     CHECK_EQUAL(verified(&pair.a).differences, 0);
+    pair_close(&pair);
+}
+
+/* A session of marks: of most files the target has heard nothing in it, and finds them by their names and the ids that are written on them. */
+void test_verify_of_what_was_not_named(void) {
+    struct pair pair;
+    struct storm storm;
+    char path[256];
+    pair_open(&pair);
+    node_alone(&pair.a, 1, 0);
+    storm_prepare(&storm, &pair.a, 23);
+    storm_start(&storm);
+    storm_wait_rounds(&storm, 200);
+    storm_stop(&storm);
+    uint64_t quiet = create_directory(&pair.a, ROOT, "quiet"), file = create_file(&pair.a, quiet, "file");
+    CHECK_EQUAL(finish(&pair.a, writing(file, 100000, "never touched again", 19)), 0);
+    CHECK_EQUAL(finish(&pair.a, linking(file, ROOT, "its other name")), 0);
+    for (int round = 0; round < 3; round++) {
+        pair_up(&pair, &pair.a, &pair.b);
+        settle(&pair.a);
+        pair_checkpoint(&pair.a, &pair.b);
+        pair_cut(&pair);
+        CHECK_EQUAL(rfs_grant(pair.a.engine, ++pair.session.generation, 1), 0);
+        CHECK_EQUAL(finish(&pair.a, writing(atomic_load(&storm.files[round]), 0, "marked", 6)), 0);
+        CHECK_EQUAL(node_restart(&pair.b, true), 1);
+        pair_up(&pair, &pair.a, &pair.b);
+        CHECK_EQUAL(pair.session.everything, 0);
+        if (round == 1) storm_start(&storm);
+        for (int i = 0; i < 5; i++) {
+            rfs_verification now = verified(&pair.a);
+            if (now.differences || now.asked_again) tell_found(&pair.a);
+            CHECK_EQUAL(now.result, 0);
+            CHECK_EQUAL(now.differences, 0);
+            CHECK_EQUAL(now.asked_again, 0);
+        }
+        if (round == 1) storm_stop(&storm);
+    }
+    CHECK_EQUAL(node_statistics(&pair.b).applied_seq > 0, 1);
+    path_in(&pair.b, "quiet/file", path);
+    change_byte(path, 100005);
+    path_in(&pair.b, "quiet/extra", path);
+    make_file(&pair.b, "quiet/extra", "x", 1);
+    CHECK_EQUAL(verified(&pair.a).result, 0);
+    differs(&pair.a, "quiet/file", RFS_DIFFERS_CONTENT);
+    differs(&pair.a, "quiet/extra", RFS_DIFFERS_EXTRA);
+    CHECK_EQUAL(events_seen(&pair.b, RFS_EVENT_APPLY_FAILED), 0);
     pair_close(&pair);
 }
