@@ -76,7 +76,10 @@ async def ask(replica: Replica, wish: Wish) -> Result:
 
 
 async def estimate(replica: Replica) -> Result:
-    """What a resync would have to look at: until places are marked, everything."""
+    """What a resync would have to look at: the places that are marked here (and those that are on the peer), or everything."""
+    marked = replica.engine.statistics()
+    if not marked.marked_everything:
+        return {"kind": "marks", "places": marked.marked_places, "files": None, "compare_bytes": marked.marked_bytes}
     trees = trees_of(replica)
     files = size = 0
     with trees.scratch() as file:

@@ -37,6 +37,11 @@ def diff(options: argparse.Namespace) -> int:
 def _estimate(cost: Result, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"schema": "rfsmount.estimate/1", **cost}))
+    elif cost["kind"] == "marks":
+        print(
+            f"a resync looks at the {cost['places']} places that are marked on this node ({_mib(cost['compare_bytes'])}), and at those marked "
+            "on the peer; only blocks that differ are sent"
+        )
     else:
         print(
             f"a resync compares all {cost['places']} places, {cost['files']} files with {_mib(cost['compare_bytes'])}, on both nodes; "

@@ -148,3 +148,5 @@ async def test_nothing_is_given_up_that_could_not_be_saved(diverged: Nodes, monk
 async def test_what_a_resync_would_cost(diverged: Nodes) -> None:
     a, _ = diverged
     assert await a.commands.estimate({}) == {"kind": "full", "places": 2, "files": 1, "compare_bytes": 1}
+    a.engine.marked = 1
+    assert await a.commands.estimate({}) == {"kind": "marks", "places": 1, "files": None, "compare_bytes": 0}
