@@ -39,8 +39,8 @@ def _estimate(cost: Result, as_json: bool) -> int:
         print(json.dumps({"schema": "rfsmount.estimate/1", **cost}))
     elif cost["kind"] == "marks":
         print(
-            f"a resync looks at the {cost['places']} places that are marked on this node ({_mib(cost['compare_bytes'])}), and at those marked "
-            "on the peer; only blocks that differ are sent"
+            f"a resync looks at the {cost['places']} places that are marked on this node ({_mib(cost['compare_bytes'])}), "
+            "and at those marked on the peer; only blocks that differ are sent"
         )
     else:
         print(
