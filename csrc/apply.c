@@ -13,6 +13,7 @@
 #include "link.h"
 #include "op.h"
 #include "steps.h"
+#include "verify.h"
 
 struct peer_sync {
     struct job job;
@@ -87,6 +88,7 @@ int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header 
     struct op_body body;
     const uint8_t *data;
     int result = atomic_load(&engine->failed) ? -EIO : wire_decode_body(header, payload, &body, &data);
+    if (result == 0 && wire_is_verify(header->type)) return apply_verify(engine, link, header, &body, data);
     if (result == 0) result = header->type > FRAME_LAST_OP ? apply_resync(engine, link, header, &body, data) : apply_op(engine, header, &body, data);
     if (header->type > FRAME_LAST_OP) STEP("resync-applied");
     else STEP("target-op-applied");

@@ -576,6 +576,15 @@ bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
     return !atomic_load(stop);
 }
 
+bool mirror_wait_acknowledged(rfs_engine *engine, uint64_t seq, const atomic_bool *stop) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    while (mirror->acked_seq < seq && engine->mode == RFS_PAIRED && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
+    bool acknowledged = mirror->acked_seq >= seq;
+    pthread_mutex_unlock(&mirror->lock);
+    return acknowledged && !atomic_load(stop);
+}
+
 bool mirror_is_waiting(rfs_engine *engine) {
     pthread_mutex_lock(&engine->mirror.lock);
     bool waiting = !list_empty(&engine->mirror.pending) || !list_empty(&engine->mirror.syncing);

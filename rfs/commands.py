@@ -9,13 +9,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from rfs import exit_codes, rules
+from rfs import divergence, exit_codes, rules, verify
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
 from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState, to_wire
 from rfs.replica import Replica
+from rfs.resolution import Wish
 from rfs.session_state import SessionSlot, Stage
 from rfs.status import build_statistics, build_status, build_witness
 from rfs.steps import reached
@@ -38,11 +39,12 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "arm": self.arm,
+            "arm": self.arm, "diff": self.diff, "resolve": self.resolve, **verify.methods(self._replica),
         }  # fmt: skip
         return {
             "status": self.status,
             "stats": self.stats,
+            "estimate": self.estimate,
             "unmount": self.unmount,
             "witness": self.witness,
             **{name: self._while_running(method) for name, method in changes.items()},
@@ -63,6 +65,23 @@ class Commands:
 
     async def stats(self, params: Params) -> Params:
         return build_statistics(self._replica)
+
+    # ---- a divergence ------------------------------------------------------------------------------------------------------------------
+
+    async def diff(self, params: Params) -> Params:
+        """What differs between two nodes that have diverged: a summary, and the file that has it all."""
+        return await divergence.ask(self._replica, Wish.DIFF)
+
+    async def estimate(self, params: Params) -> Params:
+        """What a resync of this node's trees would cost."""
+        return await divergence.estimate(self._replica)
+
+    async def resolve(self, params: Params) -> Params:
+        """One node gives its data up, whose differences are saved first."""
+        keep = params.get("keep")
+        if keep not in ("here", "peer"):
+            raise ValueError("'keep' is neither here nor peer")
+        return await divergence.ask(self._replica, Wish.KEEP_MINE if keep == "here" else Wish.KEEP_YOURS)
 
     # ---- going on without the peer ------------------------------------------------------------------------------------------------------
 

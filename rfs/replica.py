@@ -13,9 +13,12 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
+if TYPE_CHECKING:
+    from rfs.divergence import Asked
 from rfs import exit_codes, rules
 from rfs.decide import Outcome
 from rfs.engine import Engine, EngineEvent, EventKind, Mode, Space
@@ -73,6 +76,7 @@ class Replica:
         self.changing = trio.Lock()
         self.session: SessionSlot | None = None
         self.refused: Refused | None = None
+        self.asked: Asked | None = None  # what to do about a divergence, at the next meeting with the peer
         self.peer = PeerView()
         self.arbiter: Arbitration | None = None  # with a witness: nothing else grants
         self.consent = False  # the peer has demoted itself durably and agrees that we promote
@@ -207,8 +211,8 @@ class Replica:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
             self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
-        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST):
-            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself
+        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED):
+            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the third by who waits for a touch
         elif self.session is not None:
             self.session.on_event(event)
         self.touch()

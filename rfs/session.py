@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from rfs import checkpoint, in_session, resync, rules
+from rfs import checkpoint, divergence, in_session, resync, rules
 from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
 from rfs.decide import Decision, Outcome, Source, decide, mirror
 from rfs.engine import EventKind, Mode, Space
@@ -161,10 +161,12 @@ class Session(SessionCore):
                 arriving = await stack.enter_async_context(self._supervisor.data_links.expected(token))
                 data = DataLink(token, lambda: self._supervisor.open_data_link(self.link, token, arriving))
                 decision, obstacle = await self._agree(mine, theirs, peer)
+                rest: Rest | None
                 if obstacle is not None:
-                    await self._refuse(obstacle, peer, theirs)
-                replica.refused = None
-                rest = await self._begin(decision, theirs, peer, data)
+                    rest = await self._refuse(obstacle, peer, theirs)
+                else:
+                    replica.refused = None
+                    rest = await self._begin(decision, theirs, peer, data)
             if rest is not None:
                 await rest()
         log.info("paired peer=%s role=%s generation=%016x", peer.node, replica.record.role.name, replica.record.generation)
@@ -244,8 +246,10 @@ class Session(SessionCore):
             )
         return None
 
-    async def _refuse(self, obstacle: Refused, peer: Record, theirs: Message) -> None:
-        """No pair: both say why, stay as they are, and try again later. The loser of a fork that was told to may give its data up."""
+    async def _refuse(self, obstacle: Refused, peer: Record, theirs: Message) -> Rest:
+        """No pair: both say why, stay as they are, and try again later. The loser of a fork that was told to may give its data up.
+
+        Two that have diverged may have something to do together first (divergence.py): that is returned, and runs without the lock."""
         replica = self.replica
         self.stage = Stage.REFUSED
         self.again_s = REFUSED_AGAIN_S if self.link.dialed else 0.0
@@ -255,7 +259,14 @@ class Session(SessionCore):
             log.warning("refused code=%s cause=%s", obstacle.code, obstacle.reason)
         replica.refused = obstacle
         replica.touch()
-        raise SessionEnded(obstacle.reason)
+        if not obstacle.is_diverged:
+            raise SessionEnded(obstacle.reason)
+
+        async def part() -> None:
+            await divergence.meet(self, peer, theirs)
+            raise SessionEnded(obstacle.reason)
+
+        return part
 
     async def _gave_up_data(self, peer: Record, theirs: Message) -> bool:
         """The loser of a fork, as its administrator said: from the next handshake on it is a new secondary whose files go to kept/."""
