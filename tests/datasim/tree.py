@@ -114,6 +114,12 @@ class Tree:
         self.journal.clear()
         self.dirty.clear()
 
+    def drop_caches(self) -> None:
+        """Read again what is really there: after a sync that failed, the two are not the same (and nothing else says so)."""
+        self.changed.update(key[:4] for key in self.now.cells)
+        self.now = State(dict(self.disk.cells))
+        self.lose_unsynced()
+
     def power_cut(self, choose: random.Random) -> None:
         kept = choose.randint(0, len(self.journal)) if self.journal else 0
         for batch in self.journal[:kept]:
