@@ -39,7 +39,8 @@ void log_note_everything(rfs_log *log); /* throws the batch away for one record 
 /* The batch, to be written and synced; 1: there is one. Then log_written(), or log_note_everything() and again if there is no space. */
 int log_batch(rfs_log *log, rfs_log_write *write);
 void log_written(rfs_log *log);
-/* Neither on the disk: a batch keeps its notes, a compaction is given up and the file of before goes on. */
+/* The write ended short (no space): a batch keeps its notes, a compaction is given up and the file of before goes on. Not after a sync that
+ * failed: what was written then may be read as whole by the next process. */
 void log_not_written(rfs_log *log);
 /* All marks into the other file. `clean`: the last word of this process. The new file counts from log_written() on; until then log_batch() is not called. */
 int log_compact(rfs_log *log, const rfs_marks *marks, bool clean, rfs_log_write *write);

@@ -124,6 +124,7 @@ class Primary:
             op.promised = self.world.oracle.promised_by_fsync(self.node.index, op.body.fid)
         ops.apply(tree, op.body, hold=False)
         self.route(op)
+        self.world.note(f"{self.node.name}: op {op.number} {'lone' if op.lone else 'shipped'} {op.body}")
         return True
 
     def route(self: Process, op: Op) -> None:

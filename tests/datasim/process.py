@@ -47,6 +47,7 @@ class Process(Primary):
         self.fids = 0
         self.ops: list[Op] = []
         self.draining = self.stopping = False
+        self.is_failing = False  # its disk lied, and the record does not say so yet
         self.is_target_of: int = 0  # the session whose frames are applied
         self.made_here: set[int] = set()
         self.whole: set[int] = set()
@@ -127,7 +128,8 @@ class Process(Primary):
             yield from self.log.everything()
 
     def go_alone(self, name: int, *, granted: bool) -> Steps:
-        """Go on without the peer, under the rules."""
+        """Go on without the peer, under the rules. A disk that has lied ends it, also while the record does not say so yet."""
+        self.be_well()
         waiting = bool(self.ops)
         if self.has("alone under the shared name"):
             changed: Record | rules.Refusal = replace(self.record, peer_may_fit=False, rewound=False, used=True, shared=False)
@@ -138,6 +140,7 @@ class Process(Primary):
         yield from self.commit(changed, "alone")
         if not self.record.used and self.ops:
             yield from self.commit(rules.use(self.record), "used at once")
+        self.be_well()
         self.mode, self.resumable, self.needs_grant = Mode.ALONE, 0, False
         self.served = True
         for op in self.ops:
@@ -168,10 +171,15 @@ class Process(Primary):
         if self.record.data is DataState.FAILED:
             return
         self.world.oracle.node_failed(self.node.index, power=True)
+        self.is_failing = True
         self.stop_serving()
         yield "failed"
         session = self.session
         self.world.spawn(self, self._record_failure(session), "record failure")
+
+    def be_well(self) -> None:
+        if self.is_failing or self.record.data is DataState.FAILED:
+            raise SaidNo("this copy's disk has failed")
 
     def stop_serving(self) -> None:
         if self.mode in SERVING:
@@ -189,6 +197,7 @@ class Process(Primary):
                 yield "failed: said goodbye"
                 session.hang_up()
             yield from self.step_down("failed")
+            self.is_failing = False
 
     def step_down(self, cause: str) -> Steps:
         """The peer owns the data: what waits fails, and this node is secondary on record."""
@@ -252,10 +261,11 @@ class Process(Primary):
             self.mode = Mode.IDLE
             self.drop_ops()
             if not (yield from self.sync()):
+                self.stopping = self.draining = False
                 return
-            if (yield from self.log.compact(clean=True)):
-                yield from self.commit(rules.end(self.record), "end")
-                self.world.stopped(self.node)
+            yield from self.log.compact(clean=True)
+            yield from self.commit(rules.end(self.record), "end")
+            self.world.stopped(self.node)
 
     # ---- grants -----------------------------------------------------------------------------------------------------------------------
 
@@ -285,7 +295,7 @@ class Process(Primary):
             if not won:
                 return
             yield "grant won"
-            if not self.is_primary:
+            if not self.is_primary or self.mode is not Mode.FROZEN:
                 yield from self.become_primary(0, "takeover")
                 self.world.saw("takeover")
             yield from self.go_alone(name, granted=True)

@@ -54,6 +54,7 @@ class Session(Turns):
         self.inbox: list[Message] = []
         self.ended = False
         self.end_received = False
+        self.attached = False  # the data link is there
         self.left_with_consent = False
         self.generation = 0  # of the frames
 
@@ -184,7 +185,7 @@ class Session(Turns):
         if is_source:
             yield from self.expect("attached")
             process.mode = Mode.PAIRED
-            for op in [op for op in process.ops if op.applied]:
+            for op in sorted((op for op in process.ops if op.applied), key=lambda op: op.seq or MAX_U64):
                 if not op.seq:
                     process.route(op)
                 elif op.seq > theirs.applied_seq or op.body.kind == "fsync":
@@ -202,6 +203,7 @@ class Session(Turns):
     def _attach_target(self) -> None:
         process = self.process
         process.mode, process.is_target_of = Mode.TARGET, self.number
+        self.attached = True
         process.made_here = set()
 
     def _pair_directly(self, is_source: bool) -> Steps:
@@ -228,6 +230,7 @@ class Session(Turns):
 
     def _now_paired(self) -> None:
         process = self.process
+        process.be_well()
         self.stage = Stage.PAIRED
         process.resumable, process.paired_in_run, process.needs_grant = self.number, True, False
         if process.is_primary:
@@ -259,6 +262,7 @@ class Session(Turns):
         self._still(DataState.UPTODATE)
         self.generation = process.record.generation
         self.send("open", generation=self.generation, seq=process.seq)
+        process.be_well()
         if self.ended:
             raise SessionEnded("before the data link")
         self.stage = Stage.RESYNCING_SOURCE

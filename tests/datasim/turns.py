@@ -24,7 +24,7 @@ class Turns:
     def may_deliver(self: Session, message: Message) -> bool:
         """Frames wait for the data link."""
         if message.kind in ("frame", "place") and message.session == self.number:
-            return bool(self.process.is_target_of) or self.ended
+            return self.attached or self.ended
         return True
 
     def deliver(self: Session, message: Message) -> None:
@@ -135,6 +135,7 @@ class Turns:
         process.applied_seq = process.seq
         process.mode, process.is_target_of, process.consent = Mode.TARGET, self.number, False
         process.made_here = set()
+        self.attached = True
         self.send("turned")
 
     def _hear_drop(self: Session, number: int, term: int) -> Steps:
@@ -233,9 +234,9 @@ class Turns:
                 return self.hang_up()
             process.seq = process.applied_seq
             yield from process.lower_born()
-            if self.ended:
+            if self.ended or process.is_failing:
                 yield from process.commit(rules.demote(process.record), "the turn was cut off")
-                return None
+                return self.hang_up()
             process.resumable, process.consent, process.served = resumable, False, True
             process.mode = Mode.PAIRED
             self.world.saw("swapped")

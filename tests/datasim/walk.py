@@ -10,10 +10,12 @@ from rfs.record import DataState, Role
 from tests.datasim import arbiter
 from tests.datasim.modes import Mode
 from tests.datasim.oracle import Violation
+from tests.datasim.session import Session
 from tests.datasim.world import MOST_OPS, POLICIES, Node, World
 
 STEPS = 500
 HEAL_STEPS = 4000
+SHOWN = 60
 Choice = tuple[float, Callable[[], None]]
 
 
@@ -23,7 +25,7 @@ class Walk(World):
     def __init__(self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset()) -> None:
         super().__init__(seed, policy=policy or POLICIES[seed % 4 % 3], breaks=breaks)
         chance = self.random.random
-        self.rate = chance() ** 2 * 4 + 0.2  # of faults
+        self.rate = chance() ** 2 * 1.2 + 0.05  # of faults
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
         self.may_fill, self.may_lie, self.may_forget = chance() < 0.25, chance() < 0.2, chance() < 0.15
 
@@ -42,6 +44,8 @@ class Walk(World):
             found += self._of_node(node, calls)
             if faults:
                 found += self._faults_of(node)
+        if not found or (faults and self.sessions_of()):
+            found += [(0.05 if found else 1, lambda session=session: self._time_out(session)) for session in self.sessions_of() if not session.ended]  # type: ignore[misc]
         found += self._healing()
         if faults:
             found += self._faults()
@@ -128,6 +132,13 @@ class Walk(World):
             yield 0.5, self._late_arrives
         if self.witness.register is None:
             yield 0.3, self._rearm
+
+    def _time_out(self, session: Session) -> None:
+        """No progress for long enough, or so it seems to this side."""
+        self.saw("fault timeout")
+        self.note(f"{session.process.node.name}: times out")
+        self.cut(session.connection)
+        session.notice()
 
     # ---- acts -------------------------------------------------------------------------------------------------------------------------
 
@@ -233,5 +244,5 @@ def walk(seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: fr
             world.step()
         world.heal()
     except Violation as violation:
-        raise Violation(f"seed {seed} ({world.policy}): {violation}\n  " + "\n  ".join(world.trace[-60:])) from None
+        raise Violation(f"seed {seed} ({world.policy}): {violation}\n  " + "\n  ".join(world.trace[-SHOWN:])) from None
     return world.seen

@@ -17,7 +17,7 @@ from rfs.decide import Decision, Outcome
 from rfs.record import SLOT_BYTES, DataState, Record, choose, encode
 from tests.datasim import arbiter, ops
 from tests.datasim.disk import Disk
-from tests.datasim.modes import SERVING, Mode
+from tests.datasim.modes import SERVING, Mode, SaidNo
 from tests.datasim.native import Log, Marks
 from tests.datasim.network import Connection, Message
 from tests.datasim.oracle import Oracle, Violation
@@ -165,7 +165,7 @@ class World:
         self.now = task
         try:
             said = next(task.steps)
-        except StopIteration:
+        except (StopIteration, SaidNo):
             if task in self.tasks:
                 self.tasks.remove(task)
             return
@@ -187,7 +187,7 @@ class World:
 
     def deliver(self, session: Session) -> None:
         message = session.connection.queues[session.me].pop(0)
-        self.trace.append(f"{session.process.node.name}: receives {message.kind} {message.body.get('seq', '')}")
+        self.trace.append(f"{session.process.node.name}: receives {message.kind} {message.body.get('seq', '')} {message.body.get('place', '')}")
         session.deliver(message)
 
     def may_connect(self) -> bool:
@@ -239,9 +239,13 @@ class World:
         self.old_frames = [message for message in connection.lost if message.kind == "frame"] or self.old_frames
 
     def kill(self, node: Node) -> None:
+        """Between an fsync that failed and the record that says so a kill is one fault too many: the node has to boot again."""
+        if node.process is not None and node.process.is_failing:
+            return self.power_cut(node)
         self.trace.append(f"{node.name}: KILLED")
         self._gone(node)
         self.oracle.node_failed(node.index, power=False)
+        return None
 
     def power_cut(self, node: Node) -> None:
         self._gone(node)
