@@ -78,7 +78,8 @@ class Oracle:
         for cell in op.body.cells():
             self.acked[cell] = max(self.acked.get(cell, 0), op.body.version)
             self.holders[cell] = BOTH if both else 1 << index
-            self.failed[cell] = 0
+            there = self.world.nodes[1 - index].disk.tree.now.get(cell)[1] >= op.body.version
+            self.failed[cell] = 0 if there or not mirrored else 2 - index  # it applied this, and has lost power since
             (self.in_resync.add if mirrored and not both else self.in_resync.discard)(cell)
             if not mirrored:
                 self.lone[index][cell] = op.body.version

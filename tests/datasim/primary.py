@@ -73,6 +73,8 @@ class Primary:
 
     def run_op(self: Process, op: Op) -> Steps:
         """From the call to its only verdict."""
+        if not self.is_primary:
+            return
         self.ops.append(op)
         if op.body.kind == "create" and not self.has("fid given after the touch"):
             op.body = replace(op.body, fid=self._new_fid())
@@ -274,7 +276,8 @@ class Primary:
     def checkpoint(self: Process) -> Steps:
         """Both disks hold all of before: what was not touched since is equal there, and its mark goes."""
         session = self.session
-        assert session is not None
+        if session is None or self.mode is not Mode.PAIRED:
+            return
         self.checkpoint_runs = True
         try:
             marks = self.log.marks
