@@ -19,6 +19,7 @@ class File:
         self.now = bytearray(data)
         self.durable = bytearray(data)
         self.dirty: set[int] = set()
+        self.edits = 0  # of what is durable
 
     def write(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
@@ -28,6 +29,7 @@ class File:
         self.dirty.update(range(offset // SECTOR, (end - 1) // SECTOR + 1))
 
     def sync(self) -> None:
+        self.edits += 1
         self.durable = bytearray(self.now)
         self.dirty.clear()
 

@@ -48,6 +48,9 @@ class Oracle:
         self.forced = False
         self.disk_was_rolled_back = self.copy_has_failed = False
         self._compared = (-1, -1)
+        self._judged: object = None
+        self._served: dict[int, object] = {}
+        self._acks = 0
 
     # ---- what is promised ---------------------------------------------------------------------------------------------------------------
 
@@ -65,6 +68,7 @@ class Oracle:
         index, generation = process.node.index, process.record.generation
         self.require(not op.verdict, f"two verdicts for op {op.number}")
         op.verdict = "mirrored" if mirrored else "marked"
+        self._acks += 1
         self.world.saw(f"acked {op.verdict}")
         if self.world.policy == "witness" and not self.forced and not self.disk_was_rolled_back:
             self.require(self.descends(self.last_generation, generation), "I-c acknowledgements in two lineages")
@@ -78,8 +82,8 @@ class Oracle:
         for cell in op.body.cells():
             self.acked[cell] = max(self.acked.get(cell, 0), op.body.version)
             self.holders[cell] = BOTH if both else 1 << index
-            there = self.world.nodes[1 - index].disk.tree.now.get(cell)[1] >= op.body.version
-            self.failed[cell] = 0 if there or not mirrored else 2 - index  # it applied this, and has lost power since
+            there = not mirrored or (process.session is not None and process.session.peer_runs_on())
+            self.failed[cell] = 0 if there else 2 - index  # it applied this, and has failed since
             (self.in_resync.add if mirrored and not both else self.in_resync.discard)(cell)
             if not mirrored:
                 self.lone[index][cell] = op.body.version
@@ -153,8 +157,10 @@ class Oracle:
     def _who_serves(self, process: Process) -> None:
         record, now = process.record, process.disk.tree.now
         self.require(record.data is DataState.UPTODATE and record.role is Role.PRIMARY, f"I-e {process.node.name} serves as {record.data} {record.role}")
-        if not self.content_holds:
+        stamp = (id(process), process.disk.tree.edits, self._acks)
+        if not self.content_holds or self._served.get(process.node.index) == stamp:
             return
+        self._served[process.node.index] = stamp
         for cell, version in self.synced.items():
             if now.get(cell)[1] < version and self._matters(now, cell):
                 self.require(False, f"I-a {process.node.name} serves without {cell} {version}, which was fsynced; it has {now.get(cell)}")
@@ -164,6 +170,10 @@ class Oracle:
 
     def _unmarked_is_equal(self) -> None:
         a, b = self.world.nodes
+        stamp = (a.stamp(), b.stamp())
+        if stamp == self._judged:
+            return
+        self._judged = stamp
         suspects = a.disk.tree.changed | b.disk.tree.changed
         if not suspects:
             return

@@ -363,6 +363,11 @@ class Session(Turns):
         ops.purge_holding(process.disk.tree)
         yield "holding purged"
 
+    def peer_runs_on(self) -> bool:
+        """For the oracle: the process at the other end is the one that this session began with."""
+        process = self.world.nodes[self.peer].process
+        return process is not None and process.session is not None and process.session.connection is self.connection
+
     @property
     def is_serving(self) -> bool:
         return self.process.mode in SERVING

@@ -73,6 +73,7 @@ class Tree:
         self.dirty: dict[Key, list[Value]] = {}
         self.changed: set[Key] = set()  # logical cells, for whoever compares
         self.incarnations = 0
+        self.edits = 0
 
     def copy(self) -> "Tree":
         tree = Tree()
@@ -85,11 +86,13 @@ class Tree:
 
     def names(self, batch: list[tuple[Key, Value]]) -> None:
         """One step of the journal."""
+        self.edits += 1
         self.now.cells.update(batch)
         self.journal.append(batch)
         self.changed.update(key for key, _ in batch)
 
     def content(self, fid: int, chunk: int, grain: int, version: int) -> None:
+        self.edits += 1
         incarnation = self.now.cells.get(("i", fid), NOTHING)[0]
         key = ("d", fid, chunk, grain, incarnation)
         self.now.cells[key] = (version, version)
@@ -103,6 +106,7 @@ class Tree:
     # ---- the disk ---------------------------------------------------------------------------------------------------------------------
 
     def sync(self, fid: int | None = None) -> None:
+        self.edits += 1
         for batch in self.journal:
             self.disk.cells.update(batch)
         self.journal.clear()
@@ -111,6 +115,7 @@ class Tree:
 
     def lose_unsynced(self) -> None:
         """Read as written, and never written back."""
+        self.edits += 1
         self.journal.clear()
         self.dirty.clear()
 
@@ -121,6 +126,7 @@ class Tree:
         self.lose_unsynced()
 
     def power_cut(self, choose: random.Random) -> None:
+        self.edits += 1
         kept = choose.randint(0, len(self.journal)) if self.journal else 0
         for batch in self.journal[:kept]:
             self.disk.cells.update(batch)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from rfs.decide import Outcome, decide
-from rfs.record import DataState, Role
+from rfs.record import SLOT_BYTES, DataState, Role, choose
 from tests.datasim import arbiter
 from tests.datasim.modes import Mode
 from tests.datasim.oracle import Violation
@@ -28,6 +28,7 @@ class Walk(World):
         self.rate = chance() ** 2 * 1.2 + 0.05  # of faults
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
         self.may_fill, self.may_lie, self.may_forget = chance() < 0.25, chance() < 0.2, chance() < 0.15
+        self.any_snapshot = False
 
     # ---- choices ----------------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class Walk(World):
             yield 0.2 * rate, lambda: self._lie(node)
         if self.may_roll_back and node.snapshot is None and process.record.data is DataState.UPTODATE and process.record.peer_has:
             yield 0.5, lambda: setattr(node, "snapshot", node.disk.snapshot())
-        if self.may_force and process.session is None and not process.is_changing and process.mode in (Mode.IDLE, Mode.FROZEN):
+        if self.may_force and process.is_started and process.session is None and not process.is_changing and process.mode in (Mode.IDLE, Mode.FROZEN):
             yield 0.2 * rate, lambda: self.spawn(process, process.force(), "force")
         session = process.session
         if process.stopping or process.is_changing:
@@ -181,6 +182,10 @@ class Walk(World):
 
     def _roll_back(self, node: Node) -> None:
         other = self.nodes[1 - node.index].durable_record()
+        assert node.snapshot is not None
+        restored = choose(bytes(node.snapshot.record.now[:SLOT_BYTES]), bytes(node.snapshot.record.now[SLOT_BYTES:]))
+        if restored is None or (restored.number >= other.peer_confirmed_number and not self.any_snapshot):
+            return  # what the peer has not seen confirmed cannot be recognised
         if other.data is DataState.UPTODATE and other.role is Role.PRIMARY:
             self._fault("rolled back", lambda: self.roll_back(node))
 

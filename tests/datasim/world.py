@@ -50,22 +50,28 @@ class Node:
     process: Process | None = None
     paused: bool = False
     snapshot: Disk | None = None
-    _record: tuple[bytes, Record] | None = None
-    _marks: tuple[bytes, bytes, Covered] | None = None
+    _record: tuple[object, Record] | None = None
+    _marks: tuple[object, Covered] | None = None
+
+    def stamp(self) -> tuple[object, ...]:
+        """Changes whenever something durable does, or the tree."""
+        files = (self.disk.record, *self.disk.logs)
+        return (id(self.disk), self.disk.tree.edits, *(file.edits for file in files))
 
     def durable_record(self) -> Record:
-        image = bytes(self.disk.record.durable)
-        if self._record is None or self._record[0] != image:
+        stamp = (id(self.disk), self.disk.record.edits)
+        if self._record is None or self._record[0] != stamp:
+            image = bytes(self.disk.record.durable)
             found = choose(image[:SLOT_BYTES], image[SLOT_BYTES:])
             assert found is not None
-            self._record = image, found
+            self._record = stamp, found
         return self._record[1]
 
     def durable_marks(self) -> Covered:
-        first, second = (bytes(log.durable) for log in self.disk.logs)
-        if self._marks is None or self._marks[0] != first or self._marks[1] != second:
-            self._marks = first, second, read(first, second)
-        return self._marks[2]
+        stamp = (id(self.disk), *(log.edits for log in self.disk.logs))
+        if self._marks is None or self._marks[0] != stamp:
+            self._marks = stamp, read(*(bytes(log.durable) for log in self.disk.logs))
+        return self._marks[1]
 
 
 class World:
