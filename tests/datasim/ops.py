@@ -1,6 +1,7 @@
 """The mutations: what an application asks for, the frame that says it to the peer, and its effect on a tree."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.datasim import native
@@ -9,6 +10,8 @@ from tests.datasim.places import CHUNKS, GRAINS
 from tests.datasim.tree import DIRECTORIES, HOLDING, NOTHING, Key, State, Tree
 
 NAMES = (1, 2, 3)
+KINDS = ("write", "create", "unlink", "rename", "link", "setattr", "fsync")
+WEIGHTS = (40, 14, 8, 10, 4, 8, 14)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ class Op:
     promised: dict[Key, int] = field(default_factory=dict)  # of an fsync
 
 
-def choose(state: State, rng: random.Random) -> Body | None:
+def choose(state: State, rng: random.Random, weights: Sequence[float] = WEIGHTS) -> Body | None:
     """Something that makes sense in this tree; the fid of a create comes later."""
-    kind = rng.choices(("write", "create", "unlink", "rename", "link", "setattr", "fsync"), (40, 14, 8, 10, 4, 8, 14))[0]
+    kind = rng.choices(KINDS, weights)[0]
     names = sorted((key, value[0]) for key, value in state.cells.items() if key[0] == "e" and value[0] and key[1] != HOLDING)
     free = [(d, n) for d in DIRECTORIES for n in NAMES if not state.get(("e", d, n))[0]]
     if kind == "create":

@@ -89,7 +89,7 @@ class Primary:
                 yield lambda: self.serves or op.dropped
             if op.dropped:
                 return
-            if self.mode is Mode.ALONE and not self.record.used:
+            if self.mode is Mode.ALONE and not self.record.used and not self.has("used is not asked for"):
                 yield from self._make_used()
                 continue
             break
@@ -157,6 +157,8 @@ class Primary:
             return True
         if not op.lone or self.mode not in (Mode.ALONE, Mode.SOURCE):
             return False
+        if self.has("used is not asked for"):
+            return True
         return rules.may_acknowledge_alone(self.record, granted=False, mark_durable=True)
 
     def _may_answer_mirrored(self: Process, op: Op) -> bool:
@@ -174,7 +176,7 @@ class Primary:
                 yield "op answered alone"
                 if self._may_answer_alone(op):
                     return self._answer(op, mirrored=False)
-            if op.lone and self.mode is Mode.ALONE and not self.record.used:
+            if op.lone and self.mode is Mode.ALONE and not self.record.used and not self.has("used is not asked for"):
                 yield from self._make_used()
             yield lambda: op.dropped or self._may_answer_mirrored(op) or self._may_answer_alone(op) or (
                 op.lone and self.mode is Mode.ALONE and not self.record.used
@@ -184,6 +186,8 @@ class Primary:
     def _answer(self: Process, op: Op, *, mirrored: bool) -> None:
         both = mirrored and self.mode is Mode.PAIRED
         self.world.oracle.acknowledged(self, op, mirrored=mirrored, both=both)
+        if self.has("two verdicts") and op.number % 50 == 49:
+            self.world.oracle.acknowledged(self, op, mirrored=False, both=False)
         self._end(op)
 
     def _end(self: Process, op: Op) -> None:
@@ -203,7 +207,7 @@ class Primary:
         if everything or marks.everything:
             self.directories_left, self.whole = set(DIRECTORIES), set(now.fids())
         else:
-            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid)}
+            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid) and not self.has("what is new does not travel whole")}
         for op in list(self.ops):
             if op.applied:
                 self.route(op)

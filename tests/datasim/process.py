@@ -275,7 +275,9 @@ class Process(Primary):
             return False
         if self.mode not in (Mode.FROZEN, Mode.IDLE) or not self.record.peer_may_fit:
             return False
-        return self.world.peer_is_silent(self) and not (self.record.rewound and self.world.peer_is_alive(self))
+        return self.world.peer_is_silent(self) and not (
+            self.record.rewound and self.world.peer_is_alive(self) and not self.has("a rewound node does not wait")
+        )
 
     def ask(self) -> Steps:
         """A takeover, or going on: the name is durable before the request, and only a win that this process hears of counts."""

@@ -38,7 +38,7 @@ class Turns:
             alive = {fid for fid in body["missing"] if self.process.disk.tree.now.is_alive(fid)}
             if alive:
                 self.world.saw("inodes were missing")
-            self.process.whole |= alive
+            self.process.whole |= alive if not self.world.broken("missing inodes are not asked for") else set()
         elif kind in UNASKED:
             self.world.spawn(self.process, self._unasked(message), f"hears {kind}")
         else:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 from rfs.decide import Outcome, decide
 from rfs.record import SLOT_BYTES, DataState, Role, choose
-from tests.datasim import arbiter
+from tests.datasim import arbiter, ops
 from tests.datasim.modes import Mode
 from tests.datasim.oracle import Violation
+from tests.datasim.process import Process
 from tests.datasim.session import Session
 from tests.datasim.world import MOST_OPS, POLICIES, Node, World
 
@@ -29,18 +30,25 @@ class Walk(World):
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
         self.may_fill, self.may_lie, self.may_forget = chance() < 0.25, chance() < 0.2, chance() < 0.15
         self.any_snapshot = False
+        # Each seed likes other things (swarm testing): what all seeds do a little of, none does enough of.
+        pick = self.random.choice
+        self.likes = {"task": pick((4, 10, 10, 25)), "deliver": pick((4, 12, 12, 30)), "call": pick((2, 7, 7, 15)), "connect": pick((2, 6, 12)),
+                      "checkpoint": pick((0.1, 0.7, 0.7, 6)), "power": pick((0.1, 0.35, 0.35, 1)), "kill": pick((0.05, 0.25, 0.25, 0.7)),
+                      "link": pick((0.1, 0.6, 0.6, 2)), "heal": pick((0.3, 1.2, 4)), "pause": pick((0, 0.1, 0.1, 0.6))}  # fmt: skip
+        self.kinds = tuple(pick((0.2, 1, 1, 4)) * weight for weight in ops.WEIGHTS)
+        self.leaves_dead = False  # a node that is down stays so
 
     # ---- choices ----------------------------------------------------------------------------------------------------------------------
 
     def choices(self, *, faults: bool, calls: bool) -> list[Choice]:
-        found: list[Choice] = [(10, lambda task=task: self.run(task)) for task in self.tasks if self.is_runnable(task)]  # type: ignore[misc]
+        found: list[Choice] = [(self.likes["task"], lambda task=task: self.run(task)) for task in self.tasks if self.is_runnable(task)]  # type: ignore[misc]
         for session in self.sessions_of():
             if self.deliverable(session):
-                found.append((12, lambda session=session: self.deliver(session)))  # type: ignore[misc]
+                found.append((self.likes["deliver"], lambda session=session: self.deliver(session)))  # type: ignore[misc]
             elif session.connection.has_ended(session.me) and not session.ended and not session.process.node.paused:
                 found.append((3, session.notice))
         if self.may_connect():
-            found.append((6, self.connect))
+            found.append((self.likes["connect"], self.connect))
         for node in self.nodes:
             found += self._of_node(node, calls)
             if faults:
@@ -55,16 +63,17 @@ class Walk(World):
     def _of_node(self, node: Node, calls: bool) -> Iterator[Choice]:
         process = node.process
         if process is None:
-            yield 2, lambda: self.start(node)
+            if not self.leaves_dead:
+                yield 2, lambda: self.start(node)
             return
         if node.paused:
             yield 1, lambda: self._unpause(node)
             return
         if calls and process.is_primary and process.mode is not Mode.IDLE and len(process.ops) < MOST_OPS and not process.stopping:
-            yield 7, lambda: self.call(process)
+            yield self.likes["call"], lambda: self.call(process)
         session = process.session
         if process.mode is Mode.PAIRED and not process.checkpoint_runs and session is not None and not process.draining:
-            yield 0.7, lambda: self.spawn(process, process.checkpoint(), "checkpoint")
+            yield self.likes["checkpoint"], lambda: self.spawn(process, process.checkpoint(), "checkpoint")
         if process.consent and session is not None and not process.is_changing and not session.ended:
             yield 4, lambda: self.spawn(process, session.promote(), "promote")
         if process.may_ask():
@@ -72,7 +81,7 @@ class Walk(World):
 
     def _ask(self, node: Node) -> None:
         assert node.process is not None
-        self.fate = self.random.choices(("answered", "late", "answer lost"), (8, self.rate, self.rate))[0]
+        self.fate = self.random.choices(("answered", "late", "answer lost"), (4, self.rate, self.rate))[0]
         if self.fate != "answered":
             self.saw(f"fault request: {self.fate}")
         self.spawn(node.process, node.process.ask(), "grant")
@@ -85,9 +94,9 @@ class Walk(World):
             if node.disk.tree.journal or node.disk.tree.dirty:
                 yield 0.2 * rate, lambda: self._fault("power cut", lambda: self.power_cut(node))
             return
-        yield 0.25 * rate, lambda: self._fault("kill", lambda: self.kill(node))
-        yield 0.35 * rate, lambda: self._fault("power cut", lambda: self.power_cut(node))
-        yield 0.1 * rate, lambda: self._fault("pause", lambda: setattr(node, "paused", True))
+        yield self.likes["kill"] * rate, lambda: self._fault("kill", lambda: self.kill(node))
+        yield self.likes["power"] * rate, lambda: self._fault("power cut", lambda: self.power_cut(node))
+        yield self.likes["pause"] * rate, lambda: self._fault("pause", lambda: setattr(node, "paused", True))
         if self.may_fill and not node.disk.full:
             yield 0.3 * rate, lambda: self._fault("disk full", lambda: setattr(node.disk, "full", True))
         if self.may_lie and not node.disk.lying and node.disk.tree.journal:
@@ -107,9 +116,14 @@ class Walk(World):
         if process.is_started and process.mode is not Mode.SOURCE:
             yield 0.1, lambda: self.spawn(process, process.stop(), "stop")
 
+    def call(self, process: Process) -> None:
+        body = ops.choose(process.disk.tree.now, self.random, self.kinds)
+        if body is not None:
+            self.submit(process, body)
+
     def _faults(self) -> Iterator[Choice]:
         if self.link_up:
-            yield 0.6 * self.rate, lambda: self._fault("link", self.break_link)
+            yield self.likes["link"] * self.rate, lambda: self._fault("link", self.break_link)
         yield 0.06 * self.rate, lambda: self._fault("both lose power", self._both)
         if self.old_frames and self.sessions_of():
             yield 0.5, self.lag
@@ -123,7 +137,7 @@ class Walk(World):
 
     def _healing(self) -> Iterator[Choice]:
         if not self.link_up:
-            yield 1.2, lambda: setattr(self, "link_up", True)
+            yield self.likes["heal"], lambda: setattr(self, "link_up", True)
         for index in (0, 1):
             if not self.witness.reachable[index]:
                 yield 0.5, lambda index=index: self._reach(index, True)  # type: ignore[misc]
@@ -203,6 +217,7 @@ class Walk(World):
     def heal(self) -> None:
         """Nothing fails any more: a pair again, or a state that has a name."""
         self.link_up, self.rate = True, 0
+        self.likes.update(task=10, deliver=12, connect=6, checkpoint=0.7)
         for node in self.nodes:
             node.paused = node.disk.full = node.disk.lying = False
         for number in range(HEAL_STEPS):
@@ -215,6 +230,22 @@ class Walk(World):
         else:
             raise Violation(f"I-g healed, and no pair: {[(n.process and n.process.mode, n.durable_record().data) for n in self.nodes]}")
         self._after_checkpoint()
+        self._survivor_serves()
+
+    def _survivor_serves(self) -> None:
+        """Paired, one of them dies and never returns: the other goes on, with one fault no human is needed."""
+        if self.policy == "witness" and self.witness.register is None:
+            return
+        dead, survivor = self.random.sample(self.nodes, 2)
+        self.kill(dead)
+        self.leaves_dead = True
+        self.fate = "answered"
+        for _ in range(400):
+            if survivor.process is not None and survivor.process.mode is Mode.ALONE:
+                self.saw("survivor serves")
+                return
+            self.step(faults=False, calls=False)
+        raise Violation(f"I-g paired, {dead.name} died for ever, and {survivor.name} does not serve")
 
     def _asks_for_administrator(self) -> bool:
         a, b = (node.process for node in self.nodes)

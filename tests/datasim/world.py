@@ -155,6 +155,9 @@ class World:
 
     def no_pair(self, decision: Decision) -> None:
         self.saw(f"no pair: {decision.outcome.name}")
+        if decision.outcome is Outcome.DIVERGED and not (self.oracle.forced or self.oracle.disk_was_rolled_back or self.oracle.copy_has_failed):
+            used = [node.durable_record().used for node in self.nodes]
+            self.require(all(used), f"I-g DIVERGED, and one of them has acknowledged nothing: {decision}")
         excused = self.policy == "availability" or self.oracle.forced or self.oracle.disk_was_rolled_back
         if decision.outcome is Outcome.NO_SOURCE and self.oracle.copy_has_failed:
             return
@@ -210,11 +213,6 @@ class World:
             node.process.session = Session(node.process, connection, 100 + self.sessions)
             self.spawn(node.process, node.process.session.run(), "session")
         self.trace.append("connected")
-
-    def call(self, process: Process) -> None:
-        body = ops.choose(process.disk.tree.now, self.random)
-        if body is not None:
-            self.submit(process, body)
 
     def submit(self, process: Process, body: ops.Body) -> ops.Op:
         self.calls += 1
