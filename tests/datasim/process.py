@@ -44,7 +44,7 @@ class Process(Primary):
         self.served = self.paired_in_run = self.consent = self.needs_grant = False
         self.resumable = 0
         self.seq = self.applied_seq = 0
-        self.fids = 0
+        self.fids, self._fids_of = 0, -1
         self.ops: list[Op] = []
         self.draining = self.stopping = False
         self.is_failing = False  # its disk lied, and the record does not say so yet
@@ -98,6 +98,9 @@ class Process(Primary):
         yield f"record durable: {cause}"
 
     def next_fid(self) -> int:
+        """The term in the high bits, so that fids only grow and none is given twice."""
+        if self._fids_of != self.record.term:
+            self.fids, self._fids_of = 0, self.record.term
         return self.record.term << 40 | self.node.index << 38 | self.fids
 
     # ---- life -------------------------------------------------------------------------------------------------------------------------
@@ -121,7 +124,6 @@ class Process(Primary):
 
     def lower_born(self) -> Steps:
         """What is made from now on needs no mark of its own, if the log says from which fid on."""
-        self.fids = 0
         if self.log.marks.born <= self.next_fid() or self.has("born is not lowered"):
             return
         if not (yield from self.log.compact(before=lambda: self.log.marks.set_born(self.next_fid()))):

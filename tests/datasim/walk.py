@@ -24,7 +24,7 @@ class Walk(World):
     """What may happen next, with weights that this seed chose."""
 
     def __init__(self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset()) -> None:
-        super().__init__(seed, policy=policy or POLICIES[seed % 4 % 3], breaks=breaks)
+        super().__init__(seed, policy=policy or POLICIES[seed % 4 % 3], breaks=breaks, fresh=seed % 13 == 5)
         chance = self.random.random
         self.rate = chance() ** 2 * 1.2 + 0.05  # of faults
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
@@ -181,13 +181,10 @@ class Walk(World):
         self.witness.late.clear()
 
     def _rearm(self) -> None:
-        """The administrator names the copy that is the newest; never while one is away that might be."""
-        a, b = (node.process for node in self.nodes)
-        if a is None or b is None:
-            return
-        newest = a if a.record.continues(b.record.generation) else b if b.record.continues(a.record.generation) else None
-        if newest is not None and newest.record.data is DataState.UPTODATE:
-            self.witness.register = arbiter.Register(newest.record.generation, newest.record.term, newest.node.index)
+        """The administrator: only of a pair in sync. While one is away, or has just won, any name may be the wrong one."""
+        primary = next((node.process for node in self.nodes if node.process is not None and node.process.mode is Mode.PAIRED), None)
+        if primary is not None and len(self.sessions_of()) == 2 and all(session.stage.name == "PAIRED" for session in self.sessions_of()):
+            self.witness.register = arbiter.Register(primary.record.generation, primary.record.term, primary.node.index)
             self.saw("witness armed again")
 
     def _late_arrives(self) -> None:
@@ -213,6 +210,14 @@ class Walk(World):
         self.random.choices(found, weights)[0][1]()
         self.oracle.check()
         return True
+
+    def live(self, steps: int = STEPS) -> None:
+        """From the start of both nodes to the end of all faults, and what must be so then."""
+        for node in self.nodes:
+            self.start(node)
+        for _ in range(steps):
+            self.step()
+        self.heal()
 
     def heal(self) -> None:
         """Nothing fails any more: a pair again, or a state that has a name."""
@@ -274,11 +279,7 @@ def walk(seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: fr
     """One life. Raises Violation with the way that led there."""
     world = Walk(seed, policy=policy, breaks=breaks)
     try:
-        for node in world.nodes:
-            world.start(node)
-        for _ in range(steps):
-            world.step()
-        world.heal()
+        world.live(steps)
     except Violation as violation:
         raise Violation(f"seed {seed} ({world.policy}): {violation}\n  " + "\n  ".join(world.trace[-SHOWN:])) from None
     return world.seen

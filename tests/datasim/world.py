@@ -77,7 +77,7 @@ class Node:
 class World:
     """See the module's text."""
 
-    def __init__(self, seed: int, *, policy: str = "witness", breaks: frozenset[str] = frozenset()) -> None:
+    def __init__(self, seed: int, *, policy: str = "witness", breaks: frozenset[str] = frozenset(), fresh: bool = False) -> None:
         self.random = random.Random(seed)
         self.policy, self.breaks = policy, breaks
         self.seen: Counter[str] = Counter()
@@ -92,19 +92,22 @@ class World:
         self.now: Task | None = None
         self.holds: set[str] = set()  # steps at which a scripted test stops tasks: "a: step"
         self.fate = "answered"
-        self._first_disks()
+        self._first_disks(fresh)
 
-    def _first_disks(self) -> None:
-        """A pair in sync, both stopped in order: three files in three directories."""
+    def _first_disks(self, fresh: bool) -> None:
+        """A pair in sync, both stopped in order: three files in three directories. `fresh`: the second node is new, and empty."""
         identity = rules.Identity("before", 0, "disk")
         one = rules.first_primary(cluster="c", module="m", node="a", node_id=1, generation=1, identity=identity)
         two = rules.first_secondary(cluster="c", module="m", node="b", node_id=2, identity=identity)
-        one = rules.source_before_end(rules.enter_session(one, identity, two, source=True))
-        two = rules.target_adopts(rules.target_begins(rules.enter_session(two, identity, one, source=False), None), one, 1)
-        one = rules.source_after_end(one, 1)
+        if not fresh:
+            one = rules.source_before_end(rules.enter_session(one, identity, two, source=True))
+            two = rules.target_adopts(rules.target_begins(rules.enter_session(two, identity, one, source=False), None), one, 1)
+            one = rules.source_after_end(one, 1)
         for node, record in zip(self.nodes, (rules.end(one), rules.end(two)), strict=True):
             node.disk.record.write(0, encode(record).ljust(2 * SLOT_BYTES, b"\0"))
             node.disk.record.sync()
+            if fresh and node is self.nodes[1]:
+                continue
             file, offset, data = Log(7).compact(Marks(), clean=True)
             node.disk.logs[file].write(offset, data)
             node.disk.logs[file].sync()
