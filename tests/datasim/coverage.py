@@ -1,6 +1,7 @@
 """What a run has visited: a run of the default size that never came to one of these has tested less than it says."""
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ class Counted:
 def rules_of_decide() -> set[str]:
     """Every rule that decide() asks, so that a new one is not forgotten here."""
     source = inspect.getsource(deciding.decide)
-    return {word for word in source.replace(",", " ").split() if word.startswith("_") and not word.startswith("_never")}
+    return {word for word in re.findall(r"\b_\w+", source) if not word.startswith("_never")}
 
 
 NOT_HERE = {"_strangers", "_nothing_in_common"}  # two nodes of one pair with whole histories: test_decide.py has them

@@ -55,6 +55,7 @@ class Session(Turns):
         self.ended = False
         self.end_received = False
         self.attached = False  # the data link is there
+        self.between_primaries = False  # one has demoted itself, the other is not promoted yet: whoever leaves now is no older than its peer
         self.left_with_consent = False
         self.generation = 0  # of the frames
 

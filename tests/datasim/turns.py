@@ -115,7 +115,7 @@ class Turns:
             if self.ended and kind != "leaving":
                 return
             if kind == "demoted":
-                process.consent = self._is_paired and not process.is_primary
+                process.consent = self.between_primaries = self._is_paired and not process.is_primary
                 self.send("goodbye")
             elif kind == "turn":
                 yield from self._hear_turn(body["term"], body["owner"])
@@ -132,7 +132,7 @@ class Turns:
         yield from process.commit(rules.learn_term(process.record, term, owner), "turned")
         if self.ended:
             return
-        process.applied_seq = process.seq
+        process.applied_seq, self.between_primaries = process.seq, False
         process.mode, process.is_target_of, process.consent = Mode.TARGET, self.number, False
         process.made_here = set()
         self.attached = True
@@ -176,7 +176,7 @@ class Turns:
             if process.is_primary or process.session is not self:
                 return
             self.world.note(f"{process.node.name} leaves: {reason}")
-            if process.record.data is DataState.UPTODATE and self._is_paired:
+            if process.record.data is DataState.UPTODATE and self._is_paired and not self.between_primaries:
                 process.is_target_of = 0
                 if not (yield from process.sync()):
                     return
@@ -207,7 +207,7 @@ class Turns:
                 if self.ended or not process.is_primary:
                     return None
                 if not self.world.broken("promotion before the demotion is durable"):
-                    process.mode = Mode.TARGET
+                    process.mode, self.between_primaries = Mode.TARGET, True
                     yield from process.commit(rules.demote(process.record), "demote")
                 process.served = False
                 process.drop_ops()
@@ -226,7 +226,7 @@ class Turns:
             if self.ended or not process.consent or process.is_primary or process.record.data is not DataState.UPTODATE:
                 return
             resumable, process.resumable = process.resumable, 0
-            process.is_target_of = 0
+            process.is_target_of, self.between_primaries = 0, False
             yield from process.commit(rules.promote(process.record, 0), "promote")
             answer = yield from self.ask("turn", "turned", term=process.record.term, owner=process.record.owner)
             if answer is None or self.ended:

@@ -23,7 +23,8 @@ Choice = tuple[float, Callable[[], None]]
 class Walk(World):
     """What may happen next, with weights that this seed chose."""
 
-    def __init__(self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset()) -> None:
+    def __init__(self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None) -> None:
+        """`bias`: weights other than this seed's own, for who looks for one thing."""
         super().__init__(seed, policy=policy or POLICIES[seed % 4 % 3], breaks=breaks, fresh=seed % 13 == 5)
         chance = self.random.random
         self.rate = chance() ** 2 * 1.2 + 0.05  # of faults
@@ -34,9 +35,16 @@ class Walk(World):
         pick = self.random.choice
         self.likes = {"task": pick((4, 10, 10, 25)), "deliver": pick((4, 12, 12, 30)), "call": pick((2, 7, 7, 15)), "connect": pick((2, 6, 12)),
                       "checkpoint": pick((0.1, 0.7, 0.7, 6)), "power": pick((0.1, 0.35, 0.35, 1)), "kill": pick((0.05, 0.25, 0.25, 0.7)),
-                      "link": pick((0.1, 0.6, 0.6, 2)), "heal": pick((0.3, 1.2, 4)), "pause": pick((0, 0.1, 0.1, 0.6))}  # fmt: skip
+                      "link": pick((0.1, 0.6, 0.6, 2)), "heal": pick((0.3, 1.2, 4)), "pause": pick((0, 0.1, 0.1, 0.6)), "lost": pick((0.2, 1, 4)), "ask": 2}  # fmt: skip
         self.kinds = tuple(pick((0.2, 1, 1, 4)) * weight for weight in ops.WEIGHTS)
         self.leaves_dead = False  # a node that is down stays so
+        for name, weight in (bias or {}).items():
+            if name in ops.KINDS:
+                self.kinds = tuple(weight if kind == name else one for kind, one in zip(ops.KINDS, self.kinds, strict=True))
+            elif name == "rate":
+                self.rate = weight
+            else:
+                self.likes[name] = weight
 
     # ---- choices ----------------------------------------------------------------------------------------------------------------------
 
@@ -77,11 +85,11 @@ class Walk(World):
         if process.consent and session is not None and not process.is_changing and not session.ended:
             yield 4, lambda: self.spawn(process, session.promote(), "promote")
         if process.may_ask():
-            yield 2, lambda: self._ask(node)
+            yield self.likes["ask"], lambda: self._ask(node)
 
     def _ask(self, node: Node) -> None:
         assert node.process is not None
-        self.fate = self.random.choices(("answered", "late", "answer lost"), (4, self.rate, self.rate))[0]
+        self.fate = self.random.choices(("answered", "late", "answer lost"), (4, self.likes["lost"], self.likes["lost"]))[0]
         if self.fate != "answered":
             self.saw(f"fault request: {self.fate}")
         self.spawn(node.process, node.process.ask(), "grant")
@@ -275,9 +283,9 @@ class Walk(World):
             self.require(not (marks.everything or marks.plain or marks.chunks or marks.tails), f"I-g {node.name} has marks after a checkpoint in peace")
 
 
-def walk(seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: frozenset[str] = frozenset()) -> Counter[str]:
+def walk(seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None) -> Counter[str]:
     """One life. Raises Violation with the way that led there."""
-    world = Walk(seed, policy=policy, breaks=breaks)
+    world = Walk(seed, policy=policy, breaks=breaks, bias=bias)
     try:
         world.live(steps)
     except Violation as violation:
