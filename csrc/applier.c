@@ -76,6 +76,7 @@ static int apply(struct applier *applier, const struct wire_header *header, cons
     uint64_t began = now_ns();
     int result = apply_frame(applier->engine, applier->link, header, payload);
     if (is_of_one_inode(header->type)) measure(applier, now_ns() - began, header->payload_bytes);
+    if (result == -EUCLEAN) rfs_mark_everything(applier->engine); /* the copies are not what both believed: next time all is compared */
     if (result < 0) {
         snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) cannot be applied here: %s", (unsigned long long)header->seq, header->type, strerror(-result));
         emit(applier->engine, RFS_EVENT_APPLY_FAILED, result, 0, "%s", reason);

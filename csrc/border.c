@@ -141,6 +141,9 @@ int local_place(rfs_engine *engine, struct op *op) {
     if (result == 0) result = holding = held_open(engine, parent->directory, body->child, held);
     if (result >= 0) result = faccessat(holding, held, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ? -EUCLEAN : make_place(engine, op, parent, directory.fd);
     if (result == 0 && renameat2(holding, held, directory.fd, body->name, 0) < 0) result = -errno;
+    struct inode *placed = result == 0 ? inode_get(engine, body->child) : NULL;
+    if (placed) inode_named(engine, placed, body->fid, body->name);
+    inode_put(engine, placed);
     if (holding >= 0) held_close(engine, parent->directory, holding);
     if (result == 0) result = parent_time(directory.fd, &body->mtime_ns, true);
     put_directory(engine, parent, &directory);

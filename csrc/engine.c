@@ -15,6 +15,7 @@
 
 #include "filter.h"
 #include "link.h"
+#include "marker.h"
 #include "op.h"
 #include "walk.h"
 
@@ -250,6 +251,7 @@ rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *
     for (uint32_t i = 0; i < directories; i++) engine->directory[i].root_fd = -1;
     atomic_store(&engine->next_ticket, 1);
     atomic_store(&engine->next_fid, (uint64_t)1 << 40);
+    atomic_store(&engine->next_found_fid, (uint64_t)1 << 40 | FID_FOUND);
     init_locks(engine);
     *error = start(engine, directory_fds);
     if (*error == 0) return engine;
@@ -262,12 +264,14 @@ void rfs_engine_free(rfs_engine *engine) {
     rfs_session_close(engine);
     rfs_kernel_close(engine);
     mirror_stop(engine);
+    marker_close(engine);
     workers_stop(engine);
     while (!list_empty(&engine->entries)) { /* nobody took them */
         struct op *op = ITEM(engine->entries.next, struct op, item);
         list_remove(&op->item);
         op_free(engine, op);
     }
+    free(engine->announced);
     inodes_free(engine);
     for (uint32_t i = 0; i < engine->directories; i++) scopes_free(&engine->directory[i].scopes);
     while (engine->spare_message_count) free(engine->spare_messages[--engine->spare_message_count]);
@@ -341,6 +345,12 @@ void rfs_get_statistics(rfs_engine *engine, rfs_statistics *out) {
     out->frame_bytes_sent = atomic_load(&count->frame_bytes_sent);
     out->frame_bytes_received = atomic_load(&count->frame_bytes_received);
     out->relayed = atomic_load(&count->relayed);
+    rfs_marks_count marked = marker_count(engine);
+    out->marked_places = marked.places;
+    out->marked_bytes = marked.bytes;
+    out->marked_everything = marker_everything(engine);
+    out->to_do_bytes = marked.to_do_bytes;
+    out->waiting_ops += marker_waiting_ops(engine);
     pthread_mutex_lock(&engine->inodes.lock);
     out->inodes = engine->inodes.count;
     pthread_mutex_unlock(&engine->inodes.lock);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
+#include "marks.h"
 #include "rfs_engine.h"
 #include "scope.h"
 
@@ -18,14 +19,16 @@ enum {
     MAX_WRITE_BYTES = 1 << 20,
     PIECE_BYTES = 256 << 10, /* larger writes travel in such pieces */
     MAX_PAYLOAD_BYTES = MAX_WRITE_BYTES + 65536 + 4096,
-    RESYNC_BLOCK_BYTES = 1 << 16,
-    RESYNC_WINDOW_BLOCKS = 64, /* one bit of the answer per block */
+    RESYNC_BLOCK_BYTES = 1 << 12, /* what a hash stands for */
+    RESYNC_WINDOW_BLOCKS = 64,    /* one bit of the answer per block */
+    RESYNC_WINDOW_BYTES = RESYNC_BLOCK_BYTES * RESYNC_WINDOW_BLOCKS,
     MESSAGE_BYTES = MAX_WRITE_BYTES + 8192,
     SPARE_MESSAGES = 8,
     LARGE_FILE_BLOCKS = 32768, /* of 512 bytes: what takes long to free */
     WINDOW_OPS = 4096,
     WINDOW_BYTES = 64 << 20,
     WALK_BYTES_IN_FLIGHT = 16 << 20,
+    WALK_BYTES_BESIDE_OPS = 1 << 20, /* while the application works: what it sends waits behind that */
 };
 
 #define FID_ATTRIBUTE "trusted.lockstep.id"
@@ -60,6 +63,7 @@ struct connection;
 struct relay;
 struct link;
 struct walk;
+struct marker;
 struct listing;
 
 /* A job for the worker threads: what may be slow and must not stand in the ordered path (fsync, last close, syncfs). */
@@ -147,11 +151,16 @@ struct rfs_engine {
     rfs_session session;
     struct link *link;
     struct walk *walk;
+    struct marker *marker;  /* NULL: there is no intent log, and everything is marked for ever; fixed once ops may come */
+    bool whole;             /* the session compares everything: nothing is taken for equal that was not listed in it */
+    uint64_t *announced;    /* target: directories that will be listed (the receiving thread's own) */
+    size_t announced_count, announced_room, announced_indexed;
 
-    atomic_uint_fast64_t next_fid;
+    atomic_uint_fast64_t next_fid, next_found_fid;
     atomic_uint_fast64_t next_ticket;
     atomic_uint_fast64_t last_heard_ns; /* CLOCK_BOOTTIME of the peer's last frame; 0: never */
     atomic_uint_fast64_t applied_seq, received_seq;
+    atomic_uint_fast64_t last_op_ns; /* the application's last mutation */
     atomic_uint_fast64_t held; /* names given in the holding directories */
     atomic_bool failed; /* this copy's disk lied: no success any more */
     atomic_bool acknowledging; /* `acknowledge` is queued or runs */
@@ -198,6 +207,8 @@ struct inode {
     uint64_t nlookup;     /* the kernel's references */
     uint32_t refs;        /* ours: ops, open files, walk */
     uint32_t type;        /* S_IFMT bits */
+    uint64_t parent;      /* a directory in which it has a name, and that name (inodes.lock; changed under `names`); 0: not known */
+    char *name;
     atomic_uint_fast64_t resync; /* epoch << 8 | flags: see walk.h */
     uint8_t handle_bytes;
     uint16_t directory;
@@ -240,6 +251,17 @@ pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid);
 void lock_two(pthread_mutex_t *a, pthread_mutex_t *b);
 void unlock_two(pthread_mutex_t *a, pthread_mutex_t *b);
 uint64_t new_fid(rfs_engine *engine);
+/* It has this name now; or (NULL) has it no more. */
+void inode_named(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name);
+void inode_unnamed(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name);
+/* Its parent's fid and its name there, as far as they are known; 0: not. */
+uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]);
+/* Where it is found again: see marks.h. */
+void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where);
+/* The directory above a directory, and its name there; NULL: it is a root, or gone. */
+struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]);
+/* The object behind a hint of this node (its handle) or of the peer's (parent and path): NULL if there is none, or one with another id. */
+struct inode *inode_found(rfs_engine *engine, const rfs_where *where, bool here);
 void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
 
 struct descriptor {

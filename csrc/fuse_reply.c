@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "filter.h"
+#include "marker.h"
 
 static const uint64_t VALID_S = 3600; /* we are the only writer: what the kernel has cached stays true */
 
@@ -84,6 +85,7 @@ static void open_created(struct connection *connection, struct op *op) {
 }
 
 void op_answer(rfs_engine *engine, struct op *op) {
+    marker_answered(engine, op);
     if (op->unique) {
         struct connection *connection = engine->connection;
         op->type == FRAME_READ ? (void)0 : open_created(connection, op);

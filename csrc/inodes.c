@@ -3,11 +3,14 @@
  * descriptor. The engine is the only writer of the trees, so an entry stays true until an op of ours removes it. */
 #include "engine.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -51,6 +54,9 @@ void unlock_two(pthread_mutex_t *a, pthread_mutex_t *b) {
 }
 
 uint64_t new_fid(rfs_engine *engine) { return atomic_fetch_add(&engine->next_fid, 1); }
+
+/* For what was there before and has no id, or another's: it says nothing about its age (marks.h). */
+static uint64_t found_fid(rfs_engine *engine) { return atomic_fetch_add(&engine->next_found_fid, 1); }
 
 /* ---- the table (every function below this line and above the next one: inodes.lock is held) ------------------------------ */
 
@@ -112,6 +118,7 @@ static void grow(rfs_engine *engine) {
 
 static void destroy(rfs_engine *engine, struct inode *inode) {
     if (inode->pin_fd >= 0) close_orphan(engine, inode->pin_fd);
+    free(inode->name);
     free(inode);
 }
 
@@ -120,6 +127,13 @@ static void release_if_gone(rfs_engine *engine, struct inode *inode) {
     unchain(engine, inode);
     engine->inodes.count--;
     destroy(engine, inode);
+}
+
+static void set_name(struct inode *inode, uint64_t parent, const char *name) {
+    char *copy = name ? strdup(name) : NULL;
+    free(inode->name);
+    inode->name = copy;
+    inode->parent = copy ? parent : 0;
 }
 
 /* ---- entries ------------------------------------------------------------------------------------------------------------ */
@@ -233,6 +247,12 @@ int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat
     return result;
 }
 
+static void name_if_unknown(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    if (!inode->parent) set_name(inode, parent, name);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
 int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat) {
     int path_fd = -1, result = 0;
     uint16_t directory = parent->directory;
@@ -246,6 +266,7 @@ int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, cons
         bool moved = atomic_load(&(*out)->scope) != scope && (fstatat(parent_fd, name, &again, AT_SYMLINK_NOFOLLOW) < 0 || again.st_ino != stat->st_ino);
         if (!moved) settle_scope(*out, scope);
         (*out)->refs++;
+        if (!(*out)->parent) set_name(*out, parent->fid, name);
     }
     pthread_mutex_unlock(&engine->inodes.lock);
     if (*out) return 0;
@@ -255,10 +276,134 @@ int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, cons
     uint64_t fid = read_fid(path_fd);
     result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
     if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
-        result = inode_adopt(engine, directory, path_fd, stat, new_fid(engine), scope, out);
+        result = inode_adopt(engine, directory, path_fd, stat, found_fid(engine), scope, out);
     pthread_mutex_unlock(&engine->tagging);
     close(path_fd);
+    if (result == 0) name_if_unknown(engine, *out, parent->fid, name);
     return result;
+}
+
+void inode_named(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    set_name(inode, parent, name);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+void inode_unnamed(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    if (inode->parent == parent && !strcmp(inode->name, name)) set_name(inode, 0, NULL);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]) {
+    pthread_mutex_lock(&engine->inodes.lock);
+    uint64_t parent = inode->parent;
+    if (parent) snprintf(name, 256, "%s", inode->name);
+    pthread_mutex_unlock(&engine->inodes.lock);
+    return parent;
+}
+
+/* Written from its end; empty when it is too long or a directory on the way is not known. */
+static void write_path(rfs_engine *engine, const struct inode *inode, char path[MARK_PATH_BYTES]) { /* inodes.lock */
+    char reversed[MARK_PATH_BYTES];
+    size_t at = sizeof reversed - 1;
+    reversed[at] = 0;
+    while (inode && inode->parent) {
+        size_t bytes = strlen(inode->name);
+        if (bytes + 1 > at) inode = NULL;
+        if (!inode) break;
+        at -= bytes;
+        memcpy(reversed + at, inode->name, bytes);
+        reversed[--at] = '/';
+        inode = find_fid(engine, inode->parent);
+    }
+    bool whole = inode && inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES && reversed[at];
+    strcpy(path, whole ? reversed + at + 1 : "");
+}
+
+void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where) {
+    *where = (rfs_where){.fid = inode->fid, .directory = inode->directory, .handle_type = inode->handle_type, .handle_bytes = inode->handle_bytes};
+    memcpy(where->handle, inode->handle, inode->handle_bytes);
+    pthread_mutex_lock(&engine->inodes.lock);
+    where->parent = inode->parent;
+    write_path(engine, inode, where->path);
+    pthread_mutex_unlock(&engine->inodes.lock);
+}
+
+static int open_found(rfs_engine *engine, const rfs_where *where, bool here) {
+    int root = engine->directory[where->directory].root_fd;
+    if (!here) {
+        struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+        return where->path[0] ? (int)syscall(SYS_openat2, root, where->path, &how, sizeof how) : -1;
+    }
+    union {
+        struct file_handle head;
+        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
+    memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
+    return where->handle_bytes ? open_by_handle_at(root, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+}
+
+struct inode *inode_found(rfs_engine *engine, const rfs_where *where, bool here) {
+    struct inode *inode = inode_get(engine, where->fid), *parent = NULL;
+    struct stat stat;
+    if (inode || where->directory >= engine->directories) return inode;
+    const char *slash = strrchr(where->path, '/'), *name = slash ? slash + 1 : where->path;
+    if (*name && (parent = inode_get(engine, where->parent))) { /* its directory may have moved: that is known by its id */
+        struct descriptor directory = {-1, -1};
+        if (S_ISDIR(parent->type) && descriptor_get(engine, parent, &directory) == 0 && inode_at(engine, parent, directory.fd, name, &inode, &stat) < 0) inode = NULL;
+        descriptor_put(engine, &directory);
+        inode_put(engine, parent);
+        if (inode && inode->fid == where->fid) return inode;
+        inode_put(engine, inode);
+        inode = NULL;
+    }
+    int path_fd = open_found(engine, where, here);
+    if (path_fd < 0) return NULL;
+    bool same = read_fid(path_fd) == where->fid && fstat(path_fd, &stat) == 0 && stat.st_nlink && stat.st_dev == engine->directory[where->directory].device;
+    if (!same || enter(engine, where->directory, path_fd, &stat, where->fid, 0, &inode) < 0) inode = NULL;
+    close(path_fd);
+    if (inode && S_ISDIR(inode->type) && inode->fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) {
+        char where_now[256];
+        inode_put(engine, inode_parent(engine, inode, where_now)); /* its scope comes from what is above it */
+    } else if (inode && *name && where->parent) {
+        name_if_unknown(engine, inode, where->parent, name);
+    }
+    return inode;
+}
+
+static int find_entry(int directory_fd, uint64_t number, char name[256]) {
+    int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = -ENOENT;
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    struct stat stat;
+    if (!stream && fd >= 0) close(fd);
+    for (struct dirent *entry; stream && result < 0 && (entry = readdir(stream));) {
+        if (entry->d_ino != number || fstatat(directory_fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != number) continue;
+        snprintf(name, 256, "%s", entry->d_name);
+        result = 0;
+    }
+    if (stream) closedir(stream);
+    return result;
+}
+
+struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
+    struct inode *parent = NULL;
+    struct stat stat;
+    char above[256];
+    if (directory->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return NULL;
+    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), up = fd < 0 ? -1 : openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (up >= 0 && fstat(up, &stat) == 0 && find_entry(up, directory->number, name) == 0) {
+        parent = inode_numbered(engine, directory->directory, stat.st_ino);
+        uint64_t fid = parent ? 0 : read_fid(up);
+        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) inode_put(engine, inode_parent(engine, parent, above));
+    }
+    if (parent) {
+        inode_named(engine, directory, parent->fid, name);
+        inode_set_scope(engine, directory, scope_in(engine, parent, name, true));
+    }
+    if (up >= 0) close(up);
+    if (fd >= 0) close(fd);
+    return parent;
 }
 
 struct inode *inode_get(rfs_engine *engine, uint64_t fid) {

@@ -29,18 +29,18 @@ struct mark_record {
     uint8_t unused[24];
 };
 
-struct where_record { /* as many slots as its name needs */
+struct where_record { /* as many slots as its path needs */
     struct record head;
     uint64_t fid, parent;
     int32_t handle_type;
-    uint16_t directory;
-    uint8_t handle_bytes, name_bytes;
+    uint16_t directory, path_bytes;
+    uint8_t handle_bytes;
     uint8_t handle[MARK_HANDLE_BYTES];
-    char name[MARK_NAME_BYTES];
+    char path[MARK_PATH_BYTES];
 };
 
 _Static_assert(sizeof(struct header) == LOG_SLOT_BYTES && sizeof(struct mark_record) == LOG_SLOT_BYTES && sizeof(struct record) == 16, "slots");
-_Static_assert(sizeof(struct where_record) <= MOST_SLOTS * LOG_SLOT_BYTES, "the longest name");
+_Static_assert(sizeof(struct where_record) <= MOST_SLOTS * LOG_SLOT_BYTES, "the longest path");
 
 struct rfs_log {
     int file; /* the live one */
@@ -112,7 +112,7 @@ int log_note(rfs_log *log, const rfs_mark *mark) {
 }
 
 int log_note_where(rfs_log *log, const rfs_where *where) {
-    size_t name_bytes = strlen(where->name), bytes = offsetof(struct where_record, name) + name_bytes;
+    size_t path_bytes = strlen(where->path), bytes = offsetof(struct where_record, path) + path_bytes;
     size_t slots = (bytes + LOG_SLOT_BYTES - 1) / LOG_SLOT_BYTES;
     struct where_record *record = reserve(log, slots);
     if (!record) return -ENOMEM;
@@ -122,9 +122,9 @@ int log_note_where(rfs_log *log, const rfs_where *where) {
     record->handle_type = where->handle_type;
     record->directory = where->directory;
     record->handle_bytes = where->handle_bytes;
-    record->name_bytes = (uint8_t)name_bytes;
+    record->path_bytes = (uint16_t)path_bytes;
     memcpy(record->handle, where->handle, sizeof record->handle);
-    memcpy(record->name, where->name, name_bytes);
+    memcpy(record->path, where->path, path_bytes);
     return 0;
 }
 
@@ -263,9 +263,9 @@ static int take_mark(rfs_marks *marks, const struct mark_record *record) {
 
 static int take_where(rfs_marks *marks, const struct where_record *record) {
     rfs_where where = {.fid = record->fid, .parent = record->parent, .handle_type = record->handle_type, .directory = record->directory, .handle_bytes = record->handle_bytes};
-    if (record->handle_bytes > MARK_HANDLE_BYTES || offsetof(struct where_record, name) + record->name_bytes > record->head.slots * (size_t)LOG_SLOT_BYTES) return -EBADMSG;
+    if (record->handle_bytes > MARK_HANDLE_BYTES || record->path_bytes >= MARK_PATH_BYTES || offsetof(struct where_record, path) + record->path_bytes > record->head.slots * (size_t)LOG_SLOT_BYTES) return -EBADMSG;
     memcpy(where.handle, record->handle, sizeof where.handle);
-    memcpy(where.name, record->name, record->name_bytes);
+    memcpy(where.path, record->path, record->path_bytes);
     marks_set_where(marks, &where);
     return 0;
 }

@@ -184,6 +184,21 @@ void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint
     link_flush(link);
 }
 
+int link_send_body(struct link *link, enum frame_type type, const struct op_body *body, const uint8_t *data) {
+    size_t bytes = wire_body_bytes(body);
+    struct frame *frame = calloc(1, sizeof *frame + bytes);
+    if (!frame) return -ENOMEM;
+    uint8_t *payload = (uint8_t *)(frame + 1);
+    wire_encode_body(body, data, payload);
+    frame->standalone = true;
+    frame->payload = payload;
+    frame->header = (struct wire_header){.type = (uint16_t)type, .payload_bytes = (uint32_t)bytes, .generation = link->session.generation, .fid = body->fid, .offset = body->offset, .length = body->length};
+    if (!link_is_sealed(link)) frame->header.payload_crc = crc32c(0, payload, bytes);
+    link_append(link, frame);
+    link_flush(link);
+    return 0;
+}
+
 void link_acknowledge(struct link *link) {
     if (link->session.ack_disk) acknowledge_from_disk(link->engine);
     else link_send_small(link, FRAME_ACK, atomic_load(&link->engine->applied_seq), 0);
@@ -232,9 +247,12 @@ static int handle(struct link *link, const struct wire_header *header, const uin
     case FRAME_ACK_ALONE: result = link_has_sent(link, header->seq) ? mirror_acknowledged_alone(engine, header->seq) : -EPROTO; break;
     case FRAME_SYNCED: result = link_has_sent(link, header->seq) ? mirror_synced(engine, header->seq) : -EPROTO; break;
     case FRAME_DIFFERENT: result = walk_answer(engine, header->seq, header->offset); break;
+    case FRAME_PEER_MARK:
+    case FRAME_PEER_MARKS: result = walk_hear_mark(engine, header, payload); break;
+    case FRAME_FRESH: result = walk_hear_fresh(engine, header->fid); break;
     default: return applier_take(link->applier, header, payload, reason);
     }
-    if (result < 0) snprintf(reason, RFS_REASON_BYTES, "an acknowledgement nobody waits for");
+    if (result < 0) snprintf(reason, RFS_REASON_BYTES, "an answer nobody waits for");
     return result;
 }
 

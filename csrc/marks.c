@@ -19,7 +19,7 @@ struct marked {
     uint8_t kinds, to_do;      /* of ENTRIES, ATTRIBUTES, TAIL */
     uint32_t chunks, room, first_to_do; /* none before first_to_do is to do */
     struct chunk *chunk;
-    rfs_where *where; /* cut after its name; NULL: not known */
+    rfs_where *where; /* cut after its path; NULL: not known */
 };
 
 struct marks {
@@ -216,7 +216,7 @@ void marks_set_born(rfs_marks *marks, uint64_t born) {
 void marks_set_where(rfs_marks *marks, const rfs_where *where) {
     struct marked *marked = find(marks, where->fid);
     if (!marked) return;
-    size_t bytes = offsetof(rfs_where, name) + strlen(where->name) + 1;
+    size_t bytes = offsetof(rfs_where, path) + strlen(where->path) + 1;
     rfs_where *copy = malloc(bytes);
     if (!copy) return; /* a hint */
     memcpy(copy, where, bytes);
@@ -228,7 +228,7 @@ bool marks_where(const rfs_marks *marks, uint64_t fid, rfs_where *where) {
     const struct marked *marked = find(marks, fid);
     if (!marked || !marked->where) return false;
     memset(where, 0, sizeof *where);
-    memcpy(where, marked->where, offsetof(rfs_where, name) + strlen(marked->where->name) + 1);
+    memcpy(where, marked->where, offsetof(rfs_where, path) + strlen(marked->where->path) + 1);
     return true;
 }
 
@@ -332,13 +332,6 @@ rfs_mark marks_take(rfs_marks *marks, uint64_t fid, int32_t kinds) {
     return mark;
 }
 
-uint64_t marks_next_to_do(const rfs_marks *marks, size_t *cursor, int32_t kinds) {
-    for (; *cursor < marks->room; ++*cursor) /* all of one chain before the next: whoever takes what it is given makes progress */
-        for (struct marked *marked = marks->buckets[*cursor]; marked; marked = marked->next)
-            if (marks_is_to_do(marks, marked->fid, kinds)) return marked->fid;
-    return 0;
-}
-
 /* ---- all of them ------------------------------------------------------------------------------------------------------------------- */
 
 static bool part_of(const struct marked *marked, size_t part, rfs_mark *mark) {
@@ -368,6 +361,8 @@ bool marks_each(const rfs_marks *marks, rfs_marks_cursor *cursor, rfs_mark *mark
     }
     return false;
 }
+
+size_t marks_inodes(const rfs_marks *marks) { return marks->inodes; }
 
 static uint64_t bytes_of(uint64_t grains) { return (uint64_t)__builtin_popcountll(grains) * MARK_GRAIN_BYTES; }
 

@@ -24,7 +24,7 @@ enum {
     MARK_CHUNK_BYTES = 4 << 20,
     MARK_GRAIN_BYTES = 1 << 16, /* of a chunk: one of 64 bits */
     MARK_HANDLE_BYTES = 28,
-    MARK_NAME_BYTES = 256,
+    MARK_PATH_BYTES = 400,
 };
 
 enum mark_kind {
@@ -41,14 +41,15 @@ typedef struct {
     int32_t kind;
 } rfs_mark;
 
-/* Where an object is found again after a restart: here by its file handle, on the peer by a name it has (had). Only a hint; its id is looked at. */
+/* Where an object is found again after a restart: here by its file handle, on the peer by a name it had when it was marked: whatever moved it since
+ * has marked the directories. Only a hint; its id is looked at. */
 typedef struct {
-    uint64_t fid, parent; /* parent 0: no name is known */
+    uint64_t fid, parent; /* parent: the directory's fid; 0: not known */
     int32_t handle_type;
     uint16_t directory;
     uint8_t handle_bytes;
     uint8_t handle[MARK_HANDLE_BYTES];
-    char name[MARK_NAME_BYTES];
+    char path[MARK_PATH_BYTES]; /* below the replicated directory; empty: not known */
 } rfs_where;
 
 typedef struct marks rfs_marks;
@@ -86,9 +87,6 @@ void marks_set_to_do(rfs_marks *marks, const rfs_mark *mark);
 bool marks_is_to_do(const rfs_marks *marks, uint64_t fid, int32_t kinds); /* any of these kinds */
 /* The next of this object that is to do, which it is no more: kind MARK_NONE when there is none. `kinds`: those wanted. */
 rfs_mark marks_take(rfs_marks *marks, uint64_t fid, int32_t kinds);
-/* An object of which something is to do, of these kinds, at or after the cursor, which moves on; 0: none left. */
-uint64_t marks_next_to_do(const rfs_marks *marks, size_t *cursor, int32_t kinds);
-
 /* All marks, one after the other: the cursor begins with {0}. False: that was all. */
 typedef struct {
     size_t bucket, inode, part;
@@ -99,7 +97,8 @@ typedef struct {
     uint64_t places, inodes, bytes; /* hot; bytes by grains */
     uint64_t to_do_places, to_do_bytes;
 } rfs_marks_count;
-rfs_marks_count marks_count(const rfs_marks *marks);
+rfs_marks_count marks_count(const rfs_marks *marks); /* looks at each */
+size_t marks_inodes(const rfs_marks *marks);
 /* cffi: end */
 
 #define FID_FOUND (UINT64_C(1) << 39)

@@ -7,9 +7,9 @@
  *
  * When the link is lost the mode becomes FROZEN under the state lock: ops that were shipped keep waiting in `pending`, new
  * ones in `parked`. Exactly one of rfs_grant (they become "marked"), rfs_fence (they fail), rfs_session_resume (they are
- * shipped again) or rfs_session_source (a full session: "marked", the walk will carry them) follows.
+ * shipped again) or rfs_session_source (a session with a resync: "marked", the walk will carry them) follows.
  *
- * Until the intent log exists everything is marked all the time: an op needs no mark of its own (PROTOCOL 2.2(i)). */
+ * The mark of an op is durable before it is done in any case (marker.c), so "marked" needs no I/O when it comes to that. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,10 +21,12 @@
 
 #include "filter.h"
 #include "link.h"
+#include "marker.h"
 #include "op.h"
 #include "walk.h"
 
 static const uint64_t LEASE_NS = 3 * (uint64_t)NS_PER_S;
+static const uint64_t USED_NS = 20000000; /* an application that was silent for so long does not wait for us */
 enum {
     PARKED_RETRY_MS = 100,
     APPLY_TIMEOUT_US = 5000000, /* an op that is not applied for so long means a hanging disk */
@@ -95,7 +97,7 @@ void mirror_quiesce(rfs_engine *engine) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
     mirror->watchers++;
-    while (!list_empty(&mirror->pending) || !list_empty(&mirror->syncing) || !list_empty(&mirror->parked) || mirror->resuming || mirror->answering)
+    while (!list_empty(&mirror->pending) || !list_empty(&mirror->syncing) || !list_empty(&mirror->parked) || mirror->resuming || mirror->answering || marker_waiting_ops(engine))
         pthread_cond_wait(&mirror->changed, &mirror->lock);
     mirror->watchers--;
     pthread_mutex_unlock(&mirror->lock);
@@ -153,10 +155,12 @@ static bool is_shipped(rfs_engine *engine, struct op *op) {
     if (is_namespace_op(op->type) ? op->local : inode_is_local(op->inode)) return false;
     switch (atomic_load(&engine->mode)) {
     case RFS_ALONE: return false;
-    case RFS_PAIRED: return is_namespace_op(op->type) || !op->inode->orphan;
+    case RFS_PAIRED:
+        if (is_namespace_op(op->type)) walk_learnt(engine, op);
+        return is_namespace_op(op->type) || !op->inode->orphan;
     case RFS_RESYNCING:
         if (is_namespace_op(op->type)) return walk_ships(engine, op);
-        return !op->inode->orphan && resync_flags(engine, op->inode) & BOUND;
+        return !op->inode->orphan && (resync_flags(engine, op->inode) & BOUND || walk_keeps(engine, op));
     default: assert(!"an op is executed in a mode that serves"); return false;
     }
 }
@@ -234,16 +238,20 @@ static bool may_copy(const rfs_engine *engine, const struct op *op) {
 
 /* State is held shared and the mode serves. */
 static void execute(rfs_engine *engine, struct op *op) {
-    pthread_mutex_t *order = is_namespace_op(op->type) ? &engine->names : inode_stripe(engine, op->body.fid), *second = NULL;
-    if (!is_namespace_op(op->type) && !op->inode) op->inode = inode_get(engine, op->body.fid);
-    int result = !is_namespace_op(op->type) && !op->inode ? -ESTALE : prepare_sync(engine, op);
+    bool of_names = is_namespace_op(op->type);
+    pthread_mutex_t *order = of_names ? &engine->names : inode_stripe(engine, op->body.fid), *second = NULL;
+    if (!of_names && !op->inode) op->inode = inode_get(engine, op->body.fid);
+    int result = !of_names && !op->inode ? -ESTALE : prepare_sync(engine, op);
     bool durable = op->durable, answered_later = false;
     if (op->type == FRAME_COPY) {
         op->source = inode_get(engine, op->body.other);
         if (result == 0 && !op->source) result = -ESTALE;
         second = inode_stripe(engine, op->body.other);
     }
+    if (!of_names) walk_bind(engine, op->inode);
+    if (op->source) walk_bind(engine, op->source);
     lock_two(order, second);
+    if (of_names) walk_bind_names(engine, op);
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
     if (result == 0 && is_shipped(engine, op)) {
@@ -257,6 +265,10 @@ static void execute(rfs_engine *engine, struct op *op) {
         answered_later = true;
     }
     unlock_two(order, second);
+    if (result == -ERESTART) { /* it has to mark more: see judge_crossing() */
+        marker_admit_again(engine, op);
+        return;
+    }
     if (answered_later && durable) {
         op->job.run = sync_here;
         submit_job(engine, &op->job);
@@ -303,7 +315,7 @@ static void ask_for_used(rfs_engine *engine) {
     if (first) emit(engine, RFS_EVENT_NEED_USED, 0, 0, "%s", "");
 }
 
-/* 1: taken (executed or answered); 0: it must wait. State is held shared. */
+/* 1: taken (executed, answered, or waiting for its mark); 0: it must wait. State is held shared. */
 static int attempt(rfs_engine *engine, struct op *op) {
     int error;
     if (op->type == FRAME_READ && engine->mode != RFS_FENCED) { /* the lease has been looked at; a role is nothing to a read */
@@ -318,13 +330,20 @@ static int attempt(rfs_engine *engine, struct op *op) {
     if (admission == REFUSE) {
         op->result = error;
         op_answer(engine, op);
-    } else {
+    } else if (marker_admit(engine, op)) {
         execute(engine, op);
     }
     return 1;
 }
 
+void mirror_go_on(rfs_engine *engine, struct op *op) {
+    pthread_rwlock_rdlock(&engine->state);
+    if (!attempt(engine, op)) mirror_park(engine, op);
+    pthread_rwlock_unlock(&engine->state);
+}
+
 void mirror_submit(rfs_engine *engine, struct op *op) {
+    if (op->type != FRAME_READ) atomic_store_explicit(&engine->last_op_ns, op->sent_ns, memory_order_relaxed);
     pthread_rwlock_rdlock(&engine->state);
     pthread_mutex_lock(&engine->mirror.lock);
     bool queue = !list_empty(&engine->mirror.parked) || engine->mirror.resuming; /* no overtaking */
@@ -530,10 +549,12 @@ void mirror_wake(rfs_engine *engine) {
     pthread_mutex_unlock(&engine->mirror.lock);
 }
 
+static bool is_used(rfs_engine *engine) { return now_ns() - atomic_load_explicit(&engine->last_op_ns, memory_order_relaxed) < USED_NS; }
+
 bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
-    while (mirror->in_flight_bytes > WALK_BYTES_IN_FLIGHT && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
+    while (mirror->in_flight_bytes > (is_used(engine) ? WALK_BYTES_BESIDE_OPS : WALK_BYTES_IN_FLIGHT) && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
     pthread_mutex_unlock(&mirror->lock);
     return !atomic_load(stop);
 }

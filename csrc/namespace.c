@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "marker.h"
 #include "op.h"
 #include "walk.h"
 
@@ -124,7 +125,8 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (!replay) body->child = new_fid(engine);
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
-    if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, 0);
+    if (!held) inode_named(engine, op->inode, body->fid, body->name);
+    if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, MARKED_THERE);
     if (!replay) {
         body->mode = op->stat.st_mode;
         body->uid = op->stat.st_uid;
@@ -183,9 +185,7 @@ int open_pin(rfs_engine *engine, struct inode *inode, const struct stat *stat, b
     return pin < 0 ? -1 : pin;
 }
 
-static bool is_unlisted(const rfs_engine *engine, struct inode *inode) {
-    return S_ISDIR(inode->type) && !(resync_flags(engine, inode) & ENTRIES_CLEAN);
-}
+static bool is_unlisted(rfs_engine *engine, struct inode *inode) { return S_ISDIR(inode->type) && !walk_is_clean(engine, inode); }
 
 bool last_name(const struct inode *inode, const struct stat *stat) { return S_ISDIR(inode->type) || stat->st_nlink <= 1; }
 
@@ -215,6 +215,7 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
         else if (pin >= 0) close(pin);
     }
     if (result < 0) goto out;
+    inode_unnamed(engine, victim, body->fid, body->name);
     body->child = victim->fid;
     op->unlisted = is_unlisted(engine, victim);
     if (last) op->frame.header.flags |= FLAG_LAST_NAME;
@@ -267,7 +268,11 @@ static int judge_crossing(rfs_engine *engine, struct rename *rename, struct op *
     if (from == to) return 0;
     if (is_directory || rename->moved_stat.st_nlink > 1) return -EXDEV;
     rename->crossing = to & SCOPE_LOCAL ? LEAVES : ARRIVES;
-    rename->told = rename->crossing == ARRIVES && (engine->mode == RFS_PAIRED || (engine->mode == RFS_RESYNCING && resync_flags(engine, rename->to) & ENTRIES_CLEAN));
+    if (rename->crossing == ARRIVES && !marker_is_whole(engine, rename->moved->fid)) { /* nothing of it has been marked until now */
+        op->marks_whole = rename->moved->fid;
+        return -ERESTART;
+    }
+    rename->told = rename->crossing == ARRIVES && (engine->mode == RFS_PAIRED || (engine->mode == RFS_RESYNCING && resync_flags(engine, rename->to) & BOUND && walk_is_clean(engine, rename->to)));
     return 0;
 }
 
@@ -315,6 +320,14 @@ static void lock_stripes(rfs_engine *engine, struct rename *rename, bool overwri
     lock_two(rename->stripe, rename->moved_stripe);
 }
 
+static void name_anew(rfs_engine *engine, const struct rename *rename, const struct op_body *body) {
+    if (rename->moved == rename->victim) return; /* two names of one object: nothing has happened */
+    inode_named(engine, rename->moved, body->other, body->name2);
+    if (!rename->victim) return;
+    if (body->flags & RENAME_EXCHANGE) inode_named(engine, rename->victim, body->fid, body->name);
+    else inode_unnamed(engine, rename->victim, body->other, body->name2);
+}
+
 int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}, .pin = -1};
@@ -341,6 +354,7 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
         rename.pin = -1;
         op->frame.header.flags |= FLAG_LAST_NAME;
     }
+    name_anew(engine, &rename, body);
     body->child = rename.moved->fid;
     op->unlisted = overwrites && is_unlisted(engine, rename.victim);
     result = parent_time(rename.from_directory.fd, &body->mtime_ns, replay);

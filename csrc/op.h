@@ -43,6 +43,11 @@ struct op {
     bool data_only;
     uint64_t sent_ns;
     struct job job;
+
+    /* its mark (marker.c) */
+    uint64_t marks_whole; /* a file that comes to be replicated: marked as a whole */
+    uint32_t page;
+    bool counted;
 };
 
 struct op *op_new(enum frame_type type);
@@ -60,6 +65,7 @@ void message_put(rfs_engine *engine, uint8_t *message);
 void mirror_submit(rfs_engine *engine, struct op *op);
 bool mirror_may_read(rfs_engine *engine); /* the lease covers reads that reach us */
 void mirror_park(rfs_engine *engine, struct op *op);
+void mirror_go_on(rfs_engine *engine, struct op *op); /* its marks are durable */
 void mirror_link_lost(rfs_engine *engine, struct link *link, int error, const char *text);
 int mirror_acknowledged(rfs_engine *engine, uint64_t seq);
 int mirror_acknowledged_alone(rfs_engine *engine, uint64_t seq);

@@ -1,7 +1,10 @@
 /* Resync, the target's side: a directory is made to hold exactly the entries that are listed, a file the blocks that
- * differ, an inode the attributes that are told. Names are matched first; the source's fid replaces whatever id lies here.
+ * differ, an inode the attributes that are told.
  *
- * A session begins with an empty inode table, so that what is in it was given its fid in this session.
+ * In a session that compares everything names are matched first, and the source's fid replaces whatever id lies here; it begins with an empty inode
+ * table, so that what is in it was given its fid in this session. Otherwise the ids are true, and an object is the one that has the id: it is found
+ * in the table, by the name that the source tells, or in the directories that will be listed (the source has announced them before all else), from
+ * which it was moved. What is nowhere is made, and the source is told that it is FRESH.
  *
  * Nothing is destroyed: what has no place goes to the holding directory, because the same inode may turn up under another
  * name later in the walk (with blocks that were already found equal), and is purged after the end (PROTOCOL 4.8). */
@@ -15,6 +18,7 @@
 #include <unistd.h>
 
 #include "link.h"
+#include "marker.h"
 #include "walk.h"
 
 enum { FIRST_NAMES = 64 };
@@ -127,10 +131,122 @@ static int adopt(rfs_engine *engine, const struct place *place, const struct op_
     int path_fd = openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
     int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
+    if (result == 0) inode_named(engine, inode, body->fid, body->name);
+    if (result == 0 && S_ISDIR(body->mode)) resync_change(engine, inode, MARKED_THERE, 0);
     inode_put(engine, inode);
     close(path_fd);
     return result;
 }
+
+/* ---- finding what is named by its id (a session of marks) --------------------------------------------------------------------------- */
+
+static bool is_clean_here(const rfs_engine *engine, struct inode *directory) {
+    uint32_t flags = resync_flags(engine, directory);
+    return engine->whole ? flags & ENTRIES_CLEAN : !(flags & MARKED_THERE);
+}
+
+/* All that lies in this open directory is in the table from here on. */
+static int index_directory(rfs_engine *engine, struct inode *directory, int directory_fd) {
+    int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream && fd >= 0) close(fd);
+    if (!stream) return fd < 0 ? -errno : -ENOMEM;
+    for (struct dirent *item; (item = readdir(stream));) {
+        struct inode *inode;
+        struct stat stat;
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, directory->fid, item->d_name)) continue;
+        if (inode_at(engine, directory, directory_fd, item->d_name, &inode, &stat) == 0) inode_put(engine, inode);
+    }
+    closedir(stream);
+    return 0;
+}
+
+static void index_one(rfs_engine *engine, uint64_t fid) {
+    struct inode *directory = inode_get(engine, fid);
+    struct descriptor descriptor = {-1, -1};
+    if (directory && S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd);
+    descriptor_put(engine, &descriptor);
+    inode_put(engine, directory);
+}
+
+/* What a session that did not come to its end has put away is found again. */
+static void index_holding(rfs_engine *engine) {
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
+        int fd = engine->directory[i].scopes.any ? -1 : openat(engine->directory[i].root_fd, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0) index_directory(engine, root, fd);
+        if (fd >= 0) close(fd);
+        inode_put(engine, root);
+    }
+}
+
+static void index_below(rfs_engine *engine, struct inode *directory) {
+    struct descriptor descriptor = {-1, -1};
+    int fd = descriptor_get(engine, directory, &descriptor) == 0 ? openat(descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    descriptor_put(engine, &descriptor);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream && fd >= 0) close(fd);
+    for (struct dirent *item; stream && (item = readdir(stream));) {
+        struct inode *inode;
+        struct stat stat;
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, directory->fid, item->d_name)) continue;
+        if (inode_at(engine, directory, dirfd(stream), item->d_name, &inode, &stat) < 0) continue;
+        if (S_ISDIR(inode->type)) index_below(engine, inode);
+        inode_put(engine, inode);
+    }
+    if (stream) closedir(stream);
+}
+
+/* Announced directories that were not looked into yet. False: there is none. */
+static bool index_announced(rfs_engine *engine) {
+    bool any = engine->announced_indexed < engine->announced_count;
+    if (!engine->announced_indexed) index_holding(engine);
+    for (size_t i = 0; any && i < engine->announced_count; i++) index_one(engine, engine->announced[i]);
+    engine->announced_indexed = engine->announced_count;
+    return any;
+}
+
+static struct inode *find_named(rfs_engine *engine, uint64_t parent_fid, const char *name, uint64_t fid) {
+    struct inode *inode = inode_get(engine, fid), *parent = inode || !parent_fid ? NULL : inode_get(engine, parent_fid);
+    struct descriptor directory = {-1, -1};
+    struct stat stat;
+    if (parent && S_ISDIR(parent->type) && descriptor_get(engine, parent, &directory) == 0 && inode_at(engine, parent, directory.fd, name, &inode, &stat) < 0) inode = NULL;
+    descriptor_put(engine, &directory);
+    inode_put(engine, parent);
+    if (inode && inode->fid == fid) return inode;
+    inode_put(engine, inode);
+    return index_announced(engine) ? inode_get(engine, fid) : NULL;
+}
+
+static int bind(rfs_engine *engine, const struct op_body *body) {
+    struct inode *inode = find_named(engine, body->fid, body->name, body->child);
+    for (uint32_t i = 0; !inode && !body->fid && i < engine->directories; i++) { /* none of its names is known there: rare */
+        struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
+        index_below(engine, root);
+        inode_put(engine, root);
+        inode = inode_get(engine, body->child);
+    }
+    if (!inode) return -EUCLEAN;
+    if (body->fid) inode_named(engine, inode, body->fid, body->name);
+    inode_put(engine, inode);
+    return 0;
+}
+
+static int announce(rfs_engine *engine, const struct op_body *body) {
+    struct inode *directory = inode_get(engine, body->fid);
+    if (directory) resync_change(engine, directory, MARKED_THERE, ENTRIES_CLEAN);
+    inode_put(engine, directory);
+    if (engine->announced_count == engine->announced_room) {
+        uint64_t *larger = realloc(engine->announced, (engine->announced_room * 2 + 64) * sizeof *larger);
+        if (!larger) return -ENOMEM;
+        engine->announced = larger;
+        engine->announced_room = engine->announced_room * 2 + 64;
+    }
+    engine->announced[engine->announced_count++] = body->fid;
+    return 0;
+}
+
+/* ---- entries, again ------------------------------------------------------------------------------------------------------------------- */
 
 /* A directory has one place: the open directory in which it lies now, and its name there. */
 static int find_place(rfs_engine *engine, struct inode *inode, DIR **out, char name[256]) {
@@ -173,7 +289,7 @@ int make_way(rfs_engine *engine, struct inode *moving, struct inode *place) {
         char name[256];
         if (find_place(engine, at, &stream, name) < 0) break;
         parent = fstat(dirfd(stream), &stat) < 0 ? NULL : inode_numbered(engine, at->directory, stat.st_ino);
-        bool marked = parent && !(resync_flags(engine, parent) & ENTRIES_CLEAN);
+        bool marked = parent && !is_clean_here(engine, parent);
         if (marked) result = hold(engine, at->directory, at->fid, atomic_load(&at->scope), dirfd(stream), name);
         closedir(stream);
         done = !parent || marked || parent == moving;
@@ -205,27 +321,35 @@ static int put_away(rfs_engine *engine, const struct place *place, const char *n
     return scope & SCOPE_LOCAL ? keep(engine, directory, place->descriptor.fd, name) : hold(engine, directory, 0, scope, place->descriptor.fd, name);
 }
 
-static int entry(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
+static void tell_fresh(rfs_engine *engine, struct link *link, const struct place *place, const struct op_body *body) {
+    struct op_body answer = {.fid = body->child};
+    bool matters = S_ISREG(body->mode) || S_ISDIR(body->mode);
+    if (matters && !(engine->session.fresh >> place->directory->directory & 1)) link_send_body(link, FRAME_FRESH, &answer, NULL);
+}
+
+static int entry(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data) {
     struct stat stat;
     struct place place;
     if (is_reserved(engine, body->fid, body->name)) return -EBADMSG;
-    struct inode *known = inode_get(engine, body->child);
+    struct inode *known = engine->whole ? inode_get(engine, body->child) : find_named(engine, body->fid, body->name, body->child);
     int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
     if (result == -EPROTO) goto out;
     if (result == 0) result = remember(engine->listing, body->name);
     if (result < 0) goto close;
     bool exists = fstatat(place.descriptor.fd, body->name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
     if (exists && known && known->number == stat.st_ino) goto close;
-    if (exists && (known || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
+    if (exists && (known || !engine->whole || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
         result = put_away(engine, &place, body->name, &stat);
         exists = false;
     }
     if (result < 0) goto close;
     if (known) {
         result = bring(engine, known, &place, body->name);
+        if (result == 0) inode_named(engine, known, body->fid, body->name);
     } else {
         if (!exists) result = create(place.descriptor.fd, body, data);
         if (result == 0) result = adopt(engine, &place, body);
+        if (result == 0 && !exists) tell_fresh(engine, link, &place, body);
     }
 close:
     close_place(engine, &place);
@@ -283,18 +407,10 @@ static int end_directory(rfs_engine *engine, const struct op_body *body, const u
     if (!engine->listing || engine->listing->fid != body->fid) return -EPROTO;
     int result = open_place(engine, body->fid, &place);
     if (result == 0) result = remove_unlisted(engine, &place);
-    if (result == 0) resync_change(engine, place.directory, ENTRIES_CLEAN, 0);
+    if (result == 0) resync_change(engine, place.directory, ENTRIES_CLEAN, MARKED_THERE);
     close_place(engine, &place);
     listing_free(engine);
     return result < 0 ? result : attributes(engine, body, data);
-}
-
-static int mark(rfs_engine *engine, const struct op_body *body) {
-    struct inode *directory = inode_get(engine, body->fid);
-    if (!directory) return -EUCLEAN;
-    resync_change(engine, directory, 0, ENTRIES_CLEAN);
-    inode_put(engine, directory);
-    return 0;
 }
 
 static int punch(int fd, uint64_t offset, uint64_t bytes) {
@@ -333,20 +449,21 @@ static int hashes(rfs_engine *engine, struct link *link, const struct wire_heade
     if (!blocks || blocks > RESYNC_WINDOW_BLOCKS || body->data_bytes != blocks * sizeof(struct block_hash)) return -EBADMSG;
     struct inode *inode = inode_get(engine, body->fid);
     struct descriptor file = {-1, -1};
-    uint8_t *buffer = malloc(RESYNC_BLOCK_BYTES);
+    uint8_t *buffer = malloc(RESYNC_WINDOW_BYTES);
     uint64_t different = 0;
     int result = !buffer ? -ENOMEM : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
+    size_t filled = 0;
+    for (ssize_t got = 1; result == 0 && got > 0 && filled < body->length; filled += got > 0 ? (size_t)got : 0) {
+        got = pread(file.fd, buffer + filled, body->length - filled, (off_t)(body->offset + filled));
+        if (got < 0) result = -errno;
+    }
     for (size_t i = 0; result == 0 && i < blocks; i++) {
         struct block_hash theirs;
         size_t at = i * RESYNC_BLOCK_BYTES, part = body->length - at < RESYNC_BLOCK_BYTES ? (size_t)(body->length - at) : RESYNC_BLOCK_BYTES;
-        ssize_t got = pread(file.fd, buffer, part, (off_t)(body->offset + at));
-        if (got < 0) {
-            result = -errno;
-            break;
-        }
         memcpy(&theirs, data + i * sizeof theirs, sizeof theirs);
-        struct block_hash mine = hash_block(buffer, (size_t)got, engine->session.session);
-        if ((size_t)got != part || mine.low != theirs.low || mine.high != theirs.high) different |= UINT64_C(1) << i;
+        bool there = at + part <= filled;
+        struct block_hash mine = there ? hash_block(buffer + at, part, engine->session.session) : theirs;
+        if (!there || mine.low != theirs.low || mine.high != theirs.high) different |= UINT64_C(1) << i;
     }
     if (result == 0) link_send_small(link, FRAME_DIFFERENT, header->seq, different);
     descriptor_put(engine, &file);
@@ -358,13 +475,14 @@ static int hashes(rfs_engine *engine, struct link *link, const struct wire_heade
 int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
     switch (header->type) {
     case FRAME_DIRECTORY_BEGIN: return begin(engine, body->fid);
-    case FRAME_DIRECTORY_ENTRY: return entry(engine, body, data);
+    case FRAME_DIRECTORY_ENTRY: return entry(engine, link, body, data);
     case FRAME_DIRECTORY_END: return end_directory(engine, body, data);
     case FRAME_HASHES: return hashes(engine, link, header, body, data);
     case FRAME_BLOCK: return block(engine, header, body, data);
     case FRAME_ATTRIBUTES: return attributes(engine, body, data);
     case FRAME_END: return 0;
-    case FRAME_MARKED: return mark(engine, body);
+    case FRAME_MARKED: return announce(engine, body);
+    case FRAME_BIND: return bind(engine, body);
     default: return -EPROTO;
     }
 }

@@ -72,6 +72,9 @@ typedef struct {
     uint64_t last_heard_us;        /* since the peer's last frame; UINT64_MAX: never in this process */
     uint64_t resync_bytes_done, resync_total_bytes, resync_files_done, resync_total_files;
     uint64_t resync_sent_bytes;    /* what really travelled */
+    uint64_t marked_places, marked_bytes; /* hot: what a session would begin with; bytes by 64 KiB */
+    uint64_t marked_everything;
+    uint64_t to_do_bytes;          /* of these, what the session that runs has yet to do */
     uint64_t reads, writes, fsyncs, namespace_ops, read_bytes, write_bytes; /* of the application */
     uint64_t frames_sent, frames_received, frame_bytes_sent, frame_bytes_received;
     uint64_t inodes, open_files, relayed;
@@ -107,6 +110,21 @@ void rfs_engine_free(rfs_engine *engine); /* [worker] stops every thread; unmoun
 int rfs_event_fd(const rfs_engine *engine);
 int rfs_next_event(rfs_engine *engine, rfs_event *event); /* 1: filled; 0: none left */
 void rfs_get_statistics(rfs_engine *engine, rfs_statistics *statistics);
+
+/* ---- marks: the places that may differ on the peer (marker.c) ------------------------------------------------------------------ */
+
+/* The intent log in `directory`, before any op. 1: the marks are what they were; 0: there was no log or it is damaged, so everything
+ * is marked. Without this call everything is marked for ever. [worker] */
+int rfs_open_marks(rfs_engine *engine, const char *directory);
+/* A checkpoint begins; only while paired as source. The ticket (0: not now) completes when all ops of before are answered; then the caller makes both
+ * nodes durable and `base`, and calls: */
+uint64_t rfs_submit_checkpoint(rfs_engine *engine);
+/* ... the end of it: what was not touched since is marked no more. -EAGAIN: the link was lost meanwhile, all stays. [worker] */
+int rfs_end_checkpoint(rfs_engine *engine);
+/* The peer's checkpoint covers what is marked here: nothing is marked any more. [worker] */
+int rfs_forget_marks(rfs_engine *engine);
+/* Doubt: the next session compares everything. [worker] */
+int rfs_mark_everything(rfs_engine *engine);
 
 /* ---- the kernel side ---------------------------------------------------------------------------------------------------- */
 
@@ -164,14 +182,17 @@ typedef struct {
     uint64_t progress_timeout_us, fsync_timeout_us, keepalive_us;
     uint64_t resync_bytes_per_s; /* 0: no cap */
     uint64_t ack_disk;           /* 1: the target acknowledges what is on its disk, not what is in its memory */
+    uint64_t everything;         /* 1: all is compared, not only what is marked; both sides say the same */
+    uint64_t direct;             /* 1: nothing is marked anywhere, there is nothing to compare: paired from the start */
+    uint64_t fresh;              /* bit i: directory i of the target is empty: nothing is compared */
 } rfs_session;
 
-/* Source, full session: mode RFS_RESYNCING, every place is marked, the walk starts at once. Waiting ops of before become
+/* Source, session with a resync: mode RFS_RESYNCING, the walk starts at once. Waiting ops of before become
  * "marked": the caller has met PROTOCOL 2.2 (peer_may_fit = 0, shared = 0, used = 1, all durable). */
 int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 /* Source, short link loss: ship the waiting window again; mode RFS_PAIRED. */
 int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
-/* Target. A full session (resume = 0) forgets what it knew of fids: the walk teaches them. */
+/* Target. A session that compares everything forgets what it knew of fids: the walk teaches them. */
 int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume);
 /* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
 int rfs_send_end(rfs_engine *engine);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "link.h"
+#include "marker.h"
 #include "op.h"
 #include "walk.h"
 
@@ -12,12 +13,15 @@
 
 int rfs_become_primary(rfs_engine *engine, uint64_t term, uint32_t node_bit) {
     if (!term || term >= (uint64_t)1 << 22 || node_bit > 1) return -EINVAL;
+    uint64_t first_fid = (term << 41 | (uint64_t)node_bit << 40) + FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES;
+    int born = marker_set_born(engine, first_fid);
+    if (born < 0) return born;
     pthread_rwlock_wrlock(&engine->state);
     int result = engine->mode == RFS_IDLE || engine->mode == RFS_FROZEN ? 0 : -EBUSY;
-    uint64_t first_fid = (term << 41 | (uint64_t)node_bit << 40) + FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES;
     if (result == 0 && first_fid <= atomic_load(&engine->next_fid)) result = -EINVAL; /* fids would be given twice */
     if (result == 0) {
         atomic_store(&engine->next_fid, first_fid);
+        atomic_store(&engine->next_found_fid, first_fid | FID_FOUND);
         engine->mode = RFS_FROZEN;
         engine->target = engine->demoting = engine->resumable = false;
         pthread_mutex_lock(&engine->mirror.lock);
@@ -76,6 +80,7 @@ static void fail_demotion(rfs_engine *engine, int error, const char *text) {
 int rfs_fence(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     engine->mode = RFS_FENCED;
+    marker_stop_checkpoint(engine, -EIO);
     mirror_fail_waiting(engine, -EIO);
     fail_demotion(engine, -EIO, "fenced");
     pthread_rwlock_unlock(&engine->state);
@@ -151,9 +156,10 @@ int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
         mirror_mark_waiting(engine);
         engine->epoch++;
         engine->target = engine->demoting = false;
-        engine->mode = RFS_RESYNCING;
-        engine->resumable = false;
-        result = walk_start(engine);
+        engine->mode = session->direct ? RFS_PAIRED : RFS_RESYNCING;
+        engine->resumable = session->direct;
+        engine->whole = false;
+        result = session->direct ? 0 : walk_start(engine);
         if (result < 0) drop_link(engine);
     }
     return finish_open(engine, result);
@@ -212,7 +218,8 @@ int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 
 int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume) {
     rfs_session_close(engine);
-    int result = resume ? 0 : rfs_purge_holding(engine, RFS_HELD | RFS_ARRIVING); /* of a session that did not come to its end */
+    /* Of a session that did not come to its end. What lost its place in it may be found by the next one. */
+    int result = resume ? 0 : rfs_purge_holding(engine, session->everything ? RFS_HELD | RFS_ARRIVING : RFS_ARRIVING);
     if (result < 0) {
         rfs_channel_close(channel);
         return result;
@@ -221,13 +228,16 @@ int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
     result = engine->mode == RFS_IDLE ? open_link(engine, channel, session) : refuse(channel);
     if (result == 0) {
         if (!resume) {
-            inodes_forget_all(engine);
+            engine->whole = session->everything;
+            engine->announced_count = engine->announced_indexed = 0;
+            if (engine->whole) inodes_forget_all(engine);
             atomic_store(&engine->applied_seq, session->seq);
         }
         atomic_store(&engine->received_seq, atomic_load(&engine->applied_seq));
         engine->target = true;
         engine->epoch++;
     }
+    if (result == 0 && !resume && !session->everything && !session->direct) result = marker_tell(engine, engine->link);
     if (result < 0 && engine->link) drop_link(engine);
     return finish_open(engine, result);
 }
@@ -238,7 +248,7 @@ int rfs_send_end(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     int result = engine->mode == RFS_RESYNCING && engine->link && walk_is_drained(engine) ? 0 : -EINVAL;
     if (result == 0) {
-        inodes_settle_unmet(engine, BOUND);
+        if (engine->whole) inodes_settle_unmet(engine, BOUND);
         mirror_ship(engine, end);
         engine->end_sent = true;
         engine->mode = RFS_PAIRED;
@@ -259,6 +269,7 @@ int rfs_session_turn(rfs_engine *engine, int now_source) {
         engine->mode = RFS_PAIRED;
         engine->resumable = true;
     } else if (result == 0) {
+        marker_stop_checkpoint(engine, -EAGAIN);
         pthread_mutex_lock(&engine->mirror.lock);
         atomic_store(&engine->applied_seq, engine->mirror.seq);
         atomic_store(&engine->received_seq, engine->mirror.seq);
@@ -279,6 +290,7 @@ void mirror_link_lost(rfs_engine *engine, struct link *link, int error, const ch
     if (mine && (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED)) engine->mode = RFS_FROZEN;
     if (mine) {
         fail_demotion(engine, -EAGAIN, text);
+        marker_stop_checkpoint(engine, -EAGAIN);
     }
     pthread_rwlock_unlock(&engine->state);
     mirror_wake(engine);
@@ -292,6 +304,7 @@ int rfs_session_close(rfs_engine *engine) {
     if (engine->mode == RFS_RESYNCING || engine->mode == RFS_PAIRED) {
         engine->mode = RFS_FROZEN;
         fail_demotion(engine, -EAGAIN, "the session was closed");
+        marker_stop_checkpoint(engine, -EAGAIN);
     }
     engine->link = NULL; /* nobody ships from here on; frames that have arrived are still applied */
     pthread_rwlock_unlock(&engine->state);

@@ -1,17 +1,19 @@
-/* Resync, the source's side: make the target's tree equal to ours while the application changes ours.
+/* Resync, the source's side: make the target's tree equal to ours where it may differ, while the application changes ours.
  *
- * At the start of a session every place is marked. The walk takes one place after the other from its stack:
- *   a directory: under `names` its entries are listed to the target (which makes its own equal), then it is clean;
- *   a file: its content window by window (block hashes first, then the blocks that differ), then its attributes.
- * A listed entry is *bound*: the target knows its fid. From then on every op on it is shipped, also while its content is
- * still to be compared: the target's copy gets both, in one order, so neither can undo the other. (A block is read and
- * shipped under the inode's stripe; hashes may be stale, which only makes equal blocks look different: a write between
- * our hashing and the target's comparison reaches the target first.)
- * A namespace op is shipped only if every directory it touches or removes is clean and its object bound; else its directories are
- * marked again and come back on the stack. So when the stack is empty under `names`, nothing is marked: DRAINED.
- * The marks are dropped with that and not before; a link lost on the way leaves everything marked (see mirror.c). */
-#include "walk.h"
-
+ * The walk takes one place after the other from its stack: a directory, whose entries are listed under `names` to the target (which makes its own
+ * equal), and a file, whose content and attributes follow (content.c). In a *whole* session it begins with the roots, and everything
+ * that is listed follows. Otherwise it begins with what is marked here or there, and what is listed follows if it is marked itself, new, or was not there.
+ *
+ * The target knows an object by its fid only if it was *bound* in this session: by the listing of its directory, by the op that made it, or by a BIND that
+ * says where it is. That is possible where all directories above it are clean. From then on every op on it is shipped, also while its
+ * content is still to be compared: the target's copy gets both, in one order, so neither can undo the other.
+ * A namespace op is shipped only if every directory it touches is clean and bound; else its directories are to do again and come back on the
+ * stack, as does a file that was changed before it was bound. So when the stack is empty under `names`, nothing is to do: DRAINED.
+ *
+ * Directories come before what lies below them. What a mark names and nobody has met when all directories are listed is gone: whatever moved
+ * or removed it has marked the directories.
+ *
+ * What is done stays a hot mark; the next session would begin with it again (marks.h). */
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -22,34 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "link.h"
+#include "walk_state.h"
 
-enum { WINDOW_BYTES_WALK = RESYNC_BLOCK_BYTES * RESYNC_WINDOW_BLOCKS };
-
-struct walk {
-    pthread_t thread;
-    atomic_bool stop;
-    uint8_t *buffer; /* one window */
-
-    pthread_mutex_t lock; /* stack, answers */
-    pthread_cond_t answered;
-    uint64_t *stack;
-    size_t depth, room;
-    uint64_t waiting_seq, different;
-    bool has_answer;
-
-    uint64_t started_ns, paced_bytes;
-};
-
-struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed) {
-    XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed); /* the session is the seed: no two agree by design */
-    return (struct block_hash){hash.low64, hash.high64};
-}
-
-bool is_zero(const uint8_t *data, size_t bytes) { return !bytes || (!data[0] && !memcmp(data, data + 1, bytes - 1)); }
+enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20 };
 
 /* ---- the stack -------------------------------------------------------------------------------------------------------------- */
 
@@ -79,57 +57,148 @@ static struct inode *pop(rfs_engine *engine) {
     return inode;
 }
 
-static struct op *new_frame(enum frame_type type, uint64_t fid) {
+struct op *walk_frame(enum frame_type type, uint64_t fid) {
     struct op *op = op_new(type);
     if (!op) abort();
     op->body.fid = fid;
     return op;
 }
 
-static void mark_again(rfs_engine *engine, uint64_t fid) {
-    struct inode *inode = inode_get(engine, fid);
-    if (!inode) return;
-    if (resync_flags(engine, inode) & ENTRIES_CLEAN) {
-        resync_change(engine, inode, 0, ENTRIES_CLEAN);
-        push(engine, inode);
-        mirror_ship(engine, new_frame(FRAME_MARKED, fid)); /* the target must not believe in it any more: see make_way() */
+/* ---- what the target knows ------------------------------------------------------------------------------------------------------ */
+
+static bool is_root(const struct inode *inode) { return inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES; }
+
+bool walk_is_clean(rfs_engine *engine, struct inode *directory) {
+    uint32_t flags = resync_flags(engine, directory);
+    if (flags & ENTRIES_CLEAN || engine->mode == RFS_PAIRED) return true;
+    return !engine->whole && !(flags & UNLISTED) && !marker_is_to_do(engine, directory->fid, MARK_ENTRIES) && !marker_is_new(engine, directory->fid);
+}
+
+/* The directory in which it has a name now, and the name. NULL: none is known. Under `names`. */
+static struct inode *place_of(rfs_engine *engine, struct inode *inode, char name[256]) {
+    uint64_t fid = inode_name(engine, inode, name);
+    struct inode *parent = fid ? inode_get(engine, fid) : NULL;
+    struct descriptor directory = {-1, -1};
+    struct stat stat;
+    bool there = parent && descriptor_get(engine, parent, &directory) == 0 && fstatat(directory.fd, name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && stat.st_ino == inode->number;
+    descriptor_put(engine, &directory);
+    if (there) return parent;
+    inode_put(engine, parent);
+    return S_ISDIR(inode->type) ? inode_parent(engine, inode, name) : NULL;
+}
+
+/* State shared, `names` held. A file none of whose names is known (one of several was removed) is searched for by the target. */
+static bool bind(rfs_engine *engine, struct inode *inode) {
+    if (is_root(inode) || resync_flags(engine, inode) & BOUND) return true;
+    if (inode->orphan || inode_is_local(inode)) return false;
+    struct op *op = walk_frame(FRAME_BIND, 0);
+    struct inode *parent = place_of(engine, inode, op->body.name);
+    bool can = parent ? walk_is_clean(engine, parent) && bind(engine, parent) : !engine->whole && !marker_is_new(engine, inode->fid);
+    if (can) {
+        op->body.fid = parent ? parent->fid : 0;
+        op->body.name_bytes = parent ? (uint16_t)strlen(op->body.name) : 0;
+        op->body.child = inode->fid;
+        mirror_ship(engine, op);
+        resync_change(engine, inode, BOUND, 0);
+    } else {
+        op_free(engine, op);
     }
-    inode_put(engine, inode);
+    inode_put(engine, parent);
+    return can;
+}
+
+static bool needs_binding(const rfs_engine *engine, struct inode *inode) {
+    enum rfs_mode mode = engine->mode;
+    return inode && (mode == RFS_PAIRED || mode == RFS_RESYNCING) && !(resync_flags(engine, inode) & BOUND) && !is_root(inode) && !inode->orphan && !inode_is_local(inode);
+}
+
+void walk_bind(rfs_engine *engine, struct inode *inode) {
+    if (!needs_binding(engine, inode)) return;
+    pthread_mutex_lock(&engine->names);
+    bind(engine, inode);
+    pthread_mutex_unlock(&engine->names);
+}
+
+void walk_bind_names(rfs_engine *engine, const struct op *op) {
+    const uint64_t fids[] = {op->body.fid, op->type == FRAME_RENAME || op->type == FRAME_LINK ? op->body.other : 0};
+    for (size_t i = 0; i < 2 && fids[i]; i++) {
+        struct inode *inode = inode_get(engine, fids[i]);
+        if (needs_binding(engine, inode)) bind(engine, inode);
+        inode_put(engine, inode);
+    }
+}
+
+static bool is_making(const struct op *op) { return op->type >= FRAME_CREATE && op->type <= FRAME_SYMLINK; }
+
+void walk_learnt(rfs_engine *engine, const struct op *op) {
+    if (is_making(op)) resync_change(engine, op->inode, BOUND | ENTRIES_CLEAN | CONTENT_DONE, 0);
 }
 
 static bool has(rfs_engine *engine, uint64_t fid, uint32_t flag) {
     struct inode *inode = inode_get(engine, fid);
-    bool yes = inode && resync_flags(engine, inode) & flag;
+    bool yes = inode && (resync_flags(engine, inode) & flag || (flag == BOUND && is_root(inode)));
     inode_put(engine, inode);
     return yes;
 }
 
+/* Its entries are equal there, and it can be named. */
+static bool is_ready(rfs_engine *engine, uint64_t fid) {
+    struct inode *inode = inode_get(engine, fid);
+    bool ready = inode && (is_root(inode) || resync_flags(engine, inode) & BOUND) && walk_is_clean(engine, inode);
+    inode_put(engine, inode);
+    return ready;
+}
+
+static void mark_again(rfs_engine *engine, uint64_t fid) {
+    struct inode *inode = inode_get(engine, fid);
+    if (!inode) return;
+    bool was_clean = walk_is_clean(engine, inode);
+    marker_set_entries_to_do(engine, fid);
+    if (was_clean) {
+        resync_change(engine, inode, UNLISTED, ENTRIES_CLEAN);
+        mirror_ship(engine, walk_frame(FRAME_MARKED, fid)); /* the target must not believe in it any more: see make_way() */
+    }
+    if (was_clean || !engine->whole) push(engine, inode);
+    inode_put(engine, inode);
+}
+
 bool walk_ships(rfs_engine *engine, struct op *op) {
     const struct op_body *body = &op->body;
-    if (op->crossing == ARRIVES) return op->type == FRAME_PLACE; /* else its directory is still to be listed, and it is found there */
-    bool clean = has(engine, body->fid, ENTRIES_CLEAN) && !op->unlisted;
+    if (op->crossing == ARRIVES) {
+        if (op->type == FRAME_PLACE) return true;
+        marker_set_whole_to_do(engine, body->child);
+        return false; /* its directory is still to be listed, and it is found there */
+    }
+    bool clean = is_ready(engine, body->fid) && !op->unlisted;
     if (op->type == FRAME_RENAME) {
-        clean = clean && has(engine, body->other, ENTRIES_CLEAN) && has(engine, body->child, BOUND);
+        clean = clean && is_ready(engine, body->other) && (!engine->whole || has(engine, body->child, BOUND));
         if (!clean) mark_again(engine, body->other);
     } else if (op->type == FRAME_LINK) {
         clean = clean && has(engine, body->other, BOUND);
-    } else if (clean && op->type <= FRAME_SYMLINK) { /* made in a clean directory: equal from its birth */
-        resync_change(engine, op->inode, BOUND | ENTRIES_CLEAN | CONTENT_DONE, 0);
+    } else if (clean) { /* made in a clean directory: equal from its birth */
+        walk_learnt(engine, op);
     }
     if (!clean) mark_again(engine, body->fid);
     return clean;
 }
 
-/* ---- shipping (state shared; mode checked) -------------------------------------------------------------------------------------- */
+bool walk_keeps(rfs_engine *engine, const struct op *op) {
+    if (engine->whole || inode_is_local(op->inode) || op->inode->orphan) return false; /* found when its directory is listed; of no concern */
+    marker_set_to_do(engine, op);
+    push(engine, op->inode);
+    return false;
+}
 
-static bool enter_state(rfs_engine *engine) {
+/* ---- shipping ------------------------------------------------------------------------------------------------------------------- */
+
+bool walk_enter(rfs_engine *engine) {
     pthread_rwlock_rdlock(&engine->state);
     if (engine->mode == RFS_RESYNCING && engine->link && !atomic_load(&engine->walk->stop)) return true;
     pthread_rwlock_unlock(&engine->state);
     return false;
 }
 
-static void leave_state(rfs_engine *engine) {
+void walk_leave(rfs_engine *engine) {
     link_flush(engine->link);
     pthread_rwlock_unlock(&engine->state);
 }
@@ -171,6 +240,13 @@ static int describe_entry(int directory_fd, const char *name, const struct stat 
     return 0;
 }
 
+/* What follows from its being listed. */
+static bool wants_walk(rfs_engine *engine, struct inode *child) {
+    uint32_t flags = resync_flags(engine, child);
+    if (flags & (S_ISDIR(child->type) ? ENTRIES_CLEAN : CONTENT_DONE)) return marker_is_to_do(engine, child->fid, ALL_KINDS) && !engine->whole;
+    return engine->whole || flags & (FRESH | UNLISTED) || marker_is_new(engine, child->fid) || marker_is_to_do(engine, child->fid, ALL_KINDS);
+}
+
 static int ship_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name) {
     struct inode *child;
     struct stat stat;
@@ -181,7 +257,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
         inode_put(engine, child);
         return 0;
     }
-    struct op *op = new_frame(FRAME_DIRECTORY_ENTRY, directory->fid);
+    struct op *op = walk_frame(FRAME_DIRECTORY_ENTRY, directory->fid);
     op->body.child = child->fid;
     result = describe_entry(directory_fd, name, &stat, op);
     if (result < 0) {
@@ -192,8 +268,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
         mirror_ship(engine, op);
         resync_change(engine, child, BOUND, 0);
         pthread_mutex_unlock(stripe);
-        uint32_t done = S_ISDIR(child->type) ? ENTRIES_CLEAN : CONTENT_DONE;
-        if (!(resync_flags(engine, child) & done)) push(engine, child);
+        if (wants_walk(engine, child)) push(engine, child);
     }
     inode_put(engine, child);
     return result;
@@ -217,234 +292,226 @@ static int ship_entries(rfs_engine *engine, struct inode *directory) {
     return result;
 }
 
+/* `names` held, the directory bound. */
+static int list_directory(rfs_engine *engine, struct inode *directory) {
+    mirror_ship(engine, walk_frame(FRAME_DIRECTORY_BEGIN, directory->fid));
+    int result = ship_entries(engine, directory);
+    struct op *end = walk_frame(FRAME_DIRECTORY_END, directory->fid);
+    pthread_mutex_t *stripe = inode_stripe(engine, directory->fid);
+    pthread_mutex_lock(stripe);
+    if (result == 0) result = put_attributes(engine, directory, end);
+    if (result == 0) engine->walk->entry_seq = mirror_ship(engine, end);
+    else op_free(engine, end);
+    if (result == 0) {
+        while (marker_take(engine, directory->fid, ALL_KINDS).kind) continue;
+        resync_change(engine, directory, ENTRIES_CLEAN | CONTENT_DONE, UNLISTED | FRESH);
+    }
+    pthread_mutex_unlock(stripe);
+    return result;
+}
+
+static int ship_directory_attributes(rfs_engine *engine, struct inode *directory) {
+    struct op *op = walk_frame(FRAME_ATTRIBUTES, directory->fid);
+    pthread_mutex_t *stripe = inode_stripe(engine, directory->fid);
+    pthread_mutex_lock(stripe);
+    int result = put_attributes(engine, directory, op);
+    if (result == 0) mirror_ship(engine, op);
+    else op_free(engine, op);
+    if (result == 0) while (marker_take(engine, directory->fid, MARK_ATTRIBUTES).kind) continue;
+    pthread_mutex_unlock(stripe);
+    return result;
+}
+
+/* The topmost directory above it that is not clean. `names` held. */
+static struct inode *blocker_of(rfs_engine *engine, struct inode *inode) {
+    struct inode *found = NULL, *at = inode_get(engine, inode->fid);
+    char name[256];
+    while (at && !is_root(at)) {
+        struct inode *parent = place_of(engine, at, name);
+        inode_put(engine, at);
+        at = parent;
+        if (!at || walk_is_clean(engine, at)) continue;
+        inode_put(engine, found);
+        found = inode_get(engine, at->fid);
+    }
+    inode_put(engine, at);
+    return found;
+}
+
+/* Listed, if it is not clean, or brought up to its attributes. What lies above it comes first. `names` held. */
+static int walk_names(rfs_engine *engine, struct inode *inode, bool *bound) {
+    *bound = false;
+    for (struct inode *blocker; !bind(engine, inode);) {
+        if (inode->orphan || inode_is_local(inode) || !(blocker = blocker_of(engine, inode))) return 0;
+        bool can = bind(engine, blocker);
+        int result = can ? list_directory(engine, blocker) : 0;
+        inode_put(engine, blocker);
+        if (!can || result < 0) return result;
+    }
+    *bound = true;
+    return 0;
+}
+
 static int walk_directory(rfs_engine *engine, struct inode *directory) {
-    if (!enter_state(engine)) return -ECANCELED;
+    bool bound;
+    if (!walk_enter(engine)) return -ECANCELED;
     pthread_mutex_lock(&engine->names);
-    int result = 0;
-    if (!directory->orphan) {
-        mirror_ship(engine, new_frame(FRAME_DIRECTORY_BEGIN, directory->fid));
-        result = ship_entries(engine, directory);
-        struct op *end = new_frame(FRAME_DIRECTORY_END, directory->fid);
-        pthread_mutex_t *stripe = inode_stripe(engine, directory->fid);
-        pthread_mutex_lock(stripe);
-        if (result == 0) result = put_attributes(engine, directory, end);
-        if (result == 0) mirror_ship(engine, end);
-        else op_free(engine, end);
-        pthread_mutex_unlock(stripe);
-        if (result == 0) resync_change(engine, directory, ENTRIES_CLEAN | CONTENT_DONE, 0);
-    }
+    int result = walk_names(engine, directory, &bound);
+    if (result == 0 && bound && !directory->orphan) result = walk_is_clean(engine, directory) && !engine->whole ? ship_directory_attributes(engine, directory) : list_directory(engine, directory);
+    if (!bound || directory->orphan) while (marker_take(engine, directory->fid, ALL_KINDS).kind) continue;
     pthread_mutex_unlock(&engine->names);
-    leave_state(engine);
+    walk_leave(engine);
     return result;
 }
 
-/* ---- a file ------------------------------------------------------------------------------------------------------------------- */
-
-static void pace(rfs_engine *engine, uint64_t bytes) {
-    struct walk *walk = engine->walk;
-    uint64_t rate = engine->session.resync_bytes_per_s;
-    if (!rate) return;
-    walk->paced_bytes += bytes;
-    uint64_t due_ns = walk->started_ns + walk->paced_bytes * (uint64_t)NS_PER_S / rate;
-    while (!atomic_load(&walk->stop) && now_ns() < due_ns) {
-        struct timespec nap = {.tv_nsec = 5000000};
-        nanosleep(&nap, NULL);
-    }
+static int walk_file(rfs_engine *engine, struct inode *inode) {
+    bool bound;
+    if (!walk_enter(engine)) return -ECANCELED;
+    pthread_mutex_lock(&engine->names);
+    int result = walk_names(engine, inode, &bound);
+    pthread_mutex_unlock(&engine->names);
+    walk_leave(engine);
+    if (result == 0 && !bound) while (marker_take(engine, inode->fid, ALL_KINDS).kind) continue;
+    return result == 0 && bound ? content_walk(engine, inode) : result;
 }
 
-static int wait_answer(struct walk *walk, uint64_t *different) {
-    pthread_mutex_lock(&walk->lock);
-    while (!walk->has_answer && !atomic_load(&walk->stop)) pthread_cond_wait(&walk->answered, &walk->lock);
-    int result = walk->has_answer ? 0 : -ECANCELED;
-    *different = walk->different;
-    walk->has_answer = false;
-    walk->waiting_seq = 0;
-    pthread_mutex_unlock(&walk->lock);
-    return result;
-}
+/* ---- what is marked -------------------------------------------------------------------------------------------------------------- */
 
-int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different) {
-    int result = -EPROTO;
+int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload) {
+    struct op_body body;
+    const uint8_t *data;
+    int result = wire_decode_body(header, payload, &body, &data);
+    if (result < 0) return result;
     pthread_rwlock_rdlock(&engine->state);
     struct walk *walk = engine->walk;
-    if (walk) {
-        pthread_mutex_lock(&walk->lock);
-        if (walk->waiting_seq == seq && seq) {
-            walk->different = different;
-            walk->has_answer = true;
-            pthread_cond_signal(&walk->answered);
-            result = 0;
+    result = walk && engine->mode == RFS_RESYNCING ? 0 : -EPROTO;
+    if (result < 0) goto out;
+    pthread_mutex_lock(&walk->lock);
+    if (walk->peer_told || walk->peer_count >= MOST_PEER_MARKS) {
+        result = -EPROTO;
+    } else if (header->type == FRAME_PEER_MARKS) {
+        walk->peer_everything = body.offset != 0;
+        walk->peer_born = body.length;
+        walk->peer_told = true;
+        pthread_cond_signal(&walk->answered);
+    } else {
+        if (walk->peer_count == walk->peer_room) {
+            struct peer_mark *larger = realloc(walk->peer_marks, (walk->peer_room * 2 + 64) * sizeof *larger);
+            if (!larger) abort(); /* marks that cannot be kept */
+            walk->peer_marks = larger;
+            walk->peer_room = walk->peer_room * 2 + 64;
         }
-        pthread_mutex_unlock(&walk->lock);
+        struct peer_mark *mark = &walk->peer_marks[walk->peer_count++];
+        *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
+        mark->where = (rfs_where){.fid = body.fid, .parent = body.other, .directory = (uint16_t)body.rdev};
+        memcpy(mark->where.path, data, body.data_bytes);
+        bool good = body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK;
+        if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
+    pthread_mutex_unlock(&walk->lock);
+out:
     pthread_rwlock_unlock(&engine->state);
     return result;
 }
 
-enum { GONE = -ENOLINK };
-
-/* After its UNLINK the target knows nothing of it: it was removed, or has become local (and may come back, to be listed anew). Under its stripe. */
-static bool is_gone(const rfs_engine *engine, struct inode *inode) { return inode->orphan || !(resync_flags(engine, inode) & BOUND); }
-
-static int ask(rfs_engine *engine, struct inode *inode, uint64_t offset, size_t bytes, uint64_t *different) {
-    struct walk *walk = engine->walk;
-    size_t blocks = (bytes + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
-    struct op *op = new_frame(FRAME_HASHES, inode->fid);
-    struct block_hash *hashes = malloc(blocks * sizeof *hashes);
-    if (!hashes) abort();
-    for (size_t i = 0; i < blocks; i++) {
-        size_t at = i * RESYNC_BLOCK_BYTES, part = bytes - at < RESYNC_BLOCK_BYTES ? bytes - at : RESYNC_BLOCK_BYTES;
-        hashes[i] = hash_block(walk->buffer + at, part, engine->session.session);
+int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
+    pthread_rwlock_rdlock(&engine->state);
+    struct inode *inode = engine->walk && engine->mode == RFS_RESYNCING ? inode_get(engine, fid) : NULL;
+    if (inode) {
+        bool done = resync_flags(engine, inode) & (S_ISDIR(inode->type) ? ENTRIES_CLEAN : CONTENT_DONE), walked = resync_flags(engine, inode) & WALKED && (engine->whole || marker_is_new(engine, fid));
+        if (!done) resync_change(engine, inode, S_ISDIR(inode->type) ? FRESH | UNLISTED : FRESH, 0);
+        if (!done && !walked) push(engine, inode); /* what was walked for its marks alone comes again, as a whole */
     }
-    op->data = (uint8_t *)hashes;
-    op->body.data_bytes = (uint32_t)(blocks * sizeof *hashes);
-    op->body.offset = offset;
-    op->body.length = bytes;
-    if (!enter_state(engine)) {
-        op_free(engine, op);
+    inode_put(engine, inode);
+    pthread_rwlock_unlock(&engine->state);
+    return 0; /* removed meanwhile, or an answer that comes after the end: nothing depends on it any more */
+}
+
+/* The target's marks become ours. */
+static int hear_peer_marks(rfs_engine *engine) {
+    struct walk *walk = engine->walk;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += PEER_MARKS_TIMEOUT_S;
+    int waited = 0;
+    pthread_mutex_lock(&walk->lock);
+    while (!walk->peer_told && !atomic_load(&walk->stop) && waited == 0) waited = pthread_cond_timedwait(&walk->answered, &walk->lock, &until);
+    bool told = walk->peer_told;
+    pthread_mutex_unlock(&walk->lock);
+    if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
+        if (walk_enter(engine)) {
+            link_end(engine->link);
+            walk_leave(engine);
+        }
         return -ECANCELED;
     }
-    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
-    pthread_mutex_lock(stripe);
-    bool gone = is_gone(engine, inode);
-    if (gone) {
-        op_free(engine, op);
-    } else {
-        pthread_mutex_lock(&walk->lock); /* the answer cannot overtake the question's number */
-        walk->waiting_seq = mirror_ship(engine, op);
-        pthread_mutex_unlock(&walk->lock);
-    }
-    pthread_mutex_unlock(stripe);
-    leave_state(engine);
-    return gone ? GONE : wait_answer(walk, different);
+    return marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
 }
 
-static int ship_block(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {
-    struct op *op = new_frame(FRAME_BLOCK, inode->fid);
-    op->data = malloc(bytes);
-    if (!op->data) abort();
-    op->body.offset = offset;
-    int result = 0;
-    if (!enter_state(engine)) {
-        op_free(engine, op);
-        return -ECANCELED;
-    }
-    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
-    pthread_mutex_lock(stripe);
-    bool gone = is_gone(engine, inode);
-    ssize_t got = gone ? -1 : pread(fd, op->data, bytes, (off_t)offset);
-    if (got <= 0) {
-        result = gone ? GONE : got < 0 ? -errno : 0; /* the file has become shorter: its attributes will say so */
-        op_free(engine, op);
-    } else {
-        op->body.length = (uint64_t)got;
-        if (is_zero(op->data, (size_t)got)) op->frame.header.flags |= FLAG_ZERO;
-        op->body.data_bytes = op->frame.header.flags & FLAG_ZERO ? 0 : (uint32_t)got;
-        mirror_ship(engine, op);
-    }
-    pthread_mutex_unlock(stripe);
-    leave_state(engine);
-    return result;
+/* It was marked here, so we have its handle; or there, and we have the name that it had. */
+static struct inode *find_marked(rfs_engine *engine, uint64_t fid) {
+    rfs_where where;
+    struct inode *inode = inode_get(engine, fid);
+    if (!inode && marker_where(engine, fid, &where)) inode = inode_found(engine, &where, where.handle_bytes != 0);
+    return inode;
 }
 
-/* A hole is told, not hashed. Returns its length from offset on, cut at `size`; 0: data begins here. */
-static uint64_t hole_bytes(int fd, uint64_t offset, uint64_t size) {
-    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
-    if (data < 0) return errno == ENXIO ? size - offset : 0;
-    uint64_t next = (uint64_t)data < size ? (uint64_t)data : size;
-    next -= next < size ? next % RESYNC_BLOCK_BYTES : 0;
-    return next > offset ? next - offset : 0;
-}
-
-static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, uint64_t bytes) {
-    if (!enter_state(engine)) return -ECANCELED;
-    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
-    pthread_mutex_lock(stripe);
-    struct stat stat;
-    bool gone = is_gone(engine, inode), still = !gone && fstat(fd, &stat) == 0 && offset + bytes <= (uint64_t)stat.st_size && hole_bytes(fd, offset, offset + bytes) == bytes;
-    if (still) {
-        struct op *op = new_frame(FRAME_BLOCK, inode->fid);
-        op->body.offset = offset;
-        op->body.length = bytes;
-        op->frame.header.flags |= FLAG_ZERO;
-        mirror_ship(engine, op);
+/* Whatever of `kinds` is to do comes onto the stack if it is found. */
+static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
+    size_t count = 0;
+    uint64_t *fids = marker_to_do(engine, kinds, &count);
+    if (!fids && count) return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        struct inode *inode = find_marked(engine, fids[i]);
+        if (inode) push(engine, inode);
+        if (announce && walk_enter(engine)) {
+            mirror_ship(engine, walk_frame(FRAME_MARKED, fids[i]));
+            walk_leave(engine);
+        }
+        inode_put(engine, inode);
     }
-    pthread_mutex_unlock(stripe);
-    leave_state(engine);
-    return gone ? GONE : still ? 0 : -EAGAIN;
+    free(fids);
+    return 0;
 }
 
-static int walk_window(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, size_t bytes) {
-    struct walk *walk = engine->walk;
-    uint64_t different;
-    ssize_t got = pread(fd, walk->buffer, bytes, (off_t)offset);
-    if (got <= 0) return got < 0 ? -errno : 0;
-    int result = ask(engine, inode, offset, (size_t)got, &different);
-    for (size_t i = 0; result == 0 && i * RESYNC_BLOCK_BYTES < (size_t)got; i++) {
-        size_t at = i * RESYNC_BLOCK_BYTES, part = (size_t)got - at < RESYNC_BLOCK_BYTES ? (size_t)got - at : RESYNC_BLOCK_BYTES;
-        if (!(different >> i & 1)) continue;
-        if (!mirror_wait_credit(engine, &walk->stop)) return -ECANCELED;
-        result = ship_block(engine, inode, fd, offset + at, part);
-        pace(engine, part);
+/* All directories are listed. What was not found before may be now; the rest is gone. */
+static int push_left(rfs_engine *engine) {
+    size_t count = 0, found = 0;
+    uint64_t *fids = marker_to_do(engine, ALL_KINDS, &count);
+    if (!fids && count) return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        struct inode *inode = find_marked(engine, fids[i]);
+        if (inode) push(engine, inode);
+        else while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
+        found += inode != NULL;
+        inode_put(engine, inode);
     }
-    return result;
+    free(fids);
+    engine->walk->settled = !found;
+    return 0;
 }
 
-static int walk_content(rfs_engine *engine, struct inode *inode, int fd) {
-    uint64_t offset = 0;
-    for (;;) {
-        struct stat stat;
-        if (fstat(fd, &stat) < 0) return -errno;
-        uint64_t size = (uint64_t)stat.st_size;
-        if (offset >= size) break;
-        uint64_t left = size - offset, hole = hole_bytes(fd, offset, size), step = left < WINDOW_BYTES_WALK ? left : WINDOW_BYTES_WALK;
-        int result = hole ? ship_hole(engine, inode, fd, offset, hole) : -EAGAIN;
-        if (result == 0) step = hole;
-        else if (result == -EAGAIN) result = walk_window(engine, inode, fd, offset, step);
-        if (result < 0) return result;
-        offset += step;
-        atomic_fetch_add(&engine->count.resync_bytes_done, step);
+static int start_stack(rfs_engine *engine) {
+    if (!engine->whole) {
+        int result = hear_peer_marks(engine);
+        rfs_marks_count marked = marker_count(engine);
+        atomic_store(&engine->count.resync_total_bytes, marked.to_do_bytes);
+        atomic_store(&engine->count.resync_total_files, marked.inodes);
+        if (result == 0) result = push_marked(engine, MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, false);
+        return result < 0 ? result : push_marked(engine, MARK_ENTRIES, true);
+    }
+    for (uint32_t i = engine->directories; i-- > 0;) {
+        struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
+        resync_change(engine, root, BOUND, 0);
+        push(engine, root);
+        inode_put(engine, root);
     }
     return 0;
 }
 
-static int finish_file(rfs_engine *engine, struct inode *inode) {
-    struct op *op = new_frame(FRAME_ATTRIBUTES, inode->fid);
-    if (!enter_state(engine)) {
-        op_free(engine, op);
-        return -ECANCELED;
-    }
-    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
-    pthread_mutex_lock(stripe);
-    int result = is_gone(engine, inode) ? 1 : put_attributes(engine, inode, op);
-    if (result == 0) {
-        mirror_ship(engine, op);
-        resync_change(engine, inode, CONTENT_DONE, 0);
-    } else {
-        op_free(engine, op);
-    }
-    pthread_mutex_unlock(stripe);
-    leave_state(engine);
-    return result < 0 ? result : 0;
-}
-
-static int walk_file(rfs_engine *engine, struct inode *inode) {
-    int result = 0;
-    if (S_ISREG(inode->type) && !inode->orphan) {
-        int fd = inode_open(engine, inode, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-        if (fd < 0) return is_gone(engine, inode) ? 0 : fd;
-        result = walk_content(engine, inode, fd);
-        close(fd);
-    }
-    if (result == 0) result = finish_file(engine, inode);
-    atomic_fetch_add(&engine->count.resync_files_done, 1);
-    return result;
-}
-
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
-/* What lies ahead, for the progress and its ETA. No locks: an estimate. */
-static void count_tree(rfs_engine *engine, const struct scopes *scopes, scope_t scope, int directory_fd) {
+static void count_below(rfs_engine *engine, const struct scopes *scopes, scope_t scope, int directory_fd) {
     int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = copy < 0 ? NULL : fdopendir(copy);
     if (!stream) return;
@@ -456,7 +523,7 @@ static void count_tree(rfs_engine *engine, const struct scopes *scopes, scope_t 
         if (below_scope & SCOPE_LOCAL) continue;
         if (S_ISDIR(stat.st_mode)) {
             int below = openat(dirfd(stream), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (below >= 0) count_tree(engine, scopes, below_scope, below);
+            if (below >= 0) count_below(engine, scopes, below_scope, below);
             if (below >= 0) close(below);
             continue;
         }
@@ -466,82 +533,115 @@ static void count_tree(rfs_engine *engine, const struct scopes *scopes, scope_t 
     closedir(stream);
 }
 
+/* What lies ahead, for the progress and its ETA; beside the walk. No locks: an estimate. */
+static void *count_tree(void *argument) {
+    rfs_engine *engine = argument;
+    for (uint32_t i = 0; i < engine->directories; i++) count_below(engine, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
+    atomic_store(&engine->count.tree_bytes, atomic_load(&engine->count.resync_total_bytes));
+    return NULL;
+}
+
 bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     if (!walk) return false;
     pthread_mutex_lock(&walk->lock);
-    bool empty = !walk->depth;
+    bool empty = !walk->depth && list_empty(&walk->windows);
     pthread_mutex_unlock(&walk->lock);
     return empty;
 }
 
 static bool drained(rfs_engine *engine) {
-    if (!enter_state(engine)) return false;
-    pthread_mutex_lock(&engine->names); /* marks are made under it */
+    if (!walk_enter(engine)) return false;
+    pthread_mutex_lock(&engine->names); /* what is to do again comes onto the stack under it */
     bool empty = walk_is_drained(engine);
+    pthread_mutex_lock(&engine->mirror.lock);
+    empty = empty && engine->mirror.acked_seq >= engine->walk->entry_seq; /* each FRESH has arrived before that */
+    pthread_mutex_unlock(&engine->mirror.lock);
     pthread_mutex_unlock(&engine->names);
     bool answered = mirror_lone_ops_answered(engine);
-    leave_state(engine);
+    walk_leave(engine);
     return empty && answered;
+}
+
+static void rest(void) {
+    struct timespec nap = {.tv_nsec = 500000};
+    nanosleep(&nap, NULL);
+}
+
+/* One step. 1: drained. */
+static int step(rfs_engine *engine) {
+    struct walk *walk = engine->walk;
+    struct inode *inode = pop(engine);
+    int result = content_pull(engine, !inode && walk->windows_out);
+    if (!inode && result == 0 && drained(engine)) {
+        if (engine->whole || walk->settled) return 1;
+        result = push_left(engine);
+    } else if (!inode && result == 0) {
+        rest();
+    }
+    if (result < 0 || !inode) goto out;
+    if (!mirror_wait_credit(engine, &walk->stop)) result = -ECANCELED;
+    else if (S_ISDIR(inode->type)) result = walk_directory(engine, inode);
+    else result = walk_file(engine, inode);
+out:
+    inode_put(engine, inode);
+    return result < 0 ? result : 0;
 }
 
 static void *run(void *argument) {
     rfs_engine *engine = argument;
     struct walk *walk = engine->walk;
-    int result = 0;
     walk->started_ns = now_ns();
-    for (uint32_t i = 0; i < engine->directories; i++) count_tree(engine, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
-    atomic_store(&engine->count.tree_bytes, atomic_load(&engine->count.resync_total_bytes));
-    for (uint32_t i = engine->directories; i-- > 0;) {
-        struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
-        resync_change(engine, root, BOUND, 0);
-        push(engine, root);
-        inode_put(engine, root);
-    }
-    while (result == 0 && !atomic_load(&walk->stop)) {
-        struct inode *inode = pop(engine);
-        if (!inode) {
-            if (drained(engine)) break;
-            struct timespec nap = {.tv_nsec = 1000000};
-            nanosleep(&nap, NULL);
-            continue;
-        }
-        if (!mirror_wait_credit(engine, &walk->stop)) result = -ECANCELED;
-        else if (S_ISDIR(inode->type)) result = walk_directory(engine, inode);
-        else result = walk_file(engine, inode);
-        if (result == GONE) result = 0;
-        inode_put(engine, inode);
-    }
-    if (result == 0 && !atomic_load(&walk->stop)) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
+    int result = start_stack(engine);
+    while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
+    if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
     else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
     return NULL;
+}
+
+static void free_walk(rfs_engine *engine, struct walk *walk) {
+    content_free(engine, walk);
+    free(walk->peer_marks);
+    free(walk->stack);
+    free(walk->buffer);
+    pthread_mutex_destroy(&walk->lock);
+    pthread_cond_destroy(&walk->answered);
+    free(walk);
+}
+
+static void reset_progress(struct counters *count) {
+    atomic_store(&count->resync_bytes_done, 0);
+    atomic_store(&count->resync_total_bytes, 0);
+    atomic_store(&count->resync_files_done, 0);
+    atomic_store(&count->resync_total_files, 0);
+    atomic_store(&count->resync_sent_bytes, 0);
 }
 
 /* State is held exclusively. */
 int walk_start(rfs_engine *engine) {
     struct walk *walk = calloc(1, sizeof *walk);
     if (!walk) return -ENOMEM;
-    walk->buffer = malloc(WINDOW_BYTES_WALK);
-    if (!walk->buffer) {
-        free(walk);
-        return -ENOMEM;
-    }
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&walk->lock, NULL);
-    pthread_cond_init(&walk->answered, NULL);
-    struct counters *count = &engine->count;
-    atomic_store(&count->resync_bytes_done, 0);
-    atomic_store(&count->resync_total_bytes, 0);
-    atomic_store(&count->resync_files_done, 0);
-    atomic_store(&count->resync_total_files, 0);
-    atomic_store(&count->resync_sent_bytes, 0);
+    pthread_cond_init(&walk->answered, &attributes);
+    pthread_condattr_destroy(&attributes);
+    list_init(&walk->windows);
+    walk->buffer = malloc(RESYNC_WINDOW_BYTES);
     assert(!engine->walk);
     engine->walk = walk;
-    int result = -pthread_create(&walk->thread, NULL, run, engine);
-    if (result == 0) return 0;
-    engine->walk = NULL;
-    free(walk->buffer);
-    free(walk);
-    return result;
+    engine->whole = engine->session.everything || marker_everything(engine);
+    marker_all_to_do(engine);
+    reset_progress(&engine->count);
+    int result = walk->buffer ? -pthread_create(&walk->thread, NULL, run, engine) : -ENOMEM;
+    if (result < 0) {
+        engine->walk = NULL;
+        free_walk(engine, walk);
+        return result;
+    }
+    walk->counting = engine->whole && pthread_create(&walk->counter, NULL, count_tree, engine) == 0;
+    return 0;
 }
 
 void walk_stop(rfs_engine *engine) {
@@ -555,12 +655,9 @@ void walk_stop(rfs_engine *engine) {
     pthread_mutex_unlock(&walk->lock);
     mirror_wake(engine);
     pthread_join(walk->thread, NULL);
+    if (walk->counting) pthread_join(walk->counter, NULL);
     pthread_rwlock_wrlock(&engine->state);
     engine->walk = NULL;
     pthread_rwlock_unlock(&engine->state);
-    free(walk->stack);
-    free(walk->buffer);
-    pthread_mutex_destroy(&walk->lock);
-    pthread_cond_destroy(&walk->answered);
-    free(walk);
+    free_walk(engine, walk);
 }

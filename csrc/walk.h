@@ -4,9 +4,14 @@
 
 #include "op.h"
 
-/* Per inode and session: the target knows the fid; a directory's entries are equal; a file's content and attributes are
- * equal (up to live ops, which are shipped for every bound inode); the inode is in the walk's queue. */
-enum { BOUND = 1, ENTRIES_CLEAN = 2, CONTENT_DONE = 4, QUEUED = 8 };
+/* Per inode and session. At the source:
+ * BOUND          the target knows the fid
+ * ENTRIES_CLEAN  a directory's entries were made equal (that others are clean without it: walk_is_clean())
+ * CONTENT_DONE   a file's content and attributes are equal (up to live ops, which are shipped for every bound inode)
+ * QUEUED, WALKED  it is in the walk's queue; its content is on its way
+ * FRESH, UNLISTED  the target had to make it: there is nothing to compare, and a directory is to be listed
+ * At the target: ENTRIES_CLEAN as above, and MARKED_THERE: the directory will be listed (again). */
+enum { BOUND = 1, ENTRIES_CLEAN = 2, CONTENT_DONE = 4, QUEUED = 8, MARKED_THERE = 16, FRESH = 32, UNLISTED = 64, WALKED = 128 };
 
 static inline uint32_t resync_flags(const rfs_engine *engine, struct inode *inode) {
     uint64_t value = atomic_load(&inode->resync);
@@ -24,14 +29,26 @@ static inline void resync_change(const rfs_engine *engine, struct inode *inode, 
 int walk_start(rfs_engine *engine);
 bool walk_is_drained(rfs_engine *engine); /* state is held: nothing is marked */
 void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
+/* Are the entries of this directory equal on the target? */
+bool walk_is_clean(rfs_engine *engine, struct inode *directory);
+/* Before an op that names it is done (state shared; walk_bind: no other lock; _names: `names`): the target learns where it is. */
+void walk_bind(rfs_engine *engine, struct inode *inode);
+void walk_bind_names(rfs_engine *engine, const struct op *op);
+/* A namespace op that is shipped to a whole copy has taught it what it made. */
+void walk_learnt(rfs_engine *engine, const struct op *op);
 /* Is this namespace op, done locally just now under `names`, to be shipped? If not, its directories are marked again. */
 bool walk_ships(rfs_engine *engine, struct op *op);
+/* An op on content that the target cannot be told of: it is to do. Returns false. */
+bool walk_keeps(rfs_engine *engine, const struct op *op);
 /* resync_target.c: `moving` cannot go to `place` because it lies above it here: take a directory between them that will be listed
  * again out of the way. 0: try again. */
 int make_way(rfs_engine *engine, struct inode *moving, struct inode *place);
 /* What a frame tells of an inode: owner, mode, times, size, xattrs. */
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op);
+/* On the link's thread: the target's answers. */
 int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
+int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload);
+int walk_hear_fresh(rfs_engine *engine, uint64_t fid);
 
 struct block_hash {
     uint64_t low, high;

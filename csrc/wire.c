@@ -82,7 +82,7 @@ int wire_decode_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *
     header->mtime_ns = (int64_t)get64(&at);
     (void)get32(&at);
     if (get32(&at) != crc32c(0, in, WIRE_HEADER_BYTES - 4)) return -EBADMSG;
-    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_ACK_ALONE)) return -EBADMSG;
+    if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_LAST_UNSEQUENCED)) return -EBADMSG;
     if (header->payload_bytes > MAX_PAYLOAD_BYTES) return -EBADMSG;
     return 0;
 }
@@ -161,6 +161,8 @@ int wire_decode_body(const struct wire_header *header, const uint8_t *payload, s
     if (header->type == FRAME_COPY && (header->length > MAX_COPY_BYTES || header->offset > INT64_MAX - MAX_COPY_BYTES || body->rdev > INT64_MAX - MAX_COPY_BYTES)) return -EBADMSG;
     if (needs_name(header->type) && !body->name_bytes) return -EBADMSG;
     if (header->type == FRAME_RENAME && !body->name2_bytes) return -EBADMSG;
+    if (header->type == FRAME_BIND && body->fid && !body->name_bytes) return -EBADMSG;
+    if (header->type == FRAME_PEER_MARK && (body->data_bytes >= MARK_PATH_BYTES || memchr(*data, 0, body->data_bytes))) return -EBADMSG;
     bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || header->type == FRAME_DIRECTORY_ENTRY;
     if (makes && body->child < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return -EBADMSG; /* the roots' ids are given for ever */
     if (!good_name(body->name, body->name_bytes, is_entry) || !good_name(body->name2, body->name2_bytes, true)) return -EBADMSG;

@@ -18,13 +18,18 @@ enum frame_type {
     FRAME_LAST_OP = FRAME_PLACE,
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
-    FRAME_LAST_RESYNC = FRAME_MARKED,
+    FRAME_BIND, /* child has this name in this directory (0: somewhere): the ops that follow name it by its fid alone */
+    FRAME_LAST_RESYNC = FRAME_BIND,
     /* without a seq of their own */
     FRAME_ACK = 64,  /* seq: everything up to it is applied */
     FRAME_SYNCED,    /* seq: this fsync is on the disk */
     FRAME_DIFFERENT, /* seq: of the HASHES; offset: a bit per block that differs */
     FRAME_KEEPALIVE,
     FRAME_ACK_ALONE, /* seq: this op is applied, and some before it are not */
+    FRAME_PEER_MARK, /* target to source, before all else: a mark of the target's, and where it is found */
+    FRAME_PEER_MARKS, /* those were all. offset: 1 if everything is marked; length: the first fid that is new */
+    FRAME_FRESH,     /* target to source: this listed object was not there and was made, empty */
+    FRAME_LAST_UNSEQUENCED = FRAME_FRESH,
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 

@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--on-peer-loss", choices=("alone", "freeze"), default="alone")
     mount.add_argument("--replace-data", action="store_true", help="move files of this node to STATEDIR/kept/, then take the peer's")
     mount.add_argument("--resync-bandwidth", type=int, default=0, metavar="BYTES_PER_S")
+    mount.add_argument("--checkpoint", type=float, default=30.0, metavar="S", help="how often both nodes make durable what they hold")
     mount.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for the mount to be live")
     mount.add_argument("--link-timeout", type=float, default=5.0, metavar="S", help="the peer is lost after so long without a sign of life")
     mount.add_argument("--insecure", action="store_true", help="links without keys and encryption: on networks that are yours alone")
@@ -52,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     mount.add_argument("--only", action="append", default=[], metavar="PATTERN", help="what no such pattern matches stays local")
     mount.add_argument("--witness", action="append", default=[], metavar="VALUE", help="not in this release")
+    guard = verbs.add_parser("guard", help="early in a boot: nobody can change the directories until they are mounted", allow_abbrev=False)
+    guard.add_argument("directories", nargs="+", metavar="DIR")
+    guard.add_argument("--state", required=True, metavar="STATEDIR")
     for verb, text in (
         ("status", "how the mirror is"),
         ("stats", "the engine's counters"),
@@ -81,6 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
         match options.verb:
             case "mount":
                 return _mount(options)
+            case "guard":
+                from rfs.guard_command import run as guard
+
+                return guard([os.path.abspath(directory) for directory in options.directories], _state(options))
             case "status":
                 return _status(options)
             case "stats":

@@ -96,6 +96,10 @@ class Statistics:
     resync_files_done: int = 0
     resync_total_files: int = 0
     resync_sent_bytes: int = 0
+    marked_places: int = 0
+    marked_bytes: int = 0
+    marked_everything: int = 0
+    to_do_bytes: int = 0
     reads: int = 0
     writes: int = 0
     fsyncs: int = 0
@@ -147,6 +151,9 @@ class SessionParameters:
     keepalive_us: int = 1_000_000
     resync_bytes_per_s: int = 0
     ack_disk: int = 0
+    everything: int = 0
+    direct: int = 0
+    fresh: int = 0
 
 
 EventHandler = Callable[[EngineEvent], None]
@@ -327,6 +334,35 @@ class Engine:
         raw = self._ffi.new("rfs_statistics *")
         self._lib.rfs_get_statistics(self._handle, raw)
         return Statistics(**{field.name: int(getattr(raw, field.name)) for field in fields(Statistics)})
+
+    # ---- marks ----------------------------------------------------------------------------------------------------------------------
+
+    async def open_marks(self, directory: str) -> bool:
+        """Read the intent log that is kept there, before any operation. False: there was none, or it is damaged: everything is marked."""
+        result = await trio.to_thread.run_sync(self._lib.rfs_open_marks, self._handle, os.fsencode(directory))
+        return _check(result, f"the intent log in {directory}") == 1
+
+    async def begin_checkpoint(self) -> None:
+        """Until what was under way is answered; OSError(EAGAIN) when this is no time for one."""
+        ticket = self._lib.rfs_submit_checkpoint(self._handle)
+        if not ticket:
+            raise BlockingIOError(errno.EAGAIN, "not paired as primary")
+        await self._wait(ticket, "checkpoint")
+
+    async def end_checkpoint(self) -> None:
+        """Both nodes are durable, and `base` is: what was not touched since is marked no more."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_end_checkpoint, self._handle), "the end of the checkpoint")
+
+    async def forget_marks(self) -> None:
+        """The peer's checkpoint covers what is marked here."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_forget_marks, self._handle), "dropping the marks")
+
+    async def mark_everything(self) -> None:
+        """Doubt: the next session compares everything."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_mark_everything, self._handle), "marking everything")
 
     # ---- the kernel side ------------------------------------------------------------------------------------------------------------
 

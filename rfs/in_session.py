@@ -13,7 +13,7 @@ from rfs.session_state import Stage
 
 log = logging.getLogger("rfs.session")
 
-UNASKED = frozenset({"sync", "demoted", "turn", "leaving"})
+UNASKED = frozenset({"sync", "checkpoint", "demoted", "turn", "leaving"})
 
 
 async def on_message(core: SessionCore, message: Message) -> None:
@@ -23,6 +23,8 @@ async def on_message(core: SessionCore, message: Message) -> None:
         if kind == "sync":
             await core.replica.engine.sync()
             await core.link.send("synced", number=message["number"])
+        elif kind == "checkpoint":
+            await _hear_checkpoint(core, message)
         elif kind == "demoted":
             await _hear_demoted(core, message)
         elif kind == "turn":
@@ -31,6 +33,20 @@ async def on_message(core: SessionCore, message: Message) -> None:
             await _hear_leaving(core, message)
     except (OSError, SaidNo, PeerProtocolError) as failure:
         raise SessionEnded(f"'{kind}' of the peer could not be followed: {failure}") from failure
+
+
+async def _hear_checkpoint(core: SessionCore, message: Message) -> None:
+    """Both copies are durable and the peer has dropped its marks: ours, of an earlier time as primary, go too."""
+    replica = core.replica
+    async with replica.changing:
+        heard = rules.hear_checkpoint(
+            replica.record, session=message["session"], term=message["term"], in_session=replica.record.session
+        )  # fmt: skip
+        if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED:
+            log.info("a checkpoint of the peer's is ignored cause=%s", heard)
+            return
+        await replica.commit(heard, "the peer's checkpoint")
+        await replica.engine.forget_marks()
 
 
 async def _hear_demoted(core: SessionCore, message: Message) -> None:

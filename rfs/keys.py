@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rfs import exit_codes
+from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
 
 IDENTITY: Final = "identity.pem"
@@ -159,25 +160,7 @@ class KeyStore:
             raise SaidNo(sentence, exit_codes.FAILED) from failure
 
     def _write(self, name: str, text: str) -> None:
-        """Whole or not at all, durable, and never readable by anybody else."""
-        temporary = self.directory / f".{name}.{secrets.token_hex(4)}"
-        try:
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.directory / name)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        self._sync()
-
-    def _sync(self) -> None:
-        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(self.directory / name, text.encode())
 
     def _write_trust(self, trust: Trust) -> None:
         peers = {name: [asdict(pinned) for pinned in pins] for name, pins in trust.peers.items() if pins}
@@ -272,14 +255,14 @@ class KeyStore:
         with self._changing():
             self._write(FORMER, self._read(IDENTITY))
             os.replace(self.directory / NEXT, self.identity_path)
-            self._sync()
+            sync_directory(self.directory)
         return self.own()
 
     def drop_former(self) -> None:
         """The peer knows the new key: the old one is not needed any more."""
         with self._changing():
             (self.directory / FORMER).unlink(missing_ok=True)
-            self._sync()
+            sync_directory(self.directory)
 
 
 # ---- for people -------------------------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         timeout_s=options.timeout,
         link_timeout_s=_link_timeout(options.link_timeout),
         resync_bytes_per_s=options.resync_bandwidth,
+        checkpoint_s=_checkpoint(options.checkpoint),
         required_files=tuple(options.require),
         patterns=by_directory(directories, options.exclude, options.only),
         ack_disk=options.ack == "disk",
@@ -60,6 +61,12 @@ def read_settings(options: argparse.Namespace) -> Settings:
 def _link_timeout(seconds: float) -> float:
     if not 0.5 <= seconds <= 60:
         raise SaidNo(f"--link-timeout {seconds:g}: between 0.5 and 60 seconds", exit_codes.CONFIGURATION_INVALID)
+    return seconds
+
+
+def _checkpoint(seconds: float) -> float:
+    if not 1 <= seconds <= 3600:
+        raise SaidNo(f"--checkpoint {seconds:g}: between 1 and 3600 seconds", exit_codes.CONFIGURATION_INVALID)
     return seconds
 
 

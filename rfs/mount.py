@@ -5,8 +5,10 @@
     plain tree   reached by the engine through a detached clone, beneath whatever lies on top
 
 Layers go on from the bottom and come off from the top. A guard is laid before anything else and is taken off last, by `unmount` alone,
-so that nobody can write behind the mirror in between. An rfsmount that was killed leaves a dead FUSE layer on its guard: the next start
-takes the dead one off and finds the guard beneath it. What we laid is remembered by mount id and boot, to know it after a restart.
+so that nobody can write behind the mirror in between. Where that was possible (after an orderly unmount, in a boot without `rfsmount
+guard`) the interval is *unguarded*, and what lies below is compared before anybody believes in it. An rfsmount that was killed leaves a
+dead FUSE layer on its guard: the next start takes the dead one off and finds the guard beneath it. What we laid is remembered by mount id
+and boot, to know it after a restart.
 """
 
 import errno
@@ -20,6 +22,7 @@ from pathlib import Path
 import trio
 
 from rfs import directory_checks, engine, exit_codes
+from rfs.durably import write_durably
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount_table import MountEntry, read_mount_table, stack_at
@@ -39,11 +42,12 @@ class Layers:
         self._boot = boot
         self._guards: dict[str, int] = {}
         self._guards_file = Path(state_directory, "guards")
+        self._trusted = False  # since the last session nobody could change the trees but us
         self._kernel_mount: int | None = None
 
     async def prepare(self, required_files: Sequence[str] = ()) -> None:
         """From whatever was left here to: guards on every directory, a descriptor of every plain tree."""
-        self._guards = self._read_guards()
+        self._read_guards()
         for path in self.paths:
             await self._take_off_left_mounts(path)
         table = read_mount_table()
@@ -51,6 +55,8 @@ class Layers:
             directory_checks.check_existing(path, table)
         unguarded = [path for path in self.paths if not self._is_guarded(path, table)]
         if unguarded:
+            self._trusted = False
+            self._write_guards()
             await trio.to_thread.run_sync(directory_checks.refuse_holders, unguarded)
         for path in self.paths:
             tree = await engine.tree_open(path)
@@ -63,10 +69,33 @@ class Layers:
             if not any(_holds(tree, required) for tree in self.trees):
                 raise SaidNo(f"{self.paths[0]}: '{required}' is missing; is its file system not mounted?", exit_codes.CONFIGURATION_INVALID)
         for path in unguarded:
-            await engine.lay_guard(path)
-            self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
-            self._write_guards()
-            log.info("guard laid path=%s mount=%d", path, self._guards[path])
+            await self._lay_guard(path)
+
+    async def guard(self) -> None:
+        """Early in a boot, before anybody can write: the guards that lay there when the machine went down."""
+        self._read_guards()
+        table = read_mount_table()
+        for path in self.paths:
+            directory_checks.check_existing(path, table)
+            if not self._is_guarded(path, table):
+                await self._lay_guard(path)
+        self._write_guards()
+
+    async def _lay_guard(self, path: str) -> None:
+        await engine.lay_guard(path)
+        self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
+        self._write_guards()
+        log.info("guard laid path=%s mount=%d", path, self._guards[path])
+
+    @property
+    def unguarded(self) -> bool:
+        """Somebody may have changed the trees behind our back."""
+        return not self._trusted
+
+    def trust(self) -> None:
+        """The doubt is noted elsewhere, durably."""
+        self._trusted = True
+        self._write_guards()
 
     async def mount(self, serving: Engine) -> None:
         """The FUSE layer over every directory."""
@@ -95,6 +124,8 @@ class Layers:
     async def take_off_guards(self) -> None:
         """The last step of an orderly unmount: the plain directories show."""
         assert not self.mounted
+        self._trusted = False
+        self._write_guards()
         for path in reversed(self.paths):
             stack = stack_at(path, read_mount_table())
             if stack and stack[-1].mount_id == self._guards.get(path):
@@ -143,21 +174,20 @@ class Layers:
         stack = stack_at(path, table)
         return bool(stack) and stack[-1].mount_id == self._guards.get(path) and stack[-1].is_read_only
 
-    def _read_guards(self) -> dict[str, int]:
+    def _read_guards(self) -> None:
         """Mount ids mean something only within the boot (and the namespace) that gave them."""
         try:
             noted = json.loads(self._guards_file.read_text())
+            self._trusted = noted["trusted"] is True
             if noted["boot"] == self._boot and noted["namespace"] == _namespace():
-                return {str(path): int(mount) for path, mount in noted["guards"].items()}
+                self._guards = {str(path): int(mount) for path, mount in noted["guards"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        return {}
+            self._trusted = False
 
     def _write_guards(self) -> None:
-        text = json.dumps({"boot": self._boot, "namespace": _namespace(), "guards": self._guards})
-        temporary = self._guards_file.with_suffix(".new")
-        temporary.write_text(text)
-        os.replace(temporary, self._guards_file)
+        """Durably: to believe in a tree that was open is worse than to compare one that was not."""
+        text = json.dumps({"boot": self._boot, "namespace": _namespace(), "guards": self._guards, "trusted": self._trusted})
+        write_durably(self._guards_file, text.encode())
 
 
 def _holds(tree: int, name: str) -> bool:

@@ -24,13 +24,13 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     # entering a session (session.py tells the order)
     "ready": {},
     "state": {"record": dict, "running": bool, "empty": int, "replace_data": bool, "resumable": int, "applied_seq": int, "proposal": int,
-              "directories": int, "patterns": str},
+              "directories": int, "patterns": str, "marks": int},
     "verdict": {"outcome": str, "source": str, "travels": str, "obstacle": str, "reason": str},
     "renewed": {"term": int, "owner": int},
     "degrade": {},
     "degraded": {},
     "resume": {"session": int, "applied_seq": int},
-    "open": {"session": int, "generation": int, "seq": int},
+    "open": {"session": int, "generation": int, "seq": int, "everything": bool, "direct": bool, "fresh": int},
     # the end of a resync
     "ending": {"record": dict},
     "adopted": {"record": dict},
@@ -40,6 +40,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
              "space": list},
     "sync": {"number": int},
     "synced": {"number": int},
+    "checkpoint": {"session": int, "term": int},
     "demoted": {"record": dict},
     "turn": {"term": int, "owner": int},
     "turned": {},

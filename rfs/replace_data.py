@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rfs import exit_codes
 from rfs.directory_checks import NOT_CONTENT
+from rfs.durably import sync_directory
 from rfs.errors import SaidNo
 
 _MARK = "copy-begun"
@@ -30,21 +31,13 @@ def note_copy_begun(state_directory: str) -> None:
     """From here on what they hold is the peer's."""
     descriptor = os.open(os.path.join(state_directory, _MARK), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     os.close(descriptor)
-    _make_durable(state_directory)
+    sync_directory(state_directory)
 
 
 def forget_copy_begun(state_directory: str) -> None:
     """What they hold is this node's own again."""
     Path(state_directory, _MARK).unlink(missing_ok=True)
-    _make_durable(state_directory)
-
-
-def _make_durable(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(state_directory)
 
 
 def set_aside(trees: Sequence[int], state_directory: str) -> str:

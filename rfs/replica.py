@@ -165,6 +165,11 @@ class Replica:
 
     async def _start_engine(self) -> None:
         self._engine_scope = await self.nursery.start(self._pump, self.engine)
+        if not await self.engine.open_marks(self.settings.state_directory):
+            log.info("everything is marked: there is no intent log yet, or it cannot be trusted")
+        if self.layers.unguarded:
+            await self.engine.mark_everything()  # what anybody may have changed behind our back is compared, never assumed equal
+            self.layers.trust()
 
     async def _pump(self, engine: Engine, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         with trio.CancelScope() as scope:

@@ -20,6 +20,7 @@ from rfs.peer_messages import Message
 from rfs.record import DataState, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
 from rfs.replica import Replica
+from rfs.resync_scope import ResyncScope
 from rfs.session_core import SessionCore
 from rfs.session_state import Stage
 
@@ -58,19 +59,24 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
 # ---- as source ------------------------------------------------------------------------------------------------------------------------
 
 
-async def begin_source(core: SessionCore, data: DataLink) -> Rest:
+async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope) -> Rest | None:
     """Own copy durable → the target INCONSISTENT, confirmed → own record → the data link."""
     replica = core.replica
+    log.info("resync scope=%s", "nothing" if scope.direct else "everything" if scope.everything else "marks")
+    if scope.direct:
+        await _pair_source(core, data)
+        return None
     await replica.engine.sync()
     await core.link.send("degrade")
     await core.link.expect("degraded", timeout_s=SYNC_TIMEOUT_S)
     replica.resumable = 0
     await replica.commit(rules.source_begins(replica.record, secrets.randbits(64) or 1), "the target is INCONSISTENT, durably")
     seq = replica.engine.statistics().seq
-    await core.link.send("open", session=data.session, generation=replica.record.generation, seq=seq)
+    await _say_open(core, data, scope, seq)
     channel = await data.open()
     core.attached = True
-    await replica.engine.session_source(channel, core.parameters(data.session, seq=seq))
+    more = {"everything": int(scope.everything), "fresh": scope.fresh}
+    await replica.engine.session_source(channel, core.parameters(data.session, seq=seq, **more))
     core.stage = Stage.RESYNCING_SOURCE
     core.began_at = trio.current_time()
     replica.served = True
@@ -79,6 +85,41 @@ async def begin_source(core: SessionCore, data: DataLink) -> Rest:
     replica.is_live.set()
     replica.touch()
     return lambda: _end_source(core, data.session)
+
+
+async def _say_open(core: SessionCore, data: DataLink, scope: ResyncScope, seq: int) -> None:
+    await core.link.send(
+        "open", session=data.session, generation=core.replica.record.generation, seq=seq,
+        everything=scope.everything, direct=scope.direct, fresh=scope.fresh,
+    )  # fmt: skip
+
+
+async def _pair_source(core: SessionCore, data: DataLink) -> None:
+    """§4.2: nothing is marked anywhere. What the peer may hold is durable before it is told to begin."""
+    replica = core.replica
+    replica.resumable = 0
+    await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
+    seq = replica.engine.statistics().seq
+    await _say_open(core, data, ResyncScope(direct=True, everything=False, fresh=0), seq)
+    await core.link.expect("paired", timeout_s=SYNC_TIMEOUT_S)
+    channel = await data.open()
+    core.attached = True
+    await replica.engine.session_source(channel, core.parameters(data.session, seq=seq, direct=1))
+    await replica.mount()
+    core.now_paired(data.session)
+
+
+async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> None:
+    replica = core.replica
+    if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation:
+        raise PeerProtocolError("an 'open' without a resync for a copy that needs one")
+    await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
+    await core.link.send("paired")
+    channel = await data.open()
+    core.attached = True
+    parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"], direct=1)
+    await replica.engine.session_target(channel, parameters, resume=False)
+    core.now_paired(data.session)
 
 
 async def _end_source(core: SessionCore, session: int) -> None:
@@ -106,11 +147,14 @@ def _still(replica: Replica, data: DataState) -> None:
 # ---- as target ------------------------------------------------------------------------------------------------------------------------
 
 
-async def begin_target(core: SessionCore, data: DataLink, decision: Decision) -> Rest:
+async def begin_target(core: SessionCore, data: DataLink, decision: Decision) -> Rest | None:
     """INCONSISTENT, durably and confirmed, before any frame → the data link."""
     replica = core.replica
-    await core.link.expect("degrade", timeout_s=SYNC_TIMEOUT_S)
+    said = await core.link.expect("degrade", "open", timeout_s=SYNC_TIMEOUT_S)
     replica.resumable = 0
+    if said["type"] == "open":
+        await _pair_target(core, data, said)
+        return None
     if replica.record.generation == 0:
         await _take_first_copy(core)
     await replica.commit(rules.target_begins(replica.record, decision.fork_point), "a resync begins")
@@ -120,7 +164,8 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
         raise PeerProtocolError("an 'open' of another session")
     channel = await data.open()
     core.attached = True
-    parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"])
+    more = {"everything": int(opened["everything"]), "fresh": opened["fresh"]}
+    parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"], **more)
     await replica.engine.session_target(channel, parameters, resume=False)
     core.stage = Stage.RESYNCING_TARGET
     core.began_at = trio.current_time()

@@ -207,8 +207,7 @@ def pair_directly(record: Record, session: int) -> Record:
 def may_pair_directly(a: Record, b: Record, *, nothing_marked: bool) -> bool:
     """§4.2: one generation, both whole (neither has even left), and the union of both nodes' marks is empty: there is nothing to resync.
 
-    A rewound copy may be the target of it: what it could have lost would be marked on its peer, which ran through. Both rewound: what neither
-    has synced is marked on the one that was primary.
+    A rewound copy is no exception: what it may have lost is marked on whichever of the two was primary then.
     """
     return nothing_marked and a.generation == b.generation and a.data is b.data is DataState.UPTODATE
 

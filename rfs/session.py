@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from rfs import in_session, resync, rules
+from rfs import checkpoint, in_session, resync, rules
 from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
 from rfs.decide import Decision, Outcome, Source, decide, mirror
 from rfs.engine import EventKind, Mode, Space
@@ -30,6 +30,7 @@ from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import forget_copy_begun, has_begun_copy
 from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
+from rfs.resync_scope import marked, scope_of
 from rfs.session_core import SessionCore
 from rfs.session_state import Progress, Stage
 from rfs.supervisor import Supervisor
@@ -62,6 +63,7 @@ class Session(SessionCore):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.link.run, self._pulse, self._heard, in_session.UNASKED, self._on_message)
                 nursery.start_soon(self._watch_engine)
+                nursery.start_soon(checkpoint.keep, self)
                 await self._enter()
         except* SessionEnded as ended:
             log.info("session ended peer=%s stage=%s cause=%s", peer.node, self.stage.name, _sentence(ended))
@@ -167,6 +169,7 @@ class Session(SessionCore):
             "proposal": secrets.randbits(64) or 1,
             "directories": len(replica.layers.paths),
             "patterns": digest(replica.settings.patterns),
+            "marks": marked(replica.engine.statistics()),
         }
 
     async def _agree(self, mine: Message, theirs: Message, peer: Record) -> tuple[Decision, Refused | None]:
@@ -268,7 +271,9 @@ class Session(SessionCore):
             await resync.resume(self, data, theirs, is_source=is_source)
             return None
         replica.consent = False
-        return await (resync.begin_source(self, data) if is_source else resync.begin_target(self, data, decision))
+        if is_source:
+            return await resync.begin_source(self, data, scope_of(decision, replica, peer, theirs))
+        return await resync.begin_target(self, data, decision)
 
     async def _be_source(self, peer: Record) -> None:
         """Primary, and its term known to the other side, before anything else."""

@@ -50,6 +50,7 @@ class Settings:
     resync_bytes_per_s: int = 0
     required_files: tuple[str, ...] = ()
     patterns: tuple[Patterns, ...] = ()  # by the directories' positions; empty: everything is replicated
+    checkpoint_s: float = 30.0  # at most so long does what is durable on both nodes stay marked
     ack_disk: bool = False  # mirrored means: on the peer's disk
 
 

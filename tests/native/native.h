@@ -36,6 +36,7 @@ enum { TICKETS = 1 << 18, EVENT_KINDS = 16, ROOT = FIRST_DIRECTORY_FID, PATIENCE
 struct node {
     rfs_engine *engine;
     char path[64];
+    char state[80]; /* where its intent log is */
     int cut_fd; /* a second descriptor of its end of the data link: shutting it down loses the link */
     pthread_t pump;
     atomic_bool stopping;
@@ -89,12 +90,14 @@ void pair_close(struct pair *pair);
 extern bool links_are_secure;     /* the links of pairs are under TLS */
 extern bool some_are_local;      /* ... and files named LOCAL_NAMES in their trees are local */
 #define LOCAL_NAMES "n[37]"
+extern bool nodes_have_marks;    /* ... and they keep an intent log: a session compares what is marked */
 extern bool applies_in_parallel; /* ... and their targets apply ops in several threads */
 void connect_ends(int ends[2]);
 void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
 void pair_connect(struct pair *pair, struct node *source, struct node *target); /* starts a full session */
 void pair_finish(struct node *source, struct node *target, uint32_t round);       /* waits until it is paired */
 void pair_up(struct pair *pair, struct node *source, struct node *target);      /* both */
+void pair_checkpoint(struct node *source, struct node *target);
 void pair_cut(struct pair *pair);
 void pair_resume(struct pair *pair, struct node *source, struct node *target);
 void settle(struct node *source); /* everything sent is acknowledged */

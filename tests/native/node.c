@@ -125,6 +125,10 @@ void node_open(struct node *node, const char *name) {
     node->engine = rfs_engine_new(&tree, 1, &error);
     CHECK(node->engine);
     close(tree);
+    snprintf(node->state, sizeof node->state, "%s-state", node->path);
+    remove_tree(node->state);
+    CHECK_EQUAL(mkdir(node->state, 0700), 0);
+    if (nodes_have_marks) CHECK_EQUAL(rfs_open_marks(node->engine, node->state), 0);
     node->cut_fd = -1;
     node->answers = calloc(TICKETS, sizeof *node->answers);
     node->results = calloc(TICKETS, sizeof *node->results);
@@ -145,6 +149,7 @@ void node_close(struct node *node, bool keep) {
     rfs_engine_free(node->engine);
     if (node->cut_fd >= 0) close(node->cut_fd);
     if (!keep) remove_tree(node->path);
+    if (!keep) remove_tree(node->state);
     free(node->answers);
     free(node->results);
     free(node->fids);
@@ -341,7 +346,7 @@ void pair_open(struct pair *pair) {
     node_open(&pair->a, "a");
     node_open(&pair->b, "b");
     for (int i = 0; some_are_local && i < 2; i++) CHECK_EQUAL(rfs_add_pattern(i ? pair->b.engine : pair->a.engine, 0, LOCAL_NAMES, 0), 0);
-    pair->session = (rfs_session){.session = 1, .generation = 100, .progress_timeout_us = 20000000, .fsync_timeout_us = 30000000, .keepalive_us = 500000};
+    pair->session = (rfs_session){.session = 1, .generation = 100, .everything = 1, .progress_timeout_us = 20000000, .fsync_timeout_us = 30000000, .keepalive_us = 500000};
 }
 
 void pair_close(struct pair *pair) {
@@ -355,7 +360,7 @@ static void keep_cut(struct node *node, int fd) {
     CHECK(node->cut_fd >= 0);
 }
 
-bool links_are_secure, applies_in_parallel, some_are_local;
+bool links_are_secure, applies_in_parallel, some_are_local, nodes_have_marks;
 
 static void connect_nodes(struct node *source, struct node *target, rfs_channel *channels[2]) {
     int ends[2];
@@ -377,6 +382,7 @@ void pair_connect(struct pair *pair, struct node *source, struct node *target) {
     pair->session.session++;
     pair->session.seq = node_statistics(source).seq;
     pair->session.peer_applied_seq = 0;
+    pair->session.everything = node_statistics(source).marked_everything || node_statistics(target).marked_everything;
     CHECK_EQUAL(rfs_session_target(target->engine, channels[1], &pair->session, 0), 0);
     if (applies_in_parallel) link_apply_in_parallel(target->engine->link);
     CHECK_EQUAL(rfs_session_source(source->engine, channels[0], &pair->session), 0);
@@ -397,6 +403,16 @@ void pair_up(struct pair *pair, struct node *source, struct node *target) {
     CHECK_EQUAL(rfs_send_end(source->engine), 0);
     wait_event(target, RFS_EVENT_END_RECEIVED, ends);
     CHECK_EQUAL(rfs_purge_holding(target->engine, RFS_HELD), 0);
+}
+
+void pair_checkpoint(struct node *source, struct node *target) {
+    uint64_t ticket = rfs_submit_checkpoint(source->engine);
+    CHECK(ticket);
+    CHECK_EQUAL(answer_of(source, ticket), 0);
+    CHECK_EQUAL(answer_of(target, rfs_submit_sync(target->engine)), 0);
+    CHECK_EQUAL(answer_of(source, rfs_submit_sync(source->engine)), 0);
+    CHECK_EQUAL(rfs_end_checkpoint(source->engine), 0);
+    CHECK_EQUAL(rfs_forget_marks(target->engine), 0);
 }
 
 void pair_cut(struct pair *pair) {

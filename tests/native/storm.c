@@ -199,7 +199,9 @@ void test_storm_resyncing(void) {
         storm_wait_rounds(&storm, 300);
         pair.session.generation++;
         pair_up(&pair, &pair.a, &pair.b);
-        storm_wait_rounds(&storm, 150);
+        storm_wait_rounds(&storm, 75);
+        if (nodes_have_marks && round % 2 == 0) pair_checkpoint(&pair.a, &pair.b);
+        storm_wait_rounds(&storm, 75);
         finish_storm(&pair, &storm);
         pair_cut(&pair);
         CHECK_EQUAL(rfs_grant(pair.a.engine, ++pair.session.generation, 1), 0);

@@ -19,6 +19,7 @@ class FakeEngine(Engine):
         self.waiting_ops = 0
         self.peer_space: Space | None = None
         self.seq = 0
+        self.marked = 2  # as resync_scope.marked()
         self.target = False
         self._events_in, self._events_out = trio.open_memory_channel[EngineEvent | trio.SocketStream](100)
         self._stream: trio.SocketStream | None = None
@@ -73,7 +74,27 @@ class FakeEngine(Engine):
         self._events_in.send_nowait(stream)
 
     def statistics(self) -> Statistics:
-        return Statistics(mode=self.mode, waiting_ops=self.waiting_ops, seq=self.seq, acked_seq=self.seq, applied_seq=self.seq)
+        return Statistics(
+            mode=self.mode, waiting_ops=self.waiting_ops, seq=self.seq, acked_seq=self.seq, applied_seq=self.seq,
+            marked_places=self.marked, marked_everything=int(self.marked == 2),
+        )  # fmt: skip
+
+    async def open_marks(self, directory: str) -> bool:
+        return False
+
+    async def mark_everything(self) -> None:
+        self.calls.append("mark everything")
+
+    async def forget_marks(self) -> None:
+        self.marked = 0
+
+    async def begin_checkpoint(self) -> None:
+        if self.mode is not Mode.PAIRED or self.target:
+            raise BlockingIOError(errno.EAGAIN, "not now")
+
+    async def end_checkpoint(self) -> None:
+        self.calls.append("checkpoint")
+        self.marked = 0
 
     async def become_primary(self, term: int, node_bit: int) -> None:
         assert self.mode in (Mode.IDLE, Mode.FROZEN)
@@ -100,10 +121,10 @@ class FakeEngine(Engine):
 
     async def session_source(self, channel: Channel, parameters: SessionParameters) -> None:
         assert self.mode not in (Mode.IDLE, Mode.FENCED)
-        self.mode = Mode.RESYNCING
+        self.mode = Mode.PAIRED if parameters.direct else Mode.RESYNCING
         self.calls.append("source")
         self._attach(channel.descriptor)
-        if DRAINS:
+        if DRAINS and not parameters.direct:
             self.emit(EventKind.DRAINED)
 
     async def session_resume(self, channel: Channel, parameters: SessionParameters) -> None:

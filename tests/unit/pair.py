@@ -31,6 +31,7 @@ class FakeLayers:
         self.trees: list[int] = []
         self.mounted = False
         self.empty = True
+        self.unguarded = False
 
     def empty_directories(self) -> int:
         return (1 << len(self.paths)) - 1 if self.empty else 0

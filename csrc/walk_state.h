@@ -1,0 +1,56 @@
+/* What walk.c and content.c share: one resync of the source. */
+#ifndef LOCKSTEP_WALK_STATE_H
+#define LOCKSTEP_WALK_STATE_H
+
+#include "marker.h"
+#include "walk.h"
+
+/* A file whose windows are out: it is finished by the answer to the last. */
+struct walked_file {
+    struct inode *inode; /* a reference */
+    int fd;
+    uint32_t waiting;
+    bool asked; /* all of it */
+    bool gone;
+};
+
+struct window {
+    struct list item;
+    struct walked_file *file;
+    uint64_t seq, offset, different;
+    size_t bytes;
+    bool answered;
+};
+
+struct walk {
+    pthread_t thread, counter;
+    bool counting;
+    atomic_bool stop;
+    uint8_t *buffer; /* one window; the walk's thread's own, like all without another word */
+    uint32_t windows_out;
+    uint64_t entry_seq; /* of the last listing: when it is acknowledged, the target has told what it had to make */
+    uint64_t started_ns, paced_bytes;
+    bool settled;       /* nothing is left that could be found */
+
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t answered;
+    uint64_t *stack;
+    size_t depth, room;
+    struct list windows; /* asked, in the order of their seqs */
+    struct peer_mark *peer_marks;
+    size_t peer_count, peer_room;
+    uint64_t peer_born;
+    bool peer_everything, peer_told;
+};
+
+enum { GONE = -ENOLINK };
+
+bool walk_enter(rfs_engine *engine); /* state shared, and the session is as it was; false: it is not, and nothing is held */
+void walk_leave(rfs_engine *engine);
+struct op *walk_frame(enum frame_type type, uint64_t fid);
+
+/* content.c */
+int content_walk(rfs_engine *engine, struct inode *inode); /* a bound file's content and attributes: what is to do, or all */
+int content_pull(rfs_engine *engine, bool wait);           /* what has been answered; 1: there was something */
+void content_free(rfs_engine *engine, struct walk *walk);
+#endif
