@@ -145,7 +145,8 @@ class Marks:
         return (mark.kind, mark.fid, mark.index, mark.grains) if mark.kind else None
 
     def next_to_do(self, kinds: int) -> int:
-        return int(lib.marks_next_to_do(self.c, ffi.new("size_t *"), kinds))
+        """An object of which one of these is to do; 0: none."""
+        return next((fid for _, fid, _, _ in self.each() if self.is_to_do(fid, kinds)), 0)
 
     def each(self) -> list[Mark]:
         cursor, mark, found = ffi.new("rfs_marks_cursor *"), ffi.new("rfs_mark *"), []

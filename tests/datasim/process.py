@@ -295,7 +295,7 @@ class Process(Primary):
             elif self.world.policy == "witness":
                 won = yield from self._ask_witness(name)
             else:
-                won = self.paired_in_run or self.served
+                won = self.paired_in_run or self.served or self.has("a restarted node goes on")
             if not won:
                 return
             yield "grant won"

@@ -245,6 +245,10 @@ class Session(Turns):
         if not self.world.broken("the source does not sync first") and not (yield from process.sync()):
             raise SessionEnded("the source's disk failed")
         self.send("degrade")
+        if self.world.broken("lone before the confirmation"):
+            yield from process.commit(rules.source_begins(process.record, self.world.new_name(process.record)), "source begins early")
+            self.generation = process.record.generation
+            process.attach_source(everything=False)
         yield "resync: degrade sent"
         degraded = yield from self.expect("degraded")
         marks = [] if self.world.broken("the target's marks do not travel") else degraded["marks"]

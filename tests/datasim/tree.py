@@ -131,7 +131,7 @@ class Tree:
         for batch in self.journal[:kept]:
             self.disk.cells.update(batch)
         for key, values in self.dirty.items():
-            if choose.random() < 0.6:
+            if choose.random() >= 0.4:
                 self.disk.cells[key] = choose.choice(values)
         self.changed.update(key[:4] for key in self.now.cells)
         self.now = State(dict(self.disk.cells))
