@@ -31,12 +31,14 @@ class Story(World):
         super().__init__(0, policy=policy, breaks=breaks)
         self.random = Fixed(0.9)  # links lose nothing that was sent
         self.meets = True
+        self.connects_left = 0
         self.a, self.b = self.nodes
 
     # ---- what happens -----------------------------------------------------------------------------------------------------------------
 
     def settle(self, until: Callable[[], bool] = lambda: False, limit: int = 3000) -> None:
         """Go on until nothing more happens, or that is so."""
+        self.connects_left = 3  # who is refused tries again for ever
         for _ in range(limit):
             if until() or not self._one():
                 return
@@ -55,7 +57,8 @@ class Story(World):
             if session.connection.has_ended(session.me) and not session.ended and not session.process.node.paused:
                 session.notice()
                 return True
-        if self.meets and self.may_connect():
+        if self.meets and self.connects_left and self.may_connect():
+            self.connects_left -= 1
             self.connect()
             return True
         return False

@@ -59,11 +59,10 @@ def confirm_before_lone_ack(story: Story) -> None:
     story.meet()
     story.write(story.a)
     story.holds.clear()
-    for connection in {id(session.connection): session.connection for session in story.sessions_of()}.values():
-        connection.is_cut = True
-        connection.queues[1].clear()
     story.meets = story.link_up = False
+    story.kill(story.b)
     story.settle()
+    story.restart(story.b)
     story.ask(story.b)
     story.write(story.b, chunk=1)
 
