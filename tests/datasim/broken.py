@@ -101,7 +101,9 @@ BUILDS: dict[str, Broken] = {
     "a checkpoint without its own sync": Broken("§12.4, PROTOCOL 5", ("a checkpoint syncs the peer alone",)),
     "a checkpoint drops what was touched since": Broken("§12.4, PROTOCOL 5", ("a checkpoint drops what was touched since",)),
     "a checkpoint does not wait for ops": Broken("§12.4, PROTOCOL 5", ("a checkpoint does not wait for ops",)),
-    "a fid given after its directory was touched": Broken("marks.h: what is new", ("fid given after the touch",), bias={"checkpoint": 10, "create": 60, "rate": 0.3, "connect": 12}),
+    "a fid given after its directory was touched": Broken(
+        "marks.h: what is new", ("fid given after the touch",), bias={"checkpoint": 10, "create": 60, "rate": 0.3, "connect": 12}
+    ),
     "what is new is compared by its marks alone": Broken("marks.h: what is new", ("what is new does not travel whole",)),
     "a mixed op leaves the clean place": Broken("PROTOCOL 2.4", ("a mixed op leaves the clean place",)),
     "the source's hot marks stay at home": Broken("PROTOCOL 3.2", ("the source's hot marks do not travel",)),
@@ -115,7 +117,10 @@ BUILDS: dict[str, Broken] = {
     "going on needs no witness": Broken("§12.3, PROTOCOL 6.1", ("going on needs no witness",), policy="witness"),
     "alone under the shared name": Broken("§12.2, PROTOCOL 2.2", ("alone under the shared name",)),
     "what was acknowledged alone is forgotten": Broken(
-        "PROTOCOL 2.2 (iv)", ("used is not asked for",), {"rules.go_alone": _forgets_use, "rules.use": lambda record: record}, policy="availability"
+        "PROTOCOL 2.2 (iv)",
+        ("used is not asked for",),
+        {"rules.go_alone": _forgets_use, "rules.use": lambda record: record},
+        policy="availability",
     ),
     "a fork never yields": Broken("PROTOCOL 3.4", patches={"decide._fork": _no_fork_yields}, policy="availability"),
     "fsync of one disk": Broken("promise 1, I-a", ("fsync is of one disk",), bias={"fsync": 60, "power": 2, "kill": 1, "rate": 0.5}),
@@ -123,7 +128,9 @@ BUILDS: dict[str, Broken] = {
     "the source does not sync first": Broken("PROTOCOL 4.4", ("the source does not sync first",)),
     "INCONSISTENT after the frames": Broken("PROTOCOL 4.4", ("INCONSISTENT is written late",)),
     "INCONSISTENT is not written": Broken("§12.3", patches={"rules.target_begins": _still_whole, "rules.target_adopts": _adopted_whole}),
-    "UPTODATE before the sync": Broken("PROTOCOL 4.6", ("UPTODATE before the sync",), bias={"power": 2, "kill": 1, "rate": 0.5, "fsync": 30}),
+    "UPTODATE before the sync": Broken(
+        "PROTOCOL 4.6", ("UPTODATE before the sync",), bias={"power": 2, "kill": 1, "rate": 0.5, "fsync": 30}
+    ),
     "the peer is not recorded as unfit": Broken("PROTOCOL 4.4", ("the peer is not recorded as unfit",)),
     "END without a fit peer": Broken("PROTOCOL 4.6", ("END without a fit peer",)),
     "a resync destroys inodes": Broken("PROTOCOL 4.8", ("nothing is held", "missing inodes are not asked for")),

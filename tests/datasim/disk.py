@@ -1,4 +1,4 @@
-"""What one node keeps when its process ends, and what of it a power cut takes: sectors that were written and not synced may or may not be there."""
+"""What one node keeps when its process ends, and what of it a power cut takes: what was written and not synced may be there or not."""
 
 import errno
 import random

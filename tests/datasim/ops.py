@@ -76,8 +76,8 @@ def choose(state: State, rng: random.Random, weights: Sequence[float] = WEIGHTS)
         return Body("create", directory=directory, name=name)
     if not names:
         return None
-    (_, directory, name), fid = rng.choice(names)
-    directory, name = int(directory), int(name)
+    key, fid = rng.choice(names)
+    directory, name = int(key[1]), int(key[2])
     if kind == "write":
         pieces = tuple((chunk, rng.choice(GRAINS)) for chunk in sorted(rng.sample(CHUNKS, rng.choice((1, 1, 2)))))
         return Body("write", fid, pieces=pieces)
@@ -143,7 +143,7 @@ def apply(tree: Tree, body: Body, *, hold: bool, made_here: set[int] | None = No
         tree.names(batch)
 
 
-# ---- resync: places as frames ---------------------------------------------------------------------------------------------------------------
+# ---- resync: places as frames -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def place_of(state: State, mark: Mark) -> Place | None:
     kind, fid, index, grains = mark
     if kind == native.ENTRIES:
         listing = state.listing(fid)
-        return Place("entries", fid, tuple((name, child, version, state.get(("a", child))[1]) for name, (child, version) in sorted(listing.items())))
+        names = ((name, child, version, state.get(("a", child))[1]) for name, (child, version) in sorted(listing.items()))
+        return Place("entries", fid, tuple(names))
     if not state.is_alive(fid):
         return None
     if kind == native.ATTRIBUTES:

@@ -21,6 +21,7 @@ from tests.datasim.modes import Mode
 from tests.datasim.tree import HOLDING, Key, State
 
 if TYPE_CHECKING:
+    from tests.datasim.base import Base
     from tests.datasim.ops import Body, Op
     from tests.datasim.process import Process
     from tests.datasim.world import World
@@ -64,7 +65,7 @@ class Oracle:
             young = self.parents.get(young, 0)
         return young == old
 
-    def acknowledged(self, process: Process, op: Op, *, mirrored: bool, both: bool) -> None:
+    def acknowledged(self, process: Base, op: Op, *, mirrored: bool, both: bool) -> None:
         index, generation = process.node.index, process.record.generation
         self.require(not op.verdict, f"two verdicts for op {op.number}")
         op.verdict = "mirrored" if mirrored else "marked"
@@ -89,7 +90,7 @@ class Oracle:
                 self.lone[index][cell] = op.body.version
 
     def promised_by_fsync(self, index: int, fid: int) -> dict[Key, int]:
-        return {cell: version for cell, version in self.acked.items() if cell[0] in "da" and cell[1] == fid}
+        return {cell: version for cell, version in self.acked.items() if cell[0] in ("d", "a") and cell[1] == fid}
 
     def only_holder(self, index: int) -> None:
         """The peer is lost in this lineage: from here on this node alone answers for what it holds."""
@@ -137,7 +138,7 @@ class Oracle:
         """Content of what was unlinked is gone with it."""
         return cell[0] == "e" or any(name[1] != HOLDING for name in state.names_of(int(cell[1])))
 
-    # ---- after each step ------------------------------------------------------------------------------------------------------------------
+    # ---- after each step -----------------------------------------------------------------------------------------------------------------
 
     def require(self, holds: bool, text: str) -> None:
         if not holds:
@@ -156,7 +157,8 @@ class Oracle:
 
     def _who_serves(self, process: Process) -> None:
         record, now = process.record, process.disk.tree.now
-        self.require(record.data is DataState.UPTODATE and record.role is Role.PRIMARY, f"I-e {process.node.name} serves as {record.data} {record.role}")
+        fit = record.data is DataState.UPTODATE and record.role is Role.PRIMARY
+        self.require(fit, f"I-e {process.node.name} serves as {record.data.name} {record.role.name}")
         stamp = (id(process), process.disk.tree.edits, self._acks)
         if not self.content_holds or self._served.get(process.node.index) == stamp:
             return
@@ -166,7 +168,7 @@ class Oracle:
                 self.require(False, f"I-a {process.node.name} serves without {cell} {version}, which was fsynced; it has {now.get(cell)}")
         for cell, version in self.acked.items():
             if now.get(cell)[1] < version and self._matters(now, cell):
-                self.require(False, f"I-b {process.node.name} serves without {cell} {version}, which was acknowledged; it has {now.get(cell)}")
+                self.require(False, f"I-b {process.node.name} serves without {cell} {version}, which was acknowledged: {now.get(cell)}")
 
     def _unmarked_is_equal(self) -> None:
         a, b = self.world.nodes
@@ -210,9 +212,9 @@ class Oracle:
             if source.session is None or target.session is None or source.session.connection is not target.session.connection:
                 continue
             connection = source.session.connection
-            if connection.is_cut or any(connection.queues) or target.record.data is not DataState.UPTODATE or any(op.applied for op in source.ops):
+            if connection.is_cut or any(connection.queues) or any(op.applied for op in source.ops):
                 continue
-            if target.session.stage.name != "PAIRED" or not target.is_target_of:
+            if target.record.data is not DataState.UPTODATE or target.session.stage.name != "PAIRED" or not target.is_target_of:
                 continue
             stamp = self.world.versions, self.world.faults
             if stamp == self._compared:
@@ -221,5 +223,6 @@ class Oracle:
             mine, theirs = source.disk.tree.now.visible(), target.disk.tree.now.visible()
             if mine != theirs:
                 differing = [key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)]
-                self.require(False, f"I-d paired and quiet, and not equal: {[(key, mine.get(key), theirs.get(key)) for key in differing[:2]]}")
+                shown = [(key, mine.get(key), theirs.get(key)) for key in differing[:2]]
+                self.require(False, f"I-d paired and quiet, and not equal: {shown}")
             self.world.saw("paired and quiet")

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rfs import rules
 from tests.datasim import native, ops
+from tests.datasim.base import Base
 from tests.datasim.modes import SERVING, Mode
 from tests.datasim.native import Mark
 from tests.datasim.node_log import Steps
 from tests.datasim.ops import Op
 from tests.datasim.tree import DIRECTORIES
 
-if TYPE_CHECKING:
-    from tests.datasim.process import Process
 
-
-class Primary:
+class Primary(Base):
     """The part of Process that serves an application."""
 
     # ---- marks --------------------------------------------------------------------------------------------------------------------------
 
-    def _cold(self: Process, op: Op) -> list[Mark]:
+    def _cold(self, op: Op) -> list[Mark]:
         """Touch its places; those to be made durable first."""
         marks = self.log.marks
         cold = []
@@ -33,7 +31,7 @@ class Primary:
                 cold.append(mark)
         return cold
 
-    def is_to_do(self: Process, op: Op) -> bool:
+    def is_to_do(self, op: Op) -> bool:
         """Does it touch a place where the target is not equal yet?"""
         if self.mode is not Mode.SOURCE:
             return False
@@ -50,7 +48,7 @@ class Primary:
                 return True
         return False
 
-    def set_to_do(self: Process, op: Op) -> None:
+    def set_to_do(self, op: Op) -> None:
         """It is done without the target: all its places are to do (again)."""
         if self.has("a mixed op leaves the clean place"):
             return
@@ -68,10 +66,10 @@ class Primary:
     # ---- one op -------------------------------------------------------------------------------------------------------------------------
 
     @property
-    def serves(self: Process) -> bool:
+    def serves(self) -> bool:
         return self.mode in SERVING and not self.draining
 
-    def run_op(self: Process, op: Op) -> Steps:
+    def run_op(self, op: Op) -> Steps:
         """From the call to its only verdict."""
         if not self.is_primary:
             return
@@ -106,12 +104,12 @@ class Primary:
                 return
         yield from self._await_verdict(op)
 
-    def _new_fid(self: Process) -> int:
+    def _new_fid(self) -> int:
         fid = self.next_fid()
         self.fids += 1
         return fid
 
-    def _apply(self: Process, op: Op) -> bool:
+    def _apply(self, op: Op) -> bool:
         """Locally, with its place in the order and its way: shipped, or done without the peer."""
         tree = self.disk.tree
         if op.body.kind == "create" and not op.body.fid:
@@ -129,7 +127,7 @@ class Primary:
         self.world.note(f"{self.node.name}: op {op.number} {'lone' if op.lone else 'shipped'} {op.body}")
         return True
 
-    def route(self: Process, op: Op) -> None:
+    def route(self, op: Op) -> None:
         """Ship it, or keep it from the target: by its places."""
         op.seq, op.is_acked = 0, False
         op.lone = self.mode is Mode.ALONE or self.is_to_do(op)
@@ -145,14 +143,14 @@ class Primary:
         assert self.session is not None
         self.session.send_frame(op)
 
-    def _make_used(self: Process) -> Steps:
+    def _make_used(self) -> Steps:
         yield from self.lock("used")
         with self.unlocking():
             if self.mode is Mode.ALONE:
                 yield from self.commit(rules.use(self.record), "used")
                 self.world.saw("used")
 
-    def _may_answer_alone(self: Process, op: Op) -> bool:
+    def _may_answer_alone(self, op: Op) -> bool:
         if self.has("alone without a grant") and op.applied:
             return True
         if not op.lone or self.mode not in (Mode.ALONE, Mode.SOURCE):
@@ -161,12 +159,12 @@ class Primary:
             return True
         return rules.may_acknowledge_alone(self.record, granted=False, mark_durable=True)
 
-    def _may_answer_mirrored(self: Process, op: Op) -> bool:
+    def _may_answer_mirrored(self, op: Op) -> bool:
         if self.has("ack before the peer") and op.applied and not op.lone:
             return True
         return op.is_acked and not op.lone and self.mode in (Mode.SOURCE, Mode.PAIRED)
 
-    def _await_verdict(self: Process, op: Op) -> Steps:
+    def _await_verdict(self, op: Op) -> Steps:
         while not op.dropped:
             if op.local_done and self._may_answer_mirrored(op):
                 yield "op answered"
@@ -178,26 +176,31 @@ class Primary:
                     return self._answer(op, mirrored=False)
             if op.lone and self.mode is Mode.ALONE and not self.record.used and not self.has("used is not asked for"):
                 yield from self._make_used()
-            yield lambda: op.dropped or self._may_answer_mirrored(op) or self._may_answer_alone(op) or (
-                op.lone and self.mode is Mode.ALONE and not self.record.used
+            yield (
+                lambda: (
+                    op.dropped
+                    or self._may_answer_mirrored(op)
+                    or self._may_answer_alone(op)
+                    or (op.lone and self.mode is Mode.ALONE and not self.record.used)
+                )
             )
         return None
 
-    def _answer(self: Process, op: Op, *, mirrored: bool) -> None:
+    def _answer(self, op: Op, *, mirrored: bool) -> None:
         both = mirrored and self.mode is Mode.PAIRED
         self.world.oracle.acknowledged(self, op, mirrored=mirrored, both=both)
         if self.has("two verdicts") and op.number % 50 == 49:
             self.world.oracle.acknowledged(self, op, mirrored=False, both=False)
         self._end(op)
 
-    def _end(self: Process, op: Op) -> None:
+    def _end(self, op: Op) -> None:
         op.dropped = True
         if op in self.ops:
             self.ops.remove(op)
 
     # ---- the source's side of a resync ------------------------------------------------------------------------------------------------
 
-    def attach_source(self: Process, *, everything: bool) -> None:
+    def attach_source(self, *, everything: bool) -> None:
         """In one step: what is marked is to do, and ops go by that."""
         marks, now = self.log.marks, self.disk.tree.now
         self.mode = Mode.SOURCE
@@ -207,18 +210,20 @@ class Primary:
         if everything or marks.everything:
             self.directories_left, self.whole = set(DIRECTORIES), set(now.fids())
         else:
-            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid) and not self.has("what is new does not travel whole")}
+            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid)}
+        if self.has("what is new does not travel whole"):
+            self.whole.clear()
         for op in list(self.ops):
             if op.applied:
                 self.route(op)
 
     @property
-    def is_drained(self: Process) -> bool:
+    def is_drained(self) -> bool:
         if self.directories_left or self.whole or self.listings_under_way or self.log.marks.next_to_do(native.ANY):
             return False
         return not any(op.lone for op in self.ops)
 
-    def resync_walk(self: Process, session: Any) -> Steps:
+    def resync_walk(self, session: Any) -> Steps:
         """Place by place: listings first, then inodes that are new, then what else is marked."""
         while not session.ended and self.mode is Mode.SOURCE:
             place = self._next_place()
@@ -234,10 +239,10 @@ class Primary:
                 self._clear_sent(place)
             yield f"resync: {place.what}"
 
-    def _has_place(self: Process) -> bool:
+    def _has_place(self) -> bool:
         return bool(self.directories_left or self.whole or self.log.marks.next_to_do(native.ANY))
 
-    def _next_place(self: Process) -> ops.Place | None:
+    def _next_place(self) -> ops.Place | None:
         marks, now = self.log.marks, self.disk.tree.now
         while True:
             if self.directories_left:
@@ -263,7 +268,7 @@ class Primary:
             if found is not None:
                 return found
 
-    def _clear_sent(self: Process, place: ops.Place) -> None:
+    def _clear_sent(self, place: ops.Place) -> None:
         """A broken build: the mark goes with the frame."""
         marks = self.log.marks
         kept = [mark for mark in marks.each() if mark[1] != place.fid]
@@ -277,7 +282,7 @@ class Primary:
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------------------------
 
-    def checkpoint(self: Process) -> Steps:
+    def checkpoint(self) -> Steps:
         """Both disks hold all of before: what was not touched since is equal there, and its mark goes."""
         session = self.session
         if session is None or self.mode is not Mode.PAIRED:

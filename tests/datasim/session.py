@@ -6,30 +6,17 @@ A test `broken` stands wherever a rule of PROTOCOL §4 orders two steps; tests s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
 
-from rfs import rules
 from rfs import decide as deciding
+from rfs import rules
 from rfs.decide import Decision, Outcome, Source, Travels, mirror
 from rfs.record import DataState, Record
 from tests.datasim import arbiter, ops
-from tests.datasim.modes import SERVING, Mode, SaidNo, SessionEnded
+from tests.datasim.modes import Mode, SaidNo, SessionEnded
 from tests.datasim.native import MAX_U64
-from tests.datasim.network import Connection, Message
 from tests.datasim.node_log import Steps
+from tests.datasim.session_base import Stage
 from tests.datasim.turns import Turns
-
-if TYPE_CHECKING:
-    from tests.datasim.ops import Op
-    from tests.datasim.process import Process
-
-
-class Stage(Enum):
-    HANDSHAKING = auto()
-    RESYNCING_SOURCE = auto()
-    RESYNCING_TARGET = auto()
-    PAIRED = auto()
 
 
 @dataclass(frozen=True)
@@ -46,49 +33,6 @@ class Hello:
 class Session(Turns):
     """See the module's text."""
 
-    def __init__(self, process: Process, connection: Connection, number: int) -> None:
-        self.process, self.connection, self.number = process, connection, number
-        self.me, self.peer = process.node.index, 1 - process.node.index
-        self.world = process.world
-        self.stage = Stage.HANDSHAKING
-        self.inbox: list[Message] = []
-        self.ended = False
-        self.end_received = False
-        self.attached = False  # the data link is there
-        self.between_primaries = False  # one has demoted itself, the other is not promoted yet: whoever leaves now is no older than its peer
-        self.left_with_consent = False
-        self.generation = 0  # of the frames
-
-    # ---- the link ---------------------------------------------------------------------------------------------------------------------
-
-    def send(self, kind: str, **body: Any) -> None:
-        self.connection.send(self.peer, Message(kind, body, self.number, self.generation))
-
-    def send_frame(self, op: Op) -> None:
-        self.send("frame", seq=op.seq, body=op.body)
-
-    def hang_up(self) -> None:
-        self.connection.cut(self.world.random)
-
-    def expect(self, kind: str) -> Steps:
-        while not self.inbox:
-            if self.ended:
-                raise SessionEnded(f"waiting for {kind}")
-            yield lambda: bool(self.inbox) or self.ended
-        message = self.inbox.pop(0)
-        if message.kind != kind:
-            raise SessionEnded(f"{message.kind} instead of {kind}")
-        return message.body
-
-    def ask(self, kind: str, answer: str, **body: Any) -> Steps:
-        """None: the session ended, or the peer said no."""
-        self.send(kind, **body)
-        while not (self.ended or self.inbox):
-            yield lambda: self.ended or bool(self.inbox)
-        if not self.inbox or self.inbox[0].kind != answer:
-            return None
-        return self.inbox.pop(0).body
-
     # ---- the scope --------------------------------------------------------------------------------------------------------------------
 
     def run(self) -> Steps:
@@ -103,13 +47,6 @@ class Session(Turns):
         self.hang_up()
         self.notice()
         process.session_ended(self.stage is Stage.PAIRED, self.left_with_consent)
-
-    def notice(self) -> None:
-        """The end is known here: a primary freezes in this instant."""
-        self.ended = True
-        self.process.is_target_of = 0
-        if self.process.mode in (Mode.SOURCE, Mode.PAIRED):
-            self.process.mode = Mode.FROZEN
 
     # ---- entering ---------------------------------------------------------------------------------------------------------------------
 
@@ -138,12 +75,10 @@ class Session(Turns):
         yield from self._finish()
 
     def _begin(self, decision: Decision, mine: Hello, theirs: Hello) -> Steps:
-        process, peer = self.process, theirs.record
+        peer = theirs.record
         is_source = decision.source is Source.MINE
         source, target = (mine, theirs) if is_source else (theirs, mine)
-        resumes = rules.may_resume_link(
-            source.record, target.record, source_session=source.resumable, target_session=target.resumable
-        )
+        resumes = rules.may_resume_link(source.record, target.record, source_session=source.resumable, target_session=target.resumable)
         direct = rules.may_pair_directly(source.record, target.record, nothing_marked=mine.nothing_marked and theirs.nothing_marked)
         if is_source:
             self.world.oracle.handshake(self.me, self.peer)
@@ -367,12 +302,3 @@ class Session(Turns):
         self._now_paired()
         ops.purge_holding(process.disk.tree)
         yield "holding purged"
-
-    def peer_runs_on(self) -> bool:
-        """For the oracle: the process at the other end is the one that this session began with."""
-        process = self.world.nodes[self.peer].process
-        return process is not None and process.session is not None and process.session.connection is self.connection
-
-    @property
-    def is_serving(self) -> bool:
-        return self.process.mode in SERVING

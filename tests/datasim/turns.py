@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rfs import rules
 from rfs.record import DataState
 from tests.datasim import ops
-from tests.datasim.disk import DiskError
 from tests.datasim.modes import Mode, SaidNo
 from tests.datasim.network import Message
 from tests.datasim.node_log import Steps
-
-if TYPE_CHECKING:
-    from tests.datasim.session import Session
+from tests.datasim.session_base import SessionBase, Stage
 
 UNASKED = frozenset({"sync", "demoted", "turn", "leaving", "drop"})
 
 
-class Turns:
+class Turns(SessionBase):
     """The part of Session that listens."""
 
-    def may_deliver(self: Session, message: Message) -> bool:
+    def may_deliver(self, message: Message) -> bool:
         """Frames wait for the data link."""
         if message.kind in ("frame", "place") and message.session == self.number:
             return self.attached or self.ended
         return True
 
-    def deliver(self: Session, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         kind, body = message.kind, message.body
         if kind in ("frame", "place"):
             self._apply(message)
@@ -48,10 +43,10 @@ class Turns:
 
     # ---- frames -----------------------------------------------------------------------------------------------------------------------
 
-    def _is_of_this_session(self: Session, message: Message) -> bool:
+    def _is_of_this_session(self, message: Message) -> bool:
         return message.session == self.process.is_target_of == self.number and message.generation == self.generation
 
-    def _apply(self: Session, message: Message) -> None:
+    def _apply(self, message: Message) -> None:
         process, body = self.process, message.body
         if not self._is_of_this_session(message):
             if process.is_target_of and message.session != self.number:
@@ -82,10 +77,11 @@ class Turns:
         if body["body"].kind == "fsync":
             self.world.spawn(process, self._fsync(body["seq"], body["body"].fid), "fsync of the peer")
             return
-        ops.apply(process.disk.tree, body["body"], hold=resyncs and not self.world.broken("nothing is held"), made_here=process.made_here if resyncs else None)
+        holds = resyncs and not self.world.broken("nothing is held")
+        ops.apply(process.disk.tree, body["body"], hold=holds, made_here=process.made_here if resyncs else None)
         self.send("ack", seq=body["seq"])
 
-    def _fsync(self: Session, seq: int, fid: int) -> Steps:
+    def _fsync(self, seq: int, fid: int) -> Steps:
         """Runs beside: its answer may come after those of later writes."""
         process = self.process
         if not self.world.broken("fsync is of one disk") and not (yield from process.sync(fid)):
@@ -94,17 +90,19 @@ class Turns:
         if process.is_target_of == self.number:
             self.send("ack", seq=seq)
 
-    def _hear_ack(self: Session, message: Message) -> None:
+    def _hear_ack(self, message: Message) -> None:
         process = self.process
         for op in process.ops:
             if op.seq == message.body["seq"] and not op.lone:
                 op.is_acked = rules.may_acknowledge_mirrored(
-                    same_session=message.session == self.number, same_generation=message.generation == process.record.generation, peer_applied=True
+                    same_session=message.session == self.number,
+                    same_generation=message.generation == process.record.generation,
+                    peer_applied=True,
                 )
 
     # ---- unasked ----------------------------------------------------------------------------------------------------------------------
 
-    def _unasked(self: Session, message: Message) -> Steps:
+    def _unasked(self, message: Message) -> Steps:
         kind, body, process = message.kind, message.body, self.process
         if kind == "sync":
             if (yield from process.sync()):
@@ -124,7 +122,7 @@ class Turns:
             else:
                 yield from self._hear_leaving(outdated=body["outdated"], consent=body["consent"])
 
-    def _hear_turn(self: Session, term: int, owner: int) -> Steps:
+    def _hear_turn(self, term: int, owner: int) -> Steps:
         process = self.process
         if process.is_primary or not self._is_paired or term <= process.record.term:
             self.send("refused")
@@ -138,7 +136,7 @@ class Turns:
         self.attached = True
         self.send("turned")
 
-    def _hear_drop(self: Session, number: int, term: int) -> Steps:
+    def _hear_drop(self, number: int, term: int) -> Steps:
         process = self.process
         heard = rules.hear_checkpoint(process.record, session=number, term=term, in_session=self.number)
         if isinstance(heard, rules.Refusal):
@@ -148,7 +146,7 @@ class Turns:
         yield from process.log.compact(before=process.log.marks.forget)
         self.world.saw("drop heard")
 
-    def _hear_leaving(self: Session, *, outdated: bool, consent: bool) -> Steps:
+    def _hear_leaving(self, *, outdated: bool, consent: bool) -> Steps:
         process = self.process
         try:
             if outdated and process.is_primary:
@@ -165,10 +163,10 @@ class Turns:
     # ---- asked by an administrator ------------------------------------------------------------------------------------------------------
 
     @property
-    def _is_paired(self: Session) -> bool:
-        return self.stage is self.stage.__class__["PAIRED"]
+    def _is_paired(self) -> bool:
+        return self.stage is Stage.PAIRED
 
-    def leave(self: Session, reason: str) -> Steps:
+    def leave(self, reason: str) -> Steps:
         """A secondary goes in order, or because it cannot keep up. A complete one writes OUTDATED first."""
         process = self.process
         yield from process.lock("leave")
@@ -189,7 +187,7 @@ class Turns:
             self.world.saw("left")
         self.hang_up()
 
-    def demote(self: Session) -> Steps:
+    def demote(self) -> Steps:
         """The first half of a swap: ops answered, both durable, durably secondary."""
         process = self.process
         yield from process.lock("demote")
@@ -218,7 +216,7 @@ class Turns:
             process.draining = False
         return None
 
-    def promote(self: Session) -> Steps:
+    def promote(self) -> Steps:
         """The second half, with the peer's consent."""
         process = self.process
         yield from process.lock("promote")

@@ -23,7 +23,9 @@ Choice = tuple[float, Callable[[], None]]
 class Walk(World):
     """What may happen next, with weights that this seed chose."""
 
-    def __init__(self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, seed: int, *, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None
+    ) -> None:
         """`bias`: weights other than this seed's own, for who looks for one thing."""
         super().__init__(seed, policy=policy or POLICIES[seed % 4 % 3], breaks=breaks, fresh=seed % 13 == 5)
         chance = self.random.random
@@ -33,9 +35,20 @@ class Walk(World):
         self.any_snapshot = False
         # Each seed likes other things (swarm testing): what all seeds do a little of, none does enough of.
         pick = self.random.choice
-        self.likes = {"task": pick((4, 10, 10, 25)), "deliver": pick((4, 12, 12, 30)), "call": pick((2, 7, 7, 15)), "connect": pick((2, 6, 12)),
-                      "checkpoint": pick((0.1, 0.7, 0.7, 6)), "power": pick((0.1, 0.35, 0.35, 1)), "kill": pick((0.05, 0.25, 0.25, 0.7)),
-                      "link": pick((0.1, 0.6, 0.6, 2)), "heal": pick((0.3, 1.2, 4)), "pause": pick((0, 0.1, 0.1, 0.6)), "lost": pick((0.2, 1, 4)), "ask": 2}  # fmt: skip
+        self.likes = {
+            "task": pick((4, 10, 10, 25)),
+            "deliver": pick((4, 12, 12, 30)),
+            "call": pick((2, 7, 7, 15)),
+            "connect": pick((2, 6, 12)),
+            "checkpoint": pick((0.1, 0.7, 0.7, 6)),
+            "power": pick((0.1, 0.35, 0.35, 1)),
+            "kill": pick((0.05, 0.25, 0.25, 0.7)),
+            "link": pick((0.1, 0.6, 0.6, 2)),
+            "heal": pick((0.3, 1.2, 4)),
+            "pause": pick((0, 0.1, 0.1, 0.6)),
+            "lost": pick((0.2, 1, 4)),
+            "ask": 2,
+        }
         self.kinds = tuple(pick((0.2, 1, 1, 4)) * weight for weight in ops.WEIGHTS)
         self.leaves_dead = False  # a node that is down stays so
         for name, weight in (bias or {}).items():
@@ -62,7 +75,10 @@ class Walk(World):
             if faults:
                 found += self._faults_of(node)
         if not found or (faults and self.sessions_of()):
-            found += [(0.05 if found else 1, lambda session=session: self._time_out(session)) for session in self.sessions_of() if not session.ended]  # type: ignore[misc]
+            weight = 0.05 if found else 1
+            for session in self.sessions_of():
+                if not session.ended:
+                    found.append((weight, lambda session=session: self._time_out(session)))  # type: ignore[misc]
         found += self._healing()
         if faults:
             found += self._faults()
@@ -111,7 +127,8 @@ class Walk(World):
             yield 0.2 * rate, lambda: self._lie(node)
         if self.may_roll_back and node.snapshot is None and process.record.data is DataState.UPTODATE and process.record.peer_has:
             yield 0.5, lambda: setattr(node, "snapshot", node.disk.snapshot())
-        if self.may_force and process.is_started and process.session is None and not process.is_changing and process.mode in (Mode.IDLE, Mode.FROZEN):
+        idle = process.is_started and process.session is None and not process.is_changing and process.mode in (Mode.IDLE, Mode.FROZEN)
+        if self.may_force and idle:
             yield 0.2 * rate, lambda: self.spawn(process, process.force(), "force")
         session = process.session
         if process.stopping or process.is_changing:
@@ -280,10 +297,13 @@ class Walk(World):
                 break
         for node in self.nodes:
             marks = node.durable_marks()
-            self.require(not (marks.everything or marks.plain or marks.chunks or marks.tails), f"I-g {node.name} has marks after a checkpoint in peace")
+            some = marks.everything or marks.plain or marks.chunks or marks.tails
+            self.require(not some, f"I-g {node.name} has marks after a checkpoint in peace")
 
 
-def walk(seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None) -> Counter[str]:
+def walk(
+    seed: int, *, steps: int = STEPS, policy: str | None = None, breaks: frozenset[str] = frozenset(), bias: dict[str, float] | None = None
+) -> Counter[str]:
     """One life. Raises Violation with the way that led there."""
     world = Walk(seed, policy=policy, breaks=breaks, bias=bias)
     try:

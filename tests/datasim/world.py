@@ -16,16 +16,17 @@ from rfs import rules
 from rfs.decide import Decision, Outcome
 from rfs.record import SLOT_BYTES, DataState, Record, choose, encode
 from tests.datasim import arbiter, ops
+from tests.datasim.base import Base
 from tests.datasim.disk import Disk
 from tests.datasim.modes import SERVING, Mode, SaidNo
 from tests.datasim.native import Log, Marks
 from tests.datasim.network import Connection, Message
+from tests.datasim.node_log import read
 from tests.datasim.oracle import Oracle, Violation
 from tests.datasim.places import Covered
 from tests.datasim.process import Process
 from tests.datasim.session import Session
 from tests.datasim.tree import DIRECTORIES, Key
-from tests.datasim.node_log import read
 
 POLICIES = ("witness", "accurate", "availability")
 MOST_OPS = 4
@@ -33,7 +34,7 @@ MOST_OPS = 4
 
 @dataclass
 class Task:
-    process: Process
+    process: Base
     steps: Generator[Any, None, Any]
     name: str
     waits: Callable[[], bool] | None = None
@@ -116,7 +117,7 @@ class World:
                 ops.apply(node.disk.tree, body, hold=False)
             node.disk.tree.sync()
 
-    # ---- what nodes ask of the world ------------------------------------------------------------------------------------------------------
+    # ---- what nodes ask of the world -----------------------------------------------------------------------------------------------------
 
     def broken(self, what: str) -> bool:
         return what in self.breaks
@@ -130,7 +131,7 @@ class World:
     def require(self, holds: bool, text: str) -> None:
         self.oracle.require(holds, text)
 
-    def spawn(self, process: Process, steps: Generator[Any, None, Any], name: str) -> None:
+    def spawn(self, process: Base, steps: Generator[Any, None, Any], name: str) -> None:
         self.tasks.append(Task(process, steps, name))
 
     def new_name(self, record: Record) -> int:
@@ -158,7 +159,8 @@ class World:
 
     def no_pair(self, decision: Decision) -> None:
         self.saw(f"no pair: {decision.outcome.name}")
-        if decision.outcome is Outcome.DIVERGED and not (self.oracle.forced or self.oracle.disk_was_rolled_back or self.oracle.copy_has_failed):
+        strange = self.oracle.forced or self.oracle.disk_was_rolled_back or self.oracle.copy_has_failed
+        if decision.outcome is Outcome.DIVERGED and not strange:
             used = [node.durable_record().used for node in self.nodes]
             self.require(all(used), f"I-g DIVERGED, and one of them has acknowledged nothing: {decision}")
         excused = self.policy == "availability" or self.oracle.forced or self.oracle.disk_was_rolled_back
@@ -199,14 +201,17 @@ class World:
 
     def deliver(self, session: Session) -> None:
         message = session.connection.queues[session.me].pop(0)
-        self.trace.append(f"{session.process.node.name}: receives {message.kind} {message.body.get('seq', '')} {message.body.get('place', '')}")
+        body = message.body
+        self.trace.append(f"{session.process.node.name}: receives {message.kind} {body.get('seq', '')} {body.get('place', '')}")
         session.deliver(message)
 
     def may_connect(self) -> bool:
-        return self.link_up and all(
-            node.process is not None and node.process.session is None and node.process.is_started and not node.process.stopping and not node.paused
-            for node in self.nodes
-        )
+        return self.link_up and all(self._is_free(node) for node in self.nodes)
+
+    @staticmethod
+    def _is_free(node: Node) -> bool:
+        process = node.process
+        return process is not None and process.session is None and process.is_started and not process.stopping and not node.paused
 
     def connect(self) -> None:
         self.sessions += 1
@@ -302,11 +307,10 @@ class World:
 
     def is_quiet(self) -> bool:
         sessions = self.sessions_of()
-        return (
-            self.is_paired() and len(sessions) == 2 and all(one.stage.name == "PAIRED" for one in sessions) and not any(sessions[0].connection.queues)
-            and not any(node.process.ops for node in self.nodes if node.process is not None)
-            and not any(self.is_runnable(task) for task in self.tasks)
-        )  # fmt: skip
+        if not self.is_paired() or len(sessions) != 2 or any(one.stage.name != "PAIRED" or any(one.connection.queues) for one in sessions):
+            return False
+        busy = any(node.process.ops for node in self.nodes if node.process is not None)
+        return not busy and not any(self.is_runnable(task) for task in self.tasks)
 
     def serving(self) -> list[Process]:
         return [node.process for node in self.nodes if node.process is not None and node.process.mode in SERVING]

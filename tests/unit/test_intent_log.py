@@ -361,9 +361,14 @@ class Naive:
 
 FIDS, INDEXES = st.integers(1, 6), st.integers(0, 5)
 MARKS = st.one_of(
-    st.builds(entries, FIDS), st.builds(attributes, FIDS), st.builds(tail, FIDS, INDEXES), st.builds(chunk, FIDS, INDEXES, st.integers(1, MAX_U64))
+    st.builds(entries, FIDS),
+    st.builds(attributes, FIDS),
+    st.builds(tail, FIDS, INDEXES),
+    st.builds(chunk, FIDS, INDEXES, st.integers(1, MAX_U64)),
 )
-ACTS = st.lists(st.one_of(st.tuples(st.sampled_from(("touch", "add")), MARKS), st.just(("begin", None)), st.just(("end", None))), max_size=60)
+ACTS = st.lists(
+    st.one_of(st.tuples(st.sampled_from(("touch", "add")), MARKS), st.just(("begin", None)), st.just(("end", None))), max_size=60
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -407,7 +412,10 @@ def test_a_session_takes_each_mark_once_and_what_was_set_again(hot: list[Mark], 
         if not marks.is_hot((kind, fid, index, grains)):
             continue
         if kind == CHUNK:
-            assert any((one[0] == CHUNK and one[2] == index and one[3] & grains == grains) or (one[0] == TAIL and one[2] <= index) for one in covered)
+            assert any(
+                (one[0] == CHUNK and one[2] == index and one[3] & grains == grains) or (one[0] == TAIL and one[2] <= index)
+                for one in covered
+            )
         else:
             assert any(one[0] == kind and (kind != TAIL or one[2] <= index) for one in covered)
 
