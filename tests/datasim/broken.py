@@ -101,6 +101,7 @@ BUILDS: dict[str, Broken] = {
     "a checkpoint without its own sync": Broken("§12.4, PROTOCOL 5", ("a checkpoint syncs the peer alone",)),
     "a checkpoint drops what was touched since": Broken("§12.4, PROTOCOL 5", ("a checkpoint drops what was touched since",)),
     "a checkpoint does not wait for ops": Broken("§12.4, PROTOCOL 5", ("a checkpoint does not wait for ops",)),
+    "two checkpoints at a time": Broken("marks.h: one at a time", ("two checkpoints at a time",), bias={"checkpoint": 20}),
     "a fid given after its directory was touched": Broken(
         "marks.h: what is new", ("fid given after the touch",), bias={"checkpoint": 10, "create": 60, "rate": 0.3, "connect": 12}
     ),

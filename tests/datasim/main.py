@@ -59,10 +59,9 @@ def many(first: int, seeds: int, seconds: float) -> int:
                 if failed == 5:
                     break
     took = time.monotonic() - began
-    print(
-        f"{done} seeds in {took:.0f} s ({done / took:.0f} a second), {failed} failed; {seen['acked mirrored'] + seen['acked marked']} ops acknowledged, "
-        f"{sum(count for name, count in seen.items() if name.startswith('fault'))} faults"
-    )
+    acknowledged = seen["acked mirrored"] + seen["acked marked"]
+    faults = sum(count for name, count in seen.items() if name.startswith("fault"))
+    print(f"{done} seeds in {took:.0f} s ({done / took:.0f} a second), {failed} failed; {acknowledged} ops acknowledged, {faults} faults")
     never = missing(seen) if done >= DEFAULT_SEEDS else []
     for name in never:
         print(f"never visited: {name}")

@@ -1,6 +1,6 @@
 """A connection: one FIFO per direction for the control and the data link together. It breaks at any time and loses what was on its way
-from some point on; each side notices by itself. Nothing that was sent before is reordered, and nothing of one connection arrives on the next
-(but for frames that the world replays on purpose)."""
+from some point on; each side notices by itself. Nothing that was sent before is reordered, and nothing of one connection arrives on the
+next (but for frames that the world replays on purpose)."""
 
 import random
 from dataclasses import dataclass, field

@@ -285,7 +285,7 @@ class Primary(Base):
     def checkpoint(self) -> Steps:
         """Both disks hold all of before: what was not touched since is equal there, and its mark goes."""
         session = self.session
-        if session is None or self.mode is not Mode.PAIRED:
+        if session is None or self.mode is not Mode.PAIRED or (self.checkpoint_runs and not self.has("two checkpoints at a time")):
             return
         self.checkpoint_runs = True
         try:

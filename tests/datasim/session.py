@@ -286,6 +286,8 @@ class Session(Turns):
         ending = yield from self.expect("end")
         yield from process.lock("adopt")
         with process.unlocking():
+            if self.ended:
+                raise SessionEnded("before the adoption")
             if not self.world.broken("UPTODATE before the sync") and not (yield from process.sync()):
                 raise SessionEnded("the target's disk failed")
             if self.world.broken("INCONSISTENT is written late") and process.record.data is not DataState.INCONSISTENT:

@@ -185,7 +185,8 @@ class Turns(SessionBase):
             process.is_target_of = 0
             yield from self.ask("leaving", "goodbye", outdated=unfit, consent=False)
             self.world.saw("left")
-        self.hang_up()
+            self.hang_up()
+            self.notice()  # in this instant: an adoption that waits for the lock must not follow the word that this copy is unfit
 
     def demote(self) -> Steps:
         """The first half of a swap: ops answered, both durable, durably secondary."""
