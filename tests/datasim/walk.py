@@ -264,8 +264,8 @@ class Walk(World):
 
     def _survivor_serves(self) -> None:
         """Paired, one of them dies and never returns: the other goes on, with one fault no human is needed."""
-        if self.policy == "witness" and self.witness.register is None:
-            return
+        if self.policy == "witness" and (self.witness.register is None or self.oracle.disk_was_rolled_back):
+            return  # with the disk the names that this node had tried are gone, and one of them may be in the register
         dead, survivor = self.random.sample(self.nodes, 2)
         self.kill(dead)
         self.leaves_dead = True
