@@ -195,7 +195,10 @@ class Oracle:
                 marked = [node.durable_marks() for node in (a, b)]
                 born = min(one.born for one in marked)
             assert born is not None
-            if not any(one.covers(cell, born) for one in marked) and self._relies_on_marks():
+            directories = set()
+            if cell[0] in ("d", "a") and int(cell[1]) >= born:
+                directories = {int(name[1]) for state in states for name in state.names_of(int(cell[1]))}
+            if not any(one.covers(cell, born, directories) for one in marked) and self._relies_on_marks():
                 self.require(False, f"I-d {cell} differs and nobody has marked it: {[state.get(cell) for state in states]}")
 
     def _relies_on_marks(self) -> bool:

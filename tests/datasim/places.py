@@ -1,5 +1,7 @@
 """From cells of a tree to the marks that cover them, and what a set of marks on a disk covers."""
 
+from collections.abc import Iterable
+
 from tests.datasim import native
 from tests.datasim.native import Mark, Marks
 from tests.datasim.tree import HOLDING, Key
@@ -24,15 +26,17 @@ class Covered:
             else:
                 self.plain.add((kind, fid))
 
-    def covers(self, cell: Key, born: int) -> bool:
-        """`born`: the lower of both nodes'."""
+    def covers(self, cell: Key, born: int, directories: Iterable[int]) -> bool:
+        """`born`: the lower of both nodes'. A new inode is looked at when a directory in which it has a name is."""
         kind, fid = cell[0], int(cell[1])
         if self.everything or fid == HOLDING:
             return True
         if kind == "e":
             return (native.ENTRIES, fid) in self.plain
-        if kind == "i" or fid >= born:
+        if kind == "i":
             return True  # the names behind which it is are asked for themselves
+        if fid >= born and any((native.ENTRIES, directory) in self.plain for directory in directories):
+            return True
         if kind == "a":
             return (native.ATTRIBUTES, fid) in self.plain
         chunk, grain = int(cell[2]), int(cell[3])

@@ -81,7 +81,7 @@ class Primary(Base):
             cold = self._cold(op)
             if cold:
                 yield from self.log.mark(cold)
-                yield "op marked"
+            yield "op marked" if cold else "op touched"
         while True:
             while not (self.serves or op.dropped):
                 yield lambda: self.serves or op.dropped
