@@ -183,9 +183,10 @@ class Process(Primary):
                 return
             self.world.oracle.forced = True
             self.world.saw("forced")
+            yield from self.commit(changed, "forced")
+            # After the record: a name in the register that no record knows would fence both for ever.
             if self.world.witness.register is not None and self.world.witness.reachable[self.node.index]:
                 self.world.witness.register = arbiter.Register(changed.generation, changed.term, self.node.index)
-            yield from self.commit(changed, "forced")
             if not self.is_primary or self.mode is not Mode.FROZEN:
                 yield from self.become_primary(0, "forced")
             yield from self.go_alone(self.world.new_name(self.record), granted=True)
