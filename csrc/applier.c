@@ -59,6 +59,7 @@ static bool is_of_one_inode(uint16_t type) {
     case FRAME_REMOVE_XATTR:
     case FRAME_BLOCK:
     case FRAME_HASHES:
+    case FRAME_SIZE:
     case FRAME_ATTRIBUTES: return true;
     default: return false;
     }

@@ -306,6 +306,29 @@ static int walk_marked(rfs_engine *engine, struct walked_file *file, bool whole)
     return result == 0 && whole && file->fd >= 0 ? walk_range(engine, file, 0, UINT64_MAX) : result;
 }
 
+/* First of all. An op that is shipped while the walk is at the file may make it longer; what it leaves empty must not be the target's old bytes, which
+ * lie beyond what is compared. */
+static int ship_size(rfs_engine *engine, struct inode *inode, int fd) {
+    struct op *op = walk_frame(FRAME_SIZE, inode->fid);
+    struct stat stat;
+    if (!walk_enter(engine)) {
+        op_free(engine, op);
+        return -ECANCELED;
+    }
+    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
+    pthread_mutex_lock(stripe);
+    int result = is_gone(engine, inode) ? GONE : fstat(fd, &stat) < 0 ? -errno : 0;
+    if (result == 0) {
+        op->body.length = (uint64_t)stat.st_size;
+        mirror_ship(engine, op);
+    } else {
+        op_free(engine, op);
+    }
+    pthread_mutex_unlock(stripe);
+    walk_leave(engine);
+    return result;
+}
+
 int content_walk(rfs_engine *engine, struct inode *inode) {
     bool whole = engine->whole || marker_is_new(engine, inode->fid) || resync_flags(engine, inode) & FRESH;
     struct walked_file *file = calloc(1, sizeof *file);
@@ -319,6 +342,7 @@ int content_walk(rfs_engine *engine, struct inode *inode) {
     int result = 0;
     if (S_ISREG(inode->type) && !inode->orphan) result = file->fd = inode_open(engine, inode, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     if (result < 0 && is_gone(engine, inode)) result = GONE;
+    if (result >= 0 && file->fd >= 0 && !is_missing_there(engine, inode)) result = ship_size(engine, inode, file->fd);
     if (result >= 0) result = walk_marked(engine, file, whole);
     file->gone = result < 0;
     file->asked = true;

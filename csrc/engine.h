@@ -65,6 +65,7 @@ struct link;
 struct walk;
 struct marker;
 struct listing;
+struct announced;
 
 /* A job for the worker threads: what may be slow and must not stand in the ordered path (fsync, last close, syncfs). */
 struct job {
@@ -153,8 +154,9 @@ struct rfs_engine {
     struct walk *walk;
     struct marker *marker;  /* NULL: there is no intent log, and everything is marked for ever; fixed once ops may come */
     bool whole;             /* the session compares everything: nothing is taken for equal that was not listed in it */
-    uint64_t *announced;    /* target: directories that will be listed (the receiving thread's own) */
-    size_t announced_count, announced_room, announced_indexed;
+    struct announced *announced; /* target: directories that will be listed (these four are the receiving thread's own) */
+    size_t announced_count, announced_room;
+    bool holding_indexed, announced_known; /* one of them may have become known since they were looked into */
 
     atomic_uint_fast64_t next_fid, next_found_fid;
     atomic_uint_fast64_t next_ticket;

@@ -161,12 +161,20 @@ static int index_directory(rfs_engine *engine, struct inode *directory, int dire
     return 0;
 }
 
-static void index_one(rfs_engine *engine, uint64_t fid) {
-    struct inode *directory = inode_get(engine, fid);
+struct announced {
+    uint64_t fid;
+    bool indexed;
+};
+
+static bool index_one(rfs_engine *engine, struct announced *announced) {
+    struct inode *directory = announced->indexed ? NULL : inode_get(engine, announced->fid);
     struct descriptor descriptor = {-1, -1};
-    if (directory && S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd);
+    if (!directory) return false;
+    announced->indexed = true;
+    if (S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd);
     descriptor_put(engine, &descriptor);
     inode_put(engine, directory);
+    return true;
 }
 
 /* What a session that did not come to its end has put away is found again. */
@@ -197,12 +205,17 @@ static void index_below(rfs_engine *engine, struct inode *directory) {
     if (stream) closedir(stream);
 }
 
-/* Announced directories that were not looked into yet. False: there is none. */
+/* Announced directories that were not looked into yet; what they hold may be others of them. False: there was none. */
 static bool index_announced(rfs_engine *engine) {
-    bool any = engine->announced_indexed < engine->announced_count;
-    if (!engine->announced_indexed) index_holding(engine);
-    for (size_t i = 0; any && i < engine->announced_count; i++) index_one(engine, engine->announced[i]);
-    engine->announced_indexed = engine->announced_count;
+    bool any = false;
+    if (!engine->holding_indexed) index_holding(engine);
+    engine->holding_indexed = true;
+    for (bool more = engine->announced_known; more;) {
+        more = false;
+        for (size_t i = 0; i < engine->announced_count; i++) more |= index_one(engine, &engine->announced[i]);
+        any |= more;
+    }
+    engine->announced_known = false;
     return any;
 }
 
@@ -215,7 +228,8 @@ static struct inode *find_named(rfs_engine *engine, uint64_t parent_fid, const c
     inode_put(engine, parent);
     if (inode && inode->fid == fid) return inode;
     inode_put(engine, inode);
-    return index_announced(engine) ? inode_get(engine, fid) : NULL;
+    index_announced(engine);
+    return inode_get(engine, fid);
 }
 
 static int bind(rfs_engine *engine, const struct op_body *body) {
@@ -228,6 +242,7 @@ static int bind(rfs_engine *engine, const struct op_body *body) {
     }
     if (!inode) return -EUCLEAN;
     if (body->fid) inode_named(engine, inode, body->fid, body->name);
+    if (S_ISDIR(inode->type)) engine->announced_known = true;
     inode_put(engine, inode);
     return 0;
 }
@@ -237,12 +252,13 @@ static int announce(rfs_engine *engine, const struct op_body *body) {
     if (directory) resync_change(engine, directory, MARKED_THERE, ENTRIES_CLEAN);
     inode_put(engine, directory);
     if (engine->announced_count == engine->announced_room) {
-        uint64_t *larger = realloc(engine->announced, (engine->announced_room * 2 + 64) * sizeof *larger);
+        struct announced *larger = realloc(engine->announced, (engine->announced_room * 2 + 64) * sizeof *larger);
         if (!larger) return -ENOMEM;
         engine->announced = larger;
         engine->announced_room = engine->announced_room * 2 + 64;
     }
-    engine->announced[engine->announced_count++] = body->fid;
+    engine->announced[engine->announced_count++] = (struct announced){.fid = body->fid};
+    engine->announced_known = true;
     return 0;
 }
 
@@ -337,6 +353,7 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
     if (result == 0) result = remember(engine->listing, body->name);
     if (result < 0) goto close;
     bool exists = fstatat(place.descriptor.fd, body->name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    engine->announced_known |= S_ISDIR(body->mode);
     if (exists && known && known->number == stat.st_ino) goto close;
     if (exists && (known || !engine->whole || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
         result = put_away(engine, &place, body->name, &stat);
@@ -444,6 +461,16 @@ static int block(rfs_engine *engine, const struct wire_header *header, const str
     return result;
 }
 
+static int set_size(rfs_engine *engine, const struct op_body *body) {
+    struct inode *inode = inode_get(engine, body->fid);
+    struct descriptor file = {-1, -1};
+    int result = body->length > INT64_MAX ? -EBADMSG : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
+    if (result == 0 && ftruncate(file.fd, (off_t)body->length) < 0) result = -errno;
+    descriptor_put(engine, &file);
+    inode_put(engine, inode);
+    return result;
+}
+
 static int hashes(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
     size_t blocks = (body->length + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
     if (!blocks || blocks > RESYNC_WINDOW_BLOCKS || body->data_bytes != blocks * sizeof(struct block_hash)) return -EBADMSG;
@@ -483,6 +510,7 @@ int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header
     case FRAME_END: return 0;
     case FRAME_MARKED: return announce(engine, body);
     case FRAME_BIND: return bind(engine, body);
+    case FRAME_SIZE: return set_size(engine, body);
     default: return -EPROTO;
     }
 }

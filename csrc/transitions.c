@@ -229,7 +229,8 @@ int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
     if (result == 0) {
         if (!resume) {
             engine->whole = session->everything;
-            engine->announced_count = engine->announced_indexed = 0;
+            engine->announced_count = 0;
+            engine->holding_indexed = false;
             if (engine->whole) inodes_forget_all(engine);
             atomic_store(&engine->applied_seq, session->seq);
         }

@@ -464,8 +464,11 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     for (size_t i = 0; i < count; i++) {
         struct inode *inode = find_marked(engine, fids[i]);
         if (inode) push(engine, inode);
-        if (announce && walk_enter(engine)) {
+        if (announce && walk_enter(engine)) { /* said where it is, if that can be said already */
+            pthread_mutex_lock(&engine->names);
+            if (inode) bind(engine, inode);
             mirror_ship(engine, walk_frame(FRAME_MARKED, fids[i]));
+            pthread_mutex_unlock(&engine->names);
             walk_leave(engine);
         }
         inode_put(engine, inode);

@@ -19,7 +19,8 @@ enum frame_type {
     /* resync, source to target, in the same order and with seqs of the same row */
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
     FRAME_BIND, /* child has this name in this directory (0: somewhere): the ops that follow name it by its fid alone */
-    FRAME_LAST_RESYNC = FRAME_BIND,
+    FRAME_SIZE, /* of the file from here on: what the ops that follow leave between its end and their bytes is empty on both nodes */
+    FRAME_LAST_RESYNC = FRAME_SIZE,
     /* without a seq of their own */
     FRAME_ACK = 64,  /* seq: everything up to it is applied */
     FRAME_SYNCED,    /* seq: this fsync is on the disk */

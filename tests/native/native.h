@@ -52,6 +52,10 @@ struct node {
 bool nodes_are_possible(void); /* needs root, file handles and trusted.* attributes */
 void node_open(struct node *node, const char *name);
 void node_close(struct node *node, bool keep);
+/* A new engine in the place of the old, as after an orderly stop or (crash) a kill: then the log is as it was before the last word. Returns what
+ * rfs_open_marks() says. */
+int node_restart(struct node *node, bool crash);
+void node_learn(struct node *node); /* look everything up, as applications do */
 void node_alone(struct node *node, uint64_t term, uint32_t bit); /* a primary without a peer */
 rfs_statistics node_statistics(struct node *node);
 void wait_event(struct node *node, int kind, uint32_t count); /* until `count` of them were seen */
@@ -108,7 +112,7 @@ void compare_trees(const char *a, const char *b);
 struct storm {
     struct node *node;
     uint64_t seed;
-    atomic_bool stop;
+    atomic_bool stop, fenced;
     pthread_t threads[4];
     uint64_t directories[6];
     atomic_uint_fast64_t files[64];
@@ -118,6 +122,15 @@ void storm_prepare(struct storm *storm, struct node *node, uint64_t seed);
 void storm_start(struct storm *storm);
 void storm_wait_rounds(struct storm *storm, uint64_t more);
 void storm_stop(struct storm *storm);
+void storm_stop_anyhow(struct storm *storm); /* its node was fenced: what waits fails */
+
+void test_marked_places(void);
+void test_marks_of_a_target(void);
+void test_moved_trees(void);
+void test_marks_after_a_crash(void);
+void test_hard_links_without_a_known_name(void);
+void test_storm_of_restarts(void);
+void test_full_log(void);
 
 /* ---- the tests */
 void test_crc32c(void);

@@ -114,21 +114,34 @@ void wait_mode(struct node *node, enum rfs_mode mode) {
 
 /* ---- a node ---------------------------------------------------------------------------------------------------------------- */
 
-void node_open(struct node *node, const char *name) {
-    int error;
-    memset(node, 0, sizeof *node);
-    snprintf(node->path, sizeof node->path, "/tmp/lockstep-native-%d-%s", (int)getpid(), name);
-    remove_tree(node->path);
-    CHECK_EQUAL(mkdir(node->path, 0755), 0);
-    int tree = rfs_tree_open(node->path);
+static int start_engine(struct node *node) {
+    int error, tree = rfs_tree_open(node->path);
     CHECK(tree >= 0);
     node->engine = rfs_engine_new(&tree, 1, &error);
     CHECK(node->engine);
     close(tree);
+    int marks = nodes_have_marks ? rfs_open_marks(node->engine, node->state) : 0;
+    CHECK(marks >= 0);
+    atomic_store(&node->stopping, false);
+    CHECK_EQUAL(pthread_create(&node->pump, NULL, pump, node), 0);
+    return marks;
+}
+
+static void stop_engine(struct node *node) {
+    CHECK_EQUAL(rfs_session_close(node->engine), 0);
+    atomic_store(&node->stopping, true);
+    pthread_join(node->pump, NULL);
+    rfs_engine_free(node->engine);
+}
+
+void node_open(struct node *node, const char *name) {
+    memset(node, 0, sizeof *node);
+    snprintf(node->path, sizeof node->path, "/tmp/lockstep-native-%d-%s", (int)getpid(), name);
+    remove_tree(node->path);
+    CHECK_EQUAL(mkdir(node->path, 0755), 0);
     snprintf(node->state, sizeof node->state, "%s-state", node->path);
     remove_tree(node->state);
     CHECK_EQUAL(mkdir(node->state, 0700), 0);
-    if (nodes_have_marks) CHECK_EQUAL(rfs_open_marks(node->engine, node->state), 0);
     node->cut_fd = -1;
     node->answers = calloc(TICKETS, sizeof *node->answers);
     node->results = calloc(TICKETS, sizeof *node->results);
@@ -136,17 +149,57 @@ void node_open(struct node *node, const char *name) {
     CHECK(node->answers && node->results && node->fids);
     pthread_mutex_init(&node->lock, NULL);
     pthread_cond_init(&node->changed, NULL);
-    CHECK_EQUAL(pthread_create(&node->pump, NULL, pump, node), 0);
+    CHECK_EQUAL(start_engine(node), 0);
     opened[opened[0] ? 1 : 0] = node;
 }
+
+static void copy_file(const struct node *node, const char *from, const char *to) {
+    static uint8_t buffer[1 << 20];
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", node->state, from);
+    int in = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(path, sizeof path, "%s/%s", node->state, to);
+    int out = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK(in >= 0 && out >= 0);
+    for (ssize_t got; (got = read(in, buffer, sizeof buffer)) > 0;) CHECK_EQUAL(write(out, buffer, (size_t)got), got);
+    close(in);
+    close(out);
+}
+
+int node_restart(struct node *node, bool crash) {
+    if (crash) {
+        copy_file(node, "intent-log.0", "crashed.0");
+        copy_file(node, "intent-log.1", "crashed.1");
+    }
+    stop_engine(node);
+    if (crash) {
+        copy_file(node, "crashed.0", "intent-log.0");
+        copy_file(node, "crashed.1", "intent-log.1");
+    }
+    memset(node->answers, 0, TICKETS * sizeof *node->answers); /* tickets begin anew */
+    return start_engine(node);
+}
+
+static void learn_below(struct node *node, uint64_t parent, const char *path) {
+    DIR *stream = opendir(path);
+    CHECK(stream);
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        char below[512];
+        if (entry->d_name[0] == '.') continue;
+        uint64_t fid = fid_of(node, parent, entry->d_name);
+        snprintf(below, sizeof below, "%s/%.200s", path, entry->d_name);
+        if (fid && entry->d_type == DT_DIR) learn_below(node, fid, below);
+    }
+    closedir(stream);
+}
+
+void node_learn(struct node *node) { learn_below(node, ROOT, node->path); }
 
 void node_close(struct node *node, bool keep) {
     CHECK_EQUAL(rfs_session_close(node->engine), 0);
     CHECK_EQUAL(rfs_purge_holding(node->engine, RFS_HELD | RFS_ARRIVING), 0);
     opened[opened[0] == node ? 0 : 1] = NULL;
-    atomic_store(&node->stopping, true);
-    pthread_join(node->pump, NULL);
-    rfs_engine_free(node->engine);
+    stop_engine(node);
     if (node->cut_fd >= 0) close(node->cut_fd);
     if (!keep) remove_tree(node->path);
     if (!keep) remove_tree(node->state);

@@ -127,7 +127,7 @@ static void *storm_thread(void *argument) {
         }
         for (int i = 0; i < BATCH; i++) {
             int result = answer_of(storm->node, tickets[i]);
-            CHECK(result != -EIO && result != -EROFS && result != -EBUSY && result != -EUCLEAN);
+            CHECK((result != -EIO || storm->fenced) && result != -EROFS && result != -EBUSY && result != -EUCLEAN);
             if (result < 0) atomic_fetch_add(&storm->failures, 1);
             if (creates[i] && result == 0) atomic_store(&storm->files[chance_below(chance, FILES)], storm->node->fids[tickets[i]]);
         }
@@ -135,6 +135,13 @@ static void *storm_thread(void *argument) {
     }
     free(self);
     return NULL;
+}
+
+void storm_stop_anyhow(struct storm *storm) {
+    storm->fenced = true;
+    atomic_store(&storm->stop, true);
+    for (int i = 0; i < THREADS; i++) pthread_join(storm->threads[i], NULL);
+    storm->fenced = false;
 }
 
 void storm_start(struct storm *storm) {

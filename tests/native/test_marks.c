@@ -1,0 +1,246 @@
+/* Resyncs of marked places: what travels, what is found again after restarts, and that nothing is missed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "native.h"
+
+/* A pair that is in sync, with nothing marked. */
+static void open_synced(struct pair *pair) {
+    pair_open(pair);
+    node_alone(&pair->a, 1, 0);
+}
+
+static void sync_pair(struct pair *pair, struct node *source, struct node *target) {
+    pair_up(pair, source, target);
+    settle(source);
+    pair_checkpoint(source, target);
+    CHECK_EQUAL(node_statistics(source).marked_places, 0);
+    CHECK_EQUAL(node_statistics(source).marked_everything, 0);
+}
+
+static void go_alone(struct pair *pair) {
+    pair_cut(pair);
+    CHECK_EQUAL(rfs_grant(pair->a.engine, ++pair->session.generation, 1), 0);
+}
+
+static void write_at(struct node *node, uint64_t fid, uint64_t offset, const char *text) { CHECK_EQUAL(finish(node, writing(fid, offset, text, strlen(text))), 0); }
+
+static uint64_t large_file(struct node *node, const char *name, uint64_t bytes) {
+    uint64_t fid = create_file(node, ROOT, name);
+    struct op *op = attributing(fid, HAS_SIZE);
+    op->body.length = bytes;
+    CHECK_EQUAL(finish(node, op), 0);
+    return fid;
+}
+
+static uint64_t sent_bytes(struct pair *pair) { return node_statistics(&pair->a).resync_sent_bytes; }
+
+/* Only what was written is read and sent; names, attributes and links come along. */
+void test_marked_places(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t large = large_file(&pair.a, "large", UINT64_C(1) << 30), directory = create_directory(&pair.a, ROOT, "directory");
+    for (int i = 0; i < 200; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "file%d", i);
+        write_at(&pair.a, create_file(&pair.a, directory, name), 0, name);
+    }
+    uint64_t linked = create_file(&pair.a, ROOT, "linked");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    for (uint64_t i = 0; i < 100; i++) write_at(&pair.a, large, i * 10485760 + 12345, "changed");
+    CHECK_EQUAL(finish(&pair.a, linking(linked, directory, "another name")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, directory, "file7")), 0);
+    CHECK_EQUAL(finish(&pair.a, xattring(FRAME_SET_XATTR, large, "user.a", "b")), 0);
+    rfs_statistics alone = node_statistics(&pair.a);
+    CHECK(alone.marked_places >= 102 && alone.marked_places <= 110);
+    CHECK_EQUAL(alone.marked_bytes, 100 * MARK_GRAIN_BYTES);
+    sync_pair(&pair, &pair.a, &pair.b);
+    compare_nodes(&pair);
+    CHECK_EQUAL(node_statistics(&pair.a).resync_bytes_done, 100 * MARK_GRAIN_BYTES);
+    CHECK(sent_bytes(&pair) < 2 * 100 * RESYNC_BLOCK_BYTES + 64 * 100 * MARK_GRAIN_BYTES / RESYNC_BLOCK_BYTES + 60000); /* the listing */
+    pair_close(&pair);
+}
+
+/* What only the target has marked: it was primary, and its last ops never left. */
+void test_marks_of_a_target(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t file = large_file(&pair.a, "file", 100 << 20), directory = create_directory(&pair.a, ROOT, "directory"), below = create_file(&pair.a, directory, "below");
+    write_at(&pair.a, file, 50 << 20, "before");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    write_at(&pair.a, file, 50 << 20, "after!");
+    write_at(&pair.a, file, 80 << 20, "never heard of");
+    CHECK_EQUAL(finish(&pair.a, renaming(directory, "below", ROOT, "above", 0)), 0);
+    write_at(&pair.a, below, 0, "longer now");
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_CREATE, directory, "not there")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_MKDIR, directory, "nor this")), 0);
+    for (int crash = 0; crash < 2; crash++) {
+        CHECK_EQUAL(node_restart(&pair.a, crash), 1);
+        if (crash == 0) node_alone(&pair.a, 9, 0);
+        if (crash == 0) write_at(&pair.a, fid_of(&pair.a, ROOT, "file"), 20 << 20, "and more");
+    }
+    CHECK_EQUAL(node_restart(&pair.b, true), 1); /* the new source has forgotten its ids as well */
+    node_alone(&pair.b, 10, 1);
+    sync_pair(&pair, &pair.b, &pair.a);
+    compare_nodes(&pair);
+    CHECK(node_statistics(&pair.b).resync_bytes_done < 20 << 20);
+    CHECK(node_statistics(&pair.b).resync_sent_bytes < 100000);
+    pair_close(&pair);
+}
+
+/* A tree that was renamed while the peer was away is renamed there: no content travels. */
+void test_moved_trees(void) {
+    struct pair pair;
+    static uint8_t data[100000];
+    char name[64];
+    open_synced(&pair);
+    uint64_t from = create_directory(&pair.a, ROOT, "from"), to = create_directory(&pair.a, ROOT, "to"), tree = create_directory(&pair.a, from, "tree");
+    uint64_t inner = create_directory(&pair.a, tree, "inner");
+    memset(data, 7, sizeof data);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "file%d", i);
+        CHECK_EQUAL(finish(&pair.a, writing(create_file(&pair.a, inner, name), 0, data, sizeof data)), 0);
+    }
+    sync_pair(&pair, &pair.a, &pair.b);
+    for (int forgets = 0; forgets < 2; forgets++) {
+        go_alone(&pair);
+        CHECK_EQUAL(finish(&pair.a, renaming(from, "tree", to, "moved", 0)), 0);
+        CHECK_EQUAL(finish(&pair.a, renaming(inner, "file7", ROOT, "out of it", 0)), 0);
+        CHECK_EQUAL(finish(&pair.a, renaming(tree, "inner", tree, "renamed", 0)), 0);
+        write_at(&pair.a, fid_of(&pair.a, inner, "file8"), 5, "x");
+        if (forgets) CHECK_EQUAL(node_restart(&pair.b, true), 1);
+        sync_pair(&pair, &pair.a, &pair.b);
+        compare_nodes(&pair);
+        CHECK(sent_bytes(&pair) < 60000);
+        CHECK_EQUAL(finish(&pair.a, renaming(to, "moved", from, "tree", 0)), 0);
+        CHECK_EQUAL(finish(&pair.a, renaming(tree, "renamed", tree, "inner", 0)), 0);
+        CHECK_EQUAL(finish(&pair.a, renaming(ROOT, "out of it", inner, "file7", 0)), 0);
+        settle(&pair.a);
+        compare_nodes(&pair);
+    }
+    pair_close(&pair);
+}
+
+/* After a crash a marked chunk is marked whole; after an orderly stop only what was touched. */
+void test_marks_after_a_crash(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t file = large_file(&pair.a, "file", UINT64_C(1) << 30);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    for (uint64_t i = 0; i < 10; i++) write_at(&pair.a, file, i * (100 << 20) + 1000, "changed");
+    CHECK_EQUAL(node_restart(&pair.a, false), 1);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_bytes, 10 * MARK_GRAIN_BYTES);
+    CHECK_EQUAL(node_restart(&pair.a, true), 1);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_bytes, 10 * (uint64_t)MARK_CHUNK_BYTES);
+    node_alone(&pair.a, 2, 0);
+    pair.session.generation++;
+    sync_pair(&pair, &pair.a, &pair.b);
+    compare_nodes(&pair);
+    CHECK(node_statistics(&pair.a).resync_bytes_done <= 10 * (uint64_t)MARK_CHUNK_BYTES);
+    pair_close(&pair);
+}
+
+/* The name under which it is known is gone, and no other one was ever looked up: the target searches. */
+void test_hard_links_without_a_known_name(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t file = create_file(&pair.a, ROOT, "file"), directory = create_directory(&pair.a, ROOT, "directory");
+    CHECK_EQUAL(finish(&pair.a, linking(file, directory, "second")), 0);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    CHECK_EQUAL(node_restart(&pair.a, false), 1);
+    node_alone(&pair.a, 2, 0);
+    CHECK_EQUAL(fid_of(&pair.a, ROOT, "file"), file);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "file")), 0);
+    write_at(&pair.a, file, 0, "by its id alone");
+    CHECK_EQUAL(node_restart(&pair.b, true), 1);
+    pair.session.generation++;
+    sync_pair(&pair, &pair.a, &pair.b);
+    compare_nodes(&pair);
+    write_at(&pair.a, file, 3, "again");
+    settle(&pair.a);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* No room for the log: everything is marked, and the application hears nothing of it. */
+void test_full_log(void) {
+    struct pair pair;
+    struct rlimit before, small = {.rlim_cur = 1 << 20, .rlim_max = RLIM_INFINITY};
+    char name[64];
+    open_synced(&pair);
+    uint64_t directory = create_directory(&pair.a, ROOT, "directory");
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        create_directory(&pair.a, directory, name);
+    }
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    (void)small;
+    (void)before;
+    CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0);
+    CHECK_EQUAL(node_restart(&pair.a, true), 0);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_everything, 1);
+    node_alone(&pair.a, 2, 0);
+    pair.session.generation++;
+    sync_pair(&pair, &pair.a, &pair.b);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* Nodes stop, crash and change their roles under load, with ops that only one of them ever heard of. */
+void test_storm_of_restarts(void) {
+    struct pair pair;
+    struct storm storm;
+    struct chance chance = {77};
+    open_synced(&pair);
+    struct node *source = &pair.a, *target = &pair.b;
+    storm_prepare(&storm, source, 31);
+    pair_up(&pair, source, target);
+    settle(source);
+    pair_checkpoint(source, target);
+    uint64_t term = 1;
+    for (int round = 0; round < 8; round++) {
+        storm.node = source;
+        storm.seed++;
+        storm_start(&storm);
+        storm_wait_rounds(&storm, 60);
+        if (round % 3 == 0) pair_checkpoint(source, target);
+        storm_wait_rounds(&storm, 20);
+        pair_cut(&pair); /* ops wait for a peer that will not come back */
+        storm.fenced = true;
+        CHECK_EQUAL(rfs_fence(source->engine), 0);
+        storm_stop_anyhow(&storm);
+        if (chance_below(&chance, 3)) { /* the other one goes on */
+            struct node *old = source;
+            source = target;
+            target = old;
+        }
+        CHECK_EQUAL(node_restart(&pair.a, chance_below(&chance, 2)), 1);
+        CHECK_EQUAL(node_restart(&pair.b, chance_below(&chance, 2)), 1);
+        node_alone(source, ++term, source == &pair.b);
+        if (chance_below(&chance, 2)) node_learn(source);
+        pair.session.generation++;
+        storm.node = source;
+        storm.seed++;
+        storm_start(&storm);
+        storm_wait_rounds(&storm, 40);
+        pair_up(&pair, source, target);
+        CHECK_EQUAL(pair.session.everything, 0);
+        fprintf(stderr, "round %d source %s to-do %llu files %llu sent %llu\n", round, source->path, (unsigned long long)node_statistics(source).resync_total_bytes, (unsigned long long)node_statistics(source).resync_files_done, (unsigned long long)node_statistics(source).resync_sent_bytes);
+        storm_wait_rounds(&storm, 40);
+        storm_stop(&storm);
+        settle(source);
+        CHECK_EQUAL(events_seen(target, RFS_EVENT_APPLY_FAILED), 0);
+        compare_nodes(&pair);
+    }
+    pair_close(&pair);
+}
