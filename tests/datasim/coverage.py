@@ -91,7 +91,6 @@ HAPPENED = (
     "checkpoint",
     "demoted",
     "drop heard",
-    "drop refused",
     "failed",
     "fenced by the witness",
     "forced",

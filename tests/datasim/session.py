@@ -79,7 +79,8 @@ class Session(Turns):
         is_source = decision.source is Source.MINE
         source, target = (mine, theirs) if is_source else (theirs, mine)
         resumes = rules.may_resume_link(source.record, target.record, source_session=source.resumable, target_session=target.resumable)
-        direct = rules.may_pair_directly(source.record, target.record, nothing_marked=mine.nothing_marked and theirs.nothing_marked)
+        nothing = mine.nothing_marked and theirs.nothing_marked and decision.travels is not Travels.EVERYTHING
+        direct = rules.may_pair_directly(source.record, target.record, nothing_marked=nothing)
         if is_source:
             self.world.oracle.handshake(self.me, self.peer)
             yield from self._be_source(peer)
