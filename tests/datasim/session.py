@@ -106,6 +106,8 @@ class Session(Turns):
 
     def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> Steps:
         process = self.process
+        if self.world.broken("proposed: a copy to be compared in full is a new one") and decision.travels is Travels.EVERYTHING:
+            yield from process.commit(rules.target_begins(process.record, 0), "new again")
         yield from process.step_down(decision.reason)
         if not resumes:
             process.become_idle()
@@ -261,7 +263,7 @@ class Session(Turns):
         process = self.process
         yield from self.expect("degrade")
         process.resumable = 0
-        begun = rules.target_begins(process.record, decision.fork_point)
+        begun = rules.target_begins(process.record, decision.fork_point if process.record.generation else None)
         if begun.base != process.record.base:
             yield from process.log.everything()
         if process.record.data is DataState.FAILED and not self.world.broken("a failed copy is compared by its cache"):
