@@ -18,7 +18,7 @@ from rfs import decide as deciding
 from rfs.decide import Outcome, Travels
 from rfs.record import DataState, Role
 from tests.datasim.modes import Mode
-from tests.datasim.tree import HOLDING, Key, State
+from tests.datasim.tree import Key, State
 
 if TYPE_CHECKING:
     from tests.datasim.base import Base
@@ -107,9 +107,10 @@ class Oracle:
             if (failed == BOTH and (holders == BOTH or cell in self.in_resync)) or lost:
                 self.acked[cell] = self.synced.get(cell, 0)
 
-    def adopted(self, _: int) -> None:
+    def adopted(self, source: int, *, target_runs_on: bool) -> None:
+        """`target_runs_on`: it has not failed between its adoption and the source's word of it."""
         self.holders = dict.fromkeys(self.acked, BOTH)
-        self.failed = dict.fromkeys(self.acked, 0)
+        self.failed = dict.fromkeys(self.acked, 0 if target_runs_on else 2 - source)
 
     def lone_acks_adopted(self, source: int) -> None:
         self.lone[source].clear()
@@ -136,7 +137,7 @@ class Oracle:
     @staticmethod
     def _matters(state: State, cell: Key) -> bool:
         """Content of what was unlinked is gone with it."""
-        return cell[0] == "e" or any(name[1] != HOLDING for name in state.names_of(int(cell[1])))
+        return cell[0] == "e" or state.is_visible(int(cell[1]))
 
     # ---- after each step -----------------------------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Oracle:
                 for tree in trees:
                     tree.changed.discard(cell)
                 continue
-            if cell[0] == "i" or (cell[0] != "e" and not all(state.is_alive(int(cell[1])) for state in states)):
+            if cell[0] == "i" or (cell[0] != "e" and not all(state.is_visible(int(cell[1])) for state in states)):
                 continue  # the names behind which it is, or was, differ too
             if marked is None:
                 marked = [node.durable_marks() for node in (a, b)]

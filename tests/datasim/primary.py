@@ -208,9 +208,9 @@ class Primary(Base):
         if not self.has("the source's hot marks do not travel"):
             marks.all_to_do()
         if everything or marks.everything:
-            self.directories_left, self.whole = set(DIRECTORIES), set(now.fids())
+            self.directories_left, self.whole = set(DIRECTORIES), {fid for fid in now.fids() if now.is_visible(fid)}
         else:
-            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid)}
+            self.directories_left, self.whole = set(), {fid for fid in now.fids() if marks.is_new(fid) and now.is_visible(fid)}
         if self.has("what is new does not travel whole"):
             self.whole.clear()
         for op in list(self.ops):

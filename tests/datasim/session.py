@@ -252,7 +252,7 @@ class Session(Turns):
             if self.ended:
                 raise SessionEnded("after END")
             self._now_paired()
-            self.world.oracle.adopted(self.me)
+            self.world.oracle.adopted(self.me, target_runs_on=self.peer_runs_on())
             if self.world.broken("marks go at the end of a resync"):
                 yield from process.log.compact(before=process.log.marks.forget)
             self.world.saw("resynced")

@@ -12,7 +12,9 @@ from tests.datasim.oracle import Violation
 from tests.datasim.story import Body, Story
 
 
-@pytest.mark.xfail(strict=True, raises=Violation, reason="checkpoint() and hear_checkpoint() do not write peer_confirmed_*: PROTOCOL 1, 3.0")
+@pytest.mark.xfail(
+    strict=True, raises=Violation, reason="checkpoint() and hear_checkpoint() do not write peer_confirmed_*: PROTOCOL 1, 3.0"
+)
 def test_a_snapshot_of_after_the_last_handshake_is_recognised() -> None:
     """The secondary's disk is set back to between the handshake and a checkpoint that dropped the marks of what came between."""
     story = Story()
@@ -29,7 +31,9 @@ def test_a_snapshot_of_after_the_last_handshake_is_recognised() -> None:
     story.oracle.check()
 
 
-@pytest.mark.xfail(strict=True, raises=Violation, reason="enter_session() confirms the number of a copy that is set back and not whole yet: PROTOCOL 3.0")
+@pytest.mark.xfail(
+    strict=True, raises=Violation, reason="enter_session() confirms the number of a copy that is set back and not whole yet: PROTOCOL 3.0"
+)
 def test_a_full_compare_that_was_cut_off_is_a_full_compare_again() -> None:
     _cut_off(Story())
 

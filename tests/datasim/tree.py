@@ -43,6 +43,10 @@ class State:
     def names_of(self, fid: int) -> list[Key]:
         return [key for key, value in self.cells.items() if key[0] == "e" and value[0] == fid]
 
+    def is_visible(self, fid: int) -> bool:
+        """It has a name that a walk comes to."""
+        return any(value[0] == fid and key[0] == "e" and key[1] != HOLDING for key, value in self.cells.items())
+
     def fids(self) -> list[int]:
         return [int(key[1]) for key, value in self.cells.items() if key[0] == "i" and value[0]]
 
