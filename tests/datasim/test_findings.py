@@ -39,8 +39,8 @@ def test_a_full_compare_that_was_cut_off_is_a_full_compare_again() -> None:
 
 
 def test_with_the_rule_proposed_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is confirmed never goes down; a copy that is to be compared in full becomes generation 0, before anything else is written (so the
-    next handshake is a first copy); when it is whole again it counts on from what was confirmed."""
+    """What is confirmed never goes down; a copy that is to be compared in full becomes generation 0, before anything else is written (so
+    the next handshake is a first copy); when it is whole again it counts on from what was confirmed."""
 
     def enter(record: Record, identity: rules.Identity, peer: Record, *, source: bool) -> Record:
         entered = _enter(record, identity, peer, source=source)

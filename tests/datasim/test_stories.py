@@ -14,7 +14,6 @@ from rfs.record import DataState, Record, Role
 from tests.datasim import broken
 from tests.datasim.broken import Broken, patched
 from tests.datasim.modes import Mode
-from tests.datasim.oracle import Violation
 from tests.datasim.story import Body, Story
 
 
