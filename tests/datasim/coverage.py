@@ -75,6 +75,7 @@ FAULTS = (
     "rolled back",
     "late frame",
     "timeout",
+    "log lost",
     "witness lost",
     "witness forgets",
     "request: late",

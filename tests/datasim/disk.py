@@ -1,11 +1,13 @@
 """What one node keeps when its process ends, and what of it a power cut takes: what was written and not synced may be there or not."""
 
 import errno
+import itertools
 import random
 
 from tests.datasim.tree import Tree
 
 SECTOR = 512
+_stamps = itertools.count()
 
 
 class DiskError(OSError):
@@ -19,7 +21,7 @@ class File:
         self.now = bytearray(data)
         self.durable = bytearray(data)
         self.dirty: set[int] = set()
-        self.edits = 0  # of what is durable
+        self.edits = next(_stamps)  # another one whenever what is durable changes
 
     def write(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
@@ -29,7 +31,7 @@ class File:
         self.dirty.update(range(offset // SECTOR, (end - 1) // SECTOR + 1))
 
     def sync(self) -> None:
-        self.edits += 1
+        self.edits = next(_stamps)
         self.durable = bytearray(self.now)
         self.dirty.clear()
 

@@ -9,6 +9,7 @@ Names, inodes and attributes go through a journal: a power cut leaves a prefix o
 keeps any of the values it had since it was synced. Files of the directory HOLDING have lost their last name in a resync.
 """
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ Key = tuple[int | str, ...]
 Value = tuple[int, int]  # value, version
 NOTHING: Value = (0, 0)
 HOLDING = 0
+_stamps = itertools.count()
 DIRECTORIES = (1, 2, 3)
 
 
@@ -77,7 +79,7 @@ class Tree:
         self.dirty: dict[Key, list[Value]] = {}
         self.changed: set[Key] = set()  # logical cells, for whoever compares
         self.incarnations = 0
-        self.edits = 0
+        self.edits = next(_stamps)
 
     def copy(self) -> "Tree":
         tree = Tree()
@@ -90,13 +92,13 @@ class Tree:
 
     def names(self, batch: list[tuple[Key, Value]]) -> None:
         """One step of the journal."""
-        self.edits += 1
+        self.edits = next(_stamps)
         self.now.cells.update(batch)
         self.journal.append(batch)
         self.changed.update(key for key, _ in batch)
 
     def content(self, fid: int, chunk: int, grain: int, version: int) -> None:
-        self.edits += 1
+        self.edits = next(_stamps)
         incarnation = self.now.cells.get(("i", fid), NOTHING)[0]
         key = ("d", fid, chunk, grain, incarnation)
         self.now.cells[key] = (version, version)
@@ -110,7 +112,7 @@ class Tree:
     # ---- the disk ---------------------------------------------------------------------------------------------------------------------
 
     def sync(self, fid: int | None = None) -> None:
-        self.edits += 1
+        self.edits = next(_stamps)
         for batch in self.journal:
             self.disk.cells.update(batch)
         self.journal.clear()
@@ -119,7 +121,7 @@ class Tree:
 
     def lose_unsynced(self) -> None:
         """Read as written, and never written back."""
-        self.edits += 1
+        self.edits = next(_stamps)
         self.journal.clear()
         self.dirty.clear()
 
@@ -130,7 +132,7 @@ class Tree:
         self.lose_unsynced()
 
     def power_cut(self, choose: random.Random) -> None:
-        self.edits += 1
+        self.edits = next(_stamps)
         kept = choose.randint(0, len(self.journal)) if self.journal else 0
         for batch in self.journal[:kept]:
             self.disk.cells.update(batch)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from rfs.decide import Outcome, decide
 from rfs.record import SLOT_BYTES, DataState, Role, choose
 from tests.datasim import arbiter, ops
+from tests.datasim.disk import File
 from tests.datasim.modes import Mode
 from tests.datasim.oracle import Violation
 from tests.datasim.process import Process
@@ -33,6 +34,7 @@ class Walk(World):
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
         self.may_fill, self.may_lie, self.may_forget = chance() < 0.25, chance() < 0.2, chance() < 0.15
         self.any_snapshot = False
+        self.may_lose_log = chance() < 0.1
         # Each seed likes other things (swarm testing): what all seeds do a little of, none does enough of.
         pick = self.random.choice
         self.likes = {
@@ -115,6 +117,8 @@ class Walk(World):
         if process is None:
             if node.snapshot is not None and self.may_roll_back:
                 yield 0.3 * rate, lambda: self._roll_back(node)
+            if self.may_lose_log:
+                yield 0.3 * rate, lambda: self._fault("log lost", lambda: self._lose_log(node))
             if node.disk.tree.journal or node.disk.tree.dirty:
                 yield 0.2 * rate, lambda: self._fault("power cut", lambda: self.power_cut(node))
             return
@@ -197,6 +201,10 @@ class Walk(World):
     def _lie(self, node: Node) -> None:
         node.disk.lying = True
         self.oracle.copy_has_failed = True
+
+    def _lose_log(self, node: Node) -> None:
+        """Gone with its file: everything is marked."""
+        node.disk.logs = [File(), File()]
 
     def _reach(self, index: int, can: bool) -> None:
         self.witness.reachable[index] = can

@@ -57,10 +57,10 @@ class Node:
     def stamp(self) -> tuple[object, ...]:
         """Changes whenever something durable does, or the tree."""
         files = (self.disk.record, *self.disk.logs)
-        return (id(self.disk), self.disk.tree.edits, *(file.edits for file in files))
+        return (self.disk.tree.edits, *(file.edits for file in files))
 
     def durable_record(self) -> Record:
-        stamp = (id(self.disk), self.disk.record.edits)
+        stamp = self.disk.record.edits
         if self._record is None or self._record[0] != stamp:
             image = bytes(self.disk.record.durable)
             found = choose(image[:SLOT_BYTES], image[SLOT_BYTES:])
@@ -69,7 +69,7 @@ class Node:
         return self._record[1]
 
     def durable_marks(self) -> Covered:
-        stamp = (id(self.disk), *(log.edits for log in self.disk.logs))
+        stamp = tuple(log.edits for log in self.disk.logs)
         if self._marks is None or self._marks[0] != stamp:
             self._marks = stamp, read(*(bytes(log.durable) for log in self.disk.logs))
         return self._marks[1]
