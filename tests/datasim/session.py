@@ -11,7 +11,7 @@ from rfs import decide as deciding
 from rfs import rules
 from rfs.decide import Decision, Outcome, Source, Travels, mirror
 from rfs.record import DataState, Record
-from tests.datasim import arbiter, ops
+from tests.datasim import arbiter, ops, proposed
 from tests.datasim.modes import Mode, SaidNo, SessionEnded
 from tests.datasim.native import MAX_U64
 from tests.datasim.node_log import Steps
@@ -82,7 +82,6 @@ class Session(Turns):
         nothing = mine.nothing_marked and theirs.nothing_marked and decision.travels is not Travels.EVERYTHING
         direct = rules.may_pair_directly(source.record, target.record, nothing_marked=nothing)
         if is_source:
-            self.world.oracle.handshake(self.me, self.peer)
             yield from self._be_source(peer)
         else:
             yield from self._be_target(decision, peer, resumes)
@@ -95,9 +94,13 @@ class Session(Turns):
         else:
             yield from self._begin_target(decision)
 
+    def _enter_session(self, peer: Record, *, source: bool) -> Record:
+        rule = rules.enter_session if self.world.broken("as it is: set back") else proposed.enter_session
+        return rule(self.process.record, self.process.identity, peer, source=source)
+
     def _be_source(self, peer: Record) -> Steps:
         process = self.process
-        yield from process.commit(rules.enter_session(process.record, process.identity, peer, source=True), "enter as source")
+        yield from process.commit(self._enter_session(peer, source=True), "enter as source")
         if not process.is_primary or process.mode is Mode.IDLE:
             yield from process.become_primary(peer.term, "source")
         self.send("renewed", term=process.record.term, owner=process.record.owner)
@@ -106,13 +109,13 @@ class Session(Turns):
 
     def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> Steps:
         process = self.process
-        if self.world.broken("proposed: a copy to be compared in full is a new one") and decision.travels is Travels.EVERYTHING:
-            yield from process.commit(rules.target_begins(process.record, 0), "new again")
+        if decision.travels is Travels.EVERYTHING and process.record.generation and not self.world.broken("as it is: set back"):
+            yield from process.commit(proposed.new_again(process.record), "new again")
         yield from process.step_down(decision.reason)
         if not resumes:
             process.become_idle()
         renewed = yield from self.expect("renewed")
-        yield from process.commit(rules.enter_session(process.record, process.identity, peer, source=False), "enter as target")
+        yield from process.commit(self._enter_session(peer, source=False), "enter as target")
         yield from process.commit(rules.learn_term(process.record, renewed["term"], renewed["owner"]), "learn term")
         self.send("renewed", term=process.record.term, owner=process.record.owner)
         yield "handshake: renewed"
@@ -140,7 +143,9 @@ class Session(Turns):
         self._now_paired()
 
     def _attach_target(self) -> None:
+        """From here on frames change this copy."""
         process = self.process
+        self.world.oracle.handshake(self.peer, self.me)
         process.mode, process.is_target_of = Mode.TARGET, self.number
         self.attached = True
         process.made_here = set()
@@ -296,7 +301,8 @@ class Session(Turns):
             if self.world.broken("INCONSISTENT is written late") and process.record.data is not DataState.INCONSISTENT:
                 yield from process.commit(rules.target_begins(process.record, None), "target begins late")
             self._still(DataState.INCONSISTENT)
-            yield from process.commit(rules.target_adopts(process.record, ending["record"], self.number), "adopt")
+            adopts = rules.target_adopts if self.world.broken("as it is: set back") else proposed.target_adopts
+            yield from process.commit(adopts(process.record, ending["record"], self.number), "adopt")
             self.world.oracle.lone_acks_adopted(self.peer)
             if not process.is_target_of:
                 raise SessionEnded("after the adoption")

@@ -1,12 +1,8 @@
 """What the simulator found and this side of the tree does not decide: each fails until its rule is there (strict: then the mark goes)."""
 
-from dataclasses import replace
-
 import pytest
 
-from rfs import rules
 from rfs.decide import Travels, decide
-from rfs.record import Record
 from tests.datasim.modes import Mode
 from tests.datasim.oracle import Violation
 from tests.datasim.story import Body, Story
@@ -35,27 +31,14 @@ def test_a_snapshot_of_after_the_last_handshake_is_recognised() -> None:
     strict=True, raises=Violation, reason="enter_session() confirms the number of a copy that is set back and not whole yet: PROTOCOL 3.0"
 )
 def test_a_full_compare_that_was_cut_off_is_a_full_compare_again() -> None:
+    _cut_off(Story(breaks=AS_IT_IS))
+
+
+def test_with_the_rule_proposed_it_is() -> None:
     _cut_off(Story())
 
 
-def test_with_the_rule_proposed_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is confirmed never goes down; a copy that is to be compared in full becomes generation 0, before anything else is written (so
-    the next handshake is a first copy); when it is whole again it counts on from what was confirmed."""
-
-    def enter(record: Record, identity: rules.Identity, peer: Record, *, source: bool) -> Record:
-        entered = _enter(record, identity, peer, source=source)
-        known = record.peer_id == peer.node_id and record.peer_confirmed_number > peer.number
-        return replace(entered, peer_confirmed_number=record.peer_confirmed_number) if known else entered
-
-    def adopts(record: Record, source: Record, session: int) -> Record:
-        return replace(_adopts(record, source, session), number=max(record.number, source.peer_confirmed_number))
-
-    monkeypatch.setattr(rules, "enter_session", enter)
-    monkeypatch.setattr(rules, "target_adopts", adopts)
-    _cut_off(Story(breaks=frozenset({"proposed: a copy to be compared in full is a new one"})))
-
-
-_enter, _adopts = rules.enter_session, rules.target_adopts
+AS_IT_IS = frozenset({"as it is: set back"})
 
 
 def _cut_off(story: Story) -> None:
