@@ -1,4 +1,4 @@
-"""Rules that the simulator asks for and rfs/rules.py does not have yet; to be dropped with them. test_findings.py shows what happens without.
+"""Rules that the simulator asks for and rfs/rules.py does not have yet, to be dropped with them. test_findings.py breaks without.
 
 A record that was set back is recognised by its number, which then counts up again with each write and soon passes what its peer has seen.
 So what is confirmed never goes down; a copy that is to be compared in full becomes generation 0 before it writes anything else, and the

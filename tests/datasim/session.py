@@ -64,6 +64,7 @@ class Session(Turns):
                 mine.record, theirs.record, mine_running=mine.running, theirs_running=theirs.running, mine_empty=False, theirs_empty=False
             )
             self.send("verdict", decision=decision)
+            self.names_of_peer = (*theirs.record.tried, *theirs.record.lineage)
             yield "handshake: verdict sent"
             heard: Decision = (yield from self.expect("verdict"))["decision"]
             self.world.require(mirror(heard) == decision, f"decide is not antisymmetric: {decision} {heard}")
@@ -206,7 +207,10 @@ class Session(Turns):
             yield from process.log.mark(cold)
         process.resumable = 0
         if not self.world.broken("the peer is not recorded as unfit"):
-            yield from process.commit(rules.source_begins(process.record, self.world.new_name(process.record)), "source begins")
+            begun = rules.source_begins(process.record, self.world.new_name(process.record))
+            if not self.world.broken("as it is: given up names"):  # what the target has just given up, durably, may be in the register
+                begun = arbiter.hear_abandoned(begun, self.names_of_peer)
+            yield from process.commit(begun, "source begins")
         self._still(DataState.UPTODATE)
         self.generation = process.record.generation
         self.send("open", generation=self.generation, seq=process.seq)

@@ -32,6 +32,7 @@ class SessionBase:
         self.inbox: list[Message] = []
         self.ended = False
         self.end_received = False
+        self.names_of_peer: tuple[int, ...] = ()
         self.attached = False  # the data link is there
         # One has demoted itself, the other is not promoted yet: whoever leaves now is no older than its peer.
         self.between_primaries = False
