@@ -39,7 +39,7 @@ def abandoned(record: Record) -> tuple[int, ...]:
 
 
 def hear_abandoned(record: Record, names: Iterable[int]) -> Record:
-    new = tuple(name for name in names if name not in record.tried and name not in record.lineage)
+    new = tuple(name for name in names if name and name not in record.tried and name not in record.lineage)
     return replace(record, tried=(*record.tried, *new)[-MAX_NAMES:]) if new else record
 
 
