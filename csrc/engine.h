@@ -262,8 +262,8 @@ uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]);
 void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where);
 /* The directory above a directory, and its name there; NULL: it is a root, or gone. */
 struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]);
-/* The object behind a hint of this node (its handle) or of the peer's (parent and path): NULL if there is none, or one with another id. */
-struct inode *inode_found(rfs_engine *engine, const rfs_where *where, bool here);
+/* The object behind a hint: NULL if there is none, or one with another id. */
+struct inode *inode_found(rfs_engine *engine, const rfs_where *where);
 void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
 
 struct descriptor {

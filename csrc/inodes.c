@@ -6,11 +6,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -303,71 +301,87 @@ uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]) {
     return parent;
 }
 
-/* Written from its end; empty when it is too long or a directory on the way is not known. */
-static void write_path(rfs_engine *engine, const struct inode *inode, char path[MARK_PATH_BYTES]) { /* inodes.lock */
-    char reversed[MARK_PATH_BYTES];
-    size_t at = sizeof reversed - 1;
-    reversed[at] = 0;
-    while (inode && inode->parent) {
-        size_t bytes = strlen(inode->name);
-        if (bytes + 1 > at) inode = NULL;
-        if (!inode) break;
-        at -= bytes;
-        memcpy(reversed + at, inode->name, bytes);
-        reversed[--at] = '/';
-        inode = find_fid(engine, inode->parent);
+/* Empty when it is too long, or a directory on the way is not known. */
+static void write_path(rfs_engine *engine, const struct inode *inode, rfs_where *where) { /* inodes.lock */
+    enum { DEEPEST = MARK_PATH_BYTES / (int)sizeof(uint64_t) };
+    const struct inode *way[DEEPEST];
+    size_t steps = 0, bytes = 0;
+    for (; inode && inode->parent && steps < DEEPEST; inode = find_fid(engine, inode->parent)) {
+        bytes += strlen(inode->name) + 1 + (steps ? sizeof(uint64_t) : 0);
+        way[steps++] = inode;
     }
-    bool whole = inode && inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES && reversed[at];
-    strcpy(path, whole ? reversed + at + 1 : "");
+    if (!steps || !inode || inode->fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES || bytes > MARK_PATH_BYTES) return;
+    char *at = where->path;
+    for (size_t i = steps; i-- > 0;) at = stpcpy(stpcpy(at, way[i]->name), i ? "/" : "");
+    at++;
+    for (size_t i = steps; i-- > 1; at += sizeof(uint64_t)) memcpy(at, &way[i]->fid, sizeof(uint64_t));
+    where->depth = (uint16_t)(steps - 1);
 }
 
 void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where) {
     *where = (rfs_where){.fid = inode->fid, .directory = inode->directory, .handle_type = inode->handle_type, .handle_bytes = inode->handle_bytes};
     memcpy(where->handle, inode->handle, inode->handle_bytes);
     pthread_mutex_lock(&engine->inodes.lock);
-    where->parent = inode->parent;
-    write_path(engine, inode, where->path);
+    write_path(engine, inode, where);
     pthread_mutex_unlock(&engine->inodes.lock);
 }
 
-static int open_found(rfs_engine *engine, const rfs_where *where, bool here) {
-    int root = engine->directory[where->directory].root_fd;
-    if (!here) {
-        struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-        return where->path[0] ? (int)syscall(SYS_openat2, root, where->path, &how, sizeof how) : -1;
-    }
+static struct inode *found_by_handle(rfs_engine *engine, const rfs_where *where) {
+    struct inode *inode = NULL;
+    struct stat stat;
     union {
         struct file_handle head;
         uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
     } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
     memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
-    return where->handle_bytes ? open_by_handle_at(root, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
-}
-
-struct inode *inode_found(rfs_engine *engine, const rfs_where *where, bool here) {
-    struct inode *inode = inode_get(engine, where->fid), *parent = NULL;
-    struct stat stat;
-    if (inode || where->directory >= engine->directories) return inode;
-    const char *slash = strrchr(where->path, '/'), *name = slash ? slash + 1 : where->path;
-    if (*name && (parent = inode_get(engine, where->parent))) { /* its directory may have moved: that is known by its id */
-        struct descriptor directory = {-1, -1};
-        if (S_ISDIR(parent->type) && descriptor_get(engine, parent, &directory) == 0 && inode_at(engine, parent, directory.fd, name, &inode, &stat) < 0) inode = NULL;
-        descriptor_put(engine, &directory);
-        inode_put(engine, parent);
-        if (inode && inode->fid == where->fid) return inode;
-        inode_put(engine, inode);
-        inode = NULL;
-    }
-    int path_fd = open_found(engine, where, here);
+    int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return NULL;
-    bool same = read_fid(path_fd) == where->fid && fstat(path_fd, &stat) == 0 && stat.st_nlink && stat.st_dev == engine->directory[where->directory].device;
+    bool same = read_fid(path_fd) == where->fid && fstat(path_fd, &stat) == 0 && stat.st_nlink;
     if (!same || enter(engine, where->directory, path_fd, &stat, where->fid, 0, &inode) < 0) inode = NULL;
     close(path_fd);
+    return inode;
+}
+
+/* The entry `name` if it has this id. Consumes the directory. */
+static struct inode *below(rfs_engine *engine, struct inode *directory, const char *name, uint64_t fid) {
+    struct descriptor descriptor = {-1, -1};
+    struct inode *inode = NULL;
+    struct stat stat;
+    if (S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0 && inode_at(engine, directory, descriptor.fd, name, &inode, &stat) < 0) inode = NULL;
+    descriptor_put(engine, &descriptor);
+    inode_put(engine, directory);
+    if (!inode || inode->fid == fid) return inode;
+    inode_put(engine, inode);
+    return NULL;
+}
+
+/* From the nearest directory on its way whose id is known. */
+static struct inode *found_by_path(rfs_engine *engine, const rfs_where *where) {
+    char path[MARK_PATH_BYTES], *rest = path, *name;
+    uint64_t way[MARK_PATH_BYTES / sizeof(uint64_t)];
+    size_t known = where->depth;
+    strcpy(path, where->path);
+    memcpy(way, where->path + strlen(where->path) + 1, where->depth * sizeof *way);
+    struct inode *at = NULL;
+    while (known && !(at = inode_get(engine, way[known - 1]))) known--;
+    if (!at) at = inode_get(engine, FIRST_DIRECTORY_FID + where->directory);
+    for (size_t i = 0; i < known; i++) strsep(&rest, "/");
+    while (at && (name = strsep(&rest, "/"))) {
+        at = *name ? below(engine, at, name, known < where->depth ? way[known] : where->fid) : at;
+        known++;
+    }
+    return at;
+}
+
+struct inode *inode_found(rfs_engine *engine, const rfs_where *where) {
+    struct inode *inode = inode_get(engine, where->fid);
+    if (inode || where->directory >= engine->directories) return inode;
+    if (where->path[0]) inode = found_by_path(engine, where); /* its names and scopes become known on the way */
+    if (inode || !where->handle_bytes) return inode;
+    inode = found_by_handle(engine, where);
     if (inode && S_ISDIR(inode->type) && inode->fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) {
-        char where_now[256];
-        inode_put(engine, inode_parent(engine, inode, where_now)); /* its scope comes from what is above it */
-    } else if (inode && *name && where->parent) {
-        name_if_unknown(engine, inode, where->parent, name);
+        char name[256];
+        inode_put(engine, inode_parent(engine, inode, name)); /* its scope comes from what is above it */
     }
     return inode;
 }

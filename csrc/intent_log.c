@@ -31,9 +31,9 @@ struct mark_record {
 
 struct where_record { /* as many slots as its path needs */
     struct record head;
-    uint64_t fid, parent;
+    uint64_t fid;
     int32_t handle_type;
-    uint16_t directory, path_bytes;
+    uint16_t directory, depth, path_bytes;
     uint8_t handle_bytes;
     uint8_t handle[MARK_HANDLE_BYTES];
     char path[MARK_PATH_BYTES];
@@ -112,13 +112,13 @@ int log_note(rfs_log *log, const rfs_mark *mark) {
 }
 
 int log_note_where(rfs_log *log, const rfs_where *where) {
-    size_t path_bytes = strlen(where->path), bytes = offsetof(struct where_record, path) + path_bytes;
+    size_t path_bytes = where_bytes(where), bytes = offsetof(struct where_record, path) + path_bytes;
     size_t slots = (bytes + LOG_SLOT_BYTES - 1) / LOG_SLOT_BYTES;
     struct where_record *record = reserve(log, slots);
     if (!record) return -ENOMEM;
     record->head = (struct record){.type = WHERE, .slots = (uint8_t)slots};
     record->fid = where->fid;
-    record->parent = where->parent;
+    record->depth = where->depth;
     record->handle_type = where->handle_type;
     record->directory = where->directory;
     record->handle_bytes = where->handle_bytes;
@@ -262,10 +262,11 @@ static int take_mark(rfs_marks *marks, const struct mark_record *record) {
 }
 
 static int take_where(rfs_marks *marks, const struct where_record *record) {
-    rfs_where where = {.fid = record->fid, .parent = record->parent, .handle_type = record->handle_type, .directory = record->directory, .handle_bytes = record->handle_bytes};
-    if (record->handle_bytes > MARK_HANDLE_BYTES || record->path_bytes >= MARK_PATH_BYTES || offsetof(struct where_record, path) + record->path_bytes > record->head.slots * (size_t)LOG_SLOT_BYTES) return -EBADMSG;
+    rfs_where where = {.fid = record->fid, .depth = record->depth, .handle_type = record->handle_type, .directory = record->directory, .handle_bytes = record->handle_bytes};
+    if (record->handle_bytes > MARK_HANDLE_BYTES || record->path_bytes > MARK_PATH_BYTES || offsetof(struct where_record, path) + record->path_bytes > record->head.slots * (size_t)LOG_SLOT_BYTES) return -EBADMSG;
     memcpy(where.handle, record->handle, sizeof where.handle);
     memcpy(where.path, record->path, record->path_bytes);
+    if (!memchr(where.path, 0, record->path_bytes) || where_bytes(&where) != record->path_bytes) return -EBADMSG;
     marks_set_where(marks, &where);
     return 0;
 }

@@ -110,12 +110,20 @@ static bool all_hot(struct marker *marker, const struct op *op) { /* lock */
 
 /* ---- ops --------------------------------------------------------------------------------------------------------------------------- */
 
+static bool is_known(rfs_engine *engine, uint64_t fid) {
+    struct inode *inode = inode_get(engine, fid);
+    inode_put(engine, inode);
+    return inode != NULL;
+}
+
 bool marker_admit(rfs_engine *engine, struct op *op) {
     struct marker *marker = engine->marker;
     if (!marker) return true;
     if (!is_namespace_op(op->type)) { /* nothing is said to the peer of these */
         if (!op->inode) op->inode = inode_get(engine, op->body.fid);
         if (!op->inode || inode_is_local(op->inode) || op->inode->orphan) return true;
+    } else if (!is_known(engine, op->body.fid) || (op->type == FRAME_RENAME && !is_known(engine, op->body.other))) {
+        return true; /* it will be refused */
     }
     pthread_mutex_lock(&marker->lock);
     bool hot = all_hot(marker, op);
@@ -568,8 +576,8 @@ int marker_add_peers(rfs_engine *engine, const struct peer_mark *marks, size_t c
 static int tell_one(struct marker *marker, struct link *link, const rfs_mark *mark) { /* lock */
     rfs_where where = {0};
     marks_where(marker->marks, mark->fid, &where);
-    struct op_body body = {.fid = mark->fid, .offset = mark->index, .length = mark->grains, .flags = (uint32_t)mark->kind, .other = where.parent, .rdev = where.directory,
-                           .data_bytes = (uint32_t)strlen(where.path)};
+    struct op_body body = {.fid = mark->fid, .offset = mark->index, .length = mark->grains, .flags = (uint32_t)mark->kind, .other = where.depth, .rdev = where.directory,
+                           .data_bytes = (uint32_t)where_bytes(&where)};
     return link_send_body(link, FRAME_PEER_MARK, &body, (const uint8_t *)where.path);
 }
 

@@ -213,10 +213,12 @@ void marks_set_born(rfs_marks *marks, uint64_t born) {
 
 /* ---- where ----------------------------------------------------------------------------------------------------------------------- */
 
+size_t where_bytes(const rfs_where *where) { return strlen(where->path) + 1 + where->depth * sizeof(uint64_t); }
+
 void marks_set_where(rfs_marks *marks, const rfs_where *where) {
     struct marked *marked = find(marks, where->fid);
     if (!marked) return;
-    size_t bytes = offsetof(rfs_where, path) + strlen(where->path) + 1;
+    size_t bytes = offsetof(rfs_where, path) + where_bytes(where);
     rfs_where *copy = malloc(bytes);
     if (!copy) return; /* a hint */
     memcpy(copy, where, bytes);
@@ -228,7 +230,7 @@ bool marks_where(const rfs_marks *marks, uint64_t fid, rfs_where *where) {
     const struct marked *marked = find(marks, fid);
     if (!marked || !marked->where) return false;
     memset(where, 0, sizeof *where);
-    memcpy(where, marked->where, offsetof(rfs_where, path) + strlen(marked->where->path) + 1);
+    memcpy(where, marked->where, offsetof(rfs_where, path) + where_bytes(marked->where));
     return true;
 }
 

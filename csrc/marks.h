@@ -41,15 +41,17 @@ typedef struct {
     int32_t kind;
 } rfs_mark;
 
-/* Where an object is found again after a restart: here by its file handle, on the peer by a name it had when it was marked: whatever moved it since
- * has marked the directories. Only a hint; its id is looked at. */
+/* Where an object is found again after a restart: here by its file handle, on the peer by the path that it had when it was marked, with the ids of the
+ * directories on it. Whatever moved one of them since has marked the directories, and is known by its id when those are listed; so what cannot
+ * be found then is gone. Only a hint; its own id is looked at. */
 typedef struct {
-    uint64_t fid, parent; /* parent: the directory's fid; 0: not known */
+    uint64_t fid;
     int32_t handle_type;
     uint16_t directory;
+    uint16_t depth; /* of the directories on the path, the replicated one itself apart */
     uint8_t handle_bytes;
     uint8_t handle[MARK_HANDLE_BYTES];
-    char path[MARK_PATH_BYTES]; /* below the replicated directory; empty: not known */
+    char path[MARK_PATH_BYTES]; /* below the replicated directory, NUL, and the fids on the way; empty: not known */
 } rfs_where;
 
 typedef struct marks rfs_marks;
@@ -100,6 +102,9 @@ typedef struct {
 rfs_marks_count marks_count(const rfs_marks *marks); /* looks at each */
 size_t marks_inodes(const rfs_marks *marks);
 /* cffi: end */
+
+/* What is used of `path`. */
+size_t where_bytes(const rfs_where *where);
 
 #define FID_FOUND (UINT64_C(1) << 39)
 #endif

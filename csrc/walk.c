@@ -403,9 +403,10 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
         }
         struct peer_mark *mark = &walk->peer_marks[walk->peer_count++];
         *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
-        mark->where = (rfs_where){.fid = body.fid, .parent = body.other, .directory = (uint16_t)body.rdev};
+        mark->where = (rfs_where){.fid = body.fid, .depth = (uint16_t)body.other, .directory = (uint16_t)body.rdev};
         memcpy(mark->where.path, data, body.data_bytes);
-        bool good = body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK;
+        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes;
+        bool good = whole && (body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK);
         if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
     pthread_mutex_unlock(&walk->lock);
@@ -427,6 +428,14 @@ int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
     return 0; /* removed meanwhile, or an answer that comes after the end: nothing depends on it any more */
 }
 
+static int end_session(rfs_engine *engine) {
+    if (walk_enter(engine)) {
+        link_end(engine->link);
+        walk_leave(engine);
+    }
+    return -ECANCELED;
+}
+
 /* The target's marks become ours. */
 static int hear_peer_marks(rfs_engine *engine) {
     struct walk *walk = engine->walk;
@@ -439,11 +448,7 @@ static int hear_peer_marks(rfs_engine *engine) {
     bool told = walk->peer_told;
     pthread_mutex_unlock(&walk->lock);
     if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
-        if (walk_enter(engine)) {
-            link_end(engine->link);
-            walk_leave(engine);
-        }
-        return -ECANCELED;
+        return end_session(engine);
     }
     return marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
 }
@@ -452,7 +457,7 @@ static int hear_peer_marks(rfs_engine *engine) {
 static struct inode *find_marked(rfs_engine *engine, uint64_t fid) {
     rfs_where where;
     struct inode *inode = inode_get(engine, fid);
-    if (!inode && marker_where(engine, fid, &where)) inode = inode_found(engine, &where, where.handle_bytes != 0);
+    if (!inode && marker_where(engine, fid, &where)) inode = inode_found(engine, &where);
     return inode;
 }
 
@@ -477,21 +482,30 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
+/* The peer's mark, and its path was too long to be told. */
+static bool is_untraceable(rfs_engine *engine, uint64_t fid) {
+    rfs_where where;
+    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes);
+}
+
 /* All directories are listed. What was not found before may be now; the rest is gone. */
 static int push_left(rfs_engine *engine) {
     size_t count = 0, found = 0;
     uint64_t *fids = marker_to_do(engine, ALL_KINDS, &count);
-    if (!fids && count) return -ENOMEM;
-    for (size_t i = 0; i < count; i++) {
+    int result = !fids && count ? -ENOMEM : 0;
+    for (size_t i = 0; result == 0 && i < count; i++) {
         struct inode *inode = find_marked(engine, fids[i]);
         if (inode) push(engine, inode);
+        else if (is_untraceable(engine, fids[i])) result = -EUCLEAN;
         else while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
         found += inode != NULL;
         inode_put(engine, inode);
     }
     free(fids);
     engine->walk->settled = !found;
-    return 0;
+    if (result != -EUCLEAN) return result;
+    rfs_mark_everything(engine); /* the next session compares all */
+    return end_session(engine);
 }
 
 static int start_stack(rfs_engine *engine) {

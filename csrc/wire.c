@@ -162,7 +162,7 @@ int wire_decode_body(const struct wire_header *header, const uint8_t *payload, s
     if (needs_name(header->type) && !body->name_bytes) return -EBADMSG;
     if (header->type == FRAME_RENAME && !body->name2_bytes) return -EBADMSG;
     if (header->type == FRAME_BIND && body->fid && !body->name_bytes) return -EBADMSG;
-    if (header->type == FRAME_PEER_MARK && (body->data_bytes >= MARK_PATH_BYTES || memchr(*data, 0, body->data_bytes))) return -EBADMSG;
+    if (header->type == FRAME_PEER_MARK && body->data_bytes > MARK_PATH_BYTES) return -EBADMSG;
     bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || header->type == FRAME_DIRECTORY_ENTRY;
     if (makes && body->child < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return -EBADMSG; /* the roots' ids are given for ever */
     if (!good_name(body->name, body->name_bytes, is_entry) || !good_name(body->name2, body->name2_bytes, true)) return -EBADMSG;
