@@ -96,3 +96,37 @@ def _create_across_a_checkpoint(story: Story) -> None:
     story.settle()
     assert created.verdict == "mirrored"
     story.write(story.a, created.body.fid)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=Violation,
+    reason="what a fork gives up is not told: PROTOCOL 3, 6.2",
+)
+def test_a_name_that_yields_is_known_to_the_peer() -> None:
+    _yielded(Story(breaks=frozenset({"as it is: given up names"})))
+
+
+def test_with_the_names_learnt_after_the_target_gave_them_up_it_is() -> None:
+    """The source notes all names of its target's that it does not go by, once the target has durably given them up, and not before."""
+    _yielded(Story())
+
+
+def _yielded(story: Story) -> None:
+    """a wins the swap and acknowledges nothing; b is forced, and cannot reach the witness. a yields, and its name is in the register."""
+    story.begin()
+    story.meets = False
+    story.part()
+    story.ask(story.a)
+    story.witness.reachable[1] = False
+    story.spawn(story.primary(story.b), story.primary(story.b).force(), "force")
+    story.settle()
+    story.write(story.b)
+    story.witness.reachable[1] = True
+    story.meets = True
+    story.meet()
+    assert story.primary(story.b).mode is Mode.PAIRED
+    story.kill(story.a)
+    story.settle()
+    story.ask(story.b)
+    story.require(story.primary(story.b).mode is Mode.ALONE, "I-g the survivor can never be granted")
