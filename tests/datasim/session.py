@@ -110,6 +110,9 @@ class Session(Turns):
 
     def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> Steps:
         process = self.process
+        if process.record.data is DataState.FAILED and not self.world.broken("a failed copy is compared by its cache"):
+            process.disk.tree.drop_caches()
+            self.world.saw("caches dropped")
         if decision.travels is Travels.EVERYTHING and process.record.generation and not self.world.broken("as it is: set back"):
             yield from process.commit(proposed.new_again(process.record), "new again")
         yield from process.step_down(decision.reason)
@@ -275,9 +278,6 @@ class Session(Turns):
         begun = rules.target_begins(process.record, decision.fork_point if process.record.generation else None)
         if begun.base != process.record.base:
             yield from process.log.everything()
-        if process.record.data is DataState.FAILED and not self.world.broken("a failed copy is compared by its cache"):
-            process.disk.tree.drop_caches()
-            self.world.saw("caches dropped")
         if not self.world.broken("INCONSISTENT is written late"):
             yield from process.commit(begun, "target begins")
         marks = process.log.marks
