@@ -90,7 +90,17 @@ def _unfit_is_fine(a: Side, b: Side) -> Decision | None:
 # A node loses power and is back while its peer lives, and the two cannot meet.
 ALIVE: dict[str, float] = {"power": 1.5, "kill": 0, "link": 2, "heal": 0.3, "rate": 0.4, "ask": 6, "setattr": 60}
 # A node loses power after an fsync, and takes over from a peer that then dies.
-SURVIVOR: dict[str, float] = {"fsync": 200, "power": 4, "kill": 3, "rate": 0.35, "connect": 0.7, "ask": 12, "link": 0.1, "pause": 0}
+SURVIVOR: dict[str, float] = {
+    "fsync": 60,
+    "power": 1.5,
+    "kill": 1.5,
+    "rate": 0.12,
+    "connect": 0.8,
+    "ask": 8,
+    "link": 0.1,
+    "pause": 0,
+    "checkpoint": 0.1,
+}
 
 BUILDS: dict[str, Broken] = {
     # marks and their log: invariant 4, and "every difference is marked, durably"
