@@ -106,6 +106,8 @@ class Base:
     def sync(self, fid: int | None = None) -> Steps:
         """True: durable. A disk that lied makes this copy FAILED."""
         yield "sync"
+        if self.is_failing:
+            return False  # an error once seen never becomes a success
         try:
             self.disk.sync_data(fid)
         except DiskError:
