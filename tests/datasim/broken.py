@@ -145,7 +145,6 @@ BUILDS: dict[str, Broken] = {
     "the peer is not recorded as unfit": Broken("PROTOCOL 4.4", ("the peer is not recorded as unfit",)),
     "END without a fit peer": Broken("PROTOCOL 4.6", ("END without a fit peer",)),
     "a resync destroys inodes": Broken("PROTOCOL 4.8", ("nothing is held", "missing inodes are not asked for")),
-    "missing inodes are not asked for": Broken("resync: what the listing names is sent whole", ("missing inodes are not asked for",)),
     "frames of older sessions are applied": Broken("§12.8, PROTOCOL 2.1", ("frames of older sessions are applied",)),
     "a half-resynced copy is as good as any": Broken("§12.10, PROTOCOL 3.1", patches={"decide._unfit": _unfit_is_fine}),
     # who has the data: invariants 5, 10

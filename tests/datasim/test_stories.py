@@ -265,6 +265,24 @@ def error_stays_an_error(story: Story) -> None:
     assert story.seen["failed"] == 1
 
 
+def missing_inodes_are_sent_whole(story: Story) -> None:
+    """The old primary unlinked a file and told nobody: its peer lists an inode that is not there, and whose content is not marked."""
+    story.begin()
+    story.write(story.a)
+    source = story.primary(story.a)
+    story.spawn(source, source.checkpoint(), "checkpoint")
+    story.settle()
+    story.meets = False
+    story.break_link()
+    story.submit(source, Body("unlink", 10, directory=1, name=1))
+    story.settle()
+    story.kill(story.a)
+    story.ask(story.b)
+    story.meets = story.link_up = True
+    story.restart(story.a)
+    assert story.primary(story.b).mode is Mode.PAIRED
+
+
 def _no_mint(record: Record, name: int, *, granted: bool, op_waiting: bool) -> Record | rules.Refusal:
     if record.data is not DataState.UPTODATE or record.role is not Role.PRIMARY or (record.peer_may_fit and not granted):
         return rules.Refusal("no")
@@ -309,6 +327,7 @@ STORIES = (
     Told(fenced_by_witness, ("going on needs no witness",)),
     Told(inconsistent_not_promoted, patches={"rules.force": _any_force}),
     Told(error_stays_an_error, ("an error becomes success",)),
+    Told(missing_inodes_are_sent_whole, ("missing inodes are not asked for",)),
     Told(used_until_adopted, patches={"rules.force": _mint_forgets}, policy="availability"),
 )
 
