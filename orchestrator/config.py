@@ -42,6 +42,8 @@ class ClusterConfig:
     heartbeat_timeout_s: float
     nodes: Mapping[str, NodeConfig]
     ping: tuple[str, ...]
+    witness: tuple[str, ...] = ()  # the members of one etcd, as URLs
+    witness_ca: str = ""
 
     def peer_of(self, node: str) -> NodeConfig:
         """The other node of the pair."""

@@ -50,7 +50,9 @@ def read_cluster(config_dir: Path) -> ClusterConfig:
         raise ConfigError(complaints)
     nodes = {node.name: NodeConfig(node.name, dict(node.addresses)) for node in model.node}
     interval_s, timeout_s = parse_duration_s(model.heartbeat.interval), parse_duration_s(model.heartbeat.timeout)
-    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, tuple(model.witness.ping))
+    third = model.witness
+    witness, ping = tuple(third.etcd), tuple(third.ping)
+    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "")
 
 
 def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:

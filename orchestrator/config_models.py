@@ -17,7 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 
 from orchestrator.config_errors import did_you_mean
 from orchestrator.units import parse_duration_s, parse_restarts
+from rfs.errors import SaidNo
 from rfs.patterns import reason_against
+from rfs.settings import parse_witness
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
@@ -61,6 +63,14 @@ def _vip(text: str) -> str:
     if network.prefixlen < 31 and interface.ip in (network.network_address, network.broadcast_address):
         raise ValueError(f'"{text}" is the address of the network itself, not of a machine in it')
     return f"{_ipv4(address)}/{bits}"
+
+
+def _witness_url(text: str) -> str:
+    try:
+        parse_witness(text)
+    except SaidNo as refusal:
+        raise ValueError(refusal.sentence.partition(": ")[2]) from None
+    return text
 
 
 def _directory(text: str) -> str:
@@ -112,6 +122,7 @@ Name = Annotated[StrictStr, AfterValidator(_name)]
 HostName = Annotated[StrictStr, AfterValidator(_host)]
 Ipv4 = Annotated[StrictStr, AfterValidator(_ipv4)]
 Vip = Annotated[StrictStr, AfterValidator(_vip)]
+WitnessUrl = Annotated[StrictStr, AfterValidator(_witness_url)]
 Duration = Annotated[StrictStr, AfterValidator(_duration)]
 Restarts = Annotated[StrictStr, AfterValidator(_restarts)]
 Directory = Annotated[StrictStr, AfterValidator(_directory)]
@@ -148,7 +159,8 @@ class NodeModel(Model):
 
 
 class WitnessModel(Model):
-    etcd: Annotated[Any, not_yet("etcd witness")] = None
+    etcd: list[WitnessUrl] = []
+    ca: Directory | None = None
     ping: list[Ipv4] = []
 
 

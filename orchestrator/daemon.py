@@ -54,7 +54,15 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
     """The core's state before the first event."""
     peer = next(name for name in cluster.nodes if name != node)
     now, timeout_s = trio.current_time(), cluster.heartbeat_timeout_s
-    around = Surroundings(node=node, peer=peer, policy=cluster.policy, timeout_s=timeout_s, has_ping=bool(cluster.ping), now=now)
+    around = Surroundings(
+        node=node,
+        peer=peer,
+        policy=cluster.policy,
+        timeout_s=timeout_s,
+        has_ping=bool(cluster.ping),
+        has_witness=bool(cluster.witness),
+        now=now,
+    )
     mine = {
         name: Module(name=name, max_restarts=config.max_restarts, max_restarts_period_s=config.max_restarts_period_s, since=now)
         for name, config in modules.items()

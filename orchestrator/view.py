@@ -23,7 +23,8 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
     verdicts = [module["verdict"] for module in modules]
     order = ("diverged", "down", "resyncing", "degraded", "redundant")
     around = node.around
-    blocked = around.isolated or (around.policy == "consistency" and around.peer_silent)
+    by_policy = around.policy == "consistency" and around.peer_silent and not around.has_witness
+    blocked = around.isolated or by_policy or witness_is_away(node)
     return {
         "schema": SCHEMA,
         "cluster": cluster.name,
@@ -54,7 +55,14 @@ def blocked_reason(node: Node) -> str:
     """Why no failover would happen now."""
     if node.around.isolated:
         return "no ping address answers: this node may be the one that is cut off"
+    if witness_is_away(node):
+        return "the witness does not answer: without it no node goes on alone"
     return f"{node.around.peer} is silent and the policy is consistency"
+
+
+def witness_is_away(node: Node) -> bool:
+    """Is there a module whose rfsmount would find nobody to ask?"""
+    return any(module.view is not None and module.view.witness_away for module in node.modules.values())
 
 
 def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
         "verdict": verdict,
         "nodes": entries,
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
-        "warnings": warnings_of(module.name, here, there, verdict),
+        "warnings": warnings_of(module.name, here, there, verdict) + witness_warnings(module.name, rfs),
     }
 
 
@@ -140,6 +148,12 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
             text = f"{name}: the services failed too often on {entry['node']}"
             found.append({"code": "SERVICES_FAILED", "text": text, "fix": f"hactl logs {name}; then hactl restart {name}"})
     return found
+
+
+def witness_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What rfsmount says of the witness: nothing is lost yet, but the next failure would find nobody to ask."""
+    texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "WITNESS"]
+    return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on both nodes says more"} for text in texts]
 
 
 def network_warnings(node: Node) -> list[dict[str, str]]:

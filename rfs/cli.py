@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "--exclude", action="append", default=[], metavar="PATTERN", help="what it matches stays local, e.g. '*.tmp' or 'cache/**'"
     )
     mount.add_argument("--only", action="append", default=[], metavar="PATTERN", help="what no such pattern matches stays local")
-    mount.add_argument("--witness", action="append", default=[], metavar="VALUE", help="not in this release")
+    mount.add_argument(
+        "--witness", action="append", default=[], metavar="URL", help="a member of the etcd that grants going on alone; repeat for others"
+    )
+    mount.add_argument("--witness-ca", default="", metavar="FILE", help="whom to trust behind https (default: the system's)")
     guard = verbs.add_parser("guard", help="early in a boot: nobody can change the directories until they are mounted", allow_abbrev=False)
     guard.add_argument("directories", nargs="+", metavar="DIR")
     guard.add_argument("--state", required=True, metavar="STATEDIR")
@@ -68,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs.choices["stats"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("-w", "--watch", action="store_true")
     verbs.choices["promote"].add_argument("--force", action="store_true", help="also with a copy that may be old")
+    witness = verbs.add_parser("witness", help="the witness's register: look at it, or arm it", allow_abbrev=False)
+    witness.add_argument("action", choices=("status", "arm"))
+    witness.add_argument("--state", required=True, metavar="STATEDIR")
+    witness.add_argument("--json", action="store_true")
+    witness.add_argument("--force", action="store_true", help="arm: this node's copy counts as the newest, whatever the register holds")
     add_keys(verbs.add_parser("keys", help="this node's key, and pairing with the peer", allow_abbrev=False))
     for verb, text in LATER.items():
         verbs.add_parser(verb, help="not in this release", description=text)
@@ -93,6 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _status(options)
             case "stats":
                 return _stats(options)
+            case "witness":
+                return _witness(options)
             case "keys":
                 from rfs.keys_command import run
 
@@ -143,12 +153,31 @@ def _stats(options: argparse.Namespace) -> int:
             time.sleep(1)
 
 
+def _witness(options: argparse.Namespace) -> int:
+    from rfs.control.blocking import BlockingClient
+
+    if options.force and options.action != "arm":
+        raise SaidNo("--force goes with 'witness arm'", exit_codes.USAGE)
+    method, params = ("arm", {"force": options.force}) if options.action == "arm" else ("witness", {})
+    with BlockingClient(_state(options)) as client:
+        shown = client.call(method, params)
+    if options.json:
+        import json
+
+        print(json.dumps(shown))
+    else:
+        from rfs.show import render_witness
+
+        print(render_witness(shown))
+    return exit_codes.DONE
+
+
 def _command(options: argparse.Namespace) -> int:
     from rfs.control.blocking import BlockingClient
 
     params = {}
     if options.verb == "promote":
-        # Standing alone without a witness, the administrator's word is the grant.
+        # Standing alone, the administrator's word is the grant; with a witness it is the word to ask for one.
         params = {"force": options.force, "granted": True, "reason": "promoted by the administrator"}
     state = _state(options)
     with BlockingClient(state, timeout_s=120.0) as client:
@@ -175,8 +204,6 @@ def _state(options: argparse.Namespace) -> str:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    if options.witness:
-        raise SaidNo("--witness: is not in this release; leave it out", exit_codes.USAGE)
     if os.geteuid() != 0:
         raise SaidNo("mount needs root", exit_codes.NOT_PERMITTED)
     from rfs.launch import mount

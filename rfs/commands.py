@@ -17,7 +17,7 @@ from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState, to_wire
 from rfs.replica import Replica
 from rfs.session_state import SessionSlot, Stage
-from rfs.status import build_statistics, build_status
+from rfs.status import build_statistics, build_status, build_witness
 
 log = logging.getLogger("rfs.commands")
 
@@ -37,11 +37,13 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
+            "arm": self.arm,
         }  # fmt: skip
         return {
             "status": self.status,
             "stats": self.stats,
             "unmount": self.unmount,
+            "witness": self.witness,
             **{name: self._while_running(method) for name, method in changes.items()},
         }
 
@@ -74,10 +76,24 @@ class Commands:
                 raise SaidNo(f"a grant is for a frozen primary, this node is {_described(replica)}")
             if params.get("peer_outdated") is True and replica.record.peer_may_fit:
                 await replica.commit(rules.primary_hears_leave(replica.record), f"the peer is OUTDATED, durably: {reason}")
-            if not replica.paired_in_run and not replica.served and replica.record.peer_may_fit:
+            if replica.arbiter is None and not replica.paired_in_run and not replica.served and replica.record.peer_may_fit:
                 raise SaidNo(NOT_IN_THIS_RUN)
-            await replica.go_alone(reason, granted=replica.record.peer_may_fit)
+            await replica.go_alone_or_step_down(reason)
         return build_status(replica)
+
+    async def witness(self, params: Params) -> Params:
+        """What is known of the witness."""
+        if self._replica.arbiter is None:
+            raise SaidNo("this module has no witness: mount with --witness URL", exit_codes.CONFIGURATION_INVALID)
+        return build_witness(self._replica) | {"schema": "rfsmount.witness/1"}
+
+    async def arm(self, params: Params) -> Params:
+        """The administrator's word: the register holds this node's generation from now on."""
+        replica = self._replica
+        if replica.arbiter is not None:
+            async with replica.changing:
+                await replica.arbiter.arm(force=params.get("force") is True, cause="armed by the administrator")
+        return await self.witness(params)
 
     async def outdate(self, params: Params) -> Params:
         """A secondary without a session steps back durably, so that its peer may go on without it."""
@@ -148,16 +164,21 @@ class Commands:
         replica = self._replica
         if replica.session is not None:
             raise SaidNo("a handshake with the peer is under way; try again in a moment", exit_codes.FAILED)
-        if not replica.is_primary or replica.mode is not Mode.FROZEN:
-            if replica.mode is not Mode.IDLE:
-                await replica.renew_engine()
+        if replica.is_primary and replica.mode is Mode.FROZEN and not force:
+            await replica.go_alone_or_step_down(reason)
+        else:
+            won = None if force else await replica.win(reason)  # before anything else: who does not get it stays what it is
             if force:
                 await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
-            await replica.become_primary(0, reason)
-        elif force:
-            await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
-        await replica.go_alone(reason, granted=granted)
+            if not replica.is_primary or replica.mode is not Mode.FROZEN:
+                if replica.mode is not Mode.IDLE:
+                    await replica.renew_engine()
+                await replica.become_primary(won.term if won is not None else 0, reason)
+            await replica.go_alone(reason, granted=granted, won=won)
         await replica.mount()
+        if force and replica.arbiter is not None:
+            replica.note = await replica.arbiter.write_over(f"forced: {reason}")
+            replica.touch()
 
     async def demote(self, params: Params) -> Params:
         """Primary → secondary in order. In a session: every op answered, both copies durable, the peer agrees to be promoted."""
@@ -253,7 +274,7 @@ def _check_granted(replica: Replica) -> None:
     in_run = replica.paired_in_run or replica.served
     if replica.record.data is not DataState.UPTODATE:
         raise SaidNo(promotable(replica)[1])
-    if not in_run and replica.record.peer_may_fit:
+    if not in_run and replica.record.peer_may_fit and replica.arbiter is None:
         raise SaidNo(NOT_IN_THIS_RUN)
 
 

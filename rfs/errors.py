@@ -2,6 +2,7 @@
 
     Exception
     ├── SaidNo             a person (or the orchestrator) asked for what cannot be done: one sentence and an exit code
+    │   └── NotGranted     the witness did not let this node go on alone
     ├── PeerProtocolError  the peer's bytes make no sense: drop the link, never the process
     ├── SessionEnded       the session with the peer ended while somebody waited for it
     └── OSError            the world: where it is not one of a named set of cases, it goes up
@@ -19,6 +20,14 @@ class SaidNo(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.exit_code = exit_code
+
+
+class NotGranted(SaidNo):
+    """The witness did not give the grant. `fenced`: it names somebody who went on without this node."""
+
+    def __init__(self, sentence: str, *, fenced: bool = False) -> None:
+        super().__init__(sentence)
+        self.fenced = fenced
 
 
 class PeerProtocolError(Exception):

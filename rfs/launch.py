@@ -11,7 +11,7 @@ from rfs.errors import SaidNo
 from rfs.handshake import NAME_BYTES_MAX
 from rfs.keys import KeyStore
 from rfs.patterns import by_directory
-from rfs.settings import OnPeerLoss, Settings, parse_address
+from rfs.settings import OnPeerLoss, Settings, parse_address, parse_witness
 
 LOG_NAME = "rfsmount.log"
 
@@ -55,6 +55,8 @@ def read_settings(options: argparse.Namespace) -> Settings:
         required_files=tuple(options.require),
         patterns=by_directory(directories, options.exclude, options.only),
         ack_disk=options.ack == "disk",
+        witness=tuple(map(parse_witness, options.witness)),
+        witness_ca=_witness_ca(options.witness_ca),
     )
 
 
@@ -62,6 +64,20 @@ def _link_timeout(seconds: float) -> float:
     if not 0.5 <= seconds <= 60:
         raise SaidNo(f"--link-timeout {seconds:g}: between 0.5 and 60 seconds", exit_codes.CONFIGURATION_INVALID)
     return seconds
+
+
+def _witness_ca(path: str) -> str:
+    """The file, proven to hold certificates: a mistake is told now, not when the grant is needed."""
+    if path:
+        import ssl
+
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError as failure:  # an SSLError is one
+            raise SaidNo(
+                f"--witness-ca {path}: holds no certificates ({failure.strerror or failure})", exit_codes.CONFIGURATION_INVALID
+            ) from failure
+    return os.path.abspath(path) if path else ""
 
 
 def _checkpoint(seconds: float) -> float:

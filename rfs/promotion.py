@@ -19,6 +19,8 @@ def promotable(replica: Replica) -> tuple[bool, str]:
         return True, "the peer's copy is durably unfit"
     if replica.session is not None:
         return False, "the peer is alive and has not agreed: demote it first"
+    if replica.arbiter is not None:
+        return False, "the peer may have gone on: 'promote' asks the witness"
     if replica.paired_in_run:
         return False, "the peer is lost and may have gone on: a grant is needed"
     return False, NOT_IN_THIS_RUN

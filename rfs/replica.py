@@ -18,7 +18,8 @@ import trio
 from rfs import exit_codes, rules
 from rfs.decide import Outcome
 from rfs.engine import Engine, EngineEvent, EventKind, Mode
-from rfs.errors import SaidNo
+from rfs.errors import NotGranted, SaidNo
+from rfs.grants import Arbitration, Won
 from rfs.handshake import Hello
 from rfs.mount import Layers
 from rfs.record import DataState, Record, Role
@@ -69,10 +70,12 @@ class Replica:
         self.session: SessionSlot | None = None
         self.refused: Refused | None = None
         self.peer = PeerView()
+        self.arbiter: Arbitration | None = None  # with a witness: nothing else grants
         self.consent = False  # the peer has demoted itself durably and agrees that we promote
         self.needs_grant = False
         self.paired_in_run = False  # this process' copy has been complete beside the peer's
         self.served = False  # as primary, in this process
+        self.broken_off = 0  # sessions in a row that did not come to a whole pair
         self.resumable = 0  # the session whose window could still be shipped again
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
@@ -248,11 +251,31 @@ class Replica:
                 await self.layers.unmount(self.engine, abort=abort)
             self.touch()
 
-    async def go_alone(self, cause: str, *, granted: bool) -> None:
-        """A frozen primary goes on without its peer, under the rules."""
+    async def win(self, cause: str) -> Won | None:
+        """The witness's grant, where one is needed and there is a witness. The name is minted under the same lock, or never."""
         self._assert_changing()
+        return await self.arbiter.win(cause) if self.arbiter is not None and self.record.peer_may_fit else None
+
+    async def go_alone_or_step_down(self, cause: str) -> None:
+        """A frozen primary goes on, by the witness's grant where there is one; fenced by the witness it steps down, and says so."""
+        try:
+            await self.go_alone(cause, granted=self.record.peer_may_fit)
+        except NotGranted as no:
+            if no.fenced:
+                self.note = no.sentence
+                await self.step_down(no.sentence)
+            raise
+
+    async def go_alone(self, cause: str, *, granted: bool, won: Won | None = None) -> None:
+        """A frozen primary goes on without its peer, under the rules. With a witness `granted` is a wish: see `win`."""
+        self._assert_changing()
+        if granted and won is None:
+            won = await self.win(cause)
+        name = won.name if won is not None else secrets.randbits(64) or 1
         waiting = self.engine.statistics().waiting_ops > 0
-        await self.commit(rules.go_alone(self.record, secrets.randbits(64) or 1, granted=granted, op_waiting=waiting), cause)
+        await self.commit(rules.go_alone(self.record, name, granted=granted, op_waiting=waiting), cause)
+        if won is not None:
+            self.note = ""  # why it was not granted before
         came = "an operation came while the generation was minted"
         if not self.record.used and self.engine.statistics().waiting_ops > 0:
             await self.commit(rules.use(self.record), came)
@@ -332,7 +355,7 @@ class Replica:
             try:
                 if not self.record.peer_may_fit:
                     await self.go_alone(self.note or "the peer was lost while it had no complete copy", granted=False)
-                elif self.settings.on_peer_loss is OnPeerLoss.ALONE:
+                elif self.settings.on_peer_loss is OnPeerLoss.ALONE and self.arbiter is None:
                     await self.go_alone("the peer was lost, and --on-peer-loss alone", granted=True)
                 else:
                     self.needs_grant = True

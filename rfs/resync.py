@@ -131,9 +131,10 @@ async def _end_source(core: SessionCore, session: int) -> None:
         await replica.commit(rules.source_before_end(replica.record), "nothing is marked any more")
         await core.link.send("ending", record=to_wire(replica.record))
         await replica.engine.send_end()
-    await core.link.expect("adopted", timeout_s=SYNC_TIMEOUT_S)
+    adopted = await core.link.expect("adopted", timeout_s=SYNC_TIMEOUT_S)
     async with replica.changing:
-        await replica.commit(rules.source_after_end(replica.record, session), "the target has adopted")
+        target = core.check_record(adopted["record"])
+        await replica.commit(rules.learn_names(rules.source_after_end(replica.record, session), target), "the target has adopted")
         await core.link.send("paired")
         core.now_paired(session)
 

@@ -6,7 +6,8 @@ forbid returns a Refusal, whose sentence is for the person who asked. What must 
 
 from dataclasses import dataclass, replace
 
-from rfs.record import MAX_NAMES, DataState, Record, Role
+from rfs.record import DataState, Record, Role
+from rfs.witness import abandoned, merged, shortened, still_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +96,16 @@ def may_clear_mark(*, target_acknowledged: bool, checkpointed_here: bool, checkp
 def _mint(record: Record, name: int) -> Record:
     assert name and name not in record.lineage, "a generation's name is new"
     history = record.lineage if record.generation else ()
-    base = record.base
-    if len(history) > MAX_NAMES:  # a holder of what is forgotten is compared in full, or is a stranger
-        history = history[len(history) - MAX_NAMES :]
-        base = history[0] if base not in history else base
-    return replace(record, generation=name, history=history, base=base, shared=False, peer_has=False)
+    history, base = shortened(history, record.base, record.tried)  # a holder of what is forgotten is compared in full, or is a stranger
+    # A tried name is never forgotten before the lineage forgets it: it would look abandoned (witness.abandoned).
+    tried = tuple(old for old in record.tried if old in history or old not in record.lineage or old == name)
+    return replace(record, generation=name, history=history, base=base, tried=tried, shared=False, peer_has=False)
 
 
 def go_alone(record: Record, name: int, *, granted: bool, op_waiting: bool) -> Record | Refusal:
-    """§2.2, §6: a primary goes on without its peer. A grant is a new name; a peer known to be unfit needs none."""
+    """§2.2, §6: a primary goes on without its peer. A grant is a new name; a peer known to be unfit needs none.
+
+    From a witness the name is the one that was won: the register holds it, so no name that was tried before can ever win any more."""
     if record.data is not DataState.UPTODATE:
         return Refusal(f"this copy is {record.data.name}: it cannot serve")
     if record.role is not Role.PRIMARY:
@@ -112,10 +114,28 @@ def go_alone(record: Record, name: int, *, granted: bool, op_waiting: bool) -> R
         return Refusal("the peer's copy may be as good as this one: a grant is needed to go on without it")
     if record.peer_may_fit:
         used = (record.used and not record.peer_has) or op_waiting  # §1 used: 0 only if the peer has adopted all there was
-        return replace(_mint(record, name), peer_may_fit=False, rewound=False, used=used)
+        minted = _mint(record, name)
+        return replace(minted, peer_may_fit=False, rewound=False, used=used, tried=still_needed(minted.tried, name))
     if record.shared:
         return replace(_mint(record, name), used=True)
     return replace(record, used=record.used or op_waiting)
+
+
+def try_name(record: Record, name: int, held: int) -> Record:
+    """§6.2, durable before the request. `held` is what the register was seen to hold: the request starts from it, so this node has to know
+    it for as long as the register may hold it, also when its history no longer names it."""
+    known = record.tried if held in record.tried or held not in record.lineage else (held, *record.tried)
+    return replace(record, tried=merged(still_needed(known, held), (name,)), armed=True)
+
+
+def arm(record: Record) -> Record:
+    """§1 armed: from here on an absent register is one that has lost its memory, and is never created again without a person's word."""
+    return replace(record, armed=True)
+
+
+def try_own_name(record: Record) -> Record:
+    """The register is about to be created, or written over, with this node's generation: durable before the request."""
+    return replace(record, tried=merged(record.tried, (record.generation,)))
 
 
 def use(record: Record) -> Record:
@@ -146,9 +166,16 @@ def enter_session(record: Record, identity: Identity, peer: Record, *, source: b
     if source and record.data is DataState.OUTDATED:
         record = replace(record, data=DataState.UPTODATE)
     return replace(
-        record, boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False, used=record.used or source,
-        peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
+        learn_names(record, peer), boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False,
+        used=record.used or source, peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
     )  # fmt: skip
+
+
+def learn_names(record: Record, peer: Record) -> Record:
+    """§6.2: what the peer has tried and given up, this node may start from too; and the register exists if the peer says so.
+
+    Sound whenever the peer's record was written under its lock: it asks for no name while it is in a handshake or a session."""
+    return replace(record, tried=merged(record.tried, abandoned(peer)), armed=record.armed or peer.armed)
 
 
 def learn_term(record: Record, term: int, owner: int) -> Record:
@@ -187,7 +214,14 @@ def target_adopts(record: Record, source: Record, session: int) -> Record:
         record, generation=source.generation, history=source.history, base=source.base, term=source.term, owner=source.owner,
         data=DataState.UPTODATE, role=Role.SECONDARY, rewound=False, used=True, peer_may_fit=True, shared=True, peer_has=True,
         session=session, peer_id=source.node_id, peer_confirmed_number=source.number, node_bit=1 - source.node_bit,
+        tried=_adopted_names(record, source), armed=record.armed or source.armed,
     )  # fmt: skip
+
+
+def _adopted_names(record: Record, source: Record) -> tuple[int, ...]:
+    """A name of this node's lineage that the source's no longer has was forgotten there: here it must not look abandoned."""
+    mine = tuple(name for name in record.tried if name not in record.lineage or name in source.lineage)
+    return merged(source.tried, mine)  # the source's order: what was asked for from a name stands after it (witness.still_needed)
 
 
 def source_after_end(record: Record, session: int) -> Record:

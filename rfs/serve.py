@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from rfs import directory_checks, exit_codes, rules
+from rfs.arbiter import Arbiter
 from rfs.commands import Commands
 from rfs.control import server
 from rfs.control_link import ControlLink
@@ -103,6 +104,11 @@ async def serve(settings: Settings, report: Report) -> None:
         replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees, settings.patterns), security)
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
+        arbiter: Arbiter | None = None
+        if settings.witness:
+            from rfs.etcd import Etcd  # late: most have no witness
+
+            arbiter = replica.arbiter = Arbiter(replica, Etcd(settings.witness, settings.witness_ca))
         listener = await stack.enter_async_context(await listen_on(settings.listen))
         async with trio.open_nursery() as nursery:
             await nursery.start(replica.run)
@@ -110,6 +116,8 @@ async def serve(settings: Settings, report: Report) -> None:
             service = server.Service(settings.module, Commands(replica).table(), lambda: build_status(replica), lambda: _changed(replica))
             await nursery.start(server.serve, settings.state_directory, service)
             nursery.start_soon(supervisor.run, listener)
+            if arbiter is not None:
+                nursery.start_soon(arbiter.run)
             nursery.start_soon(_signals, replica)
             nursery.start_soon(_report_progress, replica, settings, report)
             await replica.finished.wait()

@@ -39,7 +39,8 @@ log = logging.getLogger("rfs.session")
 
 READY_TIMEOUT_S = 15.0
 REFUSED_AGAIN_S = 2.0
-HANDSHAKE_AGAIN_S = 0.1  # a handshake that broke off: at once, but not in a circle
+HANDSHAKE_AGAIN_S = 0.1  # a session that broke off before it was whole; twice as long after each further one
+BROKEN_OFF_AGAIN_MAX_S = 5.0
 APPLY_FAILED_AGAIN_S = 5.0
 GOODBYE_AFTER_LOSS_S = 2.0
 
@@ -80,8 +81,9 @@ class Session(SessionCore):
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
-        if self.stage is Stage.HANDSHAKING:
-            self.again_s = max(self.again_s, HANDSHAKE_AGAIN_S)
+        replica.broken_off = 0 if self.stage is Stage.PAIRED else replica.broken_off + 1
+        if replica.broken_off:  # at once, but not in a circle
+            self.again_s = max(self.again_s, min(HANDSHAKE_AGAIN_S * 2 ** min(replica.broken_off - 1, 10), BROKEN_OFF_AGAIN_MAX_S))
         await trio.sleep(self.again_s)
 
     async def _close(self) -> None:

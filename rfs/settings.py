@@ -3,9 +3,11 @@
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.etcd_endpoint import Endpoint
 from rfs.patterns import Patterns
 
 
@@ -52,6 +54,8 @@ class Settings:
     patterns: tuple[Patterns, ...] = ()  # by the directories' positions; empty: everything is replicated
     checkpoint_s: float = 30.0  # at most so long does what is durable on both nodes stay marked
     ack_disk: bool = False  # mirrored means: on the peer's disk
+    witness: tuple[Endpoint, ...] = ()  # the members of one etcd; none: the policy grants
+    witness_ca: str = ""  # a file; empty: the system's
 
 
 def parse_address(text: str, option: str) -> Address:
@@ -71,3 +75,17 @@ def parse_address(text: str, option: str) -> Address:
             f"{option} {text}: expected an IP address and a port like 192.0.2.11:5600 ({failure})", exit_codes.CONFIGURATION_INVALID
         ) from failure
     return Address(host, number)
+
+
+def parse_witness(url: str) -> Endpoint:
+    """`http://HOST[:PORT]` or `https://HOST[:PORT]`; etcd's port is 2379."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+            raise ValueError("a scheme, a host, a port")
+        return Endpoint(parts.hostname, parts.port or 2379, parts.scheme == "https")
+    except ValueError as failure:
+        raise SaidNo(
+            f"--witness {url}: expected the client address of an etcd like http://192.0.2.21:2379 ({failure})",
+            exit_codes.CONFIGURATION_INVALID,
+        ) from failure

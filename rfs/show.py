@@ -33,13 +33,24 @@ def render_status(status: Status) -> str:
         lines.append("  peer: not heard of yet")
     lines.extend(f"  {'mounted' if entry['mounted'] else 'guarded'}  {entry['path']}" for entry in status["directories"])
     lines.append(f"  generation {status['generation']}, term {status['term']}, seq {status['seq']} (acknowledged {status['acked_seq']})")
-    if status["needs_grant"]:
+    if status.get("witness"):
+        lines.append(f"  {render_witness(status['witness'])}")
+    elif status["needs_grant"]:
         lines.append("  waits for a grant: 'rfsmount promote' if you KNOW that the peer is not serving")
     if status["role"] == "secondary":
         lines.append(f"  promotable: {'yes' if status['promotable'] else 'no'}, {status['promotable_reason']}")
     if status["insecure"]:
         lines.append("  insecure: the links between the nodes are neither encrypted nor authenticated")
     return "\n".join(lines)
+
+
+def render_witness(witness: Status) -> str:
+    """One line: is it there, and whom did it let go on?"""
+    held = witness["register"]
+    line = f"witness {witness['state']} at {', '.join(witness['endpoints'])}: " + (
+        f"the register names {held['generation']} (term {held['term']})" if held else "the register is not known"
+    )
+    return line + (f"; {witness['reason']}" if witness["reason"] else "")
 
 
 def render_statistics(statistics: Status) -> str:

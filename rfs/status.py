@@ -55,6 +55,7 @@ def build_status(replica: Replica) -> Status:
         "warnings": _warnings(replica),
         "refused_connections": dict(replica.security.refused),
         "needs_grant": replica.needs_grant,
+        "witness": build_witness(replica) if replica.arbiter is not None else None,
         "promotable": may_promote,
         "promotable_reason": promotable_reason,
         "sole_owner": record.is_sole_owner,
@@ -79,6 +80,20 @@ def build_status(replica: Replica) -> Status:
     }
 
 
+def build_witness(replica: Replica) -> Status:
+    """The witness as this node sees it; the caller knows that there is one."""
+    assert replica.arbiter is not None
+    view = replica.arbiter.view
+    held = view.held
+    return {
+        "endpoints": [str(endpoint) for endpoint in replica.settings.witness],
+        "state": view.state.value,
+        "reason": view.reason,
+        "armed": replica.record.armed,
+        "register": {"generation": f"{held.generation:016x}", "term": held.term, "owner": f"{held.owner:016x}"} if held else None,
+    }
+
+
 def build_statistics(replica: Replica) -> Status:
     """The engine's counters as they are, and two ages of ours."""
     statistics = replica.engine.statistics()
@@ -96,9 +111,15 @@ def shown_data(replica: Replica) -> str:
 
 
 def _warnings(replica: Replica) -> list[Status]:
+    found = []
+    if replica.arbiter is not None and replica.arbiter.view.reason:
+        view = replica.arbiter.view
+        found.append({"code": "WITNESS", "text": f"no grant could be had now: the witness is {view.state.value} ({view.reason})"})
+    if replica.arbiter is None and replica.record.armed:
+        found.append({"code": "WITNESS", "text": "this module has a witness, and this node does not ask it: mount it with --witness"})
     if replica.settings.insecure:
-        return [{"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
-    return [{"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms()]
+        return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
+    return [*found, *({"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms())]
 
 
 def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:
@@ -152,9 +173,10 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         why = note or f"serving without {peer}: there is no second copy up to date"
         return "PEER_LEFT" if note else "ALONE", why + (f"; {replica.refused.reason}" if replica.refused is not None else "")
     if link == "frozen":
-        if not (replica.served or replica.paired_in_run):
+        if not (replica.served or replica.paired_in_run or replica.arbiter is not None):
             return "FROZEN", f"writes wait for {peer}: {NOT_IN_THIS_RUN}"
-        waits = "a grant, or its peer" if replica.needs_grant else "its peer"
+        grant = "a grant" if replica.arbiter is None else "the witness's grant"
+        waits = f"{grant}, or its peer" if replica.needs_grant else "its peer"
         return "FROZEN", f"writes wait: this primary has lost {peer} and waits for {waits}" + (f" ({note})" if note else "")
     if link == "handshaking":
         return "HANDSHAKING", f"comparing records with {peer}"

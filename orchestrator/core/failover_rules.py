@@ -8,7 +8,8 @@ rfsmount be started and as what? The answers rest on four kinds of evidence, in 
 3. the peer's silence on every network *and* on the data link, which only the stated policy may turn into permission;
 4. ping, a hint: a node that reaches none of its ping addresses suspects itself and neither takes over nor goes on alone.
 
-Without a witness nothing here can tell a dead peer from an unreachable one when both still reach their ping addresses.
+Without a witness nothing here can tell a dead peer from an unreachable one when both still reach their ping addresses. With one nothing
+here grants: what is permitted here is to ask it, which rfsmount does, and whatever the policy says both nodes may ask.
 """
 
 from __future__ import annotations
@@ -86,6 +87,11 @@ def still_current(module: Module, around: Surroundings, peer: Summary | None) ->
     return module.current and not peer_went_on
 
 
+def may_trust_silence(module: Module, around: Surroundings) -> bool:
+    """May this node act on the peer's silence? With a witness whether the peer went on without it is no longer its own guess."""
+    return module.current or around.has_witness
+
+
 def outranked(module: Module, around: Surroundings, peer: Summary | None) -> bool:
     """Does the peer serve, and under a higher term, while our data side has no session in which that was settled?
 
@@ -117,7 +123,7 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
         if peer is not None and peer.yielded:
             return Promotion(granted=True, reason=f"rfsmount on {around.peer} is dead and will start only as secondary")
         return None
-    if around.isolated or around.policy == "consistency" or not module.current:
+    if around.isolated or (around.policy == "consistency" and not around.has_witness) or not may_trust_silence(module, around):
         return None
     return Promotion(granted=True, reason=f"{around.peer} is silent on every network and on the data link")
 
@@ -128,7 +134,7 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.wanted or around.unsure:
         return None
     if around.peer_silent:
-        if around.isolated or not module.current:
+        if around.isolated or not may_trust_silence(module, around):
             return None
         return Permission(ask=False, reason=f"{around.peer} is silent on every network and on the data link")
     if not around.peer_heard or (peer is not None and peer.serves):
@@ -214,8 +220,11 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
         waits = f"writes wait for {around.peer} or a permission to go on alone"
         if around.isolated:
             return Readiness.NOT_READY, f"{waits}: no ping address answers here, so this node may be the one that is cut off"
-        if around.peer_silent and not module.current:
-            return Readiness.NOT_READY, f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, view)} goes on by your word"
+        if around.peer_silent and not may_trust_silence(module, around):
+            return (
+                Readiness.NOT_READY,
+                f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, around, view)} goes on by your word",
+            )
         return Readiness.NOT_READY, module.problem or view.reason or waits
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
@@ -227,22 +236,23 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
     if view.complete and not view.leads and view.link in ("connecting", "handshaking"):
         if around.peer_silent and around.isolated:
             reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
-        elif around.peer_silent and around.policy == "consistency":
+        elif around.peer_silent and around.policy == "consistency" and not around.has_witness:
             reason = f"{around.peer} is silent and the policy is consistency: 'hactl prim {module.name}' takes over by your word"
-        elif around.peer_silent and not module.current:
+        elif around.peer_silent and not may_trust_silence(module, around):
             return State.WAIT, Readiness.NOT_READY, f"{around.peer} may hold newer data; 'hactl prim {module.name}' serves by your word"
         else:
             reason = module.problem or f"the data link to {around.peer} is lost"
         return State.SECOND, Readiness.TRANSIENT, reason
     waiting = f"waiting for {around.peer}, which may hold newer data"
     if view.data in ("CONSISTENT", "OUTDATED", "UPTODATE"):
-        waiting += f"; {prim_word(module, view)} serves from this copy by your word"
+        waiting += f"; {prim_word(module, around, view)} serves from this copy by your word"
     return State.WAIT, Readiness.NOT_READY, module.problem or view.reason or waiting
 
 
-def prim_word(module: Module, view: RfsView) -> str:
-    """The command that serves from this copy: rfsmount lets one that was not in sync in this run serve by force only."""
-    return f"'hactl prim {'' if view.complete else '--force '}{module.name}'"
+def prim_word(module: Module, around: Surroundings, view: RfsView) -> str:
+    """The command that serves from this copy: without a witness rfsmount lets one that was not in sync in this run serve by force only."""
+    may_ask = view.complete or (around.has_witness and view.data == "CONSISTENT")
+    return f"'hactl prim {'' if may_ask else '--force '}{module.name}'"
 
 
 def summary(module: Module, reason: str) -> Summary:

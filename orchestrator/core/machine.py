@@ -100,7 +100,8 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
     """The address comes before the services and goes after them; a role that is lost loses it at once."""
     module, around = turn.module, turn.around
     waits = module.waits(Lane.ADDRESS, around.now)
-    cut_off = goal is None and around.peer_silent and around.isolated  # frozen here, and the peer probably serves by now
+    alone_in_the_dark = around.isolated or (module.view is not None and module.view.witness_away)
+    cut_off = goal is None and around.peer_silent and alone_in_the_dark  # frozen here, and the peer probably serves by now
     if (goal is not None and goal.level < Level.SERVING) or cut_off:
         may_go = cut_off or module.services is Hold.OFF or (goal is not None and goal.urgent)
         if module.address in (Hold.ON, Hold.COMING) and may_go and not waits:

@@ -98,6 +98,7 @@ class RfsView:
     reason: str = ""
     needs_grant: bool = False
     consent: bool = False  # the peer demoted itself and agrees that we promote
+    witness_away: bool = False  # there is one, and it does not answer
     resync: Mapping[str, object] | None = None
 
     @property
@@ -199,6 +200,7 @@ class Surroundings:
     policy: Literal["availability", "consistency"] = "availability"
     timeout_s: float = 3.0
     has_ping: bool = False
+    has_witness: bool = False  # grants are the witness's: what is decided here is only whether to ask
     now: float = 0.0
     peer_silent: bool = False  # nothing heard on any network for timeout_s
     peer_heard: bool = False  # ever, since this hactld started

@@ -38,7 +38,7 @@ REFRESH_DEADLINE_S = 5.0
 
 def view_from(status: Mapping[str, Any]) -> RfsView:
     """What decisions need of a status; a field that is missing gets the value that permits least."""
-    resync = status.get("resync")
+    resync, witness = status.get("resync"), status.get("witness")
     return RfsView(
         role="primary" if status.get("role") == "primary" else "secondary",
         link=str(status.get("link", "connecting")),
@@ -50,6 +50,7 @@ def view_from(status: Mapping[str, Any]) -> RfsView:
         reason=str(status.get("reason") or ""),
         needs_grant=status.get("needs_grant") is True,
         consent=status.get("consent") is True,
+        witness_away=isinstance(witness, dict) and witness.get("state") == "unreachable",
         resync=resync if isinstance(resync, dict) else None,
     )
 
@@ -158,6 +159,8 @@ class Rfs:
         line += ["--insecure"] if self.keys is None else ["--keys", str(self.keys.directory), "--peer-node", peer]
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         line += ["--ack", config.ack]
+        line += [word for url in self.cluster.witness for word in ("--witness", url)]
+        line += ["--witness-ca", self.cluster.witness_ca] if self.cluster.witness_ca else []
         for replicated in config.replicated:
             for option, patterns in (("--exclude", replicated.exclude), ("--only", replicated.only)):
                 line += [word for pattern in patterns for word in (option, within(replicated.directory, pattern))]

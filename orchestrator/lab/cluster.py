@@ -22,7 +22,7 @@ POLL_S = 0.05
 
 CLUSTER_TOML = """\
 name = "{name}"
-policy = "availability"
+policy = "{policy}"
 heartbeat = {{ interval = "500ms", timeout = "3s" }}
 [[node]]
 name = "node1"
@@ -31,8 +31,9 @@ addresses = {{ lan = "{lan1}", repl = "{repl1}" }}
 name = "node2"
 addresses = {{ lan = "{lan2}", repl = "{repl2}" }}
 [witness]
-ping = ["{ping}"]
+{third}
 """
+PING = f'ping = ["{ADDRESSES["witness"]["lan"]}"]'
 
 
 class Trouble(Exception):
@@ -46,9 +47,12 @@ def _fingerprint(text: str) -> str:
 class LabCluster:
     """Both servers of a lab as one cluster with one module."""
 
-    def __init__(self, lab: Lab, module: str, module_toml: str, directories: Iterable[str], *, name: str = "lab") -> None:
+    def __init__(
+        self, lab: Lab, module: str, module_toml: str, directories: Iterable[str], *, name: str = "lab", policy: str = "availability",
+        third: str = PING,
+    ) -> None:  # fmt: skip
         self.lab, self.module, self.module_toml, self.directories = lab, module, module_toml, list(directories)
-        self.name = name
+        self.name, self.policy, self.third = name, policy, third  # third: what stands under [witness]
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
@@ -56,7 +60,7 @@ class LabCluster:
         """The configuration on node1 and the directories on both; then two commands make them a cluster."""
         text = CLUSTER_TOML.format(
             name=self.name, lan1=ADDRESSES["node1"]["lan"], repl1=ADDRESSES["node1"]["repl"],
-            lan2=ADDRESSES["node2"]["lan"], repl2=ADDRESSES["node2"]["repl"], ping=ADDRESSES["witness"]["lan"],
+            lan2=ADDRESSES["node2"]["lan"], repl2=ADDRESSES["node2"]["repl"], policy=self.policy, third=self.third,
         )  # fmt: skip
         for node in SERVERS:
             self.lab.run(node, ["mkdir", "-p", *self.directories])

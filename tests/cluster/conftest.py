@@ -44,8 +44,8 @@ stop_timeout = "5s"
 class LedgerCluster(LabCluster):
     """The cluster, its writer, and what must always be true of them."""
 
-    def __init__(self, lab: Lab, scratch: Path) -> None:
-        super().__init__(lab, "ledger", MODULE, [DIRECTORY], name="tests")
+    def __init__(self, lab: Lab, scratch: Path, **more: str) -> None:
+        super().__init__(lab, "ledger", MODULE, [DIRECTORY], name="tests", **more)
         self.acknowledged = scratch / "acknowledged"
         self._acks: dict[int, float] = {}
         self._read_bytes = 0

@@ -96,6 +96,7 @@ class Pair:
         self.version = 0
         self.acked, self.synced = [0, 0], [0, 0]
         self.holders: list[set[int]] = [{0}, {0}]
+        self.failed: list[set[int]] = [set(), set()]  # holders that died since, by place
         self.careful = False  # healing: nothing dies any more
         identity = Identity("a boot 1", 0, "disk")
         one = rules.first_primary(cluster="c", module="m", node="a", node_id=1, generation=next(self.names), identity=identity)
@@ -337,6 +338,7 @@ class Pair:
         source.lone.clear()
         for holders in self.holders:
             holders.add(self.nodes.index(target))
+        self.failed = [set(), set()]
         self.commit(target, rules.target_adopts(target.record, ending, self.number))
         target.resumable, target.in_run = self.number, True
         yield

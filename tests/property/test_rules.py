@@ -67,6 +67,10 @@ ALWAYS: dict[str, Callable[[Record], Record | Refusal]] = {
     "enter as source": lambda r: rules.enter_session(r, HERE, PEER, source=True),
     "enter as target": lambda r: rules.enter_session(r, HERE, PEER, source=False),
     "learn_term": lambda r: rules.learn_term(r, 9, 2),
+    "try_name": lambda r: rules.try_name(r, FRESH, r.generation or FRESH - 1),
+    "try_own_name": lambda r: rules.try_own_name(r) if r.generation else r,
+    "arm": rules.arm,
+    "learn_names": lambda r: rules.learn_names(r, replace(PEER, tried=(3, 70, 71), armed=True)),
     "target_begins": lambda r: rules.target_begins(r, None),
     "secondary_leaves": rules.secondary_leaves,
     "primary_hears_leave": rules.primary_hears_leave,
@@ -74,6 +78,7 @@ ALWAYS: dict[str, Callable[[Record], Record | Refusal]] = {
     "step_down": rules.step_down,
     "replace_data": rules.replace_data,
 }
+OF_THE_WITNESS = {"try_name", "try_own_name", "arm", "learn_names"}
 MAY_MINT = {"force", "go_alone", "granted"}
 MAY_HEAL = {"force", "enter as source"}  # OUTDATED becomes UPTODATE; nothing makes INCONSISTENT or FAILED whole but target_adopts
 
@@ -86,8 +91,12 @@ def test_what_no_transition_does(name: str) -> None:
             assert after.reason and "\n" not in after.reason
             continue
         assert from_wire(to_wire(after)) == after, "a record that could not be read back"
-        same = ("cluster", "module", "node", "node_id", "number", "tried", "armed")
+        same = ("cluster", "module", "node", "node_id", "number")
         assert all(getattr(after, field) == getattr(before, field) for field in same)
+        if name in OF_THE_WITNESS:
+            assert changes(before, after) <= {"tried", "armed"} and set(after.tried) >= set(before.tried) and after.armed >= before.armed
+        else:
+            assert (after.tried, after.armed) == (before.tried, before.armed)
         assert after.term >= before.term, "a term never goes down"
         if name not in MAY_HEAL:
             assert after.data is before.data or after.data is not DataState.UPTODATE, "a copy became whole by itself"

@@ -18,7 +18,7 @@ from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
 from orchestrator.core.states import Lane, Module, Surroundings
 from orchestrator.core.turn import Node
-from tests.sim.fake_rfs import FakeRfs, Refused, meet, pair
+from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
 
 NETWORKS = ("lan", "repl")
 MODULE = "pg"
@@ -54,14 +54,17 @@ class Machine:
 class Cluster:
     """Both servers and everything between them."""
 
-    def __init__(self, seed: int, policy: str = "availability", ping: bool = True) -> None:
+    def __init__(self, seed: int, policy: str = "availability", ping: bool = True, witness: bool = False) -> None:
         self.random = random.Random(seed)
+        self.witness = FakeWitness() if witness else None
         self.policy, self.ping = policy, ping
         self.now = 0.0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
         self.sequence = itertools.count()
         names = itertools.count(1)
         self.machines = {name: Machine(name, lambda: next(names)) for name in ("node1", "node2")}
+        for machine in self.machines.values():
+            machine.rfs.witness = self.witness
         self.cut: set[str] = set()
         self.requests: dict[tuple[str, int], Callable[[int, str], None]] = {}
         self.request_numbers = itertools.count(1)
@@ -175,7 +178,10 @@ class Cluster:
         machine.incarnation = self.random.randrange(1, 2**60)
         machine.counter, machine.heard, machine.backlog, machine.lanes, machine.last_view = 0, {}, [], {}, None
         machine.session = 0
-        around = Surroundings(name, self.other(machine).name, self.policy, 3.0, self.ping, self.now)  # type: ignore[arg-type]
+        around = Surroundings(
+            node=name, peer=self.other(machine).name, policy=self.policy, timeout_s=3.0,  # type: ignore[arg-type]
+            has_ping=self.ping, has_witness=self.witness is not None, now=self.now,
+        )  # fmt: skip
         machine.core = Node(around, Detector.new(NETWORKS, 3.0, self.now), {MODULE: Module(MODULE, max_restarts=50)})
         machine.last_step_at = self.now
         rfs, address = machine.rfs, machine.address_until > self.now
@@ -395,10 +401,14 @@ class Cluster:
         self.cut |= set(networks)
         if isolated:
             self.machines[isolated].reaches_ping = False
+            if self.witness is not None:
+                self.witness.out_of_reach.add(isolated)
 
     def heal(self) -> None:
         self.note("healed")
         self.cut.clear()
+        if self.witness is not None:
+            self.witness.out_of_reach.clear()
         for machine in self.machines.values():
             machine.reaches_ping = True
 
@@ -425,9 +435,9 @@ class Cluster:
         return self.now - begun
 
 
-def paired(seed: int = 0, policy: str = "availability", ping: bool = True) -> Cluster:
+def paired(seed: int = 0, policy: str = "availability", ping: bool = True, witness: bool = False) -> Cluster:
     """A cluster in its healthy state: node1 PRIM, node2 SECOND."""
-    cluster = Cluster(seed, policy, ping)
+    cluster = Cluster(seed, policy, ping, witness)
     cluster.boot("node1")
     cluster.boot("node2")
     cluster.run(1.0)

@@ -30,8 +30,27 @@ class Refused(Exception):
     """rfsmount says no."""
 
 
+class FakeWitness:
+    """The register, and who reaches it. A grant starts from a name in the asker's lineage (that of one who died asking is not played)."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.out_of_reach: set[str] = set()
+
+    def check(self, rfs: FakeRfs) -> None:
+        """May go on now, or Refused; a primary that is fenced steps down."""
+        assert rfs.record is not None
+        if rfs.name in self.out_of_reach:
+            raise Refused("the witness cannot be reached")
+        if self.held not in rfs.record.lineage:
+            rfs.fence()
+            raise Refused("the witness gave the grant to the peer")
+
+
 class FakeRfs:
     """One rfsmount process and its record."""
+
+    witness: FakeWitness | None = None
 
     def __init__(self, name: str, mint: Callable[[], int]) -> None:
         self.name, self.mint = name, mint
@@ -49,6 +68,19 @@ class FakeRfs:
     def serves(self) -> bool:
         return self.alive and self.role == "primary" and self.mode in ("alone", "resyncing", "paired")
 
+    @property
+    def may_be_granted(self) -> bool:
+        """Without a witness never after a restart."""
+        return self.paired_this_run or self.witness is not None
+
+    def go_on_granted(self) -> None:
+        """The witness's register follows what is minted: one step here, as under the lock there."""
+        if self.witness is not None:
+            self.witness.check(self)
+        self.go_alone()
+        if self.witness is not None and self.record is not None:
+            self.witness.held = self.record.lineage[-1]
+
     def view(self) -> RfsView:
         assert self.record is not None
         shown = self.record.data
@@ -62,8 +94,9 @@ class FakeRfs:
             generation=str(self.record.lineage),
             term=self.record.term,
             code=self.code,
-            needs_grant=self.role == "primary" and self.mode == "frozen" and self.paired_this_run,
+            needs_grant=self.role == "primary" and self.mode == "frozen" and self.may_be_granted,
             consent=self.consent,
+            witness_away=self.witness is not None and self.name in self.witness.out_of_reach,
         )
 
     # ---- orders -------------------------------------------------------------------------------------------------------
@@ -73,6 +106,8 @@ class FakeRfs:
         if self.record is None:
             if role == "primary":
                 self.record = Record((self.mint(),), "UPTODATE", "primary", 1, peer_may_fit=False, used=True)
+                if self.witness is not None:
+                    self.witness.held = self.record.lineage[0]
             else:
                 self.record = Record()
         self.alive, self.consent, self.paired_this_run, self.resync_until = True, False, False, None
@@ -89,9 +124,9 @@ class FakeRfs:
         self.role, self.mode, self.link, self.code = "primary", "alone", "alone", "ALONE"
 
     def grant(self) -> None:
-        if not (self.alive and self.role == "primary" and self.mode == "frozen" and self.paired_this_run):
+        if not (self.alive and self.role == "primary" and self.mode == "frozen" and self.may_be_granted):
             raise Refused("no frozen primary of this run")
-        self.go_alone()
+        self.go_on_granted()
 
     def promote(self, granted: bool, other: FakeRfs) -> None:
         if not self.alive or self.record is None or self.record.data != "UPTODATE" or self.role == "primary":
@@ -102,10 +137,10 @@ class FakeRfs:
             self.role = self.record.role = "primary"
             self.mode, self.consent, other.consent = "paired", False, False
             return
-        if self.linked or not granted or not self.paired_this_run:
+        if self.linked or not (granted or self.witness is not None) or not self.may_be_granted:
             raise Refused("no grant, or the peer is there")
+        self.go_on_granted()
         self.record.term += 1
-        self.go_alone()
 
     def demote(self, other: FakeRfs) -> None:
         if not (self.role == "primary" and self.mode == "paired"):

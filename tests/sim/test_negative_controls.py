@@ -9,12 +9,14 @@ import pytest
 from orchestrator.core import failover_rules as rules
 from orchestrator.core.states import Module, Summary, Surroundings
 from tests.sim import test_seeds, test_stories
+from tests.sim.cluster import paired
+from tests.sim.fake_rfs import FakeWitness
 
 
 def test_silence_believed_by_a_node_that_was_not_there_serves_old_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "still_current", lambda module, around, peer: True)
     with pytest.raises(AssertionError, match="serves old data"):
-        test_seeds.test_faults_then_peace(56)
+        test_seeds.test_faults_then_peace(56, False)
 
 
 def test_ping_believed_at_once_makes_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +36,11 @@ def test_terms_alone_fence_the_wrong_node(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(rules, "outranked", by_term)
     with pytest.raises(AssertionError):
         test_stories.old_primary_restarts_behind_a_cut_data_link()
+
+
+def test_a_witness_that_grants_to_everybody_makes_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWitness, "check", lambda witness, rfs: None)
+    with pytest.raises(AssertionError, match="two nodes acknowledge"):
+        cluster = paired(100, policy="consistency", ping=False, witness=True)
+        cluster.cut_network("lan", "repl")
+        cluster.run(15.0)

@@ -230,3 +230,37 @@ def test_a_late_answer_is_not_taken_for_a_newer_loss() -> None:
         cluster.answer_within_s = 0.05
         cluster.heal()
         cluster.wait(30.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_with_a_witness_a_partition_leaves_one_writer_without_any_ping() -> None:
+    for seed in range(20):
+        cluster = paired(100 + seed, policy="consistency", ping=False, witness=True)
+        cluster.cut_network("lan", "repl")
+        cluster.run(15.0)
+        serving = [name for name, machine in cluster.machines.items() if cluster.acknowledges(machine)]
+        assert len(serving) == 1
+        (other,) = set(cluster.machines) - set(serving)
+        assert not cluster.machines[other].services
+        cluster.heal()
+        cluster.wait(20.0, **{serving[0]: "PRIM Ready", other: "SECOND Ready"})
+
+
+def test_a_primary_cut_off_from_peer_and_witness_gives_the_address_back() -> None:
+    cluster = paired(130, ping=False, witness=True)
+    cluster.cut_network("lan", "repl", isolated="node1")
+    cluster.wait(8.0, node2="ALONE Ready")
+    cluster.run(1.0)
+    assert cluster.machines["node1"].address_until < cluster.now
+    cluster.heal()
+    cluster.wait(20.0, node2="PRIM Ready", node1="SECOND Ready")
+
+
+def test_a_witness_that_is_away_when_the_peer_dies_is_waited_for() -> None:
+    cluster = paired(131, ping=False, witness=True)
+    assert cluster.witness is not None
+    cluster.witness.out_of_reach = {"node1", "node2"}
+    cluster.power_off("node1")
+    cluster.run(30.0)
+    assert cluster.shown("node2") == "SECOND Transient" and "witness" in cluster.reason("node2")
+    cluster.witness.out_of_reach.clear()
+    cluster.wait(10.0, node2="ALONE Ready")

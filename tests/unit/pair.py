@@ -8,6 +8,7 @@ from typing import cast
 import trio
 
 from rfs import rules
+from rfs.arbiter import Arbiter, Register
 from rfs.commands import Commands
 from rfs.control_link import ControlLink
 from rfs.engine import Engine
@@ -53,6 +54,7 @@ class Node:
         self.settings = settings
         self.path = path
         self.layers = FakeLayers(path / "data")
+        self.register: Register | None = None  # the witness
         self._outer = nursery
         self._scope = trio.CancelScope()
 
@@ -74,9 +76,13 @@ class Node:
             self.commands = Commands(self.replica)
             supervisor = Supervisor(self.replica, self.settings.listen, self.settings.peer, self._enter, self.replica.security)
             self.supervisor = supervisor
+            arbiter = Arbiter(self.replica, self.register) if self.register is not None else None
+            self.replica.arbiter = arbiter
             async with await listen_on(self.settings.listen) as listener, trio.open_nursery() as nursery:
                 await nursery.start(self.replica.run)
                 await start_role(self.replica, record)
+                if arbiter is not None:
+                    nursery.start_soon(arbiter.run)
                 nursery.start_soon(supervisor.run, listener)
                 task_status.started()
                 await self.replica.finished.wait()

@@ -198,3 +198,13 @@ async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> Non
     assert [method for method, _ in told.asked] == ["pin", "hello"]
     assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin}]} and store.own().known.pin != before
     assert len(store.every_own()) == 1
+
+
+async def test_a_witness_that_is_away_blocks_failover_and_is_a_warning() -> None:
+    module = serving()
+    assert module.view is not None
+    node = make_runner(FakeEffects(), replace(module, view=replace(module.view, witness_away=True))).node
+    warning = {"code": "WITNESS", "text": "no grant could be had now: the witness is unreachable (Connection refused)"}
+    document = view.status(node, CLUSTER, {"pg": CONFIG}, {"pg": {"warnings": [{"code": "INSECURE", "text": "x"}, warning]}})
+    assert document["failover"] == {"state": "blocked", "reason": "the witness does not answer: without it no node goes on alone"}
+    assert [found["text"] for found in document["warnings"] if found["code"] == "WITNESS"] == [f"pg: {warning['text']}"]

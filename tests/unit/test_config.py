@@ -118,6 +118,13 @@ def test_ports_follow_the_order_of_names_unless_given(tmp_path: Path) -> None:
     assert {name: config.port for name, config in modules.items()} == {"a": 5600, "b": 5700, "c": 5602}
 
 
+def test_a_witness(tmp_path: Path) -> None:
+    given = 'etcd = ["http://192.0.2.21:2379", "https://w2.example"]\nca = "/etc/lockstep/witness-ca.pem"\nping'
+    cluster = load_cluster(write(tmp_path, CLUSTER.replace("ping", given)))
+    assert cluster.witness == ("http://192.0.2.21:2379", "https://w2.example") and cluster.witness_ca == "/etc/lockstep/witness-ca.pem"
+    assert cluster.ping == ("192.0.2.1",)
+
+
 def test_all_complaints_about_a_cluster_at_once(tmp_path: Path) -> None:
     bad = """\
 name = "plant 7"
@@ -130,7 +137,7 @@ addres = { lan = "192.0.2.11" }
 name = "node2"
 addresses = { lan = "192.0.2.300", repl = "::1" }
 [witness]
-etcd = ["http://192.0.2.20:2379"]
+etcd = ["192.0.2.20:2379"]
 ping = ["192.0.2.1", 5]
 """
     assert complaints_of_cluster(tmp_path, bad) == [
@@ -141,7 +148,7 @@ ping = ["192.0.2.1", 5]
         '6: node[1].addres: is not a key that is known here. Did you mean "addresses"?',
         '9: node[2].addresses.lan: "192.0.2.300" is not an IP address.',
         "9: node[2].addresses.repl: this release has no IPv6 yet; give an IPv4 address.",
-        "11: witness.etcd: this release has no etcd witness yet; remove it.",
+        "11: witness.etcd[1]: expected the client address of an etcd like http://192.0.2.21:2379 (a scheme, a host, a port).",
         "12: witness.ping[2]: must be text in quotes, not 5.",
     ]
 

@@ -312,3 +312,30 @@ def test_an_answer_about_an_older_loss_is_none(between: tuple[RfsView, ...]) -> 
     needed_again = between[-1].needs_grant
     assert node.modules["pg"].order is (Order.ASK_OUTDATE if needed_again else None)
     assert node.modules["pg"].tickets.get(Lane.ROLE) == (ticket + 1 if needed_again else None)
+
+
+# ---- with a witness: what is decided here is only whether to ask ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["availability", "consistency"])
+def test_with_a_witness_a_silent_peer_is_reason_to_ask_under_any_policy(policy: str) -> None:
+    silent = {"peer_silent": True, "policy": policy, "has_witness": True}
+    for current in (True, False):
+        second = node_with(running(SECOND_VIEW, current=current), **silent)
+        assert act.PromoteRfs in kinds(ordered(second, sample(ev.Tick)))
+        frozen = node_with(primary(FROZEN_VIEW, current=current), **silent)
+        assert act.GrantRfs in kinds(ordered(frozen, sample(ev.Tick)))
+
+
+def test_with_a_witness_too_a_node_that_is_cut_off_asks_for_nothing() -> None:
+    silent = {"peer_silent": True, "has_witness": True, "has_ping": True, "ping_ok": False}
+    for module in (running(SECOND_VIEW), primary(FROZEN_VIEW)):
+        assert not {act.PromoteRfs, act.GrantRfs} & kinds(ordered(node_with(module, **silent), sample(ev.Tick)))
+
+
+def test_a_frozen_primary_that_reaches_neither_peer_nor_witness_gives_the_address_back() -> None:
+    """Its peer probably serves by now."""
+    silent = {"peer_silent": True, "has_witness": True}
+    view = replace(FROZEN_VIEW, witness_away=True)
+    assert act.VipDown in kinds(ordered(node_with(primary(view, order=Order.GRANT, tickets={Lane.ROLE: 1}), **silent), sample(ev.Tick)))
+    assert act.VipDown not in kinds(ordered(node_with(primary(FROZEN_VIEW), **silent), sample(ev.Tick)))

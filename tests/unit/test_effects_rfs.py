@@ -11,7 +11,7 @@ import trio
 
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, ReplicatedConfig
 from orchestrator.effects import processes
-from orchestrator.effects.rfs import Rfs
+from orchestrator.effects.rfs import Rfs, view_from
 from orchestrator.paths import Paths
 from rfs.keys import KeyStore
 
@@ -92,6 +92,17 @@ async def test_an_rfsmount_that_answers_nobody_is_stopped_too(tmp_path: Path) ->
         with trio.fail_after(10):
             await rfs.stop()
         assert not process.alive()
+
+
+def test_the_witness_is_named_to_rfsmount(tmp_path: Path) -> None:
+    rfs = make(tmp_path)
+    assert not any(word.startswith("--witness") for word in rfs.command("primary", False))
+    rfs.cluster = replace(CLUSTER, witness=("http://192.0.2.21:2379", "http://192.0.2.22:2379"), witness_ca="/etc/lockstep/ca.pem")
+    line = " ".join(rfs.command("primary", False))
+    assert "--witness http://192.0.2.21:2379 --witness http://192.0.2.22:2379 --witness-ca /etc/lockstep/ca.pem" in line
+    assert view_from({"witness": None}).witness_away is False
+    assert view_from({"witness": {"state": "unreachable"}}).witness_away is True
+    assert view_from({"witness": {"state": "ok"}}).witness_away is False
 
 
 def test_how_the_links_of_rfsmount_are_protected(tmp_path: Path) -> None:

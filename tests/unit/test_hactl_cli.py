@@ -344,3 +344,19 @@ def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, caps
     assert run(["cluster", "init", "--name", "plant7", *members, "--config-dir", str(tmp_path)]) == 3
     assert "192.0.2.400" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_witness(hactl: Hactl, hactld: FakeHactld) -> None:
+    code, _, err = hactl("witness", "status")
+    assert code == 1 and "no module here runs with a witness" in err
+    held = {"generation": "9f", "term": 3, "owner": "0a"}
+    shown = {"endpoints": ["http://192.0.2.21:2379"], "state": "ok", "reason": "", "armed": True, "register": held}
+    hactld.answers["/v1/status"] = [(200, changed(rfs={"witness": shown}))]
+    assert hactl("witness", "status")[1].splitlines() == [
+        "MODULE  WITNESS  GRANT  TERM  FOR                     REASON",
+        "pg      ok       9f     3     this node's generation  -",
+    ]
+    assert json.loads(hactl("witness", "status", "--json")[1]) == [{"module": "pg", "node": "node1", **shown, "generation": "9f"}]
+    away = {**shown, "state": "unreachable", "register": None, "reason": "Connection refused"}
+    hactld.answers["/v1/status"] = [(200, changed(rfs={"witness": away}))]
+    assert hactl("witness", "status", "-o", "plain")[1] == "pg\tunreachable\t-\t-\t-\tConnection refused\n"

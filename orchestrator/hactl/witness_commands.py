@@ -1,0 +1,49 @@
+"""`hactl witness`: is the third party there, and whom did it let go on alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from orchestrator.hactl.output import print_rows
+from orchestrator.hactl.session import Failure, Session, session_options
+from rfs import exit_codes
+
+HEADER = ("module", "witness", "grant", "term", "for", "reason")
+
+
+@click.group()
+def witness() -> None:
+    """The arbiter that decides who may go on without the other node."""
+
+
+@witness.command()
+@session_options
+def status(session: Session) -> None:
+    """What each module's rfsmount knows of the witness."""
+    document = session.client.status(session.node)
+    found = [entry for module in document["modules"] for entry in _entries(document, module)]
+    if not found:
+        raise Failure(
+            "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on both nodes, and restart the modules",
+            exit_codes.FAILED,
+        )
+    print_rows(session.format, HEADER, [_row(entry) for entry in found], found)
+
+
+def _entries(document: Mapping[str, Any], module: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of the node that answers: it knows its own rfsmount."""
+    nodes = [entry for entry in module["nodes"] if entry["node"] == document["node"] and entry.get("rfs", {}).get("witness")]
+    return [
+        {"module": module["name"], "node": entry["node"], "generation": entry["generation"]} | entry["rfs"]["witness"] for entry in nodes
+    ]
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    held = entry.get("register")
+    if held is None:
+        return entry["module"], entry["state"], "-", "-", "-", entry["reason"] or "-"
+    whom = "this node's generation" if held["generation"] == entry["generation"] else "another generation"
+    return entry["module"], entry["state"], held["generation"], str(held["term"]), whom, entry["reason"] or "-"
