@@ -1,9 +1,8 @@
-"""The witness, and the rules for asking it (PROTOCOL §6): small, and in one place, to be replaced by rfs/witness.py."""
+"""The witness: one register, swapped by its revision. The rules of asking it are rfs/witness.py and rfs/rules.py."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from rfs.record import MAX_NAMES, Record
+from rfs.witness import Held
 
 
 @dataclass(frozen=True)
@@ -11,6 +10,10 @@ class Register:
     generation: int
     term: int
     owner: int
+    revision: int = 0
+
+    def held(self) -> Held:
+        return Held(self.generation, self.term, self.owner)
 
 
 @dataclass
@@ -19,30 +22,16 @@ class Witness:
 
     register: Register | None
     reachable: list[bool] = field(default_factory=lambda: [True, True])
+    revisions: int = 0
     late: list[tuple[Register, Register]] = field(default_factory=list)  # requests that are still on their way
 
     def compare_and_swap(self, expected: Register, new: Register) -> bool:
         if self.register is None or self.register != expected:
             return False
-        self.register = new
+        self.put(new)
         return True
 
-
-def with_tried(record: Record, name: int) -> Record:
-    """Durable before the request leaves."""
-    return replace(record, tried=(*record.tried, name)[-MAX_NAMES:])
-
-
-def abandoned(record: Record) -> tuple[int, ...]:
-    """Names that were asked for and that nobody goes by: the peer may start from them too."""
-    return tuple(name for name in record.tried if name not in record.lineage)
-
-
-def hear_abandoned(record: Record, names: Iterable[int]) -> Record:
-    new = tuple(name for name in names if name and name not in record.tried and name not in record.lineage)
-    return replace(record, tried=(*record.tried, *new)[-MAX_NAMES:]) if new else record
-
-
-def may_start_from(record: Record, register: Register) -> bool:
-    """False: somebody else went on. Fenced."""
-    return record.continues(register.generation) or register.generation in record.tried
+    def put(self, new: Register) -> None:
+        """Whatever it held."""
+        self.revisions += 1
+        self.register = replace(new, revision=self.revisions)

@@ -139,7 +139,6 @@ COMMITS = (
     "tried",
     "takeover",
     "sole owner",
-    "abandoned names",
     "leave",
     "the peer has left",
     "demote",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rfs import rules
 from rfs.record import DataState, Record
+from rfs.witness import Standing, standing
 from tests.datasim import arbiter
 from tests.datasim.modes import Mode
 from tests.datasim.node_log import Steps
@@ -156,12 +157,12 @@ class Process(Primary):
         if not witness.reachable[index] or witness.register is None:
             return False
         expected = witness.register
-        if not arbiter.may_start_from(self.record, expected):
+        if standing(self.record, expected.held()) is Standing.FENCED:
             self.world.saw("fenced by the witness")
             yield from self.step_down("fenced by the witness")
             return False
         if not self.has("names are not noted as tried"):
-            yield from self.commit(arbiter.with_tried(self.record, name), "tried")
+            yield from self.commit(rules.try_name(self.record, name, expected.generation), "tried")
         new = arbiter.Register(name, self.record.term, self.node.index)
         fate = self.world.fate_of_request()
         yield "request leaves"
@@ -186,7 +187,8 @@ class Process(Primary):
             yield from self.commit(changed, "forced")
             # After the record: a name in the register that no record knows would fence both for ever.
             if self.world.witness.register is not None and self.world.witness.reachable[self.node.index]:
-                self.world.witness.register = arbiter.Register(changed.generation, changed.term, self.node.index)
+                yield from self.commit(rules.try_own_name(self.record), "own name")
+                self.world.witness.put(arbiter.Register(self.record.generation, self.record.term, self.node.index))
             if not self.is_primary or self.mode is not Mode.FROZEN:
                 yield from self.become_primary(0, "forced")
             yield from self.go_alone(self.world.new_name(self.record), granted=True)

@@ -5,10 +5,12 @@ So what is confirmed never goes down; a copy that is to be compared in full beco
 next handshake is a first copy if this one is cut off; when it is whole again it counts on from what was confirmed.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from rfs import rules
 from rfs.record import Record
+from rfs.witness import merged
 
 
 def enter_session(record: Record, identity: rules.Identity, peer: Record, *, source: bool) -> Record:
@@ -25,3 +27,8 @@ def new_again(record: Record) -> Record:
 def target_adopts(record: Record, source: Record, session: int) -> Record:
     adopted = rules.target_adopts(record, source, session)
     return replace(adopted, number=max(record.number, source.peer_confirmed_number))
+
+
+def learns_given_up(record: Record, names: Iterable[int]) -> Record:
+    """The source, once its target has durably given a fork up: its names may be in the register. Before, they might be granted still."""
+    return replace(record, tried=merged(record.tried, [name for name in names if name and name not in record.lineage]))

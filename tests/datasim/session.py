@@ -11,7 +11,7 @@ from rfs import decide as deciding
 from rfs import rules
 from rfs.decide import Decision, Outcome, Source, Travels, mirror
 from rfs.record import DataState, Record
-from tests.datasim import arbiter, ops, proposed
+from tests.datasim import ops, proposed
 from tests.datasim.modes import Mode, SaidNo, SessionEnded
 from tests.datasim.native import MAX_U64
 from tests.datasim.node_log import Steps
@@ -68,7 +68,6 @@ class Session(Turns):
             yield "handshake: verdict sent"
             heard: Decision = (yield from self.expect("verdict"))["decision"]
             self.world.require(mirror(heard) == decision, f"decide is not antisymmetric: {decision} {heard}")
-            yield from process.commit(arbiter.hear_abandoned(process.record, arbiter.abandoned(theirs.record)), "abandoned names")
             if decision.outcome is not Outcome.PAIR:
                 self.world.no_pair(decision)
                 raise SessionEnded(decision.outcome.name)
@@ -212,7 +211,7 @@ class Session(Turns):
         if not self.world.broken("the peer is not recorded as unfit"):
             begun = rules.source_begins(process.record, self.world.new_name(process.record))
             if not self.world.broken("as it is: given up names"):  # what the target has just given up, durably, may be in the register
-                begun = arbiter.hear_abandoned(begun, self.names_of_peer)
+                begun = proposed.learns_given_up(begun, self.names_of_peer)
             yield from process.commit(begun, "source begins")
         self._still(DataState.UPTODATE)
         self.generation = process.record.generation

@@ -217,7 +217,7 @@ class Walk(World):
         """The administrator: only of a pair in sync. While one is away, or has just won, any name may be the wrong one."""
         primary = next((node.process for node in self.nodes if node.process is not None and node.process.mode is Mode.PAIRED), None)
         if primary is not None and len(self.sessions_of()) == 2 and all(session.stage.name == "PAIRED" for session in self.sessions_of()):
-            self.witness.register = arbiter.Register(primary.record.generation, primary.record.term, primary.node.index)
+            self.witness.put(arbiter.Register(primary.record.generation, primary.record.term, primary.node.index))
             self.saw("witness armed again")
 
     def _late_arrives(self) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from rfs import rules
 from rfs.decide import Decision, Outcome
-from rfs.record import SLOT_BYTES, DataState, Record, choose, encode
+from rfs.record import SLOT_BYTES, Record, choose, encode
+from rfs.witness import is_intact
 from tests.datasim import arbiter, ops
 from tests.datasim.base import Base
 from tests.datasim.disk import Disk
@@ -146,7 +147,7 @@ class World:
     def peer_is_alive(self, process: Process) -> bool:
         """Its lease: perfect knowledge stands for it. An INCONSISTENT or rewound peer is no better."""
         peer = self.nodes[1 - process.node.index].process
-        return peer is not None and peer.record.data is DataState.UPTODATE and not peer.record.rewound
+        return peer is not None and is_intact(peer.record)
 
     def peer_is_silent(self, process: Process) -> bool:
         peer = self.nodes[1 - process.node.index]
