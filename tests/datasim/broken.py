@@ -148,7 +148,11 @@ BUILDS: dict[str, Broken] = {
     "frames of older sessions are applied": Broken("§12.8, PROTOCOL 2.1", ("frames of older sessions are applied",)),
     "a half-resynced copy is as good as any": Broken("§12.10, PROTOCOL 3.1", patches={"decide._unfit": _unfit_is_fine}),
     # who has the data: invariants 5, 10
-    "the last primary beats who ran through": Broken("§12.10, PROTOCOL 3.2", patches={"decide._stronger": _primary_first}),
+    "the last primary beats who ran through": Broken(
+        "§12.10, PROTOCOL 3.2",
+        patches={"decide._stronger": _primary_first},
+        bias={"power": 1.5, "kill": 0, "rate": 0.15, "connect": 12, "ask": 0.2, "link": 0.1, "pause": 0, "checkpoint": 0.1, "setattr": 60},
+    ),
     "a power cut is not noticed": Broken("PROTOCOL 1, rewound", patches={"rules.start": _never_rewound}),
     "boot is not renewed": Broken("PROTOCOL 4.1", patches={"rules.enter_session": _boot_kept}, policy="witness", bias=ALIVE),
     "a rewound node does not wait": Broken("PROTOCOL 6.3", ("a rewound node does not wait",), policy="witness", bias=ALIVE),
