@@ -228,15 +228,17 @@ static int write_batch(struct marker *marker, bool *everything) {
     return result < 0 ? fail(marker, result) : 0;
 }
 
-/* Everything that is marked, anew. No space: what there is stays, and counts. */
+/* Everything that is marked, anew. No space: what there is stays, and counts. Any other failure may have left what the next process takes for whole. */
 static int compact(struct marker *marker, bool clean) {
     rfs_log_write write;
     pthread_mutex_lock(&marker->lock);
     int result = log_compact(marker->log, marker->marks, clean, &write);
     pthread_mutex_unlock(&marker->lock);
-    if (result == 0) result = write_durably(marker, &write);
+    if (result < 0) return result;
+    result = write_durably(marker, &write);
     if (result == 0) log_written(marker->log);
-    return result;
+    else log_not_written(marker->log);
+    return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
 }
 
 /* ---- marking ------------------------------------------------------------------------------------------------------------------------- */
