@@ -126,6 +126,8 @@ bool marker_admit(rfs_engine *engine, struct op *op) {
         return true; /* it will be refused */
     }
     pthread_mutex_lock(&marker->lock);
+    /* Before its directory is touched: a checkpoint that begins in between must not find the directory old and the file new. */
+    if (op->type >= FRAME_CREATE && op->type <= FRAME_SYMLINK && !op->body.child) op->body.child = new_fid(engine);
     bool hot = all_hot(marker, op);
     if (hot) {
         op->page = marker->page;

@@ -125,7 +125,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto out;
     result = dress(directory.fd, fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
-    if (!replay) body->child = new_fid(engine);
+    if (!body->child) body->child = new_fid(engine); /* else given when it was marked: see marker_admit() */
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (!held) inode_named(engine, op->inode, body->fid, body->name);

@@ -8,7 +8,7 @@ from rfs import rules
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.peer_messages import Message
 from rfs.record import Role
-from rfs.session_core import GOODBYE_TIMEOUT_S, SessionCore
+from rfs.session_core import CHECKPOINT_SYNC, GOODBYE_TIMEOUT_S, SessionCore
 from rfs.session_state import Stage
 from rfs.steps import reached
 
@@ -22,8 +22,7 @@ async def on_message(core: SessionCore, message: Message) -> None:
     kind = message["type"]
     try:
         if kind == "sync":
-            await core.replica.engine.sync()
-            await core.link.send("synced", number=message["number"])
+            await _sync(core, message["number"])
         elif kind == "checkpoint":
             await _hear_checkpoint(core, message)
         elif kind == "demoted":
@@ -34,6 +33,16 @@ async def on_message(core: SessionCore, message: Message) -> None:
             await _hear_leaving(core, message)
     except (OSError, SaidNo, PeerProtocolError) as failure:
         raise SessionEnded(f"'{kind}' of the peer could not be followed: {failure}") from failure
+
+
+async def _sync(core: SessionCore, number: int) -> None:
+    replica = core.replica
+    seq = replica.engine.statistics().applied_seq
+    await replica.engine.sync()
+    if number == CHECKPOINT_SYNC and not replica.is_primary:
+        async with replica.changing:
+            await replica.commit(rules.synced_for_checkpoint(replica.record, seq), "synced for a checkpoint")
+    await core.link.send("synced", number=number, record_number=replica.record.number)
 
 
 async def _hear_checkpoint(core: SessionCore, message: Message) -> None:

@@ -40,7 +40,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     "ping": {"data": str, "generation": int, "seq": int, "bytes_done": int, "total_bytes": int, "files_done": int, "total_files": int,
              "space": list},
     "sync": {"number": int},
-    "synced": {"number": int},
+    "synced": {"number": int, "record_number": int},
     "checkpoint": {"session": int, "term": int},
     "demoted": {"record": dict},
     "turn": {"term": int, "owner": int},

@@ -17,7 +17,7 @@ from rfs.decide import Decision
 from rfs.engine import Channel
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.peer_messages import Message
-from rfs.record import DataState, to_wire
+from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
 from rfs.replica import Replica
 from rfs.resync_scope import ResyncScope
@@ -61,7 +61,7 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
 # ---- as source ------------------------------------------------------------------------------------------------------------------------
 
 
-async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope) -> Rest | None:
+async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope, peer: Record) -> Rest | None:
     """Own copy durable → the target INCONSISTENT, confirmed → own record → the data link."""
     replica = core.replica
     replica.scope = scope.word
@@ -75,7 +75,8 @@ async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope) ->
     reached("degrade-asked")
     await core.link.expect("degraded", timeout_s=SYNC_TIMEOUT_S)
     replica.resumable = 0
-    await replica.commit(rules.source_begins(replica.record, secrets.randbits(64) or 1), "the target is INCONSISTENT, durably")
+    begun = rules.source_begins(replica.record, secrets.randbits(64) or 1)
+    await replica.commit(rules.learn_given_up(begun, peer), "the target is INCONSISTENT, durably")
     reached("source-recorded")
     seq = replica.engine.statistics().seq
     await _say_open(core, data, scope, seq)
@@ -172,10 +173,8 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
         return None
     if replica.record.generation == 0:
         await _take_first_copy(core)
-    if replica.record.data is DataState.FAILED:
-        files = await trio.to_thread.run_sync(page_cache.forget, replica.layers.trees)
-        log.info("cached pages thrown away files=%d: they may never have reached the disk", files)
-    await replica.commit(rules.target_begins(replica.record, decision.fork_point), "a resync begins")
+    fork_point = decision.fork_point if replica.record.generation else None  # given up already
+    await replica.commit(rules.target_begins(replica.record, fork_point), "a resync begins")
     reached("target-inconsistent")
     await core.link.send("degraded")
     opened = await core.link.expect("open", timeout_s=SYNC_TIMEOUT_S)
@@ -193,6 +192,15 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     replica.is_live.set()
     replica.touch()
     return lambda: _end_target(core, data.session)
+
+
+async def become_new_again(replica: Replica) -> None:
+    """A copy that will be compared in full. In this order: what it is like must not be forgotten before what follows from it is done."""
+    if replica.record.data is DataState.FAILED:
+        files = await trio.to_thread.run_sync(page_cache.forget, replica.layers.trees)
+        log.info("cached pages thrown away files=%d: they may never have reached the disk", files)
+    await trio.to_thread.run_sync(note_copy_begun, replica.settings.state_directory)
+    await replica.commit(rules.new_again(replica.record), "everything will be compared")
 
 
 async def _take_first_copy(core: SessionCore) -> None:

@@ -21,7 +21,7 @@ import trio
 
 from rfs import checkpoint, divergence, in_session, resync, rules
 from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
-from rfs.decide import Decision, Outcome, Source, decide, mirror
+from rfs.decide import Decision, Outcome, Source, Travels, decide, mirror
 from rfs.engine import EventKind, Mode, Space
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.patterns import digest
@@ -297,7 +297,7 @@ class Session(SessionCore):
             return None
         replica.consent = False
         if is_source:
-            return await resync.begin_source(self, data, scope_of(decision, replica, peer, theirs))
+            return await resync.begin_source(self, data, scope_of(decision, replica, peer, theirs), peer)
         return await resync.begin_target(self, data, decision)
 
     async def _be_source(self, peer: Record) -> None:
@@ -316,6 +316,8 @@ class Session(SessionCore):
         """Secondary beneath the guard, whatever this node was before."""
         replica = self.replica
         await replica.step_down("the peer has the data: " + decision.reason)
+        if decision.travels is Travels.EVERYTHING and replica.record.generation:
+            await resync.become_new_again(replica)
         if not resumes:
             await replica.idle_engine()
         renewed = await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)

@@ -21,6 +21,7 @@ from rfs.steps import reached
 log = logging.getLogger("rfs.session")
 
 LEAVE_SYNC_TIMEOUT_S = 10.0
+CHECKPOINT_SYNC = 2  # the number of a 'sync' that is part of a checkpoint; 1: of a demotion
 GOODBYE_TIMEOUT_S = 3.0
 KEEPALIVE_US = 1_000_000
 
