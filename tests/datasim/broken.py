@@ -138,7 +138,11 @@ BUILDS: dict[str, Broken] = {
     "a fork never yields": Broken("PROTOCOL 3.4", patches={"decide._fork": _no_fork_yields}, policy="availability"),
     "fsync of one disk": Broken("promise 1, I-a", ("fsync is of one disk",), policy="witness", bias=SURVIVOR),
     # sessions: invariants 3, 8, 10
-    "the source does not sync first": Broken("PROTOCOL 4.4", ("the source does not sync first",)),
+    "the source does not sync first": Broken(
+        "PROTOCOL 4.4",
+        ("the source does not sync first",),
+        bias={"power": 2, "kill": 0.1, "rate": 0.25, "link": 2, "heal": 4, "pause": 0, "checkpoint": 0.1, "setattr": 60, "ask": 0.2},
+    ),
     "INCONSISTENT after the frames": Broken("PROTOCOL 4.4", ("INCONSISTENT is written late",)),
     "INCONSISTENT is not written": Broken("§12.3", patches={"rules.target_begins": _still_whole, "rules.target_adopts": _adopted_whole}),
     "UPTODATE before the sync": Broken("PROTOCOL 4.6", ("UPTODATE before the sync",), policy="witness", bias=SURVIVOR),
