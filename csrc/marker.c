@@ -625,6 +625,8 @@ static int open_files(struct marker *marker, int directory_fd, uint8_t *data[LOG
         int result = read_file(marker->fd[i], &data[i], &bytes[i]);
         if (result < 0) return result;
         marker->room_bytes[i] = bytes[i];
+        result = make_room(marker, i, RESERVE_BYTES); /* both, while there is space */
+        if (result < 0) return result;
     }
     return fsync(directory_fd) < 0 ? -errno : 0;
 }

@@ -10,6 +10,7 @@ from rfs.peer_messages import Message
 from rfs.record import Role
 from rfs.session_core import GOODBYE_TIMEOUT_S, SessionCore
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
@@ -55,6 +56,7 @@ async def _hear_demoted(core: SessionCore, message: Message) -> None:
     if peer.role is not Role.SECONDARY or replica.is_primary or core.stage is not Stage.PAIRED:
         raise PeerProtocolError("a demotion that does not fit the session")
     replica.consent = True
+    reached("demoted-heard")
     log.info("the peer has demoted itself and agrees that this node is promoted")
     replica.touch()
     await core.link.send("goodbye")
@@ -69,7 +71,9 @@ async def _hear_turn(core: SessionCore, message: Message) -> None:
                 await core.link.send("refused", reason=f"{replica.record.node} has not demoted itself")
                 return
             await replica.commit(rules.learn_term(replica.record, message["term"], message["owner"]), "the peer is promoted")
+            reached("turn-heard")
             await replica.engine.session_turn(now_source=False)
+            reached("turn-applied")
             replica.consent = False
             await core.link.send("turned")
             log.info("turned: the peer is primary term=%d", message["term"])
@@ -83,6 +87,7 @@ async def _hear_leaving(core: SessionCore, message: Message) -> None:
     async with replica.changing:
         if message["outdated"] and replica.is_primary:
             await replica.commit(rules.primary_hears_leave(replica.record), "the peer has left")
+            reached("leave-heard")
         if message["consent"] and not replica.is_primary and core.stage is Stage.PAIRED:
             replica.consent = core.left_with_consent = True
         replica.note = f"{core.link.theirs.node} left: {message['reason']}"

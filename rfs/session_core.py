@@ -16,6 +16,7 @@ from rfs.peer_messages import TERM_MAX, Message
 from rfs.record import BadRecord, DataState, Record, from_wire
 from rfs.replica import Replica
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
@@ -81,6 +82,7 @@ class SessionCore:
         replica.paired_in_run = True
         replica.needs_grant = False
         replica.note = ""
+        replica.second_try.succeeded()
         replica.replaces_data = False
         if replica.is_primary:
             replica.served = True
@@ -114,11 +116,13 @@ class SessionCore:
             if orderly:  # otherwise the primary's application already waits for this word
                 await self._sync_before_leaving()
             await replica.commit(rules.secondary_leaves(replica.record), reason)
+            reached("leave-durable")
         unfit = not replica.is_primary and replica.record.data is not DataState.UPTODATE
         try:
             with trio.move_on_after(GOODBYE_TIMEOUT_S):
                 await self.ask(
                     "leaving", ("goodbye",), GOODBYE_TIMEOUT_S, outdated=unfit, orderly=orderly, consent=consent, reason=reason[:500]
                 )
+                reached("leave-told")
         except SessionEnded as ended:
             log.info("the peer did not hear that this node leaves cause=%s", ended)
