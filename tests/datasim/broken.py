@@ -1,5 +1,8 @@
 """Broken builds: one rule at a time is taken out, and the simulator has to notice within a bounded number of seeds.
 
+Some take a schedule too rare for a walk of a few hundred seeds (the source that does not sync first: a resync without a failure before it);
+their stories in test_stories.py break them.
+
 A build is broken by a word that the simulated node looks for (the order of its steps), by a rule of rfs that is replaced, or both.
 """
 
@@ -88,7 +91,17 @@ def _unfit_is_fine(a: Side, b: Side) -> Decision | None:
 
 
 # A node loses power and is back while its peer lives, and the two cannot meet.
-ALIVE: dict[str, float] = {"power": 1.5, "kill": 0, "link": 2, "heal": 0.3, "rate": 0.4, "ask": 6, "setattr": 60}
+ALIVE: dict[str, float] = {
+    "power": 0.8,
+    "kill": 0,
+    "link": 2,
+    "heal": 0.15,
+    "rate": 0.25,
+    "ask": 8,
+    "pause": 0,
+    "checkpoint": 0.1,
+    "setattr": 60,
+}
 # A node loses power after an fsync, and takes over from a peer that then dies.
 SURVIVOR: dict[str, float] = {
     "fsync": 60,
@@ -138,7 +151,6 @@ BUILDS: dict[str, Broken] = {
     "a fork never yields": Broken("PROTOCOL 3.4", patches={"decide._fork": _no_fork_yields}, policy="availability"),
     "fsync of one disk": Broken("promise 1, I-a", ("fsync is of one disk",), policy="witness", bias=SURVIVOR),
     # sessions: invariants 3, 8, 10
-    "the source does not sync first": Broken("PROTOCOL 4.4", ("the source does not sync first",)),
     "INCONSISTENT after the frames": Broken("PROTOCOL 4.4", ("INCONSISTENT is written late",)),
     "INCONSISTENT is not written": Broken("§12.3", patches={"rules.target_begins": _still_whole, "rules.target_adopts": _adopted_whole}),
     "UPTODATE before the sync": Broken("PROTOCOL 4.6", ("UPTODATE before the sync",), policy="witness", bias=SURVIVOR),

@@ -7,6 +7,7 @@ A run of the default size fails when a rule of decide(), a step of the choreogra
 """
 
 import argparse
+import itertools
 import sys
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ def one(seed: int) -> int:
 def many(first: int, seeds: int, seconds: float) -> int:
     """Kept seeds first. 1 when a promise was broken, or, in a run of the default size, something was never visited."""
     began, seen, failed, done = time.monotonic(), Counter[str](), 0, 0
-    queue = [*kept_seeds(), *range(first, first + seeds)]
+    queue = itertools.chain(kept_seeds(), range(first, first + seeds))
     with Counted(seen):
         for seed in queue:
             if time.monotonic() - began > seconds:

@@ -79,4 +79,6 @@ class SessionBase:
     def peer_runs_on(self) -> bool:
         """For the oracle: the process at the other end is the one that this session began with."""
         process = self.world.nodes[self.peer].process
-        return process is not None and process.session is not None and process.session.connection is self.connection
+        if process is None or process.session is None or process.session.connection is not self.connection:
+            return False
+        return process.is_target_of == self.number  # not so any more when it leaves, or its disk has failed
