@@ -230,6 +230,12 @@ static int write_batch(struct marker *marker, bool *everything) {
     return result < 0 ? fail(marker, result) : 0;
 }
 
+/* The older file must not be taken for the newer one, should that rot. (Not synced: it is only needed once that has happened.) */
+static void bury(struct marker *marker, int file) {
+    static const uint8_t nothing[LOG_SLOT_BYTES];
+    if (marker->room_bytes[file] >= sizeof nothing) write_all(marker->fd[file], nothing, sizeof nothing, 0);
+}
+
 /* Everything that is marked, anew. No space: what there is stays, and counts. Any other failure may have left what the next process takes for whole. */
 static int compact(struct marker *marker, bool clean) {
     rfs_log_write write;
@@ -240,6 +246,7 @@ static int compact(struct marker *marker, bool clean) {
     result = write_durably(marker, &write);
     if (result == 0) log_written(marker->log);
     else log_not_written(marker->log);
+    if (result == 0) bury(marker, write.file ^ 1);
     return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
 }
 

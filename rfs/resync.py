@@ -76,7 +76,7 @@ async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope, pe
     await core.link.expect("degraded", timeout_s=SYNC_TIMEOUT_S)
     replica.resumable = 0
     begun = rules.source_begins(replica.record, secrets.randbits(64) or 1)
-    await replica.commit(rules.learn_given_up(begun, peer), "the target is INCONSISTENT, durably")
+    await replica.commit(rules.learn_given_up(begun, (*peer.lineage, *peer.tried)), "the target is INCONSISTENT, durably")
     reached("source-recorded")
     seq = replica.engine.statistics().seq
     await _say_open(core, data, scope, seq)

@@ -4,6 +4,7 @@ The callers do: `record = await commit(rules.x(record, ...))`, durably, before a
 forbid returns a Refusal, whose sentence is for the person who asked. What must hold in any case is asserted.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from rfs.record import DataState, Record, Role
@@ -193,11 +194,10 @@ def new_again(record: Record) -> Record:
     return target_begins(record, 0)
 
 
-def learn_given_up(record: Record, peer: Record) -> Record:
+def learn_given_up(record: Record, names: Iterable[int]) -> Record:
     """§6.2, the source, once its target has durably given up what it does not share: those names may be in the register. Not before: they
     might be granted still."""
-    names = [name for name in (*peer.lineage, *peer.tried) if name and name not in record.lineage]
-    return replace(record, tried=merged(record.tried, names))
+    return replace(record, tried=merged(record.tried, [name for name in names if name and name not in record.lineage]))
 
 
 def source_begins(record: Record, name: int) -> Record:

@@ -305,15 +305,17 @@ class Primary(Base):
                     return
             if not self.has("a checkpoint syncs the peer alone") and not (yield from self.sync()):
                 return
+            confirmed = 0
             if not self.has("a checkpoint syncs this node alone"):
                 answer = yield from session.ask("sync", "synced")
                 if answer is None:
                     return
+                confirmed = answer["record_number"]
             yield from self.lock("checkpoint")
             with self.unlocking():
                 if is_off():
                     return
-                yield from self.commit(rules.checkpoint(self.record), "checkpoint")
+                yield from self.commit(rules.checkpoint(self.record, peer_number=confirmed), "checkpoint")
                 done = yield from self.log.compact(before=lambda: marks.checkpoint_end(number))
                 if not done:
                     return

@@ -11,7 +11,7 @@ from rfs import decide as deciding
 from rfs import rules
 from rfs.decide import Decision, Outcome, Source, Travels, mirror
 from rfs.record import DataState, Record
-from tests.datasim import ops, proposed
+from tests.datasim import ops
 from tests.datasim.modes import Mode, SaidNo, SessionEnded
 from tests.datasim.native import MAX_U64
 from tests.datasim.node_log import Steps
@@ -94,13 +94,9 @@ class Session(Turns):
         else:
             yield from self._begin_target(decision)
 
-    def _enter_session(self, peer: Record, *, source: bool) -> Record:
-        rule = rules.enter_session if self.world.broken("as it is: set back") else proposed.enter_session
-        return rule(self.process.record, self.process.identity, peer, source=source)
-
     def _be_source(self, peer: Record) -> Steps:
         process = self.process
-        yield from process.commit(self._enter_session(peer, source=True), "enter as source")
+        yield from process.commit(rules.enter_session(process.record, process.identity, peer, source=True), "enter as source")
         if not process.is_primary or process.mode is Mode.IDLE:
             yield from process.become_primary(peer.term, "source")
         self.send("renewed", term=process.record.term, owner=process.record.owner)
@@ -112,13 +108,13 @@ class Session(Turns):
         if process.record.data is DataState.FAILED and not self.world.broken("a failed copy is compared by its cache"):
             process.disk.tree.drop_caches()
             self.world.saw("caches dropped")
-        if decision.travels is Travels.EVERYTHING and process.record.generation and not self.world.broken("as it is: set back"):
-            yield from process.commit(proposed.new_again(process.record), "new again")
+        if decision.travels is Travels.EVERYTHING and process.record.generation:
+            yield from process.commit(rules.new_again(process.record), "new again")
         yield from process.step_down(decision.reason)
         if not resumes:
             process.become_idle()
         renewed = yield from self.expect("renewed")
-        yield from process.commit(self._enter_session(peer, source=False), "enter as target")
+        yield from process.commit(rules.enter_session(process.record, process.identity, peer, source=False), "enter as target")
         yield from process.commit(rules.learn_term(process.record, renewed["term"], renewed["owner"]), "learn term")
         self.send("renewed", term=process.record.term, owner=process.record.owner)
         yield "handshake: renewed"
@@ -210,8 +206,8 @@ class Session(Turns):
         process.resumable = 0
         if not self.world.broken("the peer is not recorded as unfit"):
             begun = rules.source_begins(process.record, self.world.new_name(process.record))
-            if not self.world.broken("as it is: given up names"):  # what the target has just given up, durably, may be in the register
-                begun = proposed.learns_given_up(begun, self.names_of_peer)
+            if not self.world.broken("given-up names are not told"):  # what the target has just given up, durably, may be in the register
+                begun = rules.learn_given_up(begun, self.names_of_peer)
             yield from process.commit(begun, "source begins")
         self._still(DataState.UPTODATE)
         self.generation = process.record.generation
@@ -304,8 +300,7 @@ class Session(Turns):
             if self.world.broken("INCONSISTENT is written late") and process.record.data is not DataState.INCONSISTENT:
                 yield from process.commit(rules.target_begins(process.record, None), "target begins late")
             self._still(DataState.INCONSISTENT)
-            adopts = rules.target_adopts if self.world.broken("as it is: set back") else proposed.target_adopts
-            yield from process.commit(adopts(process.record, ending["record"], self.number), "adopt")
+            yield from process.commit(rules.target_adopts(process.record, ending["record"], self.number), "adopt")
             self.world.oracle.lone_acks_adopted(self.peer)
             if not process.is_target_of:
                 raise SessionEnded("after the adoption")

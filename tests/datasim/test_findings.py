@@ -1,4 +1,4 @@
-"""What the simulator found and this side of the tree does not decide: each fails until its rule is there (strict: then the mark goes)."""
+"""What the simulator found, with the rule that came of it and without."""
 
 import pytest
 
@@ -8,12 +8,17 @@ from tests.datasim.oracle import Violation
 from tests.datasim.story import Body, Story
 
 
-@pytest.mark.xfail(
-    strict=True, raises=Violation, reason="checkpoint() and hear_checkpoint() do not write peer_confirmed_*: PROTOCOL 1, 3.0"
-)
 def test_a_snapshot_of_after_the_last_handshake_is_recognised() -> None:
     """The secondary's disk is set back to between the handshake and a checkpoint that dropped the marks of what came between."""
-    story = Story()
+    _set_back(Story())
+
+
+def test_without_the_number_of_each_checkpoint_it_is_not() -> None:
+    with pytest.raises(Violation):
+        _set_back(Story(breaks=frozenset({"a checkpoint confirms nothing"})))
+
+
+def _set_back(story: Story) -> None:
     story.begin()
     story.b.snapshot = story.b.disk.snapshot()
     story.write(story.a)
@@ -27,18 +32,8 @@ def test_a_snapshot_of_after_the_last_handshake_is_recognised() -> None:
     story.oracle.check()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=Violation, reason="enter_session() confirms the number of a copy that is set back and not whole yet: PROTOCOL 3.0"
-)
 def test_a_full_compare_that_was_cut_off_is_a_full_compare_again() -> None:
-    _cut_off(Story(breaks=AS_IT_IS))
-
-
-def test_with_the_rule_proposed_it_is() -> None:
     _cut_off(Story())
-
-
-AS_IT_IS = frozenset({"as it is: set back"})
 
 
 def _cut_off(story: Story) -> None:
@@ -77,7 +72,7 @@ def test_a_fid_is_given_before_its_directory_is_touched() -> None:
 
 
 def test_a_fid_that_is_given_after_the_touch_is_lost_sight_of() -> None:
-    """What csrc/namespace.c does today: the op is admitted (its directory touched), a checkpoint begins, then new_fid()."""
+    """The op is admitted (its directory touched), a checkpoint begins, then new_fid()."""
     with pytest.raises(Violation, match="I-d"):
         _create_across_a_checkpoint(Story(breaks=frozenset({"fid given after the touch"})))
 
@@ -98,16 +93,12 @@ def _create_across_a_checkpoint(story: Story) -> None:
     story.write(story.a, created.body.fid)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Violation,
-    reason="what a fork gives up is not told: PROTOCOL 3, 6.2",
-)
+def test_without_the_names_the_survivor_can_never_be_granted() -> None:
+    with pytest.raises(Violation):
+        _yielded(Story(breaks=frozenset({"given-up names are not told"})))
+
+
 def test_a_name_that_yields_is_known_to_the_peer() -> None:
-    _yielded(Story(breaks=frozenset({"as it is: given up names"})))
-
-
-def test_with_the_names_learnt_after_the_target_gave_them_up_it_is() -> None:
     """The source notes all names of its target's that it does not go by, once the target has durably given them up, and not before."""
     _yielded(Story())
 

@@ -105,8 +105,14 @@ class Turns(SessionBase):
     def _unasked(self, message: Message) -> Steps:
         kind, body, process = message.kind, message.body, self.process
         if kind == "sync":
-            if (yield from process.sync()):
-                self.send("synced")
+            seq = process.applied_seq
+            if not (yield from process.sync()):
+                return
+            yield from process.lock(kind)
+            with process.unlocking():
+                if not process.is_primary and not self.world.broken("a checkpoint confirms nothing"):
+                    yield from process.commit(rules.synced_for_checkpoint(process.record, seq), "synced for a checkpoint")
+                self.send("synced", record_number=process.record.number)
             return
         yield from process.lock(kind)
         with process.unlocking():
