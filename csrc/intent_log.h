@@ -33,7 +33,7 @@ void log_free(rfs_log *log);
 int log_load(rfs_log *log, const uint8_t *first, size_t first_bytes, const uint8_t *second, size_t second_bytes, rfs_marks *marks);
 /* For the next batch. -ENOMEM: note everything instead. */
 int log_note(rfs_log *log, const rfs_mark *mark);
-int log_note_where(rfs_log *log, const rfs_where *where);
+int log_note_where(rfs_log *log, const rfs_where *where); /* after a mark of the same object */
 int log_note_opened(rfs_log *log); /* the first of a process: what was exact is so no more */
 void log_note_everything(rfs_log *log); /* throws the batch away for one record that always has room */
 /* The batch, to be written and synced; 1: there is one. Then log_written(), or log_note_everything() and again if there is no space. */

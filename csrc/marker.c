@@ -257,8 +257,8 @@ static int note_one(struct marker *marker, const rfs_mark *mark, const rfs_where
     bool hot = marks_is_hot(marker->marks, mark), known = marks_knows(marker->marks, mark->fid);
     pthread_mutex_unlock(&marker->lock);
     if (hot) return 0;
-    int result = known || !where ? 0 : log_note_where(marker->log, where);
-    return result < 0 ? result : log_note(marker->log, mark);
+    int result = log_note(marker->log, mark);
+    return result < 0 || known || !where ? result : log_note_where(marker->log, where); /* after its mark: what is not marked has no place */
 }
 
 static bool find_where(rfs_engine *engine, uint64_t fid, rfs_where *where) {
