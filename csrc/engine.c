@@ -353,6 +353,7 @@ void rfs_get_statistics(rfs_engine *engine, rfs_statistics *out) {
     out->marked_bytes = marked.bytes;
     out->marked_everything = marker_everything(engine);
     out->to_do_bytes = marked.to_do_bytes;
+    out->failed = atomic_load(&engine->failed);
     out->waiting_ops += marker_waiting_ops(engine);
     pthread_mutex_lock(&engine->inodes.lock);
     out->inodes = engine->inodes.count;
