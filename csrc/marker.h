@@ -32,6 +32,7 @@ void marker_set_whole_to_do(rfs_engine *engine, uint64_t fid);
 /* The objects of which something of these kinds is to do; freed by the caller. NULL with a count: no memory. */
 uint64_t *marker_to_do(rfs_engine *engine, int32_t kinds, size_t *count);
 rfs_marks_count marker_count(rfs_engine *engine);
+rfs_marks_count marker_count_roughly(rfs_engine *engine); /* for people: of very many a few seconds old */
 
 /* The peer's marks become ours, durably, and are to do. */
 struct peer_mark {

@@ -133,10 +133,13 @@ static bool look(const rfs_marks *marks, const rfs_mark *mark, struct marked **m
     return (*marked)->kinds & mark->kind;
 }
 
+/* Until a checkpoint begins, which shall drop it: ops that come from then on have marks of their own. */
+static bool covers_all(const rfs_marks *marks) { return marks->everything && marks->everything_epoch == marks->epoch; }
+
 bool marks_is_hot(const rfs_marks *marks, const rfs_mark *mark) {
     struct marked *marked;
     struct chunk *chunk;
-    return marks->everything || look(marks, mark, &marked, &chunk);
+    return covers_all(marks) || look(marks, mark, &marked, &chunk);
 }
 
 bool marks_touch(rfs_marks *marks, const rfs_mark *mark) {
@@ -148,11 +151,8 @@ bool marks_touch(rfs_marks *marks, const rfs_mark *mark) {
         chunk->epoch = marks->epoch;
     } else if (hot) {
         marked->epoch = marks->epoch;
-    } else if (marks->everything) {
-        marks->everything_epoch = marks->epoch;
-        hot = true;
     }
-    return hot;
+    return hot || covers_all(marks);
 }
 
 static int add_chunk(rfs_marks *marks, struct marked *marked, const rfs_mark *mark) {

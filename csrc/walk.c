@@ -591,6 +591,7 @@ static int step(rfs_engine *engine) {
     struct inode *inode = pop(engine);
     int result = content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
+        if (!engine->whole && marker_everything(engine)) return end_session(engine); /* what is to do may not be known any more */
         if (engine->whole || walk->settled) return 1;
         result = push_left(engine);
     } else if (!inode && result == 0) {

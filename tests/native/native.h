@@ -130,7 +130,8 @@ void test_moved_trees(void);
 void test_marks_after_a_crash(void);
 void test_hard_links_without_a_known_name(void);
 void test_storm_of_restarts(void);
-void test_full_log(void);
+void test_doubt(void);
+void test_everything_under_load(void);
 
 /* ---- the tests */
 void test_crc32c(void);
