@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,12 @@ class FaultNode(Node):
     def run(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
         command = [*self.prefix, sys.executable, "-m", "rfs.cli", verb, *more, "--state", str(self.state)]
         environment = os.environ | {"LOCKSTEP_STEPS": str(self.steps)}
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=with_steps(), env=environment)
+        # Into files: a tracer that stays with what was started holds a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(command, stdout=out, stderr=err, timeout=60, check=False, cwd=with_steps(), env=environment)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
 
     def arm(self, name: str, visit: int = 1) -> None:
         """The process dies at this visit of the step."""
