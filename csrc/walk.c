@@ -419,9 +419,11 @@ int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
     pthread_rwlock_rdlock(&engine->state);
     struct inode *inode = engine->walk && engine->mode == RFS_RESYNCING ? inode_get(engine, fid) : NULL;
     if (inode) {
-        bool done = resync_flags(engine, inode) & (S_ISDIR(inode->type) ? ENTRIES_CLEAN : CONTENT_DONE), walked = resync_flags(engine, inode) & WALKED && (engine->whole || marker_is_new(engine, fid));
-        if (!done) resync_change(engine, inode, S_ISDIR(inode->type) ? FRESH | UNLISTED : FRESH, 0);
-        if (!done && !walked) push(engine, inode); /* what was walked for its marks alone comes again, as a whole */
+        uint32_t flags = resync_flags(engine, inode);
+        bool is_directory = S_ISDIR(inode->type), whole = is_directory || engine->whole || marker_is_new(engine, fid);
+        bool done = whole && flags & (is_directory ? ENTRIES_CLEAN : CONTENT_DONE); /* what was walked for its marks alone comes again, as a whole */
+        if (!done) resync_change(engine, inode, is_directory ? FRESH | UNLISTED : FRESH, is_directory ? 0 : CONTENT_DONE);
+        if (!done && !(whole && flags & WALKED)) push(engine, inode);
     }
     inode_put(engine, inode);
     pthread_rwlock_unlock(&engine->state);

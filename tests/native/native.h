@@ -131,6 +131,7 @@ void test_marks_after_a_crash(void);
 void test_hard_links_without_a_known_name(void);
 void test_storm_of_restarts(void);
 void test_full_log(void);
+void test_removed_there(void);
 
 /* ---- the tests */
 void test_crc32c(void);

@@ -196,6 +196,39 @@ void test_full_log(void) {
     pair_close(&pair);
 }
 
+/* What the target has removed alone comes back whole: a file of which no more than the attributes is marked, and what has no content at all. */
+void test_removed_there(void) {
+    struct pair pair;
+    static uint8_t data[100000];
+    open_synced(&pair);
+    memset(data, 7, sizeof data);
+    uint64_t file = create_file(&pair.a, ROOT, "file");
+    CHECK_EQUAL(finish(&pair.a, writing(file, 0, data, sizeof data)), 0);
+    struct op *link = named(FRAME_SYMLINK, ROOT, "symlink");
+    link->data = (uint8_t *)strdup("to");
+    link->body.data_bytes = 2;
+    link->body.uid = link->body.gid = 4711;
+    CHECK_EQUAL(finish(&pair.a, link), 0);
+    struct op *pipe = named(FRAME_MKNOD, ROOT, "pipe");
+    pipe->body.mode = S_IFIFO | 0666;
+    CHECK_EQUAL(finish(&pair.a, pipe), 0);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    struct op *mode = attributing(file, HAS_MODE);
+    mode->body.mode = 0640;
+    CHECK_EQUAL(finish(&pair.a, mode), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "file")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "symlink")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "pipe")), 0);
+    CHECK_EQUAL(node_restart(&pair.a, true), 1);
+    CHECK_EQUAL(node_restart(&pair.b, true), 1);
+    node_alone(&pair.b, 2, 1);
+    sync_pair(&pair, &pair.b, &pair.a);
+    CHECK(exists(&pair.a, "file"));
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
 /* Nodes stop, crash and change their roles under load, with ops that only one of them ever heard of. */
 void test_storm_of_restarts(void) {
     struct pair pair;
