@@ -270,7 +270,7 @@ static bool find_where(rfs_engine *engine, uint64_t fid, rfs_where *where) {
 
 /* A writer in sequence crosses into a new chunk every 4 MiB; it need not wait each time. */
 static int ahead_of(struct marker *marker, const rfs_mark *mark) {
-    if (mark->kind != MARK_CHUNK || !mark->index || !(mark->grains & 1)) return 0;
+    if (mark->kind != MARK_CHUNK || !mark->index || !(mark->grains & 1) || mark->index > INT64_MAX / MARK_CHUNK_BYTES - AHEAD_CHUNKS) return 0;
     rfs_mark before = {.fid = mark->fid, .index = mark->index - 1, .kind = MARK_CHUNK};
     pthread_mutex_lock(&marker->lock);
     bool hot = marks_is_hot(marker->marks, &before);
@@ -286,7 +286,7 @@ static void add_all(struct marker *marker, const struct list *ops, bool everythi
         for (int i = 0, count = places_of(op, places); i < count; i++) {
             if (everything || is_hot(marker, &places[i])) continue;
             bool known = marks_knows(marker->marks, places[i].fid);
-            if (marks_add(marker->marks, &places[i]) < 0) continue; /* everything, in memory: more than the log says */
+            if (marks_add(marker->marks, &places[i]) < 0) continue; /* everything, in memory: see mark_waiting() */
             if (!known && find_where(marker->engine, places[i].fid, &where)) marks_set_where(marker->marks, &where);
         }
     }
@@ -300,10 +300,11 @@ static void add_ahead(struct marker *marker, const rfs_mark *mark, int ahead) { 
     }
 }
 
-static int note_places(struct marker *marker, const struct op *op) { /* io */
+static int note_places(struct marker *marker, struct op *op) { /* io */
     rfs_mark places[MOST_PLACES];
     rfs_where where;
     int result = 0;
+    op->ahead = 0;
     for (int i = 0, count = places_of(op, places); result == 0 && i < count; i++) {
         pthread_mutex_lock(&marker->lock);
         bool covered = marks_covers_new(marker->marks, places[i].fid);
@@ -312,7 +313,9 @@ static int note_places(struct marker *marker, const struct op *op) { /* io */
         bool found = find_where(marker->engine, places[i].fid, &where);
         result = note_one(marker, &places[i], found ? &where : NULL);
         rfs_mark next = places[i];
-        for (int k = ahead_of(marker, &places[i]); result == 0 && k > 0; k--) {
+        int ahead = ahead_of(marker, &places[i]);
+        if (ahead) op->ahead |= (uint8_t)(1 << i);
+        for (int k = ahead; result == 0 && k > 0; k--) {
             next = (rfs_mark){.fid = next.fid, .index = next.index + 1, .kind = MARK_CHUNK};
             result = note_one(marker, &next, NULL);
         }
@@ -320,23 +323,23 @@ static int note_places(struct marker *marker, const struct op *op) { /* io */
     return result;
 }
 
-static void add_ahead_of(struct marker *marker, const struct list *ops) {
+/* What note_places() has noted, and not one more: what is ahead of one op would make the next one's place look like a writer's in sequence. */
+static void add_ahead_of(struct marker *marker, const struct list *ops) { /* lock */
     rfs_mark places[MOST_PLACES];
-    for (const struct list *at = ops->next; at != ops; at = at->next)
-        for (int i = 0, count = places_of(ITEM(at, const struct op, item), places); i < count; i++) {
-            int ahead = ahead_of(marker, &places[i]);
-            pthread_mutex_lock(&marker->lock);
-            add_ahead(marker, &places[i], ahead);
-            pthread_mutex_unlock(&marker->lock);
-        }
+    for (const struct list *at = ops->next; at != ops; at = at->next) {
+        const struct op *op = ITEM(at, const struct op, item);
+        for (int i = 0, count = places_of(op, places); i < count; i++)
+            if (op->ahead >> i & 1) add_ahead(marker, &places[i], AHEAD_CHUNKS);
+    }
 }
 
 /* One batch for all that wait. */
 static void mark_waiting(struct marker *marker, struct list *ops) {
-    bool everything = false;
+    bool everything = false, before;
     int result = 0;
     pthread_mutex_lock(&marker->io);
     pthread_mutex_lock(&marker->lock);
+    before = marks_everything(marker->marks);
     everything = marks_inodes(marker->marks) > MOST_INODES;
     pthread_mutex_unlock(&marker->lock);
     for (struct list *at = ops->next; result == 0 && !everything && at != ops; at = at->next) result = note_places(marker, ITEM(at, struct op, item));
@@ -345,11 +348,16 @@ static void mark_waiting(struct marker *marker, struct list *ops) {
         log_note_everything(marker->log);
     }
     result = write_batch(marker, &everything);
-    if (result == 0 && !everything) add_ahead_of(marker, ops);
     pthread_mutex_lock(&marker->lock);
+    if (result == 0 && !everything) add_ahead_of(marker, ops);
     if (result == 0 && everything) marks_add_everything(marker->marks);
     if (result == 0) add_all(marker, ops, everything);
+    bool unsaid = result == 0 && !before && !everything && marks_everything(marker->marks); /* no memory: the log must say so too, before an op goes on */
     pthread_mutex_unlock(&marker->lock);
+    if (unsaid) {
+        log_note_everything(marker->log);
+        write_batch(marker, &everything);
+    }
     pthread_mutex_unlock(&marker->io);
 }
 

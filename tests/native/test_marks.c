@@ -196,6 +196,28 @@ void test_full_log(void) {
     pair_close(&pair);
 }
 
+/* Writers in sequence whose ops wait for one batch: what memory holds for marked is in the log, to the last chunk. */
+void test_chunks_ahead(void) {
+    enum { ROUNDS = 60, WRITES = 12 };
+    struct pair pair;
+    uint64_t tickets[WRITES + 1];
+    open_synced(&pair);
+    uint64_t other = large_file(&pair.a, "other", UINT64_C(1) << 30), file = large_file(&pair.a, "file", UINT64_C(1) << 40);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        uint64_t first = (1 + round * 100) * MARK_CHUNK_BYTES;
+        write_at(&pair.a, file, first, "x");
+        tickets[WRITES] = start(&pair.a, writing(other, round * MARK_CHUNK_BYTES * 2 + 4096, "x", 1)); /* keeps the marker busy */
+        for (uint64_t i = 0; i < WRITES; i++) tickets[i] = start(&pair.a, writing(file, first + (i + 1) * MARK_CHUNK_BYTES, "x", 1));
+        for (int i = 0; i <= WRITES; i++) CHECK_EQUAL(answer_of(&pair.a, tickets[i]), 0);
+    }
+    uint64_t places = node_statistics(&pair.a).marked_places;
+    CHECK_EQUAL(node_restart(&pair.a, true), 1);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_places, places);
+    pair_close(&pair);
+}
+
 /* What the target has removed alone comes back whole: a file of which no more than the attributes is marked, and what has no content at all. */
 void test_removed_there(void) {
     struct pair pair;
