@@ -583,7 +583,7 @@ int marker_add_peers(rfs_engine *engine, const struct peer_mark *marks, size_t c
         if (!known) marks_set_where(marker->marks, &marks[i].where);
     }
     more |= born < marks_born(marker->marks);
-    marks_set_born(marker->marks, born);
+    marks_widen_born(marker->marks, born);
     pthread_mutex_unlock(&marker->lock);
     int result = more ? compact(marker, false) : 0;
     pthread_mutex_unlock(&marker->io);

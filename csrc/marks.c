@@ -206,9 +206,13 @@ bool marks_is_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->b
 bool marks_covers_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->born_cover && !(fid & FID_FOUND); }
 uint64_t marks_born(const rfs_marks *marks) { return marks->born; }
 
-void marks_set_born(rfs_marks *marks, uint64_t born) {
+void marks_widen_born(rfs_marks *marks, uint64_t born) {
     if (born < marks->born) marks->born = born;
-    if (born < marks->born_cover) marks->born_cover = born;
+}
+
+void marks_set_born(rfs_marks *marks, uint64_t born) {
+    marks_widen_born(marks, born);
+    marks->born_cover = born;
 }
 
 /* ---- where ----------------------------------------------------------------------------------------------------------------------- */

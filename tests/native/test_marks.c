@@ -218,6 +218,52 @@ void test_chunks_ahead(void) {
     pair_close(&pair);
 }
 
+/* What the peer has made as primary needs a mark, also when we were primary before and did not hear of its checkpoint. */
+void test_files_of_the_peer(void) {
+    struct pair pair;
+    for (int telling = 0; telling < 2; telling++) {
+        open_synced(&pair);
+        uint64_t directory = create_directory(&pair.a, ROOT, "directory");
+        sync_pair(&pair, &pair.a, &pair.b);
+        create_file(&pair.a, ROOT, "first"); /* so something is marked at `a` */
+        settle(&pair.a);
+        pair_cut(&pair);
+        CHECK_EQUAL(rfs_fence(pair.a.engine), 0);
+        CHECK_EQUAL(node_restart(&pair.a, true), 1);
+        node_alone(&pair.b, 2, 1);
+        pair.session.generation++;
+        pair_up(&pair, &pair.b, &pair.a);
+        settle(&pair.b);
+        uint64_t file = create_file(&pair.b, directory, "file");
+        settle(&pair.b);
+        CHECK_EQUAL(answer_of(&pair.b, rfs_submit_checkpoint(pair.b.engine)), 0); /* a checkpoint whose last word never arrives */
+        CHECK_EQUAL(rfs_end_checkpoint(pair.b.engine), 0);
+        pair_cut(&pair);
+        struct node *source = telling ? &pair.b : &pair.a, *target = telling ? &pair.a : &pair.b;
+        if (telling) { /* `a` comes back and tells its marks, of before that checkpoint */
+            pair_up(&pair, &pair.b, &pair.a);
+            settle(&pair.b);
+            pair_cut(&pair);
+            CHECK_EQUAL(rfs_grant(pair.b.engine, ++pair.session.generation, 1), 0);
+        } else { /* or is the primary now */
+            CHECK_EQUAL(rfs_fence(pair.b.engine), 0);
+            CHECK_EQUAL(node_restart(&pair.b, true), 1);
+            CHECK_EQUAL(node_restart(&pair.a, true), 1);
+            node_alone(&pair.a, 3, 0);
+            pair.session.generation++;
+            CHECK_EQUAL(fid_of(&pair.a, ROOT, "directory"), directory);
+            CHECK_EQUAL(fid_of(&pair.a, directory, "file"), file);
+        }
+        write_at(source, file, 0, "alone");
+        CHECK_EQUAL(node_restart(target, true), 1);
+        pair_up(&pair, source, target);
+        settle(source);
+        CHECK_EQUAL(pair.session.everything, 0);
+        compare_nodes(&pair);
+        pair_close(&pair);
+    }
+}
+
 /* What the target has removed alone comes back whole: a file of which no more than the attributes is marked, and what has no content at all. */
 void test_removed_there(void) {
     struct pair pair;
