@@ -160,7 +160,9 @@ void marker_answered(rfs_engine *engine, struct op *op) {
 
 void marker_admit_again(rfs_engine *engine, struct op *op) {
     marker_answered(engine, op);
-    if (marker_admit(engine, op)) mirror_park(engine, op); /* somebody else has marked it meanwhile */
+    if (!marker_admit(engine, op)) return;
+    marker_answered(engine, op); /* somebody else has marked it meanwhile: it is admitted, and counted, when it is attempted again */
+    mirror_park(engine, op);
 }
 
 uint64_t marker_waiting_ops(rfs_engine *engine) {
@@ -495,6 +497,10 @@ bool marker_everything(rfs_engine *engine) {
 
 void marker_all_to_do(rfs_engine *engine) {
     if (engine->marker) WITH_MARKS(engine->marker, marks_all_to_do(engine->marker->marks));
+}
+
+void marker_nothing_to_do(rfs_engine *engine) {
+    if (engine->marker) WITH_MARKS(engine->marker, marks_nothing_to_do(engine->marker->marks));
 }
 
 void marker_set_to_do(rfs_engine *engine, const struct op *op) {

@@ -22,6 +22,7 @@ void marker_stop_checkpoint(rfs_engine *engine, int error); /* the link is lost,
 /* ---- a resync. Without an intent log everything is to do all the time. */
 bool marker_everything(rfs_engine *engine);
 void marker_all_to_do(rfs_engine *engine);
+void marker_nothing_to_do(rfs_engine *engine);
 void marker_set_to_do(rfs_engine *engine, const struct op *op); /* it was done here alone */
 void marker_set_entries_to_do(rfs_engine *engine, uint64_t fid);
 bool marker_is_to_do(rfs_engine *engine, uint64_t fid, int32_t kinds);

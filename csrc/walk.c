@@ -560,9 +560,12 @@ static void *count_tree(void *argument) {
     return NULL;
 }
 
+/* All became marked while the session compares some: what an op was to note for it is nowhere (marks_set_to_do()). */
+static bool is_too_narrow(rfs_engine *engine) { return !engine->whole && marker_everything(engine); }
+
 bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
-    if (!walk) return false;
+    if (!walk || is_too_narrow(engine)) return false;
     pthread_mutex_lock(&walk->lock);
     bool empty = !walk->depth && list_empty(&walk->windows);
     pthread_mutex_unlock(&walk->lock);
@@ -591,7 +594,7 @@ static void rest(void) {
 static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
-    int result = content_pull(engine, !inode && walk->windows_out);
+    int result = is_too_narrow(engine) ? end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
         if (engine->whole || walk->settled) return 1;
         result = push_left(engine);

@@ -80,6 +80,8 @@ static const struct test tests[] = {
     {"removed there", test_removed_there, true, false, false, false, true},
     {"chunks ahead", test_chunks_ahead, true, false, false, false, true},
     {"files of the peer", test_files_of_the_peer, true, false, false, false, true},
+    {"everything in a session", test_everything_in_a_session, true, false, false, false, true},
+    {"marks of what is gone", test_marks_of_what_is_gone, true, false, false, false, true},
     {"marks after a crash", test_marks_after_a_crash, true, false, false, false, true},
     {"hard links without a known name", test_hard_links_without_a_known_name, true, false, false, false, true},
     {"full log", test_full_log, true, false, false, false, true},

@@ -264,6 +264,51 @@ void test_files_of_the_peer(void) {
     }
 }
 
+/* A session that compares what is marked does not come to its end when everything became marked within it. */
+void test_everything_in_a_session(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t directory = create_directory(&pair.a, ROOT, "directory"), file = create_file(&pair.a, directory, "file");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    create_directory(&pair.a, ROOT, "another");
+    uint32_t drained = events_seen(&pair.a, RFS_EVENT_DRAINED), lost = events_seen(&pair.a, RFS_EVENT_LINK_LOST);
+    pair_connect(&pair, &pair.a, &pair.b);
+    CHECK_EQUAL(pair.session.everything, 0);
+    wait_event(&pair.a, RFS_EVENT_DRAINED, drained + 1);
+    CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0); /* as a log without room does */
+    CHECK(rfs_send_end(pair.a.engine) < 0);
+    pair_cut(&pair);
+    CHECK_EQUAL(rfs_grant(pair.a.engine, ++pair.session.generation, 1), 0);
+    lost = events_seen(&pair.a, RFS_EVENT_LINK_LOST);
+    write_at(&pair.a, file, 0, "under everything");
+    pair_connect(&pair, &pair.a, &pair.b);
+    CHECK_EQUAL(pair.session.everything, 1);
+    wait_event(&pair.a, RFS_EVENT_DRAINED, drained + 2);
+    CHECK_EQUAL(rfs_send_end(pair.a.engine), 0);
+    settle(&pair.a);
+    CHECK_EQUAL(events_seen(&pair.a, RFS_EVENT_LINK_LOST), lost);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* A session that compares everything leaves nothing to do, also of what it has not met: the next checkpoint drops it. */
+void test_marks_of_what_is_gone(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t directory = create_directory(&pair.a, ROOT, "directory"), file = create_file(&pair.a, directory, "file");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    write_at(&pair.a, file, 0, "soon gone");
+    CHECK_EQUAL(finish(&pair.a, xattring(FRAME_SET_XATTR, directory, "user.a", "b")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, directory, "file")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_RMDIR, ROOT, "directory")), 0);
+    CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0);
+    sync_pair(&pair, &pair.a, &pair.b); /* which checks that nothing is left */
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
 /* What the target has removed alone comes back whole: a file of which no more than the attributes is marked, and what has no content at all. */
 void test_removed_there(void) {
     struct pair pair;
