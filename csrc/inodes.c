@@ -400,23 +400,51 @@ static int find_entry(int directory_fd, uint64_t number, char name[256]) {
     return result;
 }
 
-struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
+/* The directory above, and its name there. It may be new to the table: then nothing is known of what lies above it, nor its scope. */
+static struct inode *step_up(rfs_engine *engine, struct inode *directory, char name[256], bool *is_fresh) {
     struct inode *parent = NULL;
     struct stat stat;
-    char above[256];
+    *is_fresh = false;
     if (directory->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return NULL;
     int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), up = fd < 0 ? -1 : openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (up >= 0 && fstat(up, &stat) == 0 && find_entry(up, directory->number, name) == 0) {
         parent = inode_numbered(engine, directory->directory, stat.st_ino);
         uint64_t fid = parent ? 0 : read_fid(up);
-        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) inode_put(engine, inode_parent(engine, parent, above));
+        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) *is_fresh = true;
     }
+    if (up >= 0) close(up);
+    if (fd >= 0) close(fd);
+    return parent;
+}
+
+/* Up to one that is known, then their scopes from there down; in a loop, for a tree may be deeper than a stack. */
+struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
+    char above[256];
+    bool is_fresh;
+    struct inode *parent = step_up(engine, directory, name, &is_fresh), **way = NULL;
+    size_t steps = 0, room = 0;
+    for (struct inode *at = parent, *next; at && is_fresh; at = next) {
+        next = step_up(engine, at, above, &is_fresh);
+        if (!next) break;
+        if (steps == room) {
+            struct inode **larger = realloc(way, (room * 2 + 16) * sizeof(struct inode *));
+            if (!larger) abort(); /* a scope that cannot be told */
+            way = larger;
+            room = room * 2 + 16;
+        }
+        inode_named(engine, at, next->fid, above);
+        way[steps++] = next; /* holds its reference */
+    }
+    for (size_t i = steps; i-- > 0;) { /* the topmost first */
+        struct inode *at = i ? way[i - 1] : parent;
+        if (inode_name(engine, at, above)) inode_set_scope(engine, at, scope_in(engine, way[i], above, true));
+    }
+    while (steps) inode_put(engine, way[--steps]);
+    free(way);
     if (parent) {
         inode_named(engine, directory, parent->fid, name);
         inode_set_scope(engine, directory, scope_in(engine, parent, name, true));
     }
-    if (up >= 0) close(up);
-    if (fd >= 0) close(fd);
     return parent;
 }
 
