@@ -252,6 +252,19 @@ static int compact(struct marker *marker, bool clean) {
     return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
 }
 
+/* What must be durable and has no room in the log: everything is marked instead, for which there is always room. */
+static int compact_or_widen(struct marker *marker) {
+    int result = compact(marker, false);
+    bool everything = true;
+    if (result != -ENOSPC && result != -EDQUOT && result != -ENOMEM) return result;
+    log_note_everything(marker->log);
+    result = write_batch(marker, &everything);
+    pthread_mutex_lock(&marker->lock);
+    marks_add_everything(marker->marks);
+    pthread_mutex_unlock(&marker->lock);
+    return result;
+}
+
 /* ---- marking ------------------------------------------------------------------------------------------------------------------------- */
 
 static int note_one(struct marker *marker, const rfs_mark *mark, const rfs_where *where) { /* io */
@@ -475,7 +488,7 @@ int marker_set_born(rfs_engine *engine, uint64_t first_fid) {
     bool lower = first_fid < marks_born(marker->marks);
     marks_set_born(marker->marks, first_fid);
     pthread_mutex_unlock(&marker->lock);
-    int result = lower ? compact(marker, false) : 0;
+    int result = lower ? compact_or_widen(marker) : 0;
     pthread_mutex_unlock(&marker->io);
     return result;
 }
@@ -581,17 +594,18 @@ int marker_add_peers(rfs_engine *engine, const struct peer_mark *marks, size_t c
     pthread_mutex_lock(&marker->io);
     pthread_mutex_lock(&marker->lock);
     bool more = false;
-    for (size_t i = 0; i < count; i++) {
+    int added = 0;
+    for (size_t i = 0; i < count && added == 0; i++) {
         bool known = marks_knows(marker->marks, marks[i].mark.fid), hot = marks_is_hot(marker->marks, &marks[i].mark);
         more |= !hot;
-        marks_add(marker->marks, &marks[i].mark);
+        added = marks_add(marker->marks, &marks[i].mark); /* no memory: everything is marked, which ends this session */
         marks_set_to_do(marker->marks, &marks[i].mark);
         if (!known) marks_set_where(marker->marks, &marks[i].where);
     }
     more |= born < marks_born(marker->marks);
     marks_widen_born(marker->marks, born);
     pthread_mutex_unlock(&marker->lock);
-    int result = more ? compact(marker, false) : 0;
+    int result = more || added < 0 ? compact_or_widen(marker) : 0;
     pthread_mutex_unlock(&marker->io);
     return result;
 }

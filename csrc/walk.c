@@ -377,6 +377,16 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
 
 /* ---- what is marked -------------------------------------------------------------------------------------------------------------- */
 
+/* Names below the replicated directory, all the way down. */
+static bool is_path(const char *path) {
+    for (const char *end; *path; path = *end ? end + 1 : end) {
+        end = strchrnul(path, '/');
+        size_t bytes = (size_t)(end - path);
+        if (!bytes || bytes > 255 || (bytes == 1 && path[0] == '.') || (bytes == 2 && path[0] == '.' && path[1] == '.') || (*end && !end[1])) return false;
+    }
+    return true;
+}
+
 int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload) {
     struct op_body body;
     const uint8_t *data;
@@ -405,7 +415,7 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
         *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
         mark->where = (rfs_where){.fid = body.fid, .depth = (uint16_t)body.other, .directory = (uint16_t)body.rdev};
         memcpy(mark->where.path, data, body.data_bytes);
-        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes;
+        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes && is_path(mark->where.path);
         bool good = whole && (body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK);
         if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
@@ -452,7 +462,13 @@ static int hear_peer_marks(rfs_engine *engine) {
     if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
         return end_session(engine);
     }
-    return marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    int result = marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    pthread_mutex_lock(&walk->lock);
+    free(walk->peer_marks); /* half a kilobyte for each; nobody adds to them any more */
+    walk->peer_marks = NULL;
+    walk->peer_count = walk->peer_room = 0;
+    pthread_mutex_unlock(&walk->lock);
+    return result;
 }
 
 /* It was marked here, so we have its handle; or there, and we have the name that it had. */
