@@ -142,6 +142,8 @@ bool marker_admit(rfs_engine *engine, struct op *op) {
     return hot;
 }
 
+bool marker_must_admit(rfs_engine *engine, const struct op *op) { return engine->marker && !op->counted && op->inode && !inode_is_local(op->inode) && !op->inode->orphan; }
+
 static void finish_draining(struct marker *marker) { /* lock */
     if (!marker->ticket || marker->in_flight[marker->page ^ 1]) return;
     emit(marker->engine, RFS_EVENT_TICKET, 0, marker->ticket, "%s", "");
