@@ -386,6 +386,21 @@ struct inode *inode_found(rfs_engine *engine, const rfs_where *where) {
     return inode;
 }
 
+bool inode_is_gone(rfs_engine *engine, const rfs_where *where) {
+    struct stat stat;
+    union {
+        struct file_handle head;
+        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
+    if (!where->handle_bytes || where->directory >= engine->directories) return true;
+    memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
+    int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (path_fd < 0) return errno == ESTALE || errno == ENOENT;
+    bool there = fstat(path_fd, &stat) < 0 || (stat.st_nlink && read_fid(path_fd) == where->fid);
+    close(path_fd);
+    return !there;
+}
+
 static int find_entry(int directory_fd, uint64_t number, char name[256]) {
     int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = -ENOENT;
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);

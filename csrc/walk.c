@@ -500,10 +500,10 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
-/* The peer's mark, and its path was too long to be told. */
+/* The peer's mark, and its path was too long to be told; or it is there, and cannot be reached now. */
 static bool is_untraceable(rfs_engine *engine, uint64_t fid) {
     rfs_where where;
-    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes);
+    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes) || !inode_is_gone(engine, &where);
 }
 
 /* All directories are listed. What was not found before may be now; the rest is gone. */
