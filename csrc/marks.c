@@ -206,9 +206,13 @@ bool marks_is_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->b
 bool marks_covers_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->born_cover && !(fid & FID_FOUND); }
 uint64_t marks_born(const rfs_marks *marks) { return marks->born; }
 
-void marks_set_born(rfs_marks *marks, uint64_t born) {
+void marks_widen_born(rfs_marks *marks, uint64_t born) {
     if (born < marks->born) marks->born = born;
-    if (born < marks->born_cover) marks->born_cover = born;
+}
+
+void marks_set_born(rfs_marks *marks, uint64_t born) {
+    marks_widen_born(marks, born);
+    marks->born_cover = born;
 }
 
 /* ---- where ----------------------------------------------------------------------------------------------------------------------- */
@@ -284,6 +288,15 @@ void marks_all_to_do(rfs_marks *marks) {
             marked->tail_to_do = marked->tail;
             marked->first_to_do = 0;
             for (uint32_t k = 0; k < marked->chunks; k++) marked->chunk[k].to_do = marked->chunk[k].grains;
+        }
+}
+
+void marks_nothing_to_do(rfs_marks *marks) {
+    for (size_t i = 0; i < marks->room; i++)
+        for (struct marked *marked = marks->buckets[i]; marked; marked = marked->next) {
+            marked->to_do = 0;
+            marked->first_to_do = marked->chunks;
+            for (uint32_t k = 0; k < marked->chunks; k++) marked->chunk[k].to_do = 0;
         }
 }
 

@@ -48,6 +48,7 @@ struct op {
     uint64_t marks_whole; /* a file that comes to be replicated: marked as a whole */
     uint32_t page;
     bool counted;
+    uint8_t ahead; /* bit i: chunks ahead of its place i are in the batch */
 };
 
 struct op *op_new(enum frame_type type);

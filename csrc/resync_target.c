@@ -340,7 +340,7 @@ static int put_away(rfs_engine *engine, const struct place *place, const char *n
 
 static void tell_fresh(rfs_engine *engine, struct link *link, const struct place *place, const struct op_body *body) {
     struct op_body answer = {.fid = body->child};
-    bool matters = S_ISREG(body->mode) || S_ISDIR(body->mode);
+    bool matters = !engine->whole || S_ISREG(body->mode) || S_ISDIR(body->mode); /* of marks: its owner, mode and times are told to nobody yet */
     if (matters && !(engine->session.fresh >> place->directory->directory & 1)) link_send_body(link, FRAME_FRESH, &answer, NULL);
 }
 

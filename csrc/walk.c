@@ -377,6 +377,16 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
 
 /* ---- what is marked -------------------------------------------------------------------------------------------------------------- */
 
+/* Names below the replicated directory, all the way down. */
+static bool is_path(const char *path) {
+    for (const char *end; *path; path = *end ? end + 1 : end) {
+        end = strchrnul(path, '/');
+        size_t bytes = (size_t)(end - path);
+        if (!bytes || bytes > 255 || (bytes == 1 && path[0] == '.') || (bytes == 2 && path[0] == '.' && path[1] == '.') || (*end && !end[1])) return false;
+    }
+    return true;
+}
+
 int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload) {
     struct op_body body;
     const uint8_t *data;
@@ -405,7 +415,7 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
         *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
         mark->where = (rfs_where){.fid = body.fid, .depth = (uint16_t)body.other, .directory = (uint16_t)body.rdev};
         memcpy(mark->where.path, data, body.data_bytes);
-        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes;
+        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes && is_path(mark->where.path);
         bool good = whole && (body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK);
         if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
@@ -419,9 +429,11 @@ int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
     pthread_rwlock_rdlock(&engine->state);
     struct inode *inode = engine->walk && engine->mode == RFS_RESYNCING ? inode_get(engine, fid) : NULL;
     if (inode) {
-        bool done = resync_flags(engine, inode) & (S_ISDIR(inode->type) ? ENTRIES_CLEAN : CONTENT_DONE), walked = resync_flags(engine, inode) & WALKED && (engine->whole || marker_is_new(engine, fid));
-        if (!done) resync_change(engine, inode, S_ISDIR(inode->type) ? FRESH | UNLISTED : FRESH, 0);
-        if (!done && !walked) push(engine, inode); /* what was walked for its marks alone comes again, as a whole */
+        uint32_t flags = resync_flags(engine, inode);
+        bool is_directory = S_ISDIR(inode->type), whole = is_directory || engine->whole || marker_is_new(engine, fid);
+        bool done = whole && flags & (is_directory ? ENTRIES_CLEAN : CONTENT_DONE); /* what was walked for its marks alone comes again, as a whole */
+        if (!done) resync_change(engine, inode, is_directory ? FRESH | UNLISTED : FRESH, is_directory ? 0 : CONTENT_DONE);
+        if (!done && !(whole && flags & WALKED)) push(engine, inode);
     }
     inode_put(engine, inode);
     pthread_rwlock_unlock(&engine->state);
@@ -450,7 +462,13 @@ static int hear_peer_marks(rfs_engine *engine) {
     if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
         return end_session(engine);
     }
-    return marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    int result = marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    pthread_mutex_lock(&walk->lock);
+    free(walk->peer_marks); /* half a kilobyte for each; nobody adds to them any more */
+    walk->peer_marks = NULL;
+    walk->peer_count = walk->peer_room = 0;
+    pthread_mutex_unlock(&walk->lock);
+    return result;
 }
 
 /* It was marked here, so we have its handle; or there, and we have the name that it had. */
@@ -482,10 +500,10 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
-/* The peer's mark, and its path was too long to be told. */
+/* The peer's mark, and its path was too long to be told; or it is there, and cannot be reached now. */
 static bool is_untraceable(rfs_engine *engine, uint64_t fid) {
     rfs_where where;
-    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes);
+    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes) || !inode_is_gone(engine, &where);
 }
 
 /* All directories are listed. What was not found before may be now; the rest is gone. */
@@ -558,9 +576,12 @@ static void *count_tree(void *argument) {
     return NULL;
 }
 
+/* All became marked while the session compares some: what an op was to note for it is nowhere (marks_set_to_do()). */
+static bool is_too_narrow(rfs_engine *engine) { return !engine->whole && marker_everything(engine); }
+
 bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
-    if (!walk) return false;
+    if (!walk || is_too_narrow(engine)) return false;
     pthread_mutex_lock(&walk->lock);
     bool empty = !walk->depth && list_empty(&walk->windows);
     pthread_mutex_unlock(&walk->lock);
@@ -589,7 +610,7 @@ static void rest(void) {
 static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
-    int result = content_pull(engine, !inode && walk->windows_out);
+    int result = is_too_narrow(engine) ? end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
         if (!engine->whole && marker_everything(engine)) return end_session(engine); /* what is to do may not be known any more */
         if (engine->whole || walk->settled) return 1;

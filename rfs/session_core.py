@@ -91,10 +91,13 @@ class SessionCore:
         replica.touch()
 
     async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
-        """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody."""
+        """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody.
+
+        A demotion and a checkpoint may both wait for a sync: each hears of its own, for one of them began before the other's last operations."""
+        number = fields.get("number")
         try:
             await self.link.send(kind, **fields)
-            return await self.link.expect(*answers, timeout_s=timeout_s)
+            return await self.link.expect(*answers, timeout_s=timeout_s, number=number if isinstance(number, int) else None)
         except SessionEnded:
             await self.hang_up()
             raise

@@ -132,6 +132,11 @@ void test_hard_links_without_a_known_name(void);
 void test_storm_of_restarts(void);
 void test_doubt(void);
 void test_everything_under_load(void);
+void test_removed_there(void);
+void test_chunks_ahead(void);
+void test_files_of_the_peer(void);
+void test_everything_in_a_session(void);
+void test_marks_of_what_is_gone(void);
 
 /* ---- the tests */
 void test_crc32c(void);
