@@ -211,11 +211,14 @@ async def become_new_again(replica: Replica) -> None:
 
 
 async def _take_first_copy(core: SessionCore) -> None:
-    """The word which node has the data was given: what lies here goes aside, and from now on the trees are the peer's."""
+    """The word which node has the data was given: what lies here goes aside, unless it is a copy of the peer's (--seeded: compared as it
+    lies), and from now on the trees are the peer's."""
     replica, state_directory = core.replica, core.replica.settings.state_directory
     if has_begun_copy(state_directory):
         return
-    if not replica.layers.is_empty():
+    if replica.settings.seeded:
+        log.info("seeded: what lies here is compared with the peer's, and overwritten where it differs")
+    elif not replica.layers.is_empty():
         assert replica.replaces_data, "files of this node would have been overwritten"
         kept = await trio.to_thread.run_sync(set_aside, replica.layers.trees, state_directory)
         log.info("data set aside to=%s", kept)

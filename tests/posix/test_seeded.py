@@ -65,7 +65,7 @@ def test_only_what_differs_travels(seeded: tuple[Node, Node]) -> None:
     assert not (b.state / "kept").exists()
 
 
-def test_status_says_that_all_is_compared_and_no_copy_is_kept(seeded: tuple[Node, Node]) -> None:
+def test_status_tells_what_it_does_and_an_interrupted_one_goes_on(seeded: tuple[Node, Node]) -> None:
     a, b = seeded
     assert a.run("unmount").returncode == exit_codes.DONE
     assert a.mount("primary", "--resync-bandwidth", "1000").returncode == exit_codes.DONE
@@ -77,6 +77,13 @@ def test_status_says_that_all_is_compared_and_no_copy_is_kept(seeded: tuple[Node
         assert isinstance(resync, dict) and resync["scope"] == "everything" and resync["snapshot"] is None
     assert "no copy of before is kept" in str(b.status()["reason"])
     assert "no copy of before is kept" not in str(a.status()["reason"])
+    for node in (b, a):
+        assert node.run("unmount").returncode == exit_codes.DONE
+    assert a.mount("primary").returncode == exit_codes.DONE
+    assert b.mount("secondary").returncode == exit_codes.DONE  # the word was given: what was begun goes on
+    a.until(link="paired")
+    assert int(str(a.counters()["resync_sent_bytes"])) < 4 * FILE_BYTES
+    assert a.tree() == b.tree() and not (b.state / "kept").exists()
 
 
 def test_the_word_is_needed_and_does_not_empty_a_copy(seeded: tuple[Node, Node]) -> None:
