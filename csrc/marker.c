@@ -161,7 +161,9 @@ void marker_answered(rfs_engine *engine, struct op *op) {
 
 void marker_admit_again(rfs_engine *engine, struct op *op) {
     marker_answered(engine, op);
-    if (marker_admit(engine, op)) mirror_park(engine, op); /* somebody else has marked it meanwhile */
+    if (!marker_admit(engine, op)) return;
+    marker_answered(engine, op); /* somebody else has marked it meanwhile: it counts from its next attempt on, once */
+    mirror_park(engine, op);
 }
 
 uint64_t marker_waiting_ops(rfs_engine *engine) {
@@ -403,6 +405,7 @@ uint64_t rfs_submit_checkpoint(rfs_engine *engine) {
     if (marker && engine->mode == RFS_PAIRED && !engine->target) {
         pthread_mutex_lock(&marker->lock);
         if (!marker->ticket && !marker->in_flight[marker->page ^ 1]) {
+            marks_nothing_to_do(marker->marks); /* we are paired; a session that compared everything took none of them, and they would stay for ever */
             marker->checkpoint = marks_checkpoint_begin(marker->marks, atomic_load(&engine->next_fid));
             marker->page ^= 1;
             ticket = marker->ticket = atomic_fetch_add(&engine->next_ticket, 1);

@@ -287,6 +287,14 @@ void marks_all_to_do(rfs_marks *marks) {
         }
 }
 
+void marks_nothing_to_do(rfs_marks *marks) {
+    for (size_t i = 0; i < marks->room; i++)
+        for (struct marked *marked = marks->buckets[i]; marked; marked = marked->next) {
+            marked->to_do = 0;
+            for (uint32_t k = 0; k < marked->chunks; k++) marked->chunk[k].to_do = 0;
+        }
+}
+
 void marks_set_to_do(rfs_marks *marks, const rfs_mark *mark) {
     struct marked *marked = find(marks, mark->fid);
     if (!marked) return; /* new, or everything is marked: then it is to do in any case */

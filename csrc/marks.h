@@ -84,6 +84,7 @@ void marks_checkpoint_end(rfs_marks *marks, uint64_t number);
 
 /* A session begins: all that is hot is to do. */
 void marks_all_to_do(rfs_marks *marks);
+void marks_nothing_to_do(rfs_marks *marks); /* after a session that has compared everything instead */
 /* An op was done without the target. */
 void marks_set_to_do(rfs_marks *marks, const rfs_mark *mark);
 bool marks_is_to_do(const rfs_marks *marks, uint64_t fid, int32_t kinds); /* any of these kinds */

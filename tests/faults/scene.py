@@ -257,6 +257,9 @@ class Scene:
 
     def go_on_alone(self, survivor: FaultNode) -> bool:
         """The operator's word for a node whose peer is dead; False when the rules do not let it."""
+        # One that has not noticed yet is a primary that serves already: it would say yes, and freeze a moment later.
+        noticed = "the survivor notices that its peer is gone"
+        wait_until(lambda: survivor.shown().get("link") not in ("paired", "resyncing"), noticed)
         try:
             survivor.promote()
         except SaidNo:
