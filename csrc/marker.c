@@ -20,6 +20,7 @@
 
 #include "intent_log.h"
 #include "link.h"
+#include "steps.h"
 
 enum {
     ROOM_STEP_BYTES = 1 << 20, /* written in advance, so that a batch needs no space and its sync no metadata */
@@ -213,6 +214,8 @@ static int write_durably(struct marker *marker, const rfs_log_write *write) {
     int result = make_room(marker, write->file, write->offset + write->bytes + RESERVE_BYTES);
     if ((result == -ENOSPC || result == -EDQUOT) && marker->room_bytes[write->file] >= write->offset + write->bytes) result = 0;
     if (result == 0) result = write_all(marker->fd[write->file], write->data, write->bytes, write->offset);
+    if (write->offset) STEP("mark-written");
+    else STEP("compaction-written"); /* it alone begins a file */
     if (result == 0 && fdatasync(marker->fd[write->file]) < 0) result = -errno;
     return result;
 }
@@ -253,6 +256,7 @@ static int compact(struct marker *marker, bool clean) {
     pthread_mutex_unlock(&marker->lock);
     if (result < 0) return result;
     result = write_durably(marker, &write);
+    STEP("compaction-durable");
     if (result == 0) log_written(marker->log);
     else log_not_written(marker->log);
     if (result == 0) bury(marker, write.file ^ 1);
@@ -369,7 +373,9 @@ static void mark_waiting(struct marker *marker, struct list *ops) {
         everything = true;
         log_note_everything(marker->log);
     }
+    STEP("mark-noted");
     result = write_batch(marker, &everything);
+    STEP("mark-durable");
     pthread_mutex_lock(&marker->lock);
     if (result == 0 && !everything) add_ahead_of(marker, ops);
     if (result == 0 && everything) marks_add_everything(marker->marks);
@@ -427,6 +433,7 @@ uint64_t rfs_submit_checkpoint(rfs_engine *engine) {
     if (marker && engine->mode == RFS_PAIRED && !engine->target) {
         pthread_mutex_lock(&marker->lock);
         if (!marker->ticket && !marker->in_flight[marker->page ^ 1]) {
+            marks_nothing_to_do(marker->marks); /* we are paired; a session that compared everything took none of them, and they would stay for ever */
             marker->checkpoint = marks_checkpoint_begin(marker->marks, atomic_load(&engine->next_fid));
             marker->page ^= 1;
             ticket = marker->ticket = atomic_fetch_add(&engine->next_ticket, 1);

@@ -36,4 +36,5 @@ def test_a_process_dies_at_a_step(scene: Scene, case_name: str, dice: random.Ran
     victim.arm(case.step, dice.randint(1, case.visits))
     case.provoke(scene, primary, secondary)
     wait_until(lambda: not victim.is_alive(), f"{victim.name} dies at {case.step}; {scene.told()}")
-    scene.settle(takeover=dice.random() < 0.5)
+    scope = scene.settle(takeover=dice.random() < 0.5)
+    assert scope in case.scopes
