@@ -1,0 +1,261 @@
+"""What is asked of a return, row by row. Times are from the mended cable (or the started rfsmount) to both nodes in sync."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from bench import floor
+from bench.pair import Pair
+from bench.postgres import Database
+from bench.resync_row import Found, Reach, ResyncRow, at_most
+from bench.stage import PER_DIRECTORY, Stage, native_directory
+from bench.subject import Subject
+from orchestrator.lab.lab import kill_group
+
+PAGE, MIB, CHUNK = 4096, 1 << 20, 4 << 20
+COSTS = {"seconds": "s", "session": "s", "places": "marks", "read_1": "MB", "read_2": "MB", "wire": "MB"}
+RETURN = {"seconds": "s", "places": "marks", "read_1": "MB", "read_2": "MB", "wire": "MB"}
+
+# ---- one large file ---------------------------------------------------------------------------------------------------------------
+
+
+def scattered(stage: Stage) -> dict[str, float]:
+    """Written while the peer is away."""
+    pair = stage.large
+    found = stage.absence(pair, lambda: stage.bed.workload("scatter", pair.directory, stage.sparse_bytes, stage.writes))
+    return {**found, "changed": stage.writes * PAGE / 1e6}
+
+
+def scattered_and_killed(stage: Stage) -> dict[str, float]:
+    """As before, and then the primary's rfsmount is killed and started again."""
+    pair = stage.large
+
+    def meanwhile() -> None:
+        stage.bed.workload("scatter", pair.directory, stage.sparse_bytes, stage.writes)
+        pair.kill("node1")
+        pair.start("node1", "primary")
+
+    found = stage.absence(pair, meanwhile)
+    return {**found, "changed": stage.writes * PAGE / 1e6}
+
+
+def wire_limit(found: Found) -> float:
+    """MB. What the target reads, it hashes."""
+    return 2 * found["changed"] + 64 * found["read_2"] / PAGE
+
+
+def _more_read(found: dict[str, float]) -> dict[str, float]:
+    return {**found, "read": max(found["read_1"], found["read_2"])}
+
+
+# ---- many small ones ----------------------------------------------------------------------------------------------------------------
+
+
+def nothing_changed(stage: Stage) -> dict[str, float]:
+    """The cable, and nothing else."""
+    return stage.absence(stage.many, lambda: None)
+
+
+def rebooted(stage: Stage) -> dict[str, float]:
+    """node2 loses its power and boots; its directory is guarded before anything else."""
+    pair = stage.many
+    pair.settle()
+    stage.bed.lab.kill("node2")
+    pair.until(lambda: pair.ask("node1", "status")["mode"] in ("alone", "unused"))
+    stage.bed.lab.boot("node2")
+    guard_s = stage.timed("node2", ["rfsmount", "guard", pair.directory, "--state", pair.state])
+    began = time.monotonic()
+    pair.start("node2", "secondary")
+    return {"seconds": pair.until_paired() - began, "guard": guard_s}
+
+
+def killed_under_load(stage: Stage) -> dict[str, float]:
+    """node1 is killed, node2 takes over, node1 comes back as its secondary; then the roles are as before."""
+    pair = stage.many
+    pair.settle()
+    load = stage.bed.start_workload("churn", pair.directory, stage.files, PER_DIRECTORY, node="node1")
+    try:
+        time.sleep(3)
+        pair.kill("node1")
+    finally:
+        kill_group(load)
+    pair.until(lambda: pair.ask("node2", "status")["link"] != "paired")
+    stage.bed.lab.run("node2", ["rfsmount", "promote", "--state", pair.state])
+    pair.until(lambda: pair.ask("node2", "status")["mode"] in ("alone", "unused"))
+    stage.bed.workload("small", pair.directory, 100, PER_DIRECTORY, node="node2")
+    marked = pair.ask("node2", "stats")["marked_places"]
+    before, began = pair.spent().wire, time.monotonic()
+    pair.start("node1", "secondary")
+    seconds = pair.until_paired("node2") - began
+    spent = pair.spent()
+    resync = pair.ask("node2", "stats")
+    pair.settle("node2")
+    stage.bed.lab.run("node2", ["rfsmount", "demote", "--state", pair.state])
+    stage.bed.lab.run("node1", ["rfsmount", "promote", "--state", pair.state])
+    return {"seconds": seconds, "places": float(marked), "sent": resync["resync_sent_bytes"] / 1e6, "wire": (spent.wire - before) / 1e6}
+
+
+def moved(stage: Stage) -> dict[str, float]:
+    """A directory gets another name."""
+    pair = stage.large
+    here, there = (f"{pair.directory}/{name}" for name in ("moved", "elsewhere"))
+    found = stage.absence(pair, lambda: stage.shell("node1", f"mv {here} {there}"))
+    stage.shell("node1", f"mv {there} {here}")
+    return {**found, "content": stage.moved_files * 1024 / 1e6}
+
+
+# ---- first copies -------------------------------------------------------------------------------------------------------------------
+
+
+def _first_copy(stage: Stage, name: str, source: str) -> float:
+    pair = stage.pair(name)
+    stage.shell("node1", f"cp -a {source}/. {pair.directory}/ && sync -f /srv")
+    pair.start("node1", "primary")
+    began = time.monotonic()
+    pair.start("node2", "secondary")
+    seconds = pair.until_paired() - began
+    for node in ("node2", "node1"):
+        pair.stop(node)
+        stage.shell(node, f"rm -rf {pair.directory}")
+    return seconds
+
+
+def _rsync(stage: Stage, source: str) -> float:
+    where = stage.rsync
+    stage.shell("node2", "mkdir -p /srv/rsync && sync -f /srv")
+    seconds = stage.timed("node1", ["rsync", "-aHAX", f"{source}/", f"{where}/rsync/"])
+    stage.shell("node2", "rm -rf /srv/rsync")
+    return seconds
+
+
+def _number() -> str:
+    _number.next += 1  # type: ignore[attr-defined]
+    return str(_number.next)  # type: ignore[attr-defined]
+
+
+_number.next = 0  # type: ignore[attr-defined]
+
+
+def copy_many(stage: Stage) -> dict[str, float]:
+    """rsync's time and ours, of the same tree."""
+    source = native_directory("small")
+    if not stage.bed.exists(source):
+        stage.bed.make_directory("node1", source)
+        stage.bed.workload("small", source, stage.copied_files, PER_DIRECTORY)
+    theirs = _rsync(stage, source)
+    return {"files": stage.copied_files / _first_copy(stage, "copy" + _number(), source), "rsync": stage.copied_files / theirs}
+
+
+def copy_large(stage: Stage) -> dict[str, float]:
+    """The floor is measured right before."""
+    source = native_directory("one")
+    if not stage.bed.exists(source):
+        stage.bed.make_directory("node1", source)
+        stage.shell("node1", f"head -c {stage.large_bytes} /dev/urandom > {source}/large.dat")
+    bare = MIB / floor.p50_us(stage.bed, MIB)
+    theirs = _rsync(stage, source)
+    ours = _first_copy(stage, "copy" + _number(), source)
+    megabytes = stage.large_bytes / 1e6
+    return {"rate": megabytes / ours, "floor": bare, "rsync": megabytes / theirs}
+
+
+# ---- applications -------------------------------------------------------------------------------------------------------------------
+
+
+def database(stage: Stage) -> dict[str, float]:
+    """pgbench while a large file is copied, and while nothing is."""
+    if "db" not in stage.made:
+        stage.made["db"] = stage.pair("db")
+        stage.made["db"].mount()
+    pair = stage.made["db"]
+    base = Database(stage.bed, Subject("db", pair.directory))
+    base.prepare()
+    large = f"{pair.directory}/large.dat"
+    if not stage.bed.exists(large):
+        stage.shell("node1", f"head -c {stage.large_bytes} /dev/urandom > {large}")
+    pair.settle()
+    without = base.tps(4, stage.bed.scale.pgbench_s)
+    pair.stop("node2")
+    stage.shell("node2", f"rm {large}")
+    pair.until(lambda: pair.ask("node1", "status")["mode"] in ("alone", "unused"))
+    base.start()
+    try:
+        began = time.monotonic()
+        pair.start("node2", "secondary")
+        during = base.pgbench(4, stage.bed.scale.pgbench_s)
+        ended = time.monotonic()
+    finally:
+        base.stop()
+    return {"tps": during, "without": without, "resync": pair.until_paired() - began, "beside": ended - began}
+
+
+def marks_price(stage: Stage) -> dict[str, float]:
+    """Writes at random to two mirrors, of which one keeps no marks; then, after a checkpoint, the first into each 4 MiB."""
+    for name, program in (("marked", ("rfsmount",)), ("unmarked", (sys.executable, "-m", "bench.unmarked"))):
+        if name not in stage.made:
+            pair = stage.made[name] = stage.pair(name, checkpoint_s=30.0 if name == "unmarked" else 1.0, program=program)
+            stage.shell("node1", f"head -c {stage.warm_bytes} /dev/zero | tr '\\0' x > {pair.directory}/scatter.dat")
+            pair.start("node1", "primary")
+            pair.start("node2", "secondary")
+            pair.until_paired()
+    marked, unmarked = stage.made["marked"], stage.made["unmarked"]
+    count = 60_000 // stage.divisor
+
+    def write(pair: Pair) -> list[float]:
+        stage.shell("node1", "sync -f /srv")
+        stage.shell("node2", "sync -f /srv")
+        return stage.bed.workload("scatter", pair.directory, stage.warm_bytes, count)
+
+    pairs = [(write(marked), write(unmarked)) for _ in range(3)]
+    rates = sorted(with_[2] for with_, _ in pairs)[1], sorted(without[2] for _, without in pairs)[1]
+    marked.settle()
+    first = stage.bed.workload("touches", marked.directory, stage.warm_bytes)
+    return {"writes": rates[0], "without": rates[1], "first_p50": first[0] / 1e3, "first_p99": first[1] / 1e3}
+
+
+# ---- the table ----------------------------------------------------------------------------------------------------------------------
+
+ROWS = (
+    ResyncRow(
+        "scattered", "random writes into a sparse file", lambda stage: _more_read(scattered(stage)), {**COSTS, "changed": "MB", "read": "MB"},
+        (
+            at_most("read", 64 * MIB / 1e6, "64 MiB read on a node"),
+            Reach("wire", "2 × changed + 64 B per block", wire_limit),
+            at_most("seconds", 3, "3 s"),
+        ),
+    ),
+    ResyncRow(
+        "scattered_crash", "the same, primary killed", lambda stage: _more_read(scattered_and_killed(stage)), {**COSTS, "changed": "MB", "read": "MB"},
+        (
+            Reach("read", "4 MiB for each touched place", lambda found: found["places"] * CHUNK / 1e6),
+            Reach("wire", "2 × changed + 64 B per block", wire_limit),
+        ),
+    ),
+    ResyncRow("link", "many files, link lost and back", nothing_changed, COSTS, (at_most("seconds", 1, "1 s"),)),
+    ResyncRow("reboot", "many files, a node rebooted", rebooted, {"seconds": "s", "guard": "s"}, (at_most("seconds", 2, "2 s"),)),
+    ResyncRow(
+        "killed", "many files, primary killed under load", killed_under_load, {"seconds": "s", "places": "marks", "sent": "MB", "wire": "MB"},
+        (at_most("seconds", 10, "10 s"),),
+    ),
+    ResyncRow(
+        "moved", "a renamed directory", moved, {**COSTS, "content": "MB"},
+        (at_most("seconds", 1, "1 s"), Reach("wire", "a tenth of the content", lambda found: found["content"] / 10)),
+    ),
+    ResyncRow(
+        "copy_many", "first copy of small files", copy_many, {"files": "/s", "rsync": "/s"},
+        (Reach("files", "1.5 × rsync", lambda found: 1.5 * found["rsync"], at_least=True, reference="rsync"),),
+    ),
+    ResyncRow(
+        "copy_large", "first copy of one large file", copy_large, {"rate": "MB/s", "floor": "MB/s", "rsync": "MB/s"},
+        (Reach("rate", "0.8 × floor", lambda found: 0.8 * found["floor"], at_least=True, reference="floor"),),
+    ),
+    ResyncRow(
+        "pgbench", "pgbench -c 4 during a resync", database, {"tps": "tps", "without": "tps", "resync": "s", "beside": "s"},
+        (Reach("tps", "0.6 × without", lambda found: 0.6 * found["without"], at_least=True, reference="without"),),
+    ),
+    ResyncRow(
+        "marks", "4 KiB writes with marks", marks_price, {"writes": "/s", "without": "/s", "first_p50": "ms", "first_p99": "ms"},
+        (Reach("writes", "0.97 × without marks", lambda found: 0.97 * found["without"], at_least=True, reference="without"),),
+    ),
+)  # fmt: skip
