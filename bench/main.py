@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, keep."""
     options = parse(arguments)
-    lab = Lab(os.environ.get("LOCKSTEP_BENCH_LAB", "bench"), disk_size_bytes=DISK_SIZE_BYTES)
+    lab = Lab("bench", disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)
         if options.resync:

@@ -53,14 +53,19 @@ class Pair(Mirror):
         self.settle()
 
     def stop(self, node: str) -> None:
-        """In order; the guards go with it."""
+        """In order; when it has ended, the guards are gone with it."""
+        process = self.bed.pid_in(node, f"{self.state}/rfsmount.pid")
         self.bed.lab.run(node, ["rfsmount", "unmount", "--state", self.state], timeout_s=LONG_S)
+        self._await_end(*process)
 
     def kill(self, node: str) -> None:
         """kill -9 of rfsmount."""
         process = self.bed.pid_in(node, f"{self.state}/rfsmount.pid")
         self.bed.lab.run(node, ["kill", "-9", str(process[1])])
-        self.bed.lab.run(node, ["sh", "-c", 'while kill -0 "$0" 2>/dev/null; do sleep 0.01; done', str(process[1])])
+        self._await_end(*process)
+
+    def _await_end(self, node: str, pid: int) -> None:
+        self.bed.lab.run(node, ["sh", "-c", 'while kill -0 "$0" 2>/dev/null; do sleep 0.01; done', str(pid)])
 
     def cut(self) -> None:
         """The cable, silently; node1 goes on alone."""
@@ -111,13 +116,14 @@ class Pair(Mirror):
     def spent(self) -> Spent:
         """Up to now, by processes that run now."""
         read = [self._read_bytes(*process) for process in self.processes()]
-        return Spent((read[0], read[1]), self._wire_bytes())
+        return Spent((read[0], read[1]), self.wire_bytes())
 
     def _read_bytes(self, node: str, pid: int) -> int:
         text = self.bed.lab.path(node, f"/proc/{pid}/io").read_text()
         return int(text.partition("rchar:")[2].split()[0])
 
-    def _wire_bytes(self) -> int:
+    def wire_bytes(self) -> int:
+        """What has passed the cable of node1, all of it."""
         lines = self.bed.lab.path("node1", "/proc/1/net/dev").read_text().splitlines()
         fields = next(line.partition(":")[2].split() for line in lines if line.strip().startswith("repl:"))
         return int(fields[0]) + int(fields[8])

@@ -6,6 +6,7 @@ import sys
 import time
 
 from bench import floor
+from bench.bed import HERE
 from bench.pair import Pair
 from bench.postgres import Database
 from bench.resync_row import Found, Reach, ResyncRow, at_most
@@ -85,15 +86,15 @@ def killed_under_load(stage: Stage) -> dict[str, float]:
     pair.until(lambda: pair.ask("node2", "status")["mode"] in ("alone", "unused"))
     stage.bed.workload("small", pair.directory, 100, PER_DIRECTORY, node="node2")
     marked = pair.ask("node2", "stats")["marked_places"]
-    before, began = pair.spent().wire, time.monotonic()
+    before, began = pair.wire_bytes(), time.monotonic()
     pair.start("node1", "secondary")
     seconds = pair.until_paired("node2") - began
-    spent = pair.spent()
+    wire = pair.wire_bytes() - before
     resync = pair.ask("node2", "stats")
     pair.settle("node2")
     stage.bed.lab.run("node2", ["rfsmount", "demote", "--state", pair.state])
     stage.bed.lab.run("node1", ["rfsmount", "promote", "--state", pair.state])
-    return {"seconds": seconds, "places": float(marked), "sent": resync["resync_sent_bytes"] / 1e6, "wire": (spent.wire - before) / 1e6}
+    return {"seconds": seconds, "places": float(marked), "sent": resync["resync_sent_bytes"] / 1e6, "wire": wire / 1e6}
 
 
 def moved(stage: Stage) -> dict[str, float]:
@@ -192,7 +193,7 @@ def database(stage: Stage) -> dict[str, float]:
 
 def marks_price(stage: Stage) -> dict[str, float]:
     """Writes at random to two mirrors, of which one keeps no marks; then, after a checkpoint, the first into each 4 MiB."""
-    for name, program in (("marked", ("rfsmount",)), ("unmarked", (sys.executable, "-m", "bench.unmarked"))):
+    for name, program in (("marked", ("rfsmount",)), ("unmarked", (sys.executable, str(HERE / "unmarked.py")))):
         if name not in stage.made:
             pair = stage.made[name] = stage.pair(name, checkpoint_s=30.0 if name == "unmarked" else 1.0, program=program)
             stage.shell("node1", f"head -c {stage.warm_bytes} /dev/zero | tr '\\0' x > {pair.directory}/scatter.dat")

@@ -1,6 +1,6 @@
 """rfsmount as it would be without marks: the engine is opened without its intent log. For the comparison alone; takes rfsmount's own words.
 
-python -m bench.unmarked mount ...
+python bench/unmarked.py mount ...
 """
 
 import sys

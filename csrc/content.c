@@ -19,7 +19,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { WINDOWS_OUT = 64 };
+enum { WINDOWS_OUT = 64, LONG_HOLE_BYTES = 1 << 16 };
 
 struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed) {
     XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed); /* the session is the seed: no two agree by design */
@@ -83,6 +83,21 @@ static uint64_t hole_bytes(int fd, uint64_t offset, uint64_t end) {
     uint64_t next = (uint64_t)data < end ? (uint64_t)data : end;
     next -= next < end ? next % RESYNC_BLOCK_BYTES : 0;
     return next > offset ? next - offset : 0;
+}
+
+/* Where data lies at `offset`: how much of `bytes` there is before a long hole; a short one is cheaper read than told. */
+static uint64_t data_bytes(int fd, uint64_t offset, uint64_t bytes) {
+    uint64_t end = offset + bytes, at = offset;
+    while (at < end) {
+        off_t hole = lseek(fd, (off_t)at, SEEK_HOLE);
+        if (hole < 0 || (uint64_t)hole >= end) return bytes;
+        uint64_t cut = ((uint64_t)hole + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES * RESYNC_BLOCK_BYTES;
+        off_t data = lseek(fd, hole, SEEK_DATA);
+        if (cut >= end) return bytes;
+        if (data < 0 || (uint64_t)data >= end || (uint64_t)data >= cut + LONG_HOLE_BYTES) return cut - offset;
+        at = (uint64_t)data;
+    }
+    return bytes;
 }
 
 static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, uint64_t bytes) {
@@ -276,6 +291,7 @@ static int walk_range(rfs_engine *engine, struct walked_file *file, uint64_t off
             result = missing ? 0 : ship_hole(engine, file->inode, file->fd, offset, hole);
             if (result == 0) step = hole;
         }
+        if (!hole) step = data_bytes(file->fd, offset, step);
         if (!hole || result == -EAGAIN) result = walk_data(engine, file, offset, (size_t)step, missing);
         offset += step;
         progress(engine, step);
