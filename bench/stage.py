@@ -27,6 +27,7 @@ class Stage:
         self.sparse_bytes, self.large_bytes, self.warm_bytes = (size * GIB // self.divisor >> 22 << 22 for size in (10, 4, 1))
         self._next_port = 5610
         self.made: dict[str, Pair] = {}  # by those rows that make their own
+        self.used: list[str] = []  # names of pairs that are gone
 
     def pair(self, name: str, **more: object) -> Pair:
         """A new one, paired by keys and not mounted yet; its directory is on node1."""

@@ -27,7 +27,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20 };
+enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20, UNSENT_BYTES = 32 << 10 };
 
 /* ---- the stack -------------------------------------------------------------------------------------------------------------- */
 
@@ -200,16 +200,32 @@ bool walk_enter(rfs_engine *engine) {
 
 void walk_leave(rfs_engine *engine) {
     link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
     pthread_rwlock_unlock(&engine->state);
 }
 
+void walk_leave_unsent(rfs_engine *engine, uint64_t bytes) {
+    engine->walk->unsent_bytes += WIRE_HEADER_BYTES + bytes;
+    if (engine->walk->unsent_bytes < UNSENT_BYTES) pthread_rwlock_unlock(&engine->state);
+    else walk_leave(engine);
+}
+
+void walk_send(rfs_engine *engine) {
+    if (engine->walk->unsent_bytes && walk_enter(engine)) walk_leave(engine);
+}
+
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
-    size_t bytes;
-    struct stat stat;
     int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (path_fd < 0) return path_fd;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : xattrs_pack(path_fd, &op->data, &bytes);
+    int result = put_attributes_of(path_fd, op);
     close(path_fd);
+    return result;
+}
+
+int put_attributes_of(int fd, struct op *op) {
+    size_t bytes;
+    struct stat stat;
+    int result = fstat(fd, &stat) < 0 ? -errno : xattrs_pack(fd, &op->data, &bytes);
     if (result < 0) return result;
     op->body.data_bytes = (uint32_t)bytes;
     op->body.mode = stat.st_mode;
@@ -275,7 +291,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
 }
 
 static int ship_entries(rfs_engine *engine, struct inode *directory) {
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), result = 0;
+    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), result = 0;
     if (fd < 0) return fd;
     DIR *stream = fdopendir(fd);
     if (!stream) {
@@ -589,6 +605,7 @@ static void rest(void) {
 static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
+    if (!inode) walk_send(engine);
     int result = content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
         if (engine->whole || walk->settled) return 1;
