@@ -60,7 +60,9 @@ static bool is_of_one_inode(uint16_t type) {
     case FRAME_BLOCK:
     case FRAME_HASHES:
     case FRAME_SIZE:
-    case FRAME_ATTRIBUTES: return true;
+    case FRAME_ATTRIBUTES:
+    case FRAME_VERIFY_RANGE:
+    case FRAME_VERIFY_ATTRIBUTES: return true;
     default: return false;
     }
 }

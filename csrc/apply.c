@@ -12,6 +12,8 @@
 
 #include "link.h"
 #include "op.h"
+#include "steps.h"
+#include "verify.h"
 
 struct peer_sync {
     struct job job;
@@ -24,6 +26,7 @@ static void sync_for_peer(rfs_engine *engine, struct job *job) {
     struct peer_sync *sync = ITEM(job, struct peer_sync, job);
     int result = (sync->data_only ? fdatasync(sync->fd) : fsync(sync->fd)) < 0 ? -errno : 0;
     close(sync->fd);
+    STEP("target-sync-done");
     if (result < 0 && !atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "fsync failed: %s", strerror(-result));
     pthread_rwlock_rdlock(&engine->state);
     struct link *link = engine->link;
@@ -85,7 +88,10 @@ int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header 
     struct op_body body;
     const uint8_t *data;
     int result = atomic_load(&engine->failed) ? -EIO : wire_decode_body(header, payload, &body, &data);
+    if (result == 0 && wire_is_verify(header->type)) return apply_verify(engine, link, header, &body, data);
     if (result == 0) result = header->type > FRAME_LAST_OP ? apply_resync(engine, link, header, &body, data) : apply_op(engine, header, &body, data);
+    if (header->type > FRAME_LAST_OP) STEP("resync-applied");
+    else STEP("target-op-applied");
     return result == 0 && is_sync(header) ? start_sync(engine, link, header, false) : result;
 }
 

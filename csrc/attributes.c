@@ -83,7 +83,7 @@ int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     if (result == 0) result = change_attributes(object.fd, body, &changed);
     if (result < 0 && (replay || !changed)) goto out;
     op->result = result; /* changed in part: the application hears the error, the peer becomes as this copy is */
-    result = fstat(object.fd, &op->stat) < 0 ? -errno : 0;
+    result = fstat(object.fd, &op->stat) < 0 ? -EIO : 0;
     if (result < 0 || replay) goto out;
     /* What the peer must have afterwards, whatever was asked for: chown clears suid, truncate changes mtime. */
     body->flags = (body->flags & HAS_SIZE) | HAS_UID | HAS_GID | HAS_MTIME | (S_ISLNK(op->inode->type) ? 0U : (uint32_t)HAS_MODE) |

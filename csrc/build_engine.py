@@ -1,5 +1,6 @@
 """The cffi build of `rfs._engine`: its declarations are the region between the markers of rfs_engine.h."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def has_wide_ciphers() -> bool:
     return platform.machine() == "x86_64" and Path("/usr/include/intel-ipsec-mb.h").exists()
 
 
+# A build for tests that die at named steps (csrc/steps.h): tests/faults/variant.py makes it apart from the one that is installed.
+FOR_TESTS = ["-DLOCKSTEP_STEPS"] if os.environ.get("LOCKSTEP_BUILD_STEPS") else []
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -29,7 +33,7 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.h")),
     # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
-    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"],
+    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", *FOR_TESTS],
     extra_link_args=["-pthread"],
     libraries=["ssl", "crypto", *(["IPSec_MB"] if has_wide_ciphers() else [])],
     py_limited_api=True,

@@ -17,6 +17,7 @@
 #include "link.h"
 #include "marker.h"
 #include "op.h"
+#include "verify.h"
 #include "walk.h"
 
 struct event_item {
@@ -261,7 +262,9 @@ rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *
 
 void rfs_engine_free(rfs_engine *engine) {
     rfs_event event;
+    rfs_verify_stop(engine);
     rfs_session_close(engine);
+    verify_free(engine);
     rfs_kernel_close(engine);
     mirror_stop(engine);
     marker_close(engine);
@@ -350,6 +353,7 @@ void rfs_get_statistics(rfs_engine *engine, rfs_statistics *out) {
     out->marked_bytes = marked.bytes;
     out->marked_everything = marker_everything(engine);
     out->to_do_bytes = marked.to_do_bytes;
+    out->failed = atomic_load(&engine->failed);
     out->waiting_ops += marker_waiting_ops(engine);
     pthread_mutex_lock(&engine->inodes.lock);
     out->inodes = engine->inodes.count;

@@ -65,6 +65,7 @@ struct link;
 struct walk;
 struct marker;
 struct listing;
+struct verify;
 struct announced;
 
 /* A job for the worker threads: what may be slow and must not stand in the ordered path (fsync, last close, syncfs). */
@@ -152,6 +153,8 @@ struct rfs_engine {
     rfs_session session;
     struct link *link;
     struct walk *walk;
+    atomic_uint_fast64_t links; /* how many there have been: an answer of one before says nothing */
+    _Atomic(struct verify *) verify; /* made by the first verify, kept to the end */
     struct marker *marker;  /* NULL: there is no intent log, and everything is marked for ever; fixed once ops may come */
     bool whole;             /* the session compares everything: nothing is taken for equal that was not listed in it */
     struct announced *announced; /* target: directories that will be listed (these four are the receiving thread's own) */

@@ -32,6 +32,14 @@ static int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset,
     return 0;
 }
 
+/* The kernel sets a file's times before it finds no room: nothing was written and the file has changed all the same. So an empty op goes
+ * to the peer, and the application hears the error. */
+static bool is_change_all_the_same(struct op *op, bool replay, int error) {
+    if (replay || (error != -ENOSPC && error != -EDQUOT)) return false;
+    op->result = error;
+    return true;
+}
+
 /* A full disk may take a part: that part is the op, here and on the peer. */
 int local_write(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
@@ -40,7 +48,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay) {
     int fd = get_file(engine, op, &descriptor), result = fd;
     if (fd < 0) return fd;
     result = write_all(fd, op->data + op->data_skip, body->data_bytes, body->offset, &written);
-    if (result < 0 && (replay || !written)) goto out;
+    if (result < 0 && (replay || !written) && !is_change_all_the_same(op, replay, result)) goto out;
     result = 0;
     body->data_bytes = (uint32_t)written;
     body->length = written;
@@ -48,7 +56,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay) {
     if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {
-        result = -errno;
+        result = -EIO; /* it is done, and the peer can never be told */
     } else {
         body->mtime_ns = stat_mtime_ns(&op->stat);
     }
@@ -74,7 +82,7 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     } else if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {
-        result = -errno;
+        result = -EIO; /* it is done, and the peer can never be told */
     } else {
         body->mtime_ns = stat_mtime_ns(&op->stat);
     }
@@ -130,11 +138,11 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto out;
     result = copy_bytes(source.fd, body->rdev, fd, body->offset, body->length < MAX_COPY_BYTES ? body->length : MAX_COPY_BYTES, &copied);
     if (replay && result == 0 && copied != body->length) result = -EUCLEAN; /* the copies are not what both believed */
-    if (result < 0 && (replay || !copied)) goto out;
+    if (result < 0 && (replay || !copied) && !is_change_all_the_same(op, replay, result)) goto out;
     body->length = copied;
     op->reply_bytes = (uint32_t)copied;
     if (replay) result = set_mtime(fd, body->mtime_ns);
-    else if ((result = fstat(fd, &op->stat) < 0 ? -errno : 0) == 0) body->mtime_ns = stat_mtime_ns(&op->stat);
+    else if ((result = fstat(fd, &op->stat) < 0 ? -EIO : 0) == 0) body->mtime_ns = stat_mtime_ns(&op->stat);
 out:
     descriptor_put(engine, &source);
     descriptor_put(engine, &target);

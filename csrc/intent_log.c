@@ -48,12 +48,15 @@ struct rfs_log {
     uint32_t batch;
     uint8_t *notes;
     size_t used, room;
+    size_t sealed;       /* of the notes: what is being written */
+    uint64_t next_nonce; /* of the file that a compaction writes */
+    uint64_t salt;       /* of this process: what a torn compaction of an earlier one has left must not complete ours */
     bool compacting;
 };
 
 rfs_log *log_new(uint64_t nonce) {
     rfs_log *log = calloc(1, sizeof *log);
-    if (log) log->nonce = nonce;
+    if (log) log->nonce = log->salt = nonce;
     return log;
 }
 
@@ -128,7 +131,7 @@ int log_note_where(rfs_log *log, const rfs_where *where) {
 int log_note_opened(rfs_log *log) { return note_plain(log, OPENED); }
 
 void log_note_everything(rfs_log *log) {
-    log->used = 0;
+    log->used = log->sealed = 0;
     if (note_plain(log, EVERYTHING) < 0) abort(); /* a mark that cannot be kept */
 }
 
@@ -148,20 +151,35 @@ static void seal(rfs_log *log, size_t from, uint64_t nonce, uint64_t slot, uint3
 int log_batch(rfs_log *log, rfs_log_write *write) {
     if (!log->used || log->compacting) return 0;
     seal(log, 0, log->nonce, log->slot, log->batch + 1);
+    log->sealed = log->used;
     *write = (rfs_log_write){.data = log->notes, .bytes = log->used, .offset = log_end(log), .file = log->file};
     return 1;
 }
 
+static void keep_unsealed(rfs_log *log) { /* noted while the others were written */
+    log->used -= log->sealed;
+    memmove(log->notes, log->notes + log->sealed, log->used);
+    log->sealed = 0;
+}
+
 void log_written(rfs_log *log) {
+    if (!log->sealed) return;
     if (log->compacting) {
         log->file ^= 1;
         log->number++;
+        log->nonce = log->next_nonce;
         log->slot = 0;
         log->compacting = false;
     }
-    log->slot += log->used / LOG_SLOT_BYTES;
+    log->slot += log->sealed / LOG_SLOT_BYTES;
     log->batch++;
-    log->used = 0;
+    keep_unsealed(log);
+}
+
+void log_not_written(rfs_log *log) {
+    if (log->compacting) keep_unsealed(log);
+    log->compacting = false;
+    log->sealed = 0;
 }
 
 static int note_all(rfs_log *log, const rfs_marks *marks) {
@@ -179,7 +197,7 @@ static int note_all(rfs_log *log, const rfs_marks *marks) {
 }
 
 int log_compact(rfs_log *log, const rfs_marks *marks, bool clean, rfs_log_write *write) {
-    log->used = 0; /* what is not durable yet is noted again by whoever waits for it */
+    log->used = log->sealed = 0; /* what is not durable yet is noted again by whoever waits for it */
     struct header *header = reserve(log, 1);
     int result = header ? note_all(log, marks) : -ENOMEM;
     if (result == 0) result = note_plain(log, COMPLETE);
@@ -188,7 +206,7 @@ int log_compact(rfs_log *log, const rfs_marks *marks, bool clean, rfs_log_write 
         log->used = 0;
         return result;
     }
-    uint64_t nonce = log->nonce * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* another one each time: no secret */
+    uint64_t nonce = (log->nonce ^ log->salt++) * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* another one each time: no secret */
     header = (struct header *)(void *)log->notes;
     memcpy(header->magic, MAGIC, sizeof MAGIC);
     header->number = log->number + 1;
@@ -197,7 +215,8 @@ int log_compact(rfs_log *log, const rfs_marks *marks, bool clean, rfs_log_write 
     header->version = VERSION;
     header->crc = header_crc(header);
     seal(log, LOG_SLOT_BYTES, nonce, 1, log->batch + 1);
-    log->nonce = nonce;
+    log->next_nonce = nonce;
+    log->sealed = log->used;
     log->compacting = true;
     *write = (rfs_log_write){.data = log->notes, .bytes = log->used, .offset = 0, .file = log->file ^ 1};
     return 0;
@@ -265,18 +284,14 @@ static int take(rfs_marks *marks, struct reading *reading, const struct record *
     }
 }
 
-/* Beyond the first slot that is no record: what is left of the last batch, or the proof that a durable one is broken. */
-static int read_tail(rfs_marks *marks, struct reading *reading, const struct image *image) {
+/* Beyond the first slot that is no record: what is left of a batch that was never durable, on which no op relied, or the proof that a durable one is
+ * broken. What is left is not taken: a mark that the next process held for durable, and that its first batch hides, would be none. */
+static int read_tail(const struct reading *reading, const struct image *image) {
     uint32_t torn = reading->left ? reading->batch : reading->batch + 1; /* the batch to which that slot belongs */
     struct record head;
-    int result = 0;
-    for (uint64_t slot = reading->end + 1; result == 0 && slot < image->slots; slot++) {
-        if (!record_at(image, slot, &head) || head.batch < torn) continue; /* nothing, or what was torn before this process' last word */
-        if (head.batch > torn) return -EBADMSG;
-        result = take(marks, reading, (const struct record *)(const void *)(image->data + slot * LOG_SLOT_BYTES));
-        reading->clean = false;
-    }
-    return result;
+    for (uint64_t slot = reading->end + 1; slot < image->slots; slot++)
+        if (record_at(image, slot, &head) && head.batch > torn) return -EBADMSG;
+    return 0;
 }
 
 static int read_image(rfs_marks *marks, struct reading *reading, const struct image *image) {
@@ -289,7 +304,7 @@ static int read_image(rfs_marks *marks, struct reading *reading, const struct im
         reading->batch = head.batch;
         reading->left = head.left;
     }
-    return result < 0 ? result : read_tail(marks, reading, image);
+    return result < 0 ? result : read_tail(reading, image);
 }
 
 static void widen_chunks(rfs_marks *marks) {

@@ -6,7 +6,7 @@
  * byte on; so there is always a whole one.
  *
  * Reading. A record's checksum covers its place and its file's nonce, so nothing of an earlier use is taken for one. Where the row ends, the tail of a
- * batch that was never durable may be torn: its whole records count (more marks do no harm). If records of a *later* batch follow, a
+ * batch that was never durable may be torn: what follows the gap does not count. If records of a *later* batch follow, a
  * durable one is broken: the log is damaged, and everything is marked. So is it when there is no log at all.
  *
  * The grains of chunks are exact only at an orderly stop, whose CLEAN record is the last; after a crash a marked chunk is marked whole. */
@@ -33,12 +33,15 @@ void log_free(rfs_log *log);
 int log_load(rfs_log *log, const uint8_t *first, size_t first_bytes, const uint8_t *second, size_t second_bytes, rfs_marks *marks);
 /* For the next batch. -ENOMEM: note everything instead. */
 int log_note(rfs_log *log, const rfs_mark *mark);
-int log_note_where(rfs_log *log, const rfs_where *where);
+int log_note_where(rfs_log *log, const rfs_where *where); /* after a mark of the same object */
 int log_note_opened(rfs_log *log); /* the first of a process: what was exact is so no more */
 void log_note_everything(rfs_log *log); /* throws the batch away for one record that always has room */
 /* The batch, to be written and synced; 1: there is one. Then log_written(), or log_note_everything() and again if there is no space. */
 int log_batch(rfs_log *log, rfs_log_write *write);
 void log_written(rfs_log *log);
+/* The write ended short (no space): a batch keeps its notes, a compaction is given up and the file of before goes on. Not after a sync that
+ * failed: what was written then may be read as whole by the next process. */
+void log_not_written(rfs_log *log);
 /* All marks into the other file. `clean`: the last word of this process. The new file counts from log_written() on; until then log_batch() is not called. */
 int log_compact(rfs_log *log, const rfs_marks *marks, bool clean, rfs_log_write *write);
 uint64_t log_end(const rfs_log *log); /* bytes of the live file that are in use */

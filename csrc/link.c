@@ -18,6 +18,8 @@
 
 #include "applier.h"
 #include "op.h"
+#include "steps.h"
+#include "verify.h"
 #include "walk.h"
 
 enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 400000, BUSY_GAP_NS = 400000, CROWDED_NS = 25000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
@@ -102,6 +104,7 @@ static void advance(struct link *link, size_t bytes) {
         if (!done) return;
         atomic_fetch_add(&link->engine->count.frames_sent, 1);
         bool standalone = frame->standalone;
+        if (wire_is_sequenced(frame->header.type)) STEP("op-sent");
         if (wire_is_sequenced(frame->header.type) && frame->header.seq > atomic_load(&link->sent_seq))
             atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
         if (standalone) free(frame);
@@ -175,15 +178,23 @@ static void *poll_for_room(void *argument) {
     return NULL;
 }
 
-void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset) {
-    struct frame *frame = calloc(1, sizeof *frame);
+void link_send_answer(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset, const uint8_t *payload, size_t bytes) {
+    struct frame *frame = calloc(1, sizeof *frame + bytes);
     if (!frame) return; /* the peer's deadline ends the session */
     frame->standalone = true;
     frame->header = (struct wire_header){.type = (uint16_t)type, .seq = seq, .offset = offset, .generation = link->session.generation};
+    if (bytes) {
+        uint8_t *copy = (uint8_t *)(frame + 1);
+        memcpy(copy, payload, bytes);
+        frame->payload = copy;
+        frame->header.payload_bytes = (uint32_t)bytes;
+        frame->header.payload_crc = link_is_sealed(link) ? 0 : crc32c(0, copy, bytes);
+    }
     link_append(link, frame);
     link_flush(link);
 }
 
+void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset) { link_send_answer(link, type, seq, offset, NULL, 0); }
 int link_send_body(struct link *link, enum frame_type type, const struct op_body *body, const uint8_t *data) {
     size_t bytes = wire_body_bytes(body);
     struct frame *frame = calloc(1, sizeof *frame + bytes);
@@ -246,6 +257,7 @@ static int handle(struct link *link, const struct wire_header *header, const uin
     case FRAME_ACK: result = header->seq <= link->session.peer_applied_seq || link_has_sent(link, header->seq) ? mirror_acknowledged(engine, header->seq) : -EPROTO; break;
     case FRAME_ACK_ALONE: result = link_has_sent(link, header->seq) ? mirror_acknowledged_alone(engine, header->seq) : -EPROTO; break;
     case FRAME_SYNCED: result = link_has_sent(link, header->seq) ? mirror_synced(engine, header->seq) : -EPROTO; break;
+    case FRAME_VERIFIED: result = verify_answer(engine, header, payload); break;
     case FRAME_DIFFERENT: result = walk_answer(engine, header->seq, header->offset); break;
     case FRAME_PEER_MARK:
     case FRAME_PEER_MARKS: result = walk_hear_mark(engine, header, payload); break;

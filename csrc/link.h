@@ -18,6 +18,8 @@ void link_append(struct link *link, struct frame *frame);
 void link_flush(struct link *link);
 /* A frame without a payload and a seq of its own: acknowledgements, answers, keepalives. */
 void link_send_small(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset);
+/* ... and one with a payload, which is copied. */
+void link_send_answer(struct link *link, enum frame_type type, uint64_t seq, uint64_t offset, const uint8_t *payload, size_t bytes);
 /* The same with a body. */
 int link_send_body(struct link *link, enum frame_type type, const struct op_body *body, const uint8_t *data);
 /* No frame of this seq can have been acknowledged unless it has been sent. */

@@ -126,6 +126,8 @@ bool marker_admit(rfs_engine *engine, struct op *op) {
         return true; /* it will be refused */
     }
     pthread_mutex_lock(&marker->lock);
+    /* Before its directory is touched: a checkpoint that begins in between must not find the directory old and the file new. */
+    if (op->type >= FRAME_CREATE && op->type <= FRAME_SYMLINK && !op->body.child) op->body.child = new_fid(engine);
     bool hot = all_hot(marker, op);
     if (hot) {
         op->page = marker->page;
@@ -228,15 +230,24 @@ static int write_batch(struct marker *marker, bool *everything) {
     return result < 0 ? fail(marker, result) : 0;
 }
 
-/* Everything that is marked, anew. No space: what there is stays, and counts. */
+/* The older file must not be taken for the newer one, should that rot. (Not synced: it is only needed once that has happened.) */
+static void bury(struct marker *marker, int file) {
+    static const uint8_t nothing[LOG_SLOT_BYTES];
+    if (marker->room_bytes[file] >= sizeof nothing) write_all(marker->fd[file], nothing, sizeof nothing, 0);
+}
+
+/* Everything that is marked, anew. No space: what there is stays, and counts. Any other failure may have left what the next process takes for whole. */
 static int compact(struct marker *marker, bool clean) {
     rfs_log_write write;
     pthread_mutex_lock(&marker->lock);
     int result = log_compact(marker->log, marker->marks, clean, &write);
     pthread_mutex_unlock(&marker->lock);
-    if (result == 0) result = write_durably(marker, &write);
+    if (result < 0) return result;
+    result = write_durably(marker, &write);
     if (result == 0) log_written(marker->log);
-    return result;
+    else log_not_written(marker->log);
+    if (result == 0) bury(marker, write.file ^ 1);
+    return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
 }
 
 /* ---- marking ------------------------------------------------------------------------------------------------------------------------- */
@@ -246,8 +257,8 @@ static int note_one(struct marker *marker, const rfs_mark *mark, const rfs_where
     bool hot = marks_is_hot(marker->marks, mark), known = marks_knows(marker->marks, mark->fid);
     pthread_mutex_unlock(&marker->lock);
     if (hot) return 0;
-    int result = known || !where ? 0 : log_note_where(marker->log, where);
-    return result < 0 ? result : log_note(marker->log, mark);
+    int result = log_note(marker->log, mark);
+    return result < 0 || known || !where ? result : log_note_where(marker->log, where); /* after its mark: what is not marked has no place */
 }
 
 static bool find_where(rfs_engine *engine, uint64_t fid, rfs_where *where) {
@@ -623,6 +634,8 @@ static int open_files(struct marker *marker, int directory_fd, uint8_t *data[LOG
         int result = read_file(marker->fd[i], &data[i], &bytes[i]);
         if (result < 0) return result;
         marker->room_bytes[i] = bytes[i];
+        result = make_room(marker, i, RESERVE_BYTES); /* both, while there is space */
+        if (result < 0) return result;
     }
     return fsync(directory_fd) < 0 ? -errno : 0;
 }

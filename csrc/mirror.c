@@ -23,6 +23,7 @@
 #include "link.h"
 #include "marker.h"
 #include "op.h"
+#include "steps.h"
 #include "walk.h"
 
 static const uint64_t LEASE_NS = 3 * (uint64_t)NS_PER_S;
@@ -52,7 +53,9 @@ static uint64_t enqueue(rfs_engine *engine, struct op *op) {
 uint64_t mirror_ship(rfs_engine *engine, struct op *op) {
     if (op_encode(engine, op) < 0) abort(); /* the peer could never be told */
     if (engine->mode == RFS_RESYNCING) atomic_fetch_add(&engine->count.resync_sent_bytes, WIRE_HEADER_BYTES + (uint64_t)op->frame.header.payload_bytes);
-    return enqueue(engine, op);
+    uint64_t seq = enqueue(engine, op);
+    STEP("resync-shipped");
+    return seq;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------------------ */
@@ -126,6 +129,7 @@ static void sync_here(rfs_engine *engine, struct job *job) {
     int result = (op->data_only ? fdatasync(op->sync_fd) : fsync(op->sync_fd)) < 0 ? -errno : 0;
     if (result < 0 && result != -EROFS && result != -EINVAL) poison(engine, result, "fsync failed");
     if (atomic_load(&engine->failed)) result = -EIO; /* an error once seen never becomes a success */
+    STEP("sync-done-here");
     pthread_mutex_lock(&engine->mirror.lock);
     op->synced_here = true;
     op->sync_result = result;
@@ -182,6 +186,7 @@ static int write_piece(rfs_engine *engine, const struct op *op, struct op **out)
     piece->file = op->file;
     piece->frame.header.flags = FLAG_MORE;
     int result = local_write(engine, piece, false);
+    if (result == 0 && piece->result < 0) result = piece->result; /* nothing of it was written; the op itself will say what that changed */
     if (result == 0) *out = piece;
     else op_free(engine, piece);
     return result;
@@ -211,7 +216,8 @@ static int apply_in_pieces(rfs_engine *engine, struct op *op) {
         enqueue(engine, piece);
         link_flush(engine->link);
     }
-    if (result == 0) result = local_write(engine, op, false);
+    if (result == 0 || result == -ENOSPC || result == -EDQUOT) result = local_write(engine, op, false);
+    if (before) op->result = 0;
     if (result < 0 && before) {
         op->body.length = op->body.data_bytes = op->reply_bytes = 0;
         result = 0;
@@ -236,6 +242,13 @@ static bool may_copy(const rfs_engine *engine, const struct op *op) {
     return engine->mode == RFS_ALONE || (engine->mode == RFS_PAIRED && !op->source->orphan && !op->inode->orphan);
 }
 
+/* Part of it may be done here, and the peer knows of none. A whole copy over there goes on instead of this one; one that is being made is
+ * compared anew; and if this is the only one, the application hears of the error as on any disk. */
+static void change_failed(rfs_engine *engine, int error) {
+    if (engine->mode == RFS_PAIRED) poison(engine, error, "a change failed");
+    else if (engine->mode == RFS_RESYNCING && engine->link) link_end(engine->link);
+}
+
 /* State is held shared and the mode serves. */
 static void execute(rfs_engine *engine, struct op *op) {
     bool of_names = is_namespace_op(op->type);
@@ -254,9 +267,12 @@ static void execute(rfs_engine *engine, struct op *op) {
     if (of_names) walk_bind_names(engine, op);
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
+    if (result == -EIO || result == -EROFS) change_failed(engine, result);
     if (result == 0 && is_shipped(engine, op)) {
+        STEP("op-applied");
         if (op_encode(engine, op) < 0) abort(); /* applied here, and the peer could never be told */
         enqueue(engine, op);
+        STEP("op-enqueued");
         answered_later = true;
     } else if (result == 0 && durable) {
         pthread_mutex_lock(&engine->mirror.lock);
@@ -275,7 +291,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     }
     if (engine->link) link_flush(engine->link);
     if (answered_later) return;
-    op->result = result;
+    if (result < 0) op->result = result; /* else it stands: a change in part, whose error the application hears */
     op_answer(engine, op);
 }
 
@@ -423,6 +439,7 @@ int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
         list_append(&done, &op->item);
     }
     if (result == 0 && seq > mirror->acked_seq) mirror->acked_seq = seq;
+    if (!list_empty(&done)) STEP("op-acknowledged");
     mirror_complete_demotion(engine);
     mirror_unlock_and_answer(engine, &done);
     return result;
@@ -557,6 +574,15 @@ bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
     while (mirror->in_flight_bytes > (is_used(engine) ? WALK_BYTES_BESIDE_OPS : WALK_BYTES_IN_FLIGHT) && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
     pthread_mutex_unlock(&mirror->lock);
     return !atomic_load(stop);
+}
+
+bool mirror_wait_acknowledged(rfs_engine *engine, uint64_t seq, const atomic_bool *stop) {
+    struct mirror *mirror = &engine->mirror;
+    pthread_mutex_lock(&mirror->lock);
+    while (mirror->acked_seq < seq && engine->mode == RFS_PAIRED && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
+    bool acknowledged = mirror->acked_seq >= seq;
+    pthread_mutex_unlock(&mirror->lock);
+    return acknowledged && !atomic_load(stop);
 }
 
 bool mirror_is_waiting(rfs_engine *engine) {

@@ -35,7 +35,7 @@ void put_directory(rfs_engine *engine, struct inode *inode, struct descriptor *d
 int parent_time(int fd, int64_t *mtime_ns, bool replay) {
     struct stat stat;
     if (replay) return set_mtime(fd, *mtime_ns);
-    if (fstat(fd, &stat) < 0) return -errno;
+    if (fstat(fd, &stat) < 0) return -EIO; /* it is done, and the peer can never be told: see change_failed() */
     *mtime_ns = stat_mtime_ns(&stat);
     return 0;
 }
@@ -64,7 +64,10 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
         return fd < 0 ? -errno : fd;
     }
     fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    if (fd >= 0) return fd;
+    int result = -errno; /* no descriptor is left, say */
+    unlinkat(directory_fd, name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
+    return result;
 }
 
 /* Where the directory has a default ACL it takes the umask's place, here as in the kernel. */
@@ -122,7 +125,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto out;
     result = dress(directory.fd, fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
-    if (!replay) body->child = new_fid(engine);
+    if (!body->child) body->child = new_fid(engine); /* else given when it was marked: see marker_admit() */
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (!held) inode_named(engine, op->inode, body->fid, body->name);

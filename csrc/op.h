@@ -77,6 +77,8 @@ void mirror_stop(rfs_engine *engine);
 uint64_t mirror_ship(rfs_engine *engine, struct op *op);
 /* Wait until little is in flight; false: the walk is to stop. */
 bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop);
+/* Until the peer has acknowledged all up to seq. False: the walker is to stop, or the pair is none any more. */
+bool mirror_wait_acknowledged(rfs_engine *engine, uint64_t seq, const atomic_bool *stop);
 bool mirror_lone_ops_answered(rfs_engine *engine);
 bool mirror_is_waiting(rfs_engine *engine); /* an op is shipped or syncing, and not answered */
 void mirror_wake(rfs_engine *engine);

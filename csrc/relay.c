@@ -91,6 +91,7 @@ static void *run(void *argument) {
     bool lost = !relay->dead;
     relay->dead = true;
     pthread_mutex_unlock(&relay->lock);
+    shutdown(relay->fd, SHUT_RDWR); /* also when it was not pyfuse3 that went: a session that nobody listens to must end, to be started again */
     fail_outstanding(relay);
     if (lost) emit(relay->engine, RFS_EVENT_RELAY_LOST, 0, 0, "pyfuse3 closed its side of the relay");
     return NULL;

@@ -275,6 +275,7 @@ static int find_place(rfs_engine *engine, struct inode *inode, DIR **out, char n
     DIR *stream = parent < 0 ? NULL : fdopendir(parent);
     if (!stream) return -errno;
     for (struct dirent *entry; (entry = readdir(stream));) {
+        if (!strcmp(entry->d_name, ".")) continue; /* the tree's root is its own parent: it has no place */
         if (entry->d_ino != inode->number || fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != inode->number) continue;
         strcpy(name, entry->d_name);
         *out = stream;

@@ -44,6 +44,7 @@ enum rfs_event_kind {
     RFS_EVENT_LOCAL_FAILED = 7, /* this copy's disk failed a write-back or an fsync: FAILED, durably */
     RFS_EVENT_KERNEL_GONE = 8,  /* the kernel connection ended (unmounted or aborted) */
     RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
+    RFS_EVENT_VERIFIED = 10,    /* source: the verify has ended; result = 0 or -errno of what cut it off */
 };
 
 typedef struct {
@@ -75,6 +76,7 @@ typedef struct {
     uint64_t marked_places, marked_bytes; /* hot: what a session would begin with; bytes by 64 KiB */
     uint64_t marked_everything;
     uint64_t to_do_bytes;          /* of these, what the session that runs has yet to do */
+    uint64_t failed;               /* 1: this copy's disk lied; RFS_EVENT_LOCAL_FAILED has told of it, or will */
     uint64_t reads, writes, fsyncs, namespace_ops, read_bytes, write_bytes; /* of the application */
     uint64_t frames_sent, frames_received, frame_bytes_sent, frame_bytes_received;
     uint64_t inodes, open_files, relayed;
@@ -204,6 +206,63 @@ int rfs_session_turn(rfs_engine *engine, int now_source);
 /* End the session. A target first applies what it has already received; a source freezes (or stays ALONE when
  * resyncing is abandoned by rfs_grant afterwards). [worker] */
 int rfs_session_close(rfs_engine *engine);
+
+/* ---- verify: both copies compared while the application writes (verify.c) ------------------------------------------------ */
+
+/* How a place differs: bits. Content has an offset and a length, the others none. */
+enum {
+    RFS_DIFFERS_CONTENT = 1,
+    RFS_DIFFERS_SIZE = 2,
+    RFS_DIFFERS_MODE = 4,
+    RFS_DIFFERS_OWNER = 8,
+    RFS_DIFFERS_MTIME = 16,
+    RFS_DIFFERS_XATTRS = 32,
+    RFS_DIFFERS_TARGET = 64,      /* a symbolic link's */
+    RFS_DIFFERS_DEVICE = 128,     /* a device's number */
+    RFS_DIFFERS_TYPE = 256,
+    RFS_DIFFERS_MISSING = 512,    /* the name, or the object, is not on the peer */
+    RFS_DIFFERS_EXTRA = 1024,     /* the name is on the peer alone */
+    RFS_DIFFERS_OBJECT = 2048,    /* the name is another file there, perhaps with the same content: hard links are compared */
+    RFS_DIFFERS_UNREADABLE = 4096, /* the peer cannot read it */
+};
+enum { RFS_MAX_DIFFERENCES = 1000, RFS_PATH_BYTES = 4096 };
+
+typedef struct {
+    uint32_t directory, kinds; /* RFS_DIFFERS_* */
+    uint64_t fid;                  /* the object's; of a name (missing, extra, object) its directory's */
+    uint64_t offset, length;
+    char path[RFS_PATH_BYTES]; /* below the directory, as it was met; the directory itself: empty */
+} rfs_difference;
+
+typedef struct {
+    int32_t running;
+    int32_t result;       /* of the last one: 0, or -errno: it was cut off */
+    uint64_t bytes_done, total_bytes, files_done, total_files; /* totals: an estimate, 0 until it is made */
+    uint64_t differences; /* all of them, also what is not listed */
+    uint64_t asked_again; /* places that differed at first sight; one that did not at the second is no difference */
+    uint32_t listed;
+} rfs_verification;
+
+/* Source of a whole pair: begin. The end is RFS_EVENT_VERIFIED. -EBUSY: one is running; -ENOTCONN: not the source of a pair. [worker] */
+int rfs_verify_start(rfs_engine *engine);
+int rfs_verify_stop(rfs_engine *engine); /* [worker] */
+void rfs_verify_progress(rfs_engine *engine, rfs_verification *out);
+int rfs_verify_difference(rfs_engine *engine, uint32_t index, rfs_difference *out); /* 0; -ENOENT: there is none of this index */
+
+/* ---- manifests: what a tree holds, for two copies that are no pair (manifest.c). They need no engine ------------------------ */
+
+typedef struct rfs_manifest rfs_manifest;
+/* tree_fd is the caller's, and stays open. with_content: the files' bytes are hashed too. NULL: no memory. */
+rfs_manifest *rfs_manifest_new(int tree_fd, uint32_t directory, int with_content);
+int rfs_manifest_pattern(rfs_manifest *manifest, const char *pattern, int only); /* as rfs_add_pattern() */
+int rfs_manifest_write(rfs_manifest *manifest, int out_fd); /* all of it, from out_fd's place on; -ECANCELED: stopped. [worker] */
+void rfs_manifest_stop(rfs_manifest *manifest);             /* from another thread */
+void rfs_manifest_progress(rfs_manifest *manifest, uint64_t *entries, uint64_t *bytes); /* also while it is written */
+void rfs_manifest_free(rfs_manifest *manifest);
+/* Of a file beneath the tree: a 16-byte hash for each of at most `count` (4096) blocks of RFS_BLOCK_BYTES from offset on, 16 zeros for one of
+ * zeros. Returns how many; size: the file's. [worker] */
+enum { RFS_BLOCK_BYTES = 65536 };
+int rfs_block_hashes(int tree_fd, const char *path, uint64_t offset, uint32_t count, uint8_t *out, uint64_t *size);
 
 /* ---- cold operations, for pyfuse3. Reads answer at once; mutations go by ticket (result 0 or -errno) ---------------------- */
 

@@ -117,6 +117,7 @@ static int open_link(rfs_engine *engine, rfs_channel *channel, const rfs_session
     if (!link) return -ENOMEM;
     engine->session = *session;
     engine->end_sent = false;
+    atomic_fetch_add(&engine->links, 1);
     engine->link = link;
     atomic_store(&engine->last_heard_ns, now_ns());
     return 0;

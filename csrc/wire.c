@@ -43,8 +43,10 @@ static uint64_t get64(const uint8_t **in) {
     return le64toh(value);
 }
 
+bool wire_is_verify(uint16_t type) { return type >= FRAME_VERIFY_RANGE && type <= FRAME_LAST_VERIFY; }
+
 bool wire_is_sequenced(uint16_t type) {
-    return (type >= FRAME_WRITE && type <= FRAME_LAST_OP) || (type >= FRAME_DIRECTORY_BEGIN && type <= FRAME_LAST_RESYNC);
+    return (type >= FRAME_WRITE && type <= FRAME_LAST_OP) || (type >= FRAME_DIRECTORY_BEGIN && type <= FRAME_LAST_RESYNC) || wire_is_verify(type);
 }
 
 void wire_encode_header(const struct wire_header *header, uint8_t out[WIRE_HEADER_BYTES]) {

@@ -21,6 +21,9 @@ enum frame_type {
     FRAME_BIND, /* child has this name in this directory (0: somewhere): the ops that follow name it by its fid alone */
     FRAME_SIZE, /* of the file from here on: what the ops that follow leave between its end and their bytes is empty on both nodes */
     FRAME_LAST_RESYNC = FRAME_SIZE,
+    /* verify, source to target of a whole pair, in the same order: verify.h */
+    FRAME_VERIFY_RANGE = 48, FRAME_VERIFY_ATTRIBUTES, FRAME_VERIFY_ENTRIES, FRAME_VERIFY_NAMES,
+    FRAME_LAST_VERIFY = FRAME_VERIFY_NAMES,
     /* without a seq of their own */
     FRAME_ACK = 64,  /* seq: everything up to it is applied */
     FRAME_SYNCED,    /* seq: this fsync is on the disk */
@@ -30,7 +33,8 @@ enum frame_type {
     FRAME_PEER_MARK, /* target to source, before all else: a mark of the target's, and where it is found */
     FRAME_PEER_MARKS, /* those were all. offset: 1 if everything is marked; length: the first fid that is new */
     FRAME_FRESH,     /* target to source: this listed object was not there and was made, empty */
-    FRAME_LAST_UNSEQUENCED = FRAME_FRESH,
+    FRAME_VERIFIED,  /* seq: of a VERIFY frame that found a difference; it comes before the ACK of it */
+    FRAME_LAST_UNSEQUENCED = FRAME_VERIFIED,
     FRAME_READ = 128, /* never sent: a kernel read that waits for the lease */
 };
 
@@ -80,4 +84,5 @@ void wire_encode_body(const struct op_body *body, const uint8_t *data, uint8_t *
 /* data points into the payload. Names are checked: no NUL, no slash, not "." or "..". */
 int wire_decode_body(const struct wire_header *header, const uint8_t *payload, struct op_body *body, const uint8_t **data);
 bool wire_is_sequenced(uint16_t type);
+bool wire_is_verify(uint16_t type);
 #endif

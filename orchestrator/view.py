@@ -140,7 +140,9 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
     """What a person should look at, with the next step."""
     found = []
     if verdict == "diverged":
-        fix = f"choose the node whose data shall go, and run 'hactl stop {name}' and 'hactl second --fullsync {name}' there"
+        state = f"/var/lib/lockstep/modules/{name}"
+        shown = f"'rfsmount diff --state {state}' shows what differs"
+        fix = f"{shown}; 'rfsmount resolve --keep here --state {state}' on the node whose data stays"
         text = f"{name}: both copies were written apart from each other; nothing was overwritten"
         found.append({"code": "DIVERGED", "text": text, "fix": fix})
     for entry in (here, there):

@@ -14,7 +14,7 @@ from rfs import rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.errors import SessionEnded
 from rfs.record import DataState
-from rfs.session_core import SessionCore
+from rfs.session_core import CHECKPOINT_SYNC, SessionCore
 from rfs.session_state import Stage
 
 log = logging.getLogger("rfs.session")
@@ -53,12 +53,12 @@ async def take(core: SessionCore) -> bool:
     """One checkpoint; True when marks were dropped. Also before a planned swap."""
     replica, engine = core.replica, core.replica.engine
     await engine.begin_checkpoint()
-    await core.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=2)
+    synced = await core.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=CHECKPOINT_SYNC)
     await engine.sync()
     async with replica.changing:
         if core.stage is not Stage.PAIRED or not replica.is_primary or replica.record.data is not DataState.UPTODATE:
             return False
-        await replica.commit(rules.checkpoint(replica.record), "checkpoint")
+        await replica.commit(rules.checkpoint(replica.record, peer_number=synced["record_number"]), "checkpoint")
         await engine.end_checkpoint()
         try:
             await core.link.send("checkpoint", session=replica.record.session, term=replica.record.term)

@@ -10,12 +10,6 @@ from rfs import exit_codes
 from rfs.errors import SaidNo
 from rfs.keys_options import add_keys
 
-LATER = {
-    "verify": "'verify' is not in this release: a resync compares everything, so unmount and mount the secondary to compare and repair",
-    "diff": "'diff' is not in this release: 'status' says which node has what, --replace-data keeps the loser's files aside",
-    "resolve": "'resolve' is not in this release: after DIVERGED, unmount the loser and mount it with --role secondary --replace-data",
-}
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -65,11 +59,20 @@ def _parser() -> argparse.ArgumentParser:
         ("promote", "make this node primary"),
         ("demote", "make this node secondary"),
         ("unmount", "goodbye to the peer, then the plain directories"),
+        ("verify", "compare both copies while the application writes"),
+        ("diff", "what differs between two nodes that have diverged"),
+        ("resolve", "after DIVERGED: keep one node's data; what differs on the other is saved first"),
     ):
         verbs.add_parser(verb, help=text, allow_abbrev=False).add_argument("--state", required=True, metavar="STATEDIR")
     verbs.choices["status"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("--json", action="store_true")
     verbs.choices["stats"].add_argument("-w", "--watch", action="store_true")
+    verbs.choices["verify"].add_argument("--repair", action="store_true", help="make the secondary's copy equal where it is not")
+    verbs.choices["verify"].add_argument("--json", action="store_true")
+    verbs.choices["diff"].add_argument("--estimate", action="store_true", help="only what a resync would cost")
+    verbs.choices["diff"].add_argument("--json", action="store_true")
+    verbs.choices["resolve"].add_argument("--keep", required=True, choices=("here", "peer"), help="whose data stays")
+    verbs.choices["resolve"].add_argument("--json", action="store_true")
     verbs.choices["promote"].add_argument("--force", action="store_true", help="also with a copy that may be old")
     witness = verbs.add_parser("witness", help="the witness's register: look at it, or arm it", allow_abbrev=False)
     witness.add_argument("action", choices=("status", "arm"))
@@ -77,18 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     witness.add_argument("--json", action="store_true")
     witness.add_argument("--force", action="store_true", help="arm: this node's copy counts as the newest, whatever the register holds")
     add_keys(verbs.add_parser("keys", help="this node's key, and pairing with the peer", allow_abbrev=False))
-    for verb, text in LATER.items():
-        verbs.add_parser(verb, help="not in this release", description=text)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code; every refusal is one sentence on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in LATER:
-        print(f"rfsmount: {LATER[given[0]]}", file=sys.stderr)
-        return exit_codes.USAGE
-    options = _parser().parse_args(given)
+    options = _parser().parse_args(arguments)
     try:
         match options.verb:
             case "mount":
@@ -103,6 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
                 return _stats(options)
             case "witness":
                 return _witness(options)
+            case "verify":
+                from rfs.verify_command import run as verify
+
+                return verify(options)
+            case "diff" | "resolve":
+                from rfs import divergence_command
+
+                return divergence_command.diff(options) if options.verb == "diff" else divergence_command.resolve(options)
             case "keys":
                 from rfs.keys_command import run
 

@@ -9,15 +9,17 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from rfs import exit_codes, rules
+from rfs import divergence, exit_codes, rules, verify
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
 from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState, to_wire
 from rfs.replica import Replica
+from rfs.resolution import Wish
 from rfs.session_state import SessionSlot, Stage
 from rfs.status import build_statistics, build_status, build_witness
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.commands")
 
@@ -37,11 +39,12 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "arm": self.arm,
+            "arm": self.arm, "diff": self.diff, "resolve": self.resolve, **verify.methods(self._replica),
         }  # fmt: skip
         return {
             "status": self.status,
             "stats": self.stats,
+            "estimate": self.estimate,
             "unmount": self.unmount,
             "witness": self.witness,
             **{name: self._while_running(method) for name, method in changes.items()},
@@ -62,6 +65,23 @@ class Commands:
 
     async def stats(self, params: Params) -> Params:
         return build_statistics(self._replica)
+
+    # ---- a divergence ------------------------------------------------------------------------------------------------------------------
+
+    async def diff(self, params: Params) -> Params:
+        """What differs between two nodes that have diverged: a summary, and the file that has it all."""
+        return await divergence.ask(self._replica, Wish.DIFF)
+
+    async def estimate(self, params: Params) -> Params:
+        """What a resync of this node's trees would cost."""
+        return await divergence.estimate(self._replica)
+
+    async def resolve(self, params: Params) -> Params:
+        """One node gives its data up, whose differences are saved first."""
+        keep = params.get("keep")
+        if keep not in ("here", "peer"):
+            raise ValueError("'keep' is neither here nor peer")
+        return await divergence.ask(self._replica, Wish.KEEP_MINE if keep == "here" else Wish.KEEP_YOURS)
 
     # ---- going on without the peer ------------------------------------------------------------------------------------------------------
 
@@ -135,6 +155,9 @@ class Commands:
                     raise SaidNo(why)
                 if granted and not may:
                     _check_granted(replica)
+                if may and session is not None and session.stage is Stage.HANDSHAKING:
+                    # What this node may do anyway does not wait for a peer that is not ready yet: one that failed takes its time.
+                    await replica.end_session(session)
                 await self._promote_alone(reason, granted=granted or replica.record.peer_may_fit, force=False)
         return build_status(replica)
 
@@ -144,12 +167,15 @@ class Commands:
         resumable, replica.resumable = replica.resumable, 0  # a turn that is cut off is a doubt: compared, not resumed
         try:
             await replica.commit(rules.promote(replica.record, 0), reason)
+            reached("turn-durable")
             answer = await session.ask("turn", ("turned", "refused"), PEER_TIMEOUT_S, term=replica.record.term, owner=replica.record.owner)
             if answer["type"] == "refused":
                 await replica.commit(rules.demote(replica.record), "the peer refused the turn")
                 raise SaidNo(f"the peer refused: {answer['reason']}")
+            reached("turn-answered")
             await replica.engine.become_primary(replica.record.term, replica.record.node_bit)
             await replica.engine.session_turn(now_source=True)
+            reached("turn-done")
         except (SessionEnded, OSError) as ended:
             await replica.commit(rules.demote(replica.record), "the turn was cut off")
             raise SaidNo(f"the session ended during the promotion ({ended}); look at 'status' and try again", exit_codes.FAILED) from ended
@@ -175,6 +201,7 @@ class Commands:
                     await replica.renew_engine()
                 await replica.become_primary(won.term if won is not None else 0, reason)
             await replica.go_alone(reason, granted=granted, won=won)
+        reached("promoted-unmounted")
         await replica.mount()
         if force and replica.arbiter is not None:
             replica.note = await replica.arbiter.write_over(f"forced: {reason}")
@@ -198,13 +225,17 @@ class Commands:
         replica = self._replica
         try:
             await replica.engine.demote()
+            reached("demote-drained")
             await replica.engine.sync()
             if session is not None:
                 await session.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=1)
+            reached("demote-synced")
             await replica.unmount(abort=False)
             await replica.commit(rules.demote(replica.record), "demoted in order")
+            reached("demote-durable")
             if session is not None:
                 await session.ask("demoted", ("goodbye",), PEER_TIMEOUT_S, record=to_wire(replica.record))
+                reached("demote-agreed")
         except (SessionEnded, OSError) as failure:
             if session is not None:
                 await session.hang_up()

@@ -200,7 +200,8 @@ def _nothing_in_common(a: Side, b: Side) -> Decision | None:
             return _no_pair(Outcome.DIVERGED, "each node's generation is an ancestor of the other's: these records cannot both be true")
         return None
     return _no_pair(
-        Outcome.DIVERGED, "both nodes have data of their own and nothing in common: give one's up by mounting it with --replace-data"
+        Outcome.DIVERGED,
+        "both nodes have data of their own and nothing in common: 'rfsmount resolve --keep here' or '--keep peer' keeps one's",
     )
 
 
@@ -288,7 +289,8 @@ def _fork(a: Side, b: Side) -> Decision | None:
     """
     if a.record.used and b.record.used:
         return _no_pair(
-            Outcome.DIVERGED, "both nodes acknowledged writes without each other: choose whose data stays (--replace-data on the other)"
+            Outcome.DIVERGED,
+            "both nodes acknowledged writes without each other: choose whose stay with 'rfsmount resolve --keep here' or '--keep peer'",
         )
     source = _one(lambda side: side.record.used, a, b)
     if source is not None:

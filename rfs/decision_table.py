@@ -166,8 +166,8 @@ happens; no clock takes part.
 
 **How to read it at night.** `rfsmount status --state STATEDIR` on either node shows the outcome as `code` and the sentence as `reason`
 (`hactl status` shows the same). *Source* is the node whose data stays; the other one's is made equal to it. *Travels* says what is
-compared: *what is marked* (until the intent log exists everything is marked, so it is all compared by block hashes, and only what
-differs is sent) or *everything*.
+compared, by hashes of blocks of which only those that differ are sent: *what is marked* on either node (nothing at all where nothing
+is), or *everything*. A node whose log of marks is lost or damaged has everything marked.
 
 | code | meaning | what to do |
 |---|---|---|

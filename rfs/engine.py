@@ -48,6 +48,7 @@ class EventKind(IntEnum):
     LOCAL_FAILED = 7
     KERNEL_GONE = 8
     RELAY_LOST = 9
+    VERIFIED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Statistics:
     marked_bytes: int = 0
     marked_everything: int = 0
     to_do_bytes: int = 0
+    failed: int = 0
     reads: int = 0
     writes: int = 0
     fsyncs: int = 0
@@ -155,6 +157,38 @@ class SessionParameters:
     direct: int = 0
     fresh: int = 0
 
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`rfs_verification`: how far a verify is, or how the last one ended."""
+
+    running: int = 0
+    result: int = 0
+    bytes_done: int = 0
+    total_bytes: int = 0
+    files_done: int = 0
+    total_files: int = 0
+    differences: int = 0
+    asked_again: int = 0
+    listed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`rfs_difference`; the kinds by their names in small letters."""
+
+    directory: int
+    kinds: tuple[str, ...]
+    fid: int
+    offset: int
+    length: int
+    path: bytes
+
+
+DIFFERS = (
+    *("content", "size", "mode", "owner", "mtime", "xattrs", "target", "device", "type"),
+    *("missing", "extra", "object", "unreadable"),
+)  # RFS_DIFFERS_*, from the lowest bit on
 
 EventHandler = Callable[[EngineEvent], None]
 
@@ -457,6 +491,30 @@ class Engine:
         """End the session: a target has applied what it received, a source is frozen."""
         with trio.CancelScope(shield=True):
             _check(await trio.to_thread.run_sync(self._lib.rfs_session_close, self._handle), "close the session")
+
+    # ---- verify ---------------------------------------------------------------------------------------------------------------------
+
+    async def verify_start(self) -> None:
+        """Compare both copies of a whole pair; OSError(EBUSY): that is being done, OSError(ENOTCONN): not the source of a pair."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_verify_start, self._handle), "cannot verify")
+
+    async def verify_stop(self) -> None:
+        """What was found stands."""
+        await trio.to_thread.run_sync(self._lib.rfs_verify_stop, self._handle)
+
+    def verification(self) -> Verification:
+        """Of this moment."""
+        raw = self._ffi.new("rfs_verification *")
+        self._lib.rfs_verify_progress(self._handle, raw)
+        return Verification(**{field.name: int(getattr(raw, field.name)) for field in fields(Verification)})
+
+    def difference(self, index: int) -> Difference | None:
+        """What the verify has found, by its number; None: there is no more."""
+        raw = self._ffi.new("rfs_difference *")
+        if self._lib.rfs_verify_difference(self._handle, index, raw) < 0:
+            return None
+        kinds = tuple(name for bit, name in enumerate(DIFFERS) if raw.kinds >> bit & 1)
+        return Difference(int(raw.directory), kinds, int(raw.fid), int(raw.offset), int(raw.length), self._ffi.string(raw.path))
 
     # ---- cold operations ------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from rfs import rules
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.peer_messages import Message
 from rfs.record import Role
-from rfs.session_core import GOODBYE_TIMEOUT_S, SessionCore
+from rfs.session_core import CHECKPOINT_SYNC, GOODBYE_TIMEOUT_S, SessionCore
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
@@ -21,8 +22,7 @@ async def on_message(core: SessionCore, message: Message) -> None:
     kind = message["type"]
     try:
         if kind == "sync":
-            await core.replica.engine.sync()
-            await core.link.send("synced", number=message["number"])
+            await _sync(core, message["number"])
         elif kind == "checkpoint":
             await _hear_checkpoint(core, message)
         elif kind == "demoted":
@@ -33,6 +33,16 @@ async def on_message(core: SessionCore, message: Message) -> None:
             await _hear_leaving(core, message)
     except (OSError, SaidNo, PeerProtocolError) as failure:
         raise SessionEnded(f"'{kind}' of the peer could not be followed: {failure}") from failure
+
+
+async def _sync(core: SessionCore, number: int) -> None:
+    replica = core.replica
+    seq = replica.engine.statistics().applied_seq
+    await replica.engine.sync()
+    if number == CHECKPOINT_SYNC and not replica.is_primary:
+        async with replica.changing:
+            await replica.commit(rules.synced_for_checkpoint(replica.record, seq), "synced for a checkpoint")
+    await core.link.send("synced", number=number, record_number=replica.record.number)
 
 
 async def _hear_checkpoint(core: SessionCore, message: Message) -> None:
@@ -55,6 +65,7 @@ async def _hear_demoted(core: SessionCore, message: Message) -> None:
     if peer.role is not Role.SECONDARY or replica.is_primary or core.stage is not Stage.PAIRED:
         raise PeerProtocolError("a demotion that does not fit the session")
     replica.consent = True
+    reached("demoted-heard")
     log.info("the peer has demoted itself and agrees that this node is promoted")
     replica.touch()
     await core.link.send("goodbye")
@@ -69,7 +80,9 @@ async def _hear_turn(core: SessionCore, message: Message) -> None:
                 await core.link.send("refused", reason=f"{replica.record.node} has not demoted itself")
                 return
             await replica.commit(rules.learn_term(replica.record, message["term"], message["owner"]), "the peer is promoted")
+            reached("turn-heard")
             await replica.engine.session_turn(now_source=False)
+            reached("turn-applied")
             replica.consent = False
             await core.link.send("turned")
             log.info("turned: the peer is primary term=%d", message["term"])
@@ -83,6 +96,7 @@ async def _hear_leaving(core: SessionCore, message: Message) -> None:
     async with replica.changing:
         if message["outdated"] and replica.is_primary:
             await replica.commit(rules.primary_hears_leave(replica.record), "the peer has left")
+            reached("leave-heard")
         if message["consent"] and not replica.is_primary and core.stage is Stage.PAIRED:
             replica.consent = core.left_with_consent = True
         replica.note = f"{core.link.theirs.node} left: {message['reason']}"

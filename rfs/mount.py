@@ -22,10 +22,10 @@ from pathlib import Path
 import trio
 
 from rfs import directory_checks, engine, exit_codes
-from rfs.durably import write_durably
 from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.mount_table import MountEntry, read_mount_table, stack_at
+from rfs.small_file import write_small
 
 log = logging.getLogger("rfs.mount")
 
@@ -187,7 +187,7 @@ class Layers:
     def _write_guards(self) -> None:
         """Durably: to believe in a tree that was open is worse than to compare one that was not."""
         text = json.dumps({"boot": self._boot, "namespace": _namespace(), "guards": self._guards, "trusted": self._trusted})
-        write_durably(self._guards_file, text.encode())
+        write_small(self._guards_file, text)
 
 
 def _holds(tree: int, name: str) -> bool:

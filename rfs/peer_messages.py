@@ -15,6 +15,7 @@ HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
 TEXT_CHARACTERS_MAX: Final = 1024
 LIST_MAX: Final = 16
+BYTES_MAX: Final = 48 * 1024
 U64_MAX: Final = 2**64 - 1
 TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
 
@@ -39,7 +40,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     "ping": {"data": str, "generation": int, "seq": int, "bytes_done": int, "total_bytes": int, "files_done": int, "total_files": int,
              "space": list},
     "sync": {"number": int},
-    "synced": {"number": int},
+    "synced": {"number": int, "record_number": int},
     "checkpoint": {"session": int, "term": int},
     "demoted": {"record": dict},
     "turn": {"term": int, "owner": int},
@@ -47,6 +48,17 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
     "refused": {"reason": str},
     "leaving": {"outdated": bool, "orderly": bool, "consent": bool, "reason": str},
     "goodbye": {},
+    # two nodes that have diverged compare their trees (divergence.py)
+    "divergence": {"wish": str},
+    "manifest": {},
+    "manifest_ready": {"bytes": int},
+    "manifest_read": {"offset": int},
+    "manifest_part": {"data": bytes},
+    "blocks": {"directory": int, "path": bytes, "offset": int, "count": int},
+    "block_hashes": {"size": int, "data": bytes},
+    "compared": {},
+    "resolved": {"kept": str, "places": int, "bytes": int},
+    "not_resolved": {"code": int, "reason": str},
 }  # fmt: skip
 
 
@@ -91,6 +103,8 @@ def check(message: Message) -> None:
         if isinstance(value, list) and (len(value) > LIST_MAX or not all(type(item) is int and 0 <= item <= U64_MAX for item in value)):
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is no short list of numbers")
         if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
+            raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
+        if isinstance(value, bytes) and len(value) > BYTES_MAX:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
         if isinstance(value, int) and not 0 <= value <= (TERM_MAX if name == "term" else U64_MAX):
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is out of range")

@@ -7,31 +7,38 @@ the engine is told afterwards.
 What a person sees (link, code, reason) is derived in status.py from what stands here; nothing is kept twice.
 """
 
+import errno
 import logging
 import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
+if TYPE_CHECKING:
+    from rfs.divergence import Asked
 from rfs import exit_codes, rules
 from rfs.decide import Outcome
-from rfs.engine import Engine, EngineEvent, EventKind, Mode
+from rfs.engine import Engine, EngineEvent, EventKind, Mode, Space
 from rfs.errors import NotGranted, SaidNo
 from rfs.grants import Arbitration, Won
 from rfs.handshake import Hello
 from rfs.mount import Layers
 from rfs.record import DataState, Record, Role
 from rfs.record_file import RecordFile
+from rfs.second_try import SecondTry
 from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
 from rfs.settings import OnPeerLoss, Settings
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.replica")
 
 RESET_GRACE_S = 1.0  # the connection was closed under us: the peer may be back at once, and resuming is cheaper than going alone
 SILENCE_GRACE_S = 1.0  # the progress timeout has passed; a process that was only paused finds out here that its peer went on
+RESUMED_IN_VAIN_MAX = 3
 
 
 @dataclass(slots=True)
@@ -69,18 +76,21 @@ class Replica:
         self.changing = trio.Lock()
         self.session: SessionSlot | None = None
         self.refused: Refused | None = None
+        self.asked: Asked | None = None  # what to do about a divergence, at the next meeting with the peer
         self.peer = PeerView()
         self.arbiter: Arbitration | None = None  # with a witness: nothing else grants
         self.consent = False  # the peer has demoted itself durably and agrees that we promote
         self.needs_grant = False
         self.paired_in_run = False  # this process' copy has been complete beside the peer's
         self.served = False  # as primary, in this process
+        self.scope = ""  # of the last session: nothing, marks or everything
         self.broken_off = 0  # sessions in a row that did not come to a whole pair
         self.resumable = 0  # the session whose window could still be shipped again
+        self._resumed_in_vain = self._acked_at_loss = 0
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
-        self.not_before = trio.current_time()  # no session before: a copy that just failed to keep up does not try again at once
+        self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once
         self.stopping = False
         self.keeps_guards = False
         self.finished = trio.Event()
@@ -141,7 +151,11 @@ class Replica:
             return changed
         before = self.record
         with trio.CancelScope(shield=True):
-            self.record = await trio.to_thread.run_sync(self._record_file.write, changed)
+            try:
+                self.record = await trio.to_thread.run_sync(self._record_file.write, changed)
+            except OSError as failure:
+                log.critical("the record cannot be written path=%s cause=%s wanted=%s", self._record_file.path, failure.strerror, cause)
+                raise
         now = self.record
         log.info(
             "record number=%d data=%s role=%s generation=%016x term=%d peer_may_fit=%d shared=%d used=%d rewound=%d cause=%s",
@@ -196,9 +210,9 @@ class Replica:
         if event.kind is EventKind.NEED_USED:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
-            self.nursery.start_soon(self._local_failed, event.text or "a write to this copy's disk failed")
-        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST):
-            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself
+            self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
+        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED):
+            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the third by who waits for a touch
         elif self.session is not None:
             self.session.on_event(event)
         self.touch()
@@ -216,7 +230,9 @@ class Replica:
         """Raise the term, be primary on record, and frozen in the engine. Nothing is mounted yet."""
         self._assert_changing()
         await self.commit(rules.start_primary(self.record, peer_term, self.identity), cause)
+        reached("primary-durable")
         await self.engine.become_primary(self.record.term, self.record.node_bit)
+        reached("primary-frozen")
         try:
             await self.engine.purge_holding(arriving=True)  # what was on its way when the peer was lost: a file at most
         except OSError as failure:
@@ -269,11 +285,15 @@ class Replica:
     async def go_alone(self, cause: str, *, granted: bool, won: Won | None = None) -> None:
         """A frozen primary goes on without its peer, under the rules. With a witness `granted` is a wish: see `win`."""
         self._assert_changing()
+        if self.engine.statistics().failed:  # its event waits for the lock that is held here: no copy that lied becomes the only one
+            raise SaidNo("this copy's disk failed: it cannot go on alone")
         if granted and won is None:
             won = await self.win(cause)
         name = won.name if won is not None else secrets.randbits(64) or 1
         waiting = self.engine.statistics().waiting_ops > 0
+        reached("alone-before-mint")
         await self.commit(rules.go_alone(self.record, name, granted=granted, op_waiting=waiting), cause)
+        reached("alone-minted")
         if won is not None:
             self.note = ""  # why it was not granted before
         came = "an operation came while the generation was minted"
@@ -284,6 +304,7 @@ class Replica:
         except BlockingIOError:  # the engine looks once more, under its own lock
             await self.commit(rules.use(self.record), came)
             await self.engine.grant(self.record.generation, used=True)
+        reached("alone-thawed")
         self.resumable = 0
         self.needs_grant = False
         self.served = True
@@ -307,8 +328,10 @@ class Replica:
         log.info("transition to=SECONDARY by=fence cause=%s", cause)
         with trio.CancelScope(shield=True):  # the session that makes us step down may end meanwhile; half a step is none
             await self.engine.fence()
+            reached("fenced")
             await self.unmount(abort=True)
             await self.commit(rules.step_down(self.record), cause)
+            reached("stepped-down")
             self.needs_grant = False
             await self.idle_engine()
         self.touch()
@@ -330,6 +353,8 @@ class Replica:
         self.session = None
         if stage is Stage.PAIRED and not ended.left_with_consent:
             self.consent = False  # a swap that was cut short is a doubt: it needs a grant like any other
+        if self.resumable and self.is_primary:
+            self._resume_no_more_in_vain()
         self.touch()
         if not self.is_primary and self.mode is Mode.FROZEN and not self.stopping:
             self.nursery.start_soon(self._forget_demoted)
@@ -337,6 +362,16 @@ class Replica:
         if not self.is_primary or self.stopping or not (frozen or stage in (Stage.RESYNCING_SOURCE, Stage.PAIRED)):
             return
         self.nursery.start_soon(self._after_loss, RESET_GRACE_S if ended.was_reset else SILENCE_GRACE_S)
+
+    def _resume_no_more_in_vain(self) -> None:
+        """A link that breaks again before anything is acknowledged would keep the application waiting for ever. The copies are compared
+        then: in a resync nothing waits for the peer."""
+        acked_seq = self.engine.statistics().acked_seq
+        self._resumed_in_vain = self._resumed_in_vain + 1 if acked_seq == self._acked_at_loss else 0
+        self._acked_at_loss = acked_seq
+        if self._resumed_in_vain >= RESUMED_IN_VAIN_MAX:
+            log.warning("the link breaks again and again before anything is acknowledged: the session is not resumed")
+            self.resumable = self._resumed_in_vain = 0
 
     async def _forget_demoted(self) -> None:
         """A session that ended between a demotion and the turn leaves an engine that still thinks it was primary."""
@@ -367,7 +402,7 @@ class Replica:
                 log.warning("frozen: %s", refusal.sentence)
                 self.touch()
 
-    async def _local_failed(self, what: str) -> None:
+    async def disk_failed(self, what: str) -> None:
         """This copy's disk lied: say so durably, and let the peer's copy go on."""
         async with self.changing:
             if self.record.data is DataState.FAILED:
@@ -376,8 +411,36 @@ class Replica:
             self.note = f"this copy's disk failed ({what}); repair it, then resync from the peer"
             session = self.session
             was_primary = self.is_primary
-            await self.commit(rules.fail(self.record), what)
+            self.second_try.failed(errno.EIO, (), None)
+            try:
+                await self.commit(rules.fail(self.record), what)
+            except OSError:  # the record's disk has failed as well: this process ends, and its peer may go on
+                if session is not None and was_primary:
+                    await session.leave(self.note, consent=True)
+                raise
+            reached("fail-durable")
             if session is not None:
                 await session.leave(self.note, consent=was_primary)
+                reached("fail-told")
+                await self.end_session(session)  # it still uses the engine that goes now
             if was_primary:
                 await self.step_down(what)
+            await self.renew_engine()  # an engine that has seen its disk lie calls nothing a success any more
+            self.touch()
+
+    async def end_session(self, session: SessionSlot) -> None:
+        """Hang up, and wait until nothing of the session runs any more. It is not in a transition: the caller holds the lock."""
+        self._assert_changing()
+        await session.hang_up()
+        while self.session is session:
+            await self.changed()
+
+    def spaces(self) -> list[Space]:
+        """Of every directory's file system."""
+        return [_space(tree) for tree in self.layers.trees]
+
+
+def _space(tree: int) -> Space:
+    found = os.fstatvfs(tree)
+    unit = found.f_frsize
+    return Space(found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit, found.f_files, found.f_ffree)

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import trio
 
-from rfs import rules
+from rfs import page_cache, rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.decide import Decision
 from rfs.engine import Channel
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.peer_messages import Message
-from rfs.record import DataState, to_wire
+from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
 from rfs.replica import Replica
 from rfs.resync_scope import ResyncScope
 from rfs.session_core import SessionCore
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
@@ -42,6 +43,7 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
     replica = core.replica
     channel = await data.open()
     core.attached = True
+    reached("resume-source" if is_source else "resume-target")
     try:
         if is_source:
             parameters = core.parameters(replica.resumable, peer_applied_seq=theirs["applied_seq"])
@@ -59,24 +61,30 @@ async def resume(core: SessionCore, data: DataLink, theirs: Message, *, is_sourc
 # ---- as source ------------------------------------------------------------------------------------------------------------------------
 
 
-async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope) -> Rest | None:
+async def begin_source(core: SessionCore, data: DataLink, scope: ResyncScope, peer: Record) -> Rest | None:
     """Own copy durable → the target INCONSISTENT, confirmed → own record → the data link."""
     replica = core.replica
-    log.info("resync scope=%s", "nothing" if scope.direct else "everything" if scope.everything else "marks")
+    replica.scope = scope.word
+    log.info("resync scope=%s", scope.word)
     if scope.direct:
         await _pair_source(core, data)
         return None
     await replica.engine.sync()
+    reached("source-synced")
     await core.link.send("degrade")
+    reached("degrade-asked")
     await core.link.expect("degraded", timeout_s=SYNC_TIMEOUT_S)
     replica.resumable = 0
-    await replica.commit(rules.source_begins(replica.record, secrets.randbits(64) or 1), "the target is INCONSISTENT, durably")
+    begun = rules.source_begins(replica.record, secrets.randbits(64) or 1)
+    await replica.commit(rules.learn_given_up(begun, (*peer.lineage, *peer.tried)), "the target is INCONSISTENT, durably")
+    reached("source-recorded")
     seq = replica.engine.statistics().seq
     await _say_open(core, data, scope, seq)
     channel = await data.open()
     core.attached = True
     more = {"everything": int(scope.everything), "fresh": scope.fresh}
     await replica.engine.session_source(channel, core.parameters(data.session, seq=seq, **more))
+    reached("source-attached")
     core.stage = Stage.RESYNCING_SOURCE
     core.began_at = trio.current_time()
     replica.served = True
@@ -113,6 +121,7 @@ async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> No
     replica = core.replica
     if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation:
         raise PeerProtocolError("an 'open' without a resync for a copy that needs one")
+    replica.scope = "nothing"
     await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
     await core.link.send("paired")
     channel = await data.open()
@@ -126,15 +135,20 @@ async def _end_source(core: SessionCore, session: int) -> None:
     """Wait until nothing is marked, then hand the generation over. From END on a lost peer freezes this node."""
     replica = core.replica
     await core.drained.wait()
+    reached("source-drained")
     async with replica.changing:
         _still(replica, DataState.UPTODATE)
         await replica.commit(rules.source_before_end(replica.record), "nothing is marked any more")
+        reached("end-promised")
         await core.link.send("ending", record=to_wire(replica.record))
         await replica.engine.send_end()
+        reached("end-sent")
     adopted = await core.link.expect("adopted", timeout_s=SYNC_TIMEOUT_S)
+    reached("adopted-heard")
     async with replica.changing:
         target = core.check_record(adopted["record"])
         await replica.commit(rules.learn_names(rules.source_after_end(replica.record, session), target), "the target has adopted")
+        reached("source-paired")
         await core.link.send("paired")
         core.now_paired(session)
 
@@ -152,27 +166,41 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     """INCONSISTENT, durably and confirmed, before any frame → the data link."""
     replica = core.replica
     said = await core.link.expect("degrade", "open", timeout_s=SYNC_TIMEOUT_S)
+    reached("degrade-heard")
     replica.resumable = 0
     if said["type"] == "open":
         await _pair_target(core, data, said)
         return None
     if replica.record.generation == 0:
         await _take_first_copy(core)
-    await replica.commit(rules.target_begins(replica.record, decision.fork_point), "a resync begins")
+    fork_point = decision.fork_point if replica.record.generation else None  # given up already
+    await replica.commit(rules.target_begins(replica.record, fork_point), "a resync begins")
+    reached("target-inconsistent")
     await core.link.send("degraded")
     opened = await core.link.expect("open", timeout_s=SYNC_TIMEOUT_S)
     if opened["session"] != data.session:
         raise PeerProtocolError("an 'open' of another session")
     channel = await data.open()
     core.attached = True
+    replica.scope = ResyncScope(direct=False, everything=opened["everything"], fresh=opened["fresh"]).word
     more = {"everything": int(opened["everything"]), "fresh": opened["fresh"]}
     parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"], **more)
     await replica.engine.session_target(channel, parameters, resume=False)
+    reached("target-attached")
     core.stage = Stage.RESYNCING_TARGET
     core.began_at = trio.current_time()
     replica.is_live.set()
     replica.touch()
     return lambda: _end_target(core, data.session)
+
+
+async def become_new_again(replica: Replica) -> None:
+    """A copy that will be compared in full. In this order: what it is like must not be forgotten before what follows from it is done."""
+    if replica.record.data is DataState.FAILED:
+        files = await trio.to_thread.run_sync(page_cache.forget, replica.layers.trees)
+        log.info("cached pages thrown away files=%d: they may never have reached the disk", files)
+    await trio.to_thread.run_sync(note_copy_begun, replica.settings.state_directory)
+    await replica.commit(rules.new_again(replica.record), "everything will be compared")
 
 
 async def _take_first_copy(core: SessionCore) -> None:
@@ -192,12 +220,17 @@ async def _end_target(core: SessionCore, session: int) -> None:
     replica = core.replica
     await core.end_received.wait()
     ending = await core.link.expect("ending")
+    reached("end-received")
     async with replica.changing:
         source = core.check_record(ending["record"])
         await replica.engine.sync()
+        reached("target-synced")
         _still(replica, DataState.INCONSISTENT)
         await replica.commit(rules.target_adopts(replica.record, source, session), "the resync is complete and durable")
+        reached("target-adopted")
         await core.link.send("adopted", record=to_wire(replica.record))
+        reached("adopted-sent")
     await core.link.expect("paired")
     core.now_paired(session)
+    reached("target-paired")
     await replica.engine.purge_holding()

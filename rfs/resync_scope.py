@@ -24,6 +24,11 @@ class ResyncScope:
     everything: bool
     fresh: int
 
+    @property
+    def word(self) -> str:
+        """For people."""
+        return "nothing" if self.direct else "everything" if self.everything else "marks"
+
 
 def marked(statistics: Statistics) -> int:
     """How much is marked here."""

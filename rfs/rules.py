@@ -4,6 +4,7 @@ The callers do: `record = await commit(rules.x(record, ...))`, durably, before a
 forbid returns a Refusal, whose sentence is for the person who asked. What must hold in any case is asserted.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from rfs.record import DataState, Record, Role
@@ -165,9 +166,11 @@ def enter_session(record: Record, identity: Identity, peer: Record, *, source: b
         record = replace(record, term=peer.term + 1, owner=record.node_id)
     if source and record.data is DataState.OUTDATED:
         record = replace(record, data=DataState.UPTODATE)
+    # What is confirmed never goes down: a record that was set back is recognised until its copy is whole again.
+    confirmed = max(record.peer_confirmed_number, peer.number) if record.peer_id == peer.node_id else peer.number
     return replace(
         learn_names(record, peer), boot=identity.boot, incarnation=identity.incarnation, backing=identity.backing, clean=False,
-        used=record.used or source, peer_id=peer.node_id, peer_confirmed_number=peer.number, peer_confirmed_seq=0,
+        used=record.used or source, peer_id=peer.node_id, peer_confirmed_number=confirmed, peer_confirmed_seq=0,
     )  # fmt: skip
 
 
@@ -181,6 +184,20 @@ def learn_names(record: Record, peer: Record) -> Record:
 def learn_term(record: Record, term: int, owner: int) -> Record:
     """A promotion is known, durably, on every node that can be reached."""
     return replace(record, term=term, owner=owner) if term > record.term else record
+
+
+def new_again(record: Record) -> Record:
+    """§3.0: a copy that is to be compared in full, before anything else is written: if that is cut off, the next one is a full compare too.
+
+    By its number alone it would be told only until it has counted past what its peer has seen.
+    """
+    return target_begins(record, 0)
+
+
+def learn_given_up(record: Record, names: Iterable[int]) -> Record:
+    """§6.2, the source, once its target has durably given up what it does not share: those names may be in the register. Not before: they
+    might be granted still."""
+    return replace(record, tried=merged(record.tried, [name for name in names if name and name not in record.lineage]))
 
 
 def source_begins(record: Record, name: int) -> Record:
@@ -214,6 +231,7 @@ def target_adopts(record: Record, source: Record, session: int) -> Record:
         record, generation=source.generation, history=source.history, base=source.base, term=source.term, owner=source.owner,
         data=DataState.UPTODATE, role=Role.SECONDARY, rewound=False, used=True, peer_may_fit=True, shared=True, peer_has=True,
         session=session, peer_id=source.node_id, peer_confirmed_number=source.number, node_bit=1 - source.node_bit,
+        number=max(record.number, source.peer_confirmed_number),  # counted on from there: it is not set back any more
         tried=_adopted_names(record, source), armed=record.armed or source.armed,
     )  # fmt: skip
 
@@ -249,10 +267,16 @@ def may_pair_directly(a: Record, b: Record, *, nothing_marked: bool) -> bool:
 # ---- checkpoints -------------------------------------------------------------------------------------------------------------------------
 
 
-def checkpoint(record: Record) -> Record:
-    """§5, durable before the first mark is dropped: the marks cover a holder of this generation, and of no older one any more."""
+def synced_for_checkpoint(record: Record, applied_seq: int) -> Record:
+    """§5, the peer's part after its sync: a new number if it has applied anything, so that a snapshot of before is told from it (§3.0)."""
+    return replace(record, applied_seq=applied_seq)
+
+
+def checkpoint(record: Record, *, peer_number: int = 0) -> Record:
+    """§5, durable before the first mark is dropped: the marks cover a holder of this generation, and of no older one any more; and of the
+    peer's records none that is older than the one it wrote after its sync."""
     assert record.data is DataState.UPTODATE and record.peer_has, "a checkpoint is of two whole copies"
-    return replace(record, base=record.generation)
+    return replace(record, base=record.generation, peer_confirmed_number=max(record.peer_confirmed_number, peer_number))
 
 
 def hear_checkpoint(record: Record, *, session: int, term: int, in_session: int) -> Record | Refusal:

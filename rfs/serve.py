@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -84,7 +85,7 @@ async def serve(settings: Settings, report: Report) -> None:
     state.write_pid()
     security = security_of(settings)
     security.announce()
-    identity = rules.Identity(boot=read_boot(), incarnation=secrets.randbits(64) or 1, backing=_backing(paths))
+    identity = rules.Identity(boot=read_boot(), incarnation=secrets.randbits(64) or 1, backing="")
     layers = Layers(paths, settings.state_directory, identity.boot)
     async with AsyncExitStack() as stack:
         stack.callback(layers.close)
@@ -101,6 +102,7 @@ async def serve(settings: Settings, report: Report) -> None:
         is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
         await layers.prepare(settings.required_files if is_whole else ())
         state.record_directories(paths)
+        identity = replace(identity, backing=_backing(layers.trees))  # not of the paths: a dead mount of ours may lie there
         replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees, settings.patterns), security)
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
@@ -183,16 +185,9 @@ async def _report_progress(replica: Replica, settings: Settings, report: Report)
     report(exit_codes.TIMEOUT, f"not live after {settings.timeout_s:g} s: {status['reason']}; rfsmount keeps waiting in the background")
 
 
-def _backing(paths: list[str]) -> str:
+def _backing(trees: list[int]) -> str:
     """What the directories lie on. The same text after a restart means the same file systems."""
-    return ",".join(f"{os.major(device)}:{os.minor(device)}" for device in (_device(path) for path in paths))
-
-
-def _device(path: str) -> int:
-    try:
-        return os.stat(path).st_dev
-    except OSError:
-        return 0  # a dead mount; prepare() will look closer
+    return ",".join(f"{os.major(device)}:{os.minor(device)}" for device in (os.fstat(tree).st_dev for tree in trees))
 
 
 def default_node() -> str:

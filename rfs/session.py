@@ -19,9 +19,9 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from rfs import checkpoint, in_session, resync, rules
+from rfs import checkpoint, divergence, in_session, resync, rules
 from rfs.control_link import SYNC_TIMEOUT_S, ControlLink
-from rfs.decide import Decision, Outcome, Source, decide, mirror
+from rfs.decide import Decision, Outcome, Source, Travels, decide, mirror
 from rfs.engine import EventKind, Mode, Space
 from rfs.errors import PeerProtocolError, SaidNo, SessionEnded
 from rfs.patterns import digest
@@ -31,8 +31,10 @@ from rfs.replace_data import forget_copy_begun, has_begun_copy
 from rfs.replica import Refused, Replica
 from rfs.resync import DataLink, Rest
 from rfs.resync_scope import marked, scope_of
+from rfs.second_try import DISK_FAILURES
 from rfs.session_core import SessionCore
 from rfs.session_state import Progress, Stage
+from rfs.steps import reached
 from rfs.supervisor import Supervisor
 
 log = logging.getLogger("rfs.session")
@@ -41,7 +43,6 @@ READY_TIMEOUT_S = 15.0
 REFUSED_AGAIN_S = 2.0
 HANDSHAKE_AGAIN_S = 0.1  # a session that broke off before it was whole; twice as long after each further one
 BROKEN_OFF_AGAIN_MAX_S = 5.0
-APPLY_FAILED_AGAIN_S = 5.0
 GOODBYE_AFTER_LOSS_S = 2.0
 
 
@@ -98,15 +99,24 @@ class Session(SessionCore):
         """The engine's bad news end the session; a copy that cannot keep up says goodbye first."""
         async for event in self.failures_out:
             if event.kind is EventKind.APPLY_FAILED:
-                self.replica.note = f"this copy left the session: {event.text or os.strerror(abs(event.result))}"
-                self.replica.not_before = trio.current_time() + APPLY_FAILED_AGAIN_S
-                async with self.replica.changing:
-                    await self.leave(self.replica.note, consent=False)
+                await self._cannot_follow(abs(event.result), event.text or os.strerror(abs(event.result)))
             elif self.replica.is_primary:
                 # A target that fails closes its data link before its goodbye arrives. Either that or the end of the control link
                 # cancels this wait at once; a goodbye that is heard spares the application a grant.
                 await trio.sleep(GOODBYE_AFTER_LOSS_S)
             raise SessionEnded(f"{event.kind.name}: {event.text or os.strerror(abs(event.result))}")
+
+    async def _cannot_follow(self, error: int, text: str) -> None:
+        """What the primary did cannot be done here. A disk that fails is one thing, one that is full another."""
+        replica = self.replica
+        if error in DISK_FAILURES:
+            replica.nursery.start_soon(replica.disk_failed, text)  # it ends this session, and outlives it
+            await trio.sleep_forever()
+        replica.second_try.failed(error, replica.spaces(), replica.engine.peer_space)
+        why = f"this copy left the session: {text}"
+        replica.note = "; ".join(filter(None, (why, replica.second_try.waits_for)))
+        async with replica.changing:
+            await self.leave(why, consent=False)
 
     async def _on_message(self, message: Message) -> None:
         await in_session.on_message(self, message)
@@ -133,7 +143,7 @@ class Session(SessionCore):
 
     async def _enter(self) -> None:
         replica = self.replica
-        await trio.sleep_until(replica.not_before)
+        await replica.second_try.wait(replica.spaces, lambda: replica.engine.peer_space, replica.engine.purge_holding)
         await self.link.send("ready")
         await self.link.expect("ready", timeout_s=READY_TIMEOUT_S)
         async with AsyncExitStack() as stack:
@@ -144,16 +154,19 @@ class Session(SessionCore):
                     await replica.engine.sync()  # what we say that we have applied counts as acknowledged
                 mine = self._state()
                 await self.link.send("state", **mine)
+                reached("state-sent")
                 theirs = await self.link.expect("state")
                 peer = self.check_record(theirs["record"])
                 token = mine["proposal"] if self.dialed else theirs["proposal"]
                 arriving = await stack.enter_async_context(self._supervisor.data_links.expected(token))
                 data = DataLink(token, lambda: self._supervisor.open_data_link(self.link, token, arriving))
                 decision, obstacle = await self._agree(mine, theirs, peer)
+                rest: Rest | None
                 if obstacle is not None:
-                    await self._refuse(obstacle, peer, theirs)
-                replica.refused = None
-                rest = await self._begin(decision, theirs, peer, data)
+                    rest = await self._refuse(obstacle, peer, theirs)
+                else:
+                    replica.refused = None
+                    rest = await self._begin(decision, theirs, peer, data)
             if rest is not None:
                 await rest()
         log.info("paired peer=%s role=%s generation=%016x", peer.node, replica.record.role.name, replica.record.generation)
@@ -184,6 +197,7 @@ class Session(SessionCore):
         )  # fmt: skip
         obstacle = self._obstacle(decision, mine, theirs, peer)
         await self.link.send("verdict", **_verdict(decision, obstacle))
+        reached("verdict-sent")
         heard = await self.link.expect("verdict")
         expected = _verdict(mirror(decision), None)
         if any(heard[field] != expected[field] for field in ("outcome", "source", "travels")):
@@ -232,8 +246,10 @@ class Session(SessionCore):
             )
         return None
 
-    async def _refuse(self, obstacle: Refused, peer: Record, theirs: Message) -> None:
-        """No pair: both say why, stay as they are, and try again later. The loser of a fork that was told to may give its data up."""
+    async def _refuse(self, obstacle: Refused, peer: Record, theirs: Message) -> Rest:
+        """No pair: both say why, stay as they are, and try again later. The loser of a fork that was told to may give its data up.
+
+        Two that have diverged may have something to do together first (divergence.py): that is returned, and runs without the lock."""
         replica = self.replica
         self.stage = Stage.REFUSED
         self.again_s = REFUSED_AGAIN_S if self.link.dialed else 0.0
@@ -243,7 +259,14 @@ class Session(SessionCore):
             log.warning("refused code=%s cause=%s", obstacle.code, obstacle.reason)
         replica.refused = obstacle
         replica.touch()
-        raise SessionEnded(obstacle.reason)
+        if not obstacle.is_diverged:
+            raise SessionEnded(obstacle.reason)
+
+        async def part() -> None:
+            await divergence.meet(self, peer, theirs)
+            raise SessionEnded(obstacle.reason)
+
+        return part
 
     async def _gave_up_data(self, peer: Record, theirs: Message) -> bool:
         """The loser of a fork, as its administrator said: from the next handshake on it is a new secondary whose files go to kept/."""
@@ -274,7 +297,7 @@ class Session(SessionCore):
             return None
         replica.consent = False
         if is_source:
-            return await resync.begin_source(self, data, scope_of(decision, replica, peer, theirs))
+            return await resync.begin_source(self, data, scope_of(decision, replica, peer, theirs), peer)
         return await resync.begin_target(self, data, decision)
 
     async def _be_source(self, peer: Record) -> None:
@@ -286,18 +309,22 @@ class Session(SessionCore):
                 await replica.idle_engine()
             await replica.become_primary(peer.term, "source of a session")
         await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
+        reached("source-renewed")
         await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)
 
     async def _be_target(self, decision: Decision, peer: Record, resumes: bool) -> None:
         """Secondary beneath the guard, whatever this node was before."""
         replica = self.replica
         await replica.step_down("the peer has the data: " + decision.reason)
+        if decision.travels is Travels.EVERYTHING and replica.record.generation:
+            await resync.become_new_again(replica)
         if not resumes:
             await replica.idle_engine()
         renewed = await self.link.expect("renewed", timeout_s=SYNC_TIMEOUT_S)
         entered = rules.enter_session(replica.record, replica.identity, peer, source=False)
         await replica.commit(entered, "handshake as target")
         await replica.commit(rules.learn_term(replica.record, renewed["term"], renewed["owner"]), "the source's term")
+        reached("target-renewed")
         await self.link.send("renewed", term=replica.record.term, owner=replica.record.owner)
 
     def _can_resume(self, is_source: bool, theirs: Message, peer: Record) -> bool:

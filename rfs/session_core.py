@@ -16,10 +16,12 @@ from rfs.peer_messages import TERM_MAX, Message
 from rfs.record import BadRecord, DataState, Record, from_wire
 from rfs.replica import Replica
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
 LEAVE_SYNC_TIMEOUT_S = 10.0
+CHECKPOINT_SYNC = 2  # the number of a 'sync' that is part of a checkpoint; 1: of a demotion
 GOODBYE_TIMEOUT_S = 3.0
 KEEPALIVE_US = 1_000_000
 
@@ -81,6 +83,7 @@ class SessionCore:
         replica.paired_in_run = True
         replica.needs_grant = False
         replica.note = ""
+        replica.second_try.succeeded()
         replica.replaces_data = False
         if replica.is_primary:
             replica.served = True
@@ -114,11 +117,13 @@ class SessionCore:
             if orderly:  # otherwise the primary's application already waits for this word
                 await self._sync_before_leaving()
             await replica.commit(rules.secondary_leaves(replica.record), reason)
+            reached("leave-durable")
         unfit = not replica.is_primary and replica.record.data is not DataState.UPTODATE
         try:
             with trio.move_on_after(GOODBYE_TIMEOUT_S):
                 await self.ask(
                     "leaving", ("goodbye",), GOODBYE_TIMEOUT_S, outdated=unfit, orderly=orderly, consent=consent, reason=reason[:500]
                 )
+                reached("leave-told")
         except SessionEnded as ended:
             log.info("the peer did not hear that this node leaves cause=%s", ended)

@@ -13,6 +13,11 @@ def _bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def printable(name: str) -> str:
+    """A file's name for a terminal: what a name may hold must not become a command to it."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in name)
+
+
 def render_status(status: Status) -> str:
     """About eight lines; the first one alone is enough to know whether to worry."""
     lines = [f"{status['module']} on {status['node']}: {status['role'].upper()}, link {status['link']}, data {status['data']}"]

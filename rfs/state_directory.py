@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.small_file import overwrite, write_small
 
 PID_FILE = "rfsmount.pid"
 
@@ -44,8 +45,7 @@ class StateDirectory:
     def write_pid(self) -> None:
         """Say who holds the lock."""
         assert self._lock is not None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        overwrite(self._lock, f"{os.getpid()}\n".encode())
 
     def check_directories(self, count: int) -> None:
         """The same number as recorded, or the first to be recorded."""
@@ -62,6 +62,4 @@ class StateDirectory:
 
     def record_directories(self, paths: list[str]) -> None:
         """From now on the number is fixed."""
-        temporary = Path(self.path, "directories.new")
-        temporary.write_text(json.dumps({"count": len(paths), "paths": paths}))
-        os.replace(temporary, Path(self.path, "directories"))
+        write_small(Path(self.path, "directories"), json.dumps({"count": len(paths), "paths": paths}))

@@ -29,8 +29,8 @@ def build_status(replica: Replica) -> Status:
     code, reason = _code_and_reason(replica, link)
     may_promote, promotable_reason = promotable(replica)
     resync = _resync(replica, statistics)
-    everything_marked = bool(record.peer_may_fit == 0 and replica.is_primary) or record.data is DataState.INCONSISTENT
-    left_bytes = max(resync["total_bytes"] - resync["bytes_done"], 0) if resync else statistics.tree_bytes
+    marked_bytes = _marked_bytes(statistics, resync)
+    is_hot = link == "paired"  # what both hold in memory and perhaps not on their disks: a resync only if one of them loses power
     return {
         "schema": SCHEMA,
         "module": record.module,
@@ -42,9 +42,11 @@ def build_status(replica: Replica) -> Status:
         "term": record.term,
         "seq": statistics.seq,
         "acked_seq": statistics.acked_seq,
-        "marked_bytes": left_bytes if everything_marked else 0,
-        "hot_bytes": 0,
+        "marked_bytes": 0 if is_hot else marked_bytes,
+        "hot_bytes": marked_bytes if is_hot else 0,
+        "everything_marked": bool(statistics.marked_everything),
         "resync": resync,
+        "last_scope": replica.scope,
         "directories": [_directory(replica, position) for position in range(len(replica.layers.paths))],
         "peer": _peer(replica, statistics),
         "since_s": round(trio.current_time() - replica.changed_at, 1),
@@ -179,7 +181,7 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         waits = f"{grant}, or its peer" if replica.needs_grant else "its peer"
         return "FROZEN", f"writes wait: this primary has lost {peer} and waits for {waits}" + (f" ({note})" if note else "")
     if link == "handshaking":
-        return "HANDSHAKING", f"comparing records with {peer}"
+        return "HANDSHAKING", note if replica.second_try.waits_for else f"comparing records with {peer}"
     if replica.consent:
         return "PEER_LEFT", f"{peer} has demoted itself and left: this node may be promoted"
     reason = f"waiting for {peer} at {replica.settings.peer}" + (f"; {note}" if note else "")
@@ -201,6 +203,7 @@ def _resync(replica: Replica, statistics: Statistics) -> Status | None:
     bytes_per_s = int(done / elapsed_s)
     return {
         "direction": "to-peer" if is_source else "from-peer",
+        "scope": replica.scope,
         "percent_done": round(100.0 * done / total, 1) if total else 0.0,
         "bytes_done": done,
         "total_bytes": total,
@@ -209,6 +212,13 @@ def _resync(replica: Replica, statistics: Statistics) -> Status | None:
         "seconds_remaining": round((total - done) / bytes_per_s, 1) if bytes_per_s else None,
         "bytes_per_s": bytes_per_s,
     }
+
+
+def _marked_bytes(statistics: Statistics, resync: Status | None) -> int:
+    """What a resync would look at. Of a tree that nobody has walked yet, nothing is known."""
+    if resync:
+        return int(max(resync["total_bytes"] - resync["bytes_done"], 0))
+    return statistics.tree_bytes if statistics.marked_everything else statistics.marked_bytes
 
 
 def _peer(replica: Replica, statistics: Statistics) -> Status | None:

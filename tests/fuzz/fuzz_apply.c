@@ -106,10 +106,10 @@ static void make_small(uint8_t *at) {
 }
 
 static void give_type(uint8_t *at) {
-    static const uint8_t answers[] = {FRAME_ACK, FRAME_SYNCED, FRAME_DIFFERENT, FRAME_KEEPALIVE, FRAME_ACK_ALONE};
+    static const uint8_t answers[] = {FRAME_ACK, FRAME_SYNCED, FRAME_DIFFERENT, FRAME_KEEPALIVE, FRAME_ACK_ALONE, FRAME_VERIFIED};
     uint16_t type = (uint16_t)get_at(at + HEADER_TYPE_AT, 2);
-    if (wire_is_sequenced(type) || (type >= FRAME_ACK && type <= FRAME_ACK_ALONE)) return;
-    put_at(at + HEADER_TYPE_AT, 2, type % 32 < 16 ? 1U + type % FRAME_LAST_OP : type % 32 < 24 ? FRAME_DIRECTORY_BEGIN + type % 8U : answers[type % 5]);
+    if (wire_is_sequenced(type) || (type >= FRAME_ACK && type <= FRAME_LAST_UNSEQUENCED)) return;
+    put_at(at + HEADER_TYPE_AT, 2, type % 32 < 16 ? 1U + type % FRAME_LAST_OP : type % 32 < 24 ? FRAME_DIRECTORY_BEGIN + type % 8U : type % 32 < 28 ? FRAME_VERIFY_RANGE + type % 4U : answers[type % (sizeof answers / sizeof answers[0])]);
 }
 
 /* The seq that is expected, unless the frame begs to differ. */

@@ -264,7 +264,10 @@ FRAMES |= {
     name: number
     for number, name in enumerate(["begin", "entry", "end_directory", "hashes", "block", "attributes", "end", "marked"], start=32)
 }
-FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive", "ack_alone"], start=64)}
+FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "different", "keepalive", "ack_alone"], start=64)} | {
+    "verified": 72
+}
+FRAMES |= {name: number for number, name in enumerate(["verify_range", "verify_attributes", "verify_entries", "verify_names"], start=48)}
 F, D, E, G, S, P, NEW = 2, 3, 4, 5, 6, 7, 8
 FILE, DIRECTORY, SYMLINK, FIFO = 0o100644, 0o40755, 0o120777, 0o10644
 
@@ -381,6 +384,12 @@ STREAMS = {
     + op("rename", 0, "m", "e", other=D, child=NEW, header_flags=2)
     + op("begin", 0)
     + op("end_directory", 0, mode=DIRECTORY),
+    "verify": op("verify_range", F, length=100000, data=bytes(32))
+    + op("verify_range", G, length=1 << 20, header_flags=4)
+    + op("verify_attributes", F, mode=FILE, length=5, flags=1, data=bytes(32))
+    + op("verify_entries", D, data=bytes(1024))
+    + op("verify_names", D, data=struct.pack("<QIH", G, 0o100000, 1) + b"g" + struct.pack("<QIH", E, 0o40000, 1) + b"x")
+    + frame("verified", 0, b"\0\1\0g", seq=3, offset=1),
     "answers": frame("ack_alone", 0, b"", seq=3)
     + frame("ack", 0, b"", seq=1)
     + frame("synced", 0, b"", seq=2)

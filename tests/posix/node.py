@@ -61,6 +61,19 @@ class Node:
     def kill(self) -> None:
         os.kill(int((self.state / "rfsmount.pid").read_text()), signal.SIGKILL)
 
+    def beneath(self, position: int = 0) -> Path:
+        """The plain tree below every layer, as the engine reaches it: what a test does there, nobody mirrors."""
+        process = Path("/proc") / (self.state / "rfsmount.pid").read_text().strip()
+        wanted = os.stat(self.directories[position]).st_dev, self.directories[position].stat().st_ino
+        for entry in (process / "fd").iterdir():
+            try:
+                found, flags = entry.stat(), os.statvfs(entry).f_flag
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == wanted and not flags & os.ST_RDONLY:
+                return entry
+        raise AssertionError(f"no writable descriptor of {self.directories[position]}")
+
     def tree(self) -> dict[str, bytes | str]:
         found: dict[str, bytes | str] = {}
         for position, directory in enumerate(self.directories):

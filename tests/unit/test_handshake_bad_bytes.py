@@ -56,6 +56,9 @@ def test_random_bytes_are_no_message(body: bytes) -> None:
         {"type": "turn", "owner": 1},
         {"type": "refused", "reason": "x" * 2000},
         {"type": "adopted", "record": []},
+        {"type": "manifest_part", "data": bytes(50_000)},
+        {"type": "manifest_part", "data": "text"},
+        {"type": "blocks", "directory": 0, "path": b"f", "offset": -1, "count": 1},
     ],
 )
 def test_messages_that_do_not_fit(message: peer_messages.Message) -> None:

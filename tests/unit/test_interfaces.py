@@ -34,10 +34,10 @@ def first_cells(text: str) -> list[str]:
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """rfsmount's, without those that say that they are not there."""
+    """rfsmount's."""
     actions = cli._parser()._actions
     found = next(action for action in actions if isinstance(action, argparse._SubParsersAction))
-    return {name: parser for name, parser in found.choices.items() if name not in cli.LATER}
+    return dict(found.choices)
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
@@ -76,12 +76,6 @@ def test_the_verbs_of_keys() -> None:
     text = section("rfsmount").partition("`rfsmount keys` is for")[2].partition("Deadlines:")[0]
     assert {cell.split()[1] for cell in re.findall(r"^\| `(keys [^`]+)`", text, re.MULTILINE)} == set(found)
     assert {option for parser in found.values() for option in options_of(parser)} <= set(re.findall(r"--[\w-]+", text))
-
-
-def test_what_is_not_there_yet_is_said() -> None:
-    missing = PAGE.partition("## Exit codes")[0]
-    for name in cli.LATER:
-        assert f"`{name}`" in missing or f"rfsmount {name}" in missing
 
 
 def leaves(group: click.Group, prefix: str) -> set[str]:

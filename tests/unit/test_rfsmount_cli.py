@@ -35,16 +35,9 @@ def test_insecure_must_be_said(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("verb", ["verify", "diff", "resolve"])
-def test_verbs_of_later_releases(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    code, text = run(capsys, verb, "--keep", "here", "--state", "/nowhere")
-    assert code == exit_codes.USAGE
-    assert "not in this release" in text and one_sentence(text)
-
-
-@pytest.mark.parametrize("verb", ["status", "stats", "promote", "demote", "unmount"])
-def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str) -> None:
-    code, text = run(capsys, verb, "--state", str(tmp_path))
+@pytest.mark.parametrize("words", ["status", "stats", "promote", "demote", "unmount", "verify", "diff", "resolve --keep here"])
+def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
+    code, text = run(capsys, *words.split(), "--state", str(tmp_path))
     assert code == exit_codes.DAEMON_NOT_REACHABLE
     assert "no rfsmount answers" in text and one_sentence(text)
 
