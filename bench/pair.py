@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ class Pair(Mirror):
             else:
                 last = str(self.ask("node1", "status"))
             if time.monotonic() > deadline:
-                sys.exit(f"bench: {self.column} does not come so far: {last}")
+                raise LabError(f"{self.column} does not come so far: {last}")
             time.sleep(LOOK_S)
 
     def until_paired(self, primary: str = "node1") -> float:

@@ -16,6 +16,8 @@ from bench.resync_row import ResyncRow, figures
 from bench.resync_rows import ROWS
 from bench.stage import Stage
 from bench.table import number
+from orchestrator.lab.errors import LabError
+from rfs.errors import SaidNo
 
 NAMES = [row.name for row in ROWS]
 FILE = "resync.json"
@@ -25,7 +27,8 @@ def measure(stage: Stage, row: ResyncRow) -> dict[str, Any]:
     """All repetitions of one row."""
     began = time.monotonic()
     runs = []
-    for _ in range(stage.bed.scale.resync_repetitions):
+    scale = stage.bed.scale
+    for _ in range(scale.resync_heavy_repetitions if row.heavy else scale.resync_repetitions):
         runs.append(row.measure(stage))
         say(f"  {', '.join(f'{name} {number(runs[-1][name])} {unit}' for name, unit in row.units.items())}")
     return {**figures(row, runs), "took_s": round(time.monotonic() - began, 1)}
@@ -40,7 +43,11 @@ def run(bed: Bed, names: Sequence[str]) -> dict[str, Any]:
     for row in ROWS:
         if row.name in names:
             say(row.text)
-            results["rows"].append(measure(stage, row))
+            try:
+                results["rows"].append(measure(stage, row))
+            except (LabError, SaidNo, OSError) as failure:  # the others are still worth an hour
+                say(f"  failed: {failure}")
+                results["rows"].append({"name": row.name, "text": row.text, "failed": str(failure)})
     return results
 
 
@@ -54,6 +61,9 @@ def table(results: Mapping[str, Any]) -> str:
     """A line for what was found, one for each thing asked. Pure."""
     lines = []
     for row in results["rows"]:
+        if "failed" in row:
+            lines.append(f"{row['text']:40} FAILED: {row['failed']}")
+            continue
         found = ", ".join(f"{name} {number(row['found'][name])} {unit}" for name, unit in row["units"].items())
         lines.append(f"{row['text']:40} {found}")
         for target in row["targets"]:

@@ -40,7 +40,7 @@ class ResyncRow:
     measure: Callable[[Stage], dict[str, float]]
     units: Mapping[str, str]
     reaches: Sequence[Reach]
-    repeats: bool = True
+    heavy: bool = False
 
 
 def figures(row: ResyncRow, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -223,6 +223,7 @@ ROWS = (
             Reach("wire", "2 × changed + 64 B per block", wire_limit),
             at_most("seconds", 3, "3 s"),
         ),
+        heavy=True,
     ),
     ResyncRow(
         "scattered_crash", "the same, primary killed", lambda stage: _more_read(scattered_and_killed(stage)), {**COSTS, "changed": "MB", "read": "MB"},
@@ -236,6 +237,7 @@ ROWS = (
     ResyncRow(
         "killed", "many files, primary killed under load", killed_under_load, {"seconds": "s", "places": "marks", "sent": "MB", "wire": "MB"},
         (at_most("seconds", 10, "10 s"),),
+        heavy=True,
     ),
     ResyncRow(
         "moved", "a renamed directory", moved, {**COSTS, "content": "MB"},
@@ -244,14 +246,17 @@ ROWS = (
     ResyncRow(
         "copy_many", "first copy of small files", copy_many, {"files": "/s", "sent": "/s", "rsync": "/s", "rsync_synced": "/s"},
         (Reach("files", "1.5 × rsync", lambda found: 1.5 * found["rsync"], at_least=True, reference="rsync"),),
+        heavy=True,
     ),
     ResyncRow(
         "copy_large", "first copy of one large file", copy_large, {"rate": "MB/s", "sent": "MB/s", "floor": "MB/s", "rsync": "MB/s", "rsync_synced": "MB/s"},
         (Reach("rate", "0.8 × floor", lambda found: 0.8 * found["floor"], at_least=True, reference="floor"),),
+        heavy=True,
     ),
     ResyncRow(
         "pgbench", "pgbench -c 4 during a resync", database, {"tps": "tps", "without": "tps", "resync": "s", "beside": "s"},
         (Reach("tps", "0.6 × without", lambda found: 0.6 * found["without"], at_least=True, reference="without"),),
+        heavy=True,
     ),
     ResyncRow(
         "marks", "4 KiB writes with marks", marks_price, {"writes": "/s", "without": "/s", "first_p50": "ms", "first_p99": "ms"},
