@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import floor
+from bench import floor, resync_plot
 from bench.bed import Bed
-from bench.words import machine, say
 from bench.resync_row import ResyncRow, figures
 from bench.resync_rows import ROWS
 from bench.stage import Stage
 from bench.table import number
+from bench.words import machine, say
 from orchestrator.lab.errors import LabError
 from rfs.errors import SaidNo
 
@@ -55,6 +55,8 @@ def keep(results: Mapping[str, Any], directory: Path) -> None:
     """For later runs to be compared with."""
     directory.mkdir(exist_ok=True)
     (directory / FILE).write_text(json.dumps(results, indent=2) + "\n")
+    for path in resync_plot.draw(results, directory):
+        say(f"drew {path.name}")
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -68,5 +70,12 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append(f"{row['text']:40} {found}")
         for target in row["targets"]:
             mark = "not judged, unsteady" if target["unsteady"] else "met" if target["met"] else "MISSED"
-            lines.append(f"    {target['value']:36} {target['text']} = {number(target['limit'])}: {mark} ({target['value_to_limit']:.2f} of it)")
+            lines.append(
+                f"    {target['value']:36} {target['text']} = {number(target['limit'])}: {mark} ({target['value_to_limit']:.2f} of it)"
+            )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":  # the picture again, from the figures that are kept
+    kept = Path(__file__).resolve().parent / "results"
+    resync_plot.draw(json.loads((kept / FILE).read_text()), kept)

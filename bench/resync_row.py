@@ -52,4 +52,12 @@ def figures(row: ResyncRow, runs: Sequence[Mapping[str, float]]) -> dict[str, An
         one = verdict(reach.text, reach.limit(found), found[reach.value], lower_is_better=not reach.at_least)
         unsteady = [reach.reference] if reach.reference and spreads[reach.reference] > SPREAD_LIMIT else []
         judged.append({"value": reach.value, **one, "unsteady": unsteady})
-    return {"name": row.name, "text": row.text, "units": dict(row.units), "found": found, "spread": spreads, "runs": list(runs), "targets": judged}
+    return {
+        "name": row.name,
+        "text": row.text,
+        "units": dict(row.units),
+        "found": found,
+        "spread": spreads,
+        "runs": list(runs),
+        "targets": judged,
+    }

@@ -16,16 +16,19 @@ from orchestrator.lab.lab import kill_group
 
 PAGE, MIB, CHUNK = 4096, 1 << 20, 4 << 20
 COSTS = {"seconds": "s", "session": "s", "places": "marks", "read_1": "MB", "read_2": "MB", "wire": "MB"}
-RETURN = {"seconds": "s", "places": "marks", "read_1": "MB", "read_2": "MB", "wire": "MB"}
 
 # ---- one large file ---------------------------------------------------------------------------------------------------------------
+
+
+def _with_sums(stage: Stage, found: dict[str, float]) -> dict[str, float]:
+    return {**found, "changed": stage.writes * PAGE / 1e6, "read": max(found["read_1"], found["read_2"])}
 
 
 def scattered(stage: Stage) -> dict[str, float]:
     """Written while the peer is away."""
     pair = stage.large
     found = stage.absence(pair, lambda: stage.bed.workload("scatter", pair.directory, stage.sparse_bytes, stage.writes))
-    return {**found, "changed": stage.writes * PAGE / 1e6}
+    return _with_sums(stage, found)
 
 
 def scattered_and_killed(stage: Stage) -> dict[str, float]:
@@ -38,16 +41,12 @@ def scattered_and_killed(stage: Stage) -> dict[str, float]:
         pair.start("node1", "primary")
 
     found = stage.absence(pair, meanwhile)
-    return {**found, "changed": stage.writes * PAGE / 1e6}
+    return _with_sums(stage, found)
 
 
 def wire_limit(found: Found) -> float:
     """MB. What the target reads, it hashes."""
     return 2 * found["changed"] + 64 * found["read_2"] / PAGE
-
-
-def _more_read(found: dict[str, float]) -> dict[str, float]:
-    return {**found, "read": max(found["read_1"], found["read_2"])}
 
 
 # ---- many small ones ----------------------------------------------------------------------------------------------------------------
@@ -217,16 +216,15 @@ def marks_price(stage: Stage) -> dict[str, float]:
 
 ROWS = (
     ResyncRow(
-        "scattered", "random writes into a sparse file", lambda stage: _more_read(scattered(stage)), {**COSTS, "changed": "MB", "read": "MB"},
+        "scattered", "random writes into a sparse file", scattered, {**COSTS, "changed": "MB", "read": "MB"},
         (
             at_most("read", 64 * MIB / 1e6, "64 MiB read on a node"),
             Reach("wire", "2 × changed + 64 B per block", wire_limit),
             at_most("seconds", 3, "3 s"),
         ),
-        heavy=True,
     ),
     ResyncRow(
-        "scattered_crash", "the same, primary killed", lambda stage: _more_read(scattered_and_killed(stage)), {**COSTS, "changed": "MB", "read": "MB"},
+        "scattered_crash", "the same, primary killed", scattered_and_killed, {**COSTS, "changed": "MB", "read": "MB"},
         (
             Reach("read", "4 MiB for each touched place", lambda found: found["places"] * CHUNK / 1e6),
             Reach("wire", "2 × changed + 64 B per block", wire_limit),
@@ -235,7 +233,8 @@ ROWS = (
     ResyncRow("link", "many files, link lost and back", nothing_changed, COSTS, (at_most("seconds", 1, "1 s"),)),
     ResyncRow("reboot", "many files, a node rebooted", rebooted, {"seconds": "s", "guard": "s"}, (at_most("seconds", 2, "2 s"),)),
     ResyncRow(
-        "killed", "many files, primary killed under load", killed_under_load, {"seconds": "s", "places": "marks", "sent": "MB", "wire": "MB"},
+        "killed", "many files, primary killed under load", killed_under_load,
+        {"seconds": "s", "places": "marks", "sent": "MB", "wire": "MB"},
         (at_most("seconds", 10, "10 s"),),
         heavy=True,
     ),
@@ -249,7 +248,8 @@ ROWS = (
         heavy=True,
     ),
     ResyncRow(
-        "copy_large", "first copy of one large file", copy_large, {"rate": "MB/s", "sent": "MB/s", "floor": "MB/s", "rsync": "MB/s", "rsync_synced": "MB/s"},
+        "copy_large", "first copy of one large file", copy_large,
+        {"rate": "MB/s", "sent": "MB/s", "floor": "MB/s", "rsync": "MB/s", "rsync_synced": "MB/s"},
         (Reach("rate", "0.8 × floor", lambda found: 0.8 * found["floor"], at_least=True, reference="floor"),),
         heavy=True,
     ),
@@ -261,5 +261,6 @@ ROWS = (
     ResyncRow(
         "marks", "4 KiB writes with marks", marks_price, {"writes": "/s", "without": "/s", "first_p50": "ms", "first_p99": "ms"},
         (Reach("writes", "0.97 × without marks", lambda found: 0.97 * found["without"], at_least=True, reference="without"),),
+        heavy=True,
     ),
 )  # fmt: skip

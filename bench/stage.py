@@ -62,8 +62,8 @@ class Stage:
     def rsync(self) -> str:
         """The daemon on node2: where to send to."""
         self.bed.lab.run("node2", ["sh", "-c", "cat > /tmp/rsyncd.conf"], input=RSYNC_CONFIGURATION)
-        words = ["rsync", "--daemon", "--no-detach", f"--address={REPLICATION['node2']}", f"--port={RSYNC_PORT}", "--config=/tmp/rsyncd.conf"]
-        self.bed.lab.spawn("node2", words)
+        place = [f"--address={REPLICATION['node2']}", f"--port={RSYNC_PORT}"]
+        self.bed.lab.spawn("node2", ["rsync", "--daemon", "--no-detach", *place, "--config=/tmp/rsyncd.conf"])
         time.sleep(0.5)
         return f"rsync://{REPLICATION['node2']}:{RSYNC_PORT}/bench"
 

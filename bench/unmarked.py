@@ -14,5 +14,5 @@ async def _leave_closed(_engine: Engine, _directory: str) -> bool:
 
 
 if __name__ == "__main__":
-    Engine.open_marks = _leave_closed  # type: ignore[method-assign]
+    Engine.open_marks = _leave_closed  # type: ignore[method-assign, assignment]
     sys.exit(main(sys.argv[1:]))
