@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+from bench import floor
 from bench.bed import NODES, REPLICATION, Bed
 from bench.pair import LONG_S, Pair, Spent
 from bench.subject import NATIVE
@@ -66,6 +67,14 @@ class Stage:
         self.bed.lab.spawn("node2", ["rsync", "--daemon", "--no-detach", *place, "--config=/tmp/rsyncd.conf"])
         time.sleep(0.5)
         return f"rsync://{REPLICATION['node2']}:{RSYNC_PORT}/bench"
+
+    def start_again(self, but: Pair) -> None:
+        """What else ran on node2 when it lost its power."""
+        floor.start(self.bed)
+        for pair in [*self.made.values(), *(self.__dict__[name] for name in ("large", "many") if name in self.__dict__)]:
+            if pair != but:
+                pair.start("node2", "secondary")
+        self.__dict__.pop("rsync", None)
 
     def shell(self, node: str, text: str) -> None:
         """Not measured."""
