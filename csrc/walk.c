@@ -211,7 +211,11 @@ void walk_leave_unsent(rfs_engine *engine, uint64_t bytes) {
 }
 
 void walk_send(rfs_engine *engine) {
-    if (engine->walk->unsent_bytes && walk_enter(engine)) walk_leave(engine);
+    if (!engine->walk->unsent_bytes) return;
+    pthread_rwlock_rdlock(&engine->state); /* whatever the mode is by now: who changes it may wait for the answers */
+    if (engine->link) link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
+    pthread_rwlock_unlock(&engine->state);
 }
 
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
@@ -386,7 +390,7 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
     pthread_mutex_lock(&engine->names);
     int result = walk_names(engine, inode, &bound);
     pthread_mutex_unlock(&engine->names);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     if (result == 0 && !bound) while (marker_take(engine, inode->fid, ALL_KINDS).kind) continue;
     return result == 0 && bound ? content_walk(engine, inode) : result;
 }
@@ -490,7 +494,7 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
             if (inode) bind(engine, inode);
             mirror_ship(engine, walk_frame(FRAME_MARKED, fids[i]));
             pthread_mutex_unlock(&engine->names);
-            walk_leave(engine);
+            walk_leave_unsent(engine, 0);
         }
         inode_put(engine, inode);
     }
@@ -628,6 +632,7 @@ static void *run(void *argument) {
     walk->started_ns = now_ns();
     int result = start_stack(engine);
     while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
+    walk_send(engine);
     if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
     else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
     return NULL;
