@@ -166,18 +166,16 @@ def copy_large(stage: Stage) -> dict[str, float]:
 def database(stage: Stage) -> dict[str, float]:
     """pgbench while a large file is copied, and while nothing is."""
     if "db" not in stage.made:
-        stage.made["db"] = stage.pair("db")
-        stage.made["db"].mount()
+        pair = stage.made["db"] = stage.pair("db")
+        stage.shell("node1", f"head -c {stage.large_bytes} /dev/urandom > {pair.directory}/large.dat")
+        pair.mount()
     pair = stage.made["db"]
     base = Database(stage.bed, Subject("db", pair.directory))
     base.prepare()
-    large = f"{pair.directory}/large.dat"
-    if not stage.bed.exists(large):
-        stage.shell("node1", f"head -c {stage.large_bytes} /dev/urandom > {large}")
     pair.settle()
     without = base.tps(4, stage.bed.scale.pgbench_s)
     pair.stop("node2")
-    stage.shell("node2", f"rm {large}")
+    stage.shell("node2", f"rm {pair.directory}/large.dat")
     pair.until(lambda: pair.ask("node1", "status")["mode"] in ("alone", "unused"))
     base.start()
     try:
