@@ -27,7 +27,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20 };
+enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20, UNSENT_BYTES = 32 << 10 };
 
 /* ---- the stack -------------------------------------------------------------------------------------------------------------- */
 
@@ -200,16 +200,36 @@ bool walk_enter(rfs_engine *engine) {
 
 void walk_leave(rfs_engine *engine) {
     link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
+    pthread_rwlock_unlock(&engine->state);
+}
+
+void walk_leave_unsent(rfs_engine *engine, uint64_t bytes) {
+    engine->walk->unsent_bytes += WIRE_HEADER_BYTES + bytes;
+    if (engine->walk->unsent_bytes < UNSENT_BYTES) pthread_rwlock_unlock(&engine->state);
+    else walk_leave(engine);
+}
+
+void walk_send(rfs_engine *engine) {
+    if (!engine->walk->unsent_bytes) return;
+    pthread_rwlock_rdlock(&engine->state); /* whatever the mode is by now: who changes it may wait for the answers */
+    if (engine->link) link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
     pthread_rwlock_unlock(&engine->state);
 }
 
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
-    size_t bytes;
-    struct stat stat;
     int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (path_fd < 0) return path_fd;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : xattrs_pack(path_fd, &op->data, &bytes);
+    int result = put_attributes_of(path_fd, op);
     close(path_fd);
+    return result;
+}
+
+int put_attributes_of(int fd, struct op *op) {
+    size_t bytes;
+    struct stat stat;
+    int result = fstat(fd, &stat) < 0 ? -errno : xattrs_pack(fd, &op->data, &bytes);
     if (result < 0) return result;
     op->body.data_bytes = (uint32_t)bytes;
     op->body.mode = stat.st_mode;
@@ -275,7 +295,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
 }
 
 static int ship_entries(rfs_engine *engine, struct inode *directory) {
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), result = 0;
+    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), result = 0;
     if (fd < 0) return fd;
     DIR *stream = fdopendir(fd);
     if (!stream) {
@@ -370,7 +390,7 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
     pthread_mutex_lock(&engine->names);
     int result = walk_names(engine, inode, &bound);
     pthread_mutex_unlock(&engine->names);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     if (result == 0 && !bound) while (marker_take(engine, inode->fid, ALL_KINDS).kind) continue;
     return result == 0 && bound ? content_walk(engine, inode) : result;
 }
@@ -492,7 +512,7 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
             if (inode) bind(engine, inode);
             mirror_ship(engine, walk_frame(FRAME_MARKED, fids[i]));
             pthread_mutex_unlock(&engine->names);
-            walk_leave(engine);
+            walk_leave_unsent(engine, 0);
         }
         inode_put(engine, inode);
     }
@@ -610,6 +630,7 @@ static void rest(void) {
 static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
+    if (!inode) walk_send(engine);
     int result = is_too_narrow(engine) ? end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
         if (!engine->whole && marker_everything(engine)) return end_session(engine); /* what is to do may not be known any more */
@@ -633,6 +654,7 @@ static void *run(void *argument) {
     walk->started_ns = now_ns();
     int result = start_stack(engine);
     while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
+    walk_send(engine);
     if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
     else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
     return NULL;

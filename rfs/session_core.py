@@ -93,7 +93,7 @@ class SessionCore:
     async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
         """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody.
 
-        A demotion and a checkpoint may both wait for a sync: each hears of its own. One of them began before the other's last operations."""
+        A demotion and a checkpoint may both wait for a sync: each hears of its own."""
         number = fields.get("number")
         try:
             await self.link.send(kind, **fields)
