@@ -520,28 +520,72 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
-/* The peer's mark, and its path was too long to be told; or it is there, and cannot be reached now. */
-static bool is_untraceable(rfs_engine *engine, uint64_t fid) {
+/* Every object of the trees is in the table from here on. What is moved meanwhile is, by its op. */
+static int index_trees(rfs_engine *engine) {
+    size_t depth = 0, room = 0;
+    uint64_t *fids = NULL;
+    int result = 0;
+    for (uint32_t i = 0; i < engine->directories || depth;) {
+        struct inode *directory = inode_get(engine, depth ? fids[--depth] : FIRST_DIRECTORY_FID + i++);
+        int fd = directory && !directory->orphan ? inode_open(engine, directory, O_RDONLY | O_DIRECTORY) : -1;
+        DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+        if (!stream && fd >= 0) close(fd);
+        for (struct dirent *entry; stream && result == 0 && (entry = readdir(stream));) {
+            struct inode *inode;
+            struct stat stat;
+            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved(engine, directory->fid, entry->d_name)) continue;
+            if (inode_at(engine, directory, dirfd(stream), entry->d_name, &inode, &stat) < 0) continue; /* gone meanwhile, or a nested mount */
+            if (S_ISDIR(inode->type) && depth == room) {
+                uint64_t *larger = realloc(fids, (room * 2 + 64) * sizeof *larger);
+                if (larger) {
+                    fids = larger;
+                    room = room * 2 + 64;
+                } else {
+                    result = -ENOMEM;
+                }
+            }
+            if (S_ISDIR(inode->type) && result == 0) fids[depth++] = inode->fid;
+            inode_put(engine, inode);
+        }
+        if (stream) closedir(stream);
+        else if (fd < 0 && fd != -1 && fd != -ENOENT && fd != -ESTALE) result = fd; /* it is there, and cannot be looked into */
+        inode_put(engine, directory);
+        if (result < 0 || atomic_load(&engine->walk->stop)) break;
+    }
+    free(fids);
+    return result;
+}
+
+enum absence { IS_GONE, MAY_BE_ANYWHERE, OUT_OF_REACH };
+
+/* It was not found. The peer cannot tell the way where that is too long, or the last name it knew is gone. */
+static enum absence judge(rfs_engine *engine, uint64_t fid) {
     rfs_where where;
-    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes) || !inode_is_gone(engine, &where);
+    if (!marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes)) return engine->walk->indexed ? IS_GONE : MAY_BE_ANYWHERE;
+    return inode_is_gone(engine, &where) ? IS_GONE : OUT_OF_REACH;
 }
 
 /* All directories are listed. What was not found before may be now; the rest is gone. */
 static int push_left(rfs_engine *engine) {
-    size_t count = 0, found = 0;
+    size_t count = 0, left = 0;
+    bool searches = false;
     uint64_t *fids = marker_to_do(engine, ALL_KINDS, &count);
     int result = !fids && count ? -ENOMEM : 0;
     for (size_t i = 0; result == 0 && i < count; i++) {
         struct inode *inode = find_marked(engine, fids[i]);
+        enum absence absence = inode ? IS_GONE : judge(engine, fids[i]);
         if (inode) push(engine, inode);
-        else if (is_untraceable(engine, fids[i])) result = -EUCLEAN;
-        else while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
-        found += inode != NULL;
+        else if (absence == IS_GONE) while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
+        left += inode || absence != IS_GONE;
+        searches |= absence == MAY_BE_ANYWHERE;
+        if (absence == OUT_OF_REACH) result = -EUCLEAN;
         inode_put(engine, inode);
     }
     free(fids);
-    engine->walk->settled = !found;
-    if (result != -EUCLEAN) return result;
+    engine->walk->settled = !left;
+    if (result == 0 && searches) result = index_trees(engine);
+    engine->walk->indexed |= searches;
+    if (result == 0 || result == -ENOMEM) return result;
     rfs_mark_everything(engine); /* the next session compares all */
     return end_session(engine);
 }

@@ -31,6 +31,7 @@ struct walk {
     uint64_t entry_seq; /* of the last listing: when it is acknowledged, the target has told what it had to make */
     uint64_t started_ns, paced_bytes, unsent_bytes;
     bool settled;       /* nothing is left that could be found */
+    bool indexed;       /* the whole trees were looked through for what nobody could tell the way to */
 
     pthread_mutex_t lock; /* all below */
     pthread_cond_t answered;
