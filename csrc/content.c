@@ -19,7 +19,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { WINDOWS_OUT = 64, LONG_HOLE_BYTES = 1 << 16 };
+enum { WINDOWS_OUT = 64, ANSWER_TIMEOUT_S = 30, LONG_HOLE_BYTES = 1 << 16 };
 
 struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed) {
     XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed); /* the session is the seed: no two agree by design */
@@ -237,12 +237,15 @@ static int release_file(rfs_engine *engine, struct walked_file *file) {
 
 static struct window *take_answered(struct walk *walk, bool wait) {
     struct window *found = NULL;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ANSWER_TIMEOUT_S;
     pthread_mutex_lock(&walk->lock);
     for (;;) {
         for (struct list *at = walk->windows.next; !found && at != &walk->windows; at = at->next)
             if (ITEM(at, struct window, item)->answered) found = ITEM(at, struct window, item);
         if (found || !wait || list_empty(&walk->windows) || atomic_load(&walk->stop)) break;
-        pthread_cond_wait(&walk->answered, &walk->lock);
+        if (pthread_cond_timedwait(&walk->answered, &walk->lock, &until) != 0) break;
     }
     if (found) list_remove(&found->item);
     pthread_mutex_unlock(&walk->lock);
@@ -253,6 +256,7 @@ int content_pull(rfs_engine *engine, bool wait) {
     struct walk *walk = engine->walk;
     if (wait) walk_send(engine);
     struct window *window = take_answered(walk, wait);
+    if (!window && wait && walk->windows_out) return walk_end_session(engine); /* it lives, acknowledges, and does not answer */
     if (!window) return atomic_load(&walk->stop) ? -ECANCELED : 0;
     struct walked_file *file = window->file;
     walk->windows_out--;

@@ -460,7 +460,7 @@ int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
     return 0; /* removed meanwhile, or an answer that comes after the end: nothing depends on it any more */
 }
 
-static int end_session(rfs_engine *engine) {
+int walk_end_session(rfs_engine *engine) {
     if (walk_enter(engine)) {
         link_end(engine->link);
         walk_leave(engine);
@@ -480,7 +480,7 @@ static int hear_peer_marks(rfs_engine *engine) {
     bool told = walk->peer_told;
     pthread_mutex_unlock(&walk->lock);
     if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
-        return end_session(engine);
+        return walk_end_session(engine);
     }
     int result = marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
     pthread_mutex_lock(&walk->lock);
@@ -587,7 +587,7 @@ static int push_left(rfs_engine *engine) {
     engine->walk->indexed |= searches;
     if (result == 0 || result == -ENOMEM) return result;
     rfs_mark_everything(engine); /* the next session compares all */
-    return end_session(engine);
+    return walk_end_session(engine);
 }
 
 static int start_stack(rfs_engine *engine) {
@@ -675,9 +675,9 @@ static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
     if (!inode) walk_send(engine);
-    int result = is_too_narrow(engine) ? end_session(engine) : content_pull(engine, !inode && walk->windows_out);
+    int result = is_too_narrow(engine) ? walk_end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
-        if (!engine->whole && marker_everything(engine)) return end_session(engine); /* what is to do may not be known any more */
+        if (!engine->whole && marker_everything(engine)) return walk_end_session(engine); /* what is to do may not be known any more */
         if (engine->whole || walk->settled) return 1;
         result = push_left(engine);
     } else if (!inode && result == 0) {

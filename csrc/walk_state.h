@@ -52,6 +52,7 @@ void walk_leave(rfs_engine *engine);
 void walk_leave_unsent(rfs_engine *engine, uint64_t bytes);
 void walk_send(rfs_engine *engine);
 struct op *walk_frame(enum frame_type type, uint64_t fid);
+int walk_end_session(rfs_engine *engine); /* -ECANCELED: another one may do better */
 
 /* content.c */
 int content_walk(rfs_engine *engine, struct inode *inode); /* a bound file's content and attributes: what is to do, or all */

@@ -51,7 +51,7 @@ def is_due(core: SessionCore, age_s: float, *, new: bool) -> bool:
 
 
 async def take(core: SessionCore) -> bool:
-    """One checkpoint; True when marks were dropped. Also before a planned swap."""
+    """One checkpoint; True when marks were dropped."""
     replica, engine = core.replica, core.replica.engine
     await engine.begin_checkpoint()
     reached("checkpoint-begun")

@@ -53,7 +53,7 @@ async def _hear_checkpoint(core: SessionCore, message: Message) -> None:
         heard = rules.hear_checkpoint(
             replica.record, session=message["session"], term=message["term"], in_session=replica.record.session
         )  # fmt: skip
-        if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED:
+        if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED or core.apply_failed:
             log.info("a checkpoint of the peer's is ignored cause=%s", heard)
             return
         await replica.commit(heard, "the peer's checkpoint")
