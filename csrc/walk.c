@@ -677,7 +677,6 @@ static int step(rfs_engine *engine) {
     if (!inode) walk_send(engine);
     int result = is_too_narrow(engine) ? walk_end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
-        if (!engine->whole && marker_everything(engine)) return walk_end_session(engine); /* what is to do may not be known any more */
         if (engine->whole || walk->settled) return 1;
         result = push_left(engine);
     } else if (!inode && result == 0) {
