@@ -67,7 +67,8 @@ async def take(core: SessionCore) -> bool:
         await engine.end_checkpoint()
         reached("marks-dropped")
         try:
-            await core.link.send("checkpoint", session=replica.record.session, term=replica.record.term)
+            record = replica.record
+            await core.link.send("checkpoint", session=record.session, term=record.term, record_number=record.number)
             reached("checkpoint-told")
         except SessionEnded as ended:
             log.info("the peer did not hear of the checkpoint cause=%s", ended)

@@ -52,7 +52,7 @@ async def _hear_checkpoint(core: SessionCore, message: Message) -> None:
     async with replica.changing:
         heard = rules.hear_checkpoint(
             replica.record, session=message["session"], term=message["term"], in_session=replica.record.session
-        )  # fmt: skip
+        , peer_number=message["record_number"])  # fmt: skip
         if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED or core.apply_failed:
             log.info("a checkpoint of the peer's is ignored cause=%s", heard)
             return

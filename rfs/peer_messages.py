@@ -41,7 +41,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
              "space": list},
     "sync": {"number": int},
     "synced": {"number": int, "record_number": int},
-    "checkpoint": {"session": int, "term": int},
+    "checkpoint": {"session": int, "term": int, "record_number": int},
     "demoted": {"record": dict},
     "turn": {"term": int, "owner": int},
     "turned": {},

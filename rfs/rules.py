@@ -203,7 +203,8 @@ def learn_given_up(record: Record, names: Iterable[int]) -> Record:
 def source_begins(record: Record, name: int) -> Record:
     """§4.4, after the target's INCONSISTENT is durable and confirmed: the peer is unfit. Lone acknowledgements follow, so §2.2(iii)."""
     assert record.data is DataState.UPTODATE, "never from a copy that is not whole"
-    begun = replace(record, peer_may_fit=False, used=True)
+    # Not rewound any more: what it may have lost is nowhere but here now, and from END on it may hold what a target that loses power does not.
+    begun = replace(record, peer_may_fit=False, used=True, rewound=False)
     return replace(_mint(begun, name), used=True) if record.shared else begun
 
 
@@ -279,11 +280,11 @@ def checkpoint(record: Record, *, peer_number: int = 0) -> Record:
     return replace(record, base=record.generation, peer_confirmed_number=max(record.peer_confirmed_number, peer_number))
 
 
-def hear_checkpoint(record: Record, *, session: int, term: int, in_session: int) -> Record | Refusal:
+def hear_checkpoint(record: Record, *, session: int, term: int, in_session: int, peer_number: int = 0) -> Record | Refusal:
     """§5, the peer's part, before it drops its own marks. A DROP is valid only in its session and term."""
     if session != in_session or term != record.term or record.data is not DataState.UPTODATE or record.role is not Role.SECONDARY:
         return Refusal("a checkpoint of another session, term or role")
-    return replace(record, base=record.generation)
+    return replace(record, base=record.generation, peer_confirmed_number=max(record.peer_confirmed_number, peer_number))
 
 
 def may_resume_link(source: Record, target: Record, *, source_session: int, target_session: int) -> bool:

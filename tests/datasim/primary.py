@@ -321,6 +321,6 @@ class Primary(Base):
                     return
                 self.world.saw("checkpoint")
                 if not is_off():
-                    session.send("drop", term=term, number=session.number)
+                    session.send("drop", term=term, number=session.number, record_number=self.record.number)
         finally:
             self.checkpoint_runs = False

@@ -124,7 +124,7 @@ class Turns(SessionBase):
             elif kind == "turn":
                 yield from self._hear_turn(body["term"], body["owner"])
             elif kind == "drop":
-                yield from self._hear_drop(body["number"], body["term"])
+                yield from self._hear_drop(body["number"], body["term"], body["record_number"])
             else:
                 yield from self._hear_leaving(outdated=body["outdated"], consent=body["consent"])
 
@@ -142,9 +142,9 @@ class Turns(SessionBase):
         self.attached = True
         self.send("turned")
 
-    def _hear_drop(self, number: int, term: int) -> Steps:
+    def _hear_drop(self, number: int, term: int, record_number: int) -> Steps:
         process = self.process
-        heard = rules.hear_checkpoint(process.record, session=number, term=term, in_session=self.number)
+        heard = rules.hear_checkpoint(process.record, session=number, term=term, in_session=self.number, peer_number=record_number)
         if isinstance(heard, rules.Refusal):
             self.world.saw("drop refused")
             return

@@ -33,7 +33,7 @@ class Walk(World):
         self.rate = chance() ** 2 * 1.2 + 0.05  # of faults
         self.may_force, self.may_roll_back = chance() < 0.12, chance() < 0.1
         self.may_fill, self.may_lie, self.may_forget = chance() < 0.25, chance() < 0.2, chance() < 0.15
-        self.any_snapshot = True
+        self.any_snapshot = False
         self.may_lose_log = chance() < 0.1
         # Each seed likes other things (swarm testing): what all seeds do a little of, none does enough of.
         pick = self.random.choice
