@@ -203,7 +203,7 @@ def learn_given_up(record: Record, names: Iterable[int]) -> Record:
 def source_begins(record: Record, name: int) -> Record:
     """§4.4, after the target's INCONSISTENT is durable and confirmed: the peer is unfit. Lone acknowledgements follow, so §2.2(iii)."""
     assert record.data is DataState.UPTODATE, "never from a copy that is not whole"
-    # Not rewound any more: what it may have lost is nowhere but here now, and from END on it may hold what a target that loses power does not.
+    # Rewound no more: what it may have lost is nowhere else now, and from END on it holds what a target that loses power does not.
     begun = replace(record, peer_may_fit=False, used=True, rewound=False)
     return replace(_mint(begun, name), used=True) if record.shared else begun
 

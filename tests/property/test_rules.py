@@ -211,7 +211,7 @@ def test_the_life_of_rewound() -> None:
     assert not done(rules.go_alone(cut, FRESH, granted=True, op_waiting=False)).rewound
     assert not done(rules.force(cut, FRESH)).rewound
     source = rules.source_before_end(rules.source_begins(replace(cut, shared=False), FRESH))
-    assert source.rewound and not rules.source_after_end(source, 1).rewound
+    assert not source.rewound, "nobody has what it may have lost; from END on it has what its target may lose"
     target = rules.target_begins(replace(two, rewound=True), None)
     assert target.rewound and not rules.target_adopts(target, source, 1).rewound
     assert not rules.pair_directly(cut, 1).rewound
