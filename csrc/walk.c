@@ -167,7 +167,8 @@ bool walk_ships(rfs_engine *engine, struct op *op) {
     if (op->crossing == ARRIVES) {
         if (op->type == FRAME_PLACE) return true;
         marker_set_whole_to_do(engine, body->child);
-        return false; /* its directory is still to be listed, and it is found there */
+        mark_again(engine, body->other); /* its directory is still to be listed, or to be listed after all, and it is found there */
+        return false;
     }
     bool clean = is_ready(engine, body->fid) && !op->unlisted;
     if (op->type == FRAME_RENAME) {
