@@ -7,7 +7,6 @@
  * would have names on both sides, does not cross: EXDEV, as between file systems, and programs copy it.
  *
  * When the peer removes a directory that holds nothing but local entries here, it is kept with them under KEPT_NAME. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "tree.h"
 #include "walk.h"
 
 enum { ARRIVAL_BYTES = 16 << 20 };
@@ -137,7 +137,7 @@ int local_place(rfs_engine *engine, struct op *op) {
     struct descriptor directory;
     char held[48];
     int holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
-    if (result == 0 && is_reserved(engine, body->fid, body->name)) result = -EBADMSG;
+    if (result == 0 && is_reserved(body->fid, body->name)) result = -EBADMSG;
     if (result == 0) result = holding = held_open(engine, parent->directory, body->child, held);
     if (result >= 0) result = faccessat(holding, held, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ? -EUCLEAN : make_place(engine, op, parent, directory.fd);
     if (result == 0 && renameat2(holding, held, directory.fd, body->name, 0) < 0) result = -errno;
@@ -160,12 +160,10 @@ static bool is_local_entry(const struct scopes *scopes, scope_t scope, int direc
 int set_leftovers_aside(rfs_engine *engine, struct inode *directory, int parent_fd, const char *name) {
     const struct scopes *scopes = &engine->directory[directory->directory].scopes;
     if (!scopes->any) return -ENOTEMPTY;
-    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream && fd >= 0) close(fd);
-    if (!stream) return fd < 0 ? -errno : -ENOMEM;
-    for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+    DIR *stream;
+    int result = tree_open(parent_fd, name, &stream);
+    if (result < 0) return result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
         if (!is_local_entry(scopes, atomic_load(&directory->scope), dirfd(stream), entry)) result = -ENOTEMPTY;
     }
     closedir(stream);

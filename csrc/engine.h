@@ -243,8 +243,11 @@ int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat
 scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const char *name, bool is_directory);
 /* Its ops are not shipped. A file that has a replicated name is replicated, whatever its other names are. */
 static inline bool inode_is_local(const struct inode *inode) { return atomic_load(&inode->scope) & SCOPE_LOCAL; }
+static inline bool is_root_fid(uint64_t fid) { return fid >= FIRST_DIRECTORY_FID && fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES; }
+static inline bool is_root(const struct inode *inode) { return is_root_fid(inode->fid); }
 /* Names in a replicated directory's root that applications do not see. */
-bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name);
+bool is_reserved_name(const char *name);
+bool is_reserved(uint64_t parent, const char *name);
 /* Its last name is gone. pin: an O_PATH descriptor opened before, by which those who have it open still reach it; -1: none. */
 void inode_drop(rfs_engine *engine, struct inode *inode, int pin);
 void inode_set_scope(rfs_engine *engine, struct inode *inode, scope_t scope);
@@ -261,14 +264,14 @@ void inode_named(rfs_engine *engine, struct inode *inode, uint64_t parent, const
 void inode_unnamed(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name);
 /* Its parent's fid and its name there, as far as they are known; 0: not. */
 uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]);
+/* *fid is 0 where there is none. An id that cannot be read is not none: a new one in its place would lose what is marked under it. */
+int read_fid(int path_fd, uint64_t *fid);
 /* Where it is found again: see marks.h. */
 void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where);
 /* The directory above a directory, and its name there; NULL: it is a root, or gone. */
 struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]);
-/* The object behind a hint: NULL if there is none, or one with another id. */
-struct inode *inode_found(rfs_engine *engine, const rfs_where *where);
-/* ... when none was found: for sure, and not for want of a descriptor or of memory? */
-bool inode_is_gone(rfs_engine *engine, const rfs_where *where);
+/* The object behind a hint. -ENOENT: for sure there is none, or one with another id; else it could not be looked at. */
+int inode_found(rfs_engine *engine, const rfs_where *where, struct inode **out);
 void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
 
 struct descriptor {

@@ -20,7 +20,7 @@ static int get_file(rfs_engine *engine, struct op *op, struct descriptor *descri
     return result < 0 ? result : descriptor->fd;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset, size_t *written) {
+int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset, size_t *written) {
     *written = 0;
     while (*written < bytes) {
         ssize_t some = pwrite(fd, data + *written, bytes - *written, (off_t)(offset + *written));

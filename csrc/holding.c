@@ -7,7 +7,6 @@
  *
  * What is held carries in its name the scope it had, so that the purge knows what is local below it; and a mark of the patterns, because after
  * a restart with other patterns a scope means nothing, and then it is kept as a whole. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "tree.h"
 
 static const char ARRIVING[] = "arriving.";
 
@@ -82,15 +82,11 @@ static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, in
 
 static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int fd) { /* which it closes */
     const struct scopes *scopes = &engine->directory[directory].scopes;
-    DIR *stream = fdopendir(fd);
-    int result = 0;
-    if (!stream) {
-        close(fd);
-        return -ENOMEM;
-    }
-    for (struct dirent *entry; result == 0 && (entry = readdir(stream));) {
+    DIR *stream;
+    int result = tree_stream(fd, &stream);
+    if (result < 0) return result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
         struct stat stat;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         if (!scopes->any) {
             result = purge_entry(engine, directory, 0, dirfd(stream), entry->d_name);
             continue;
@@ -123,15 +119,11 @@ static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const
 }
 
 static int purge(rfs_engine *engine, uint16_t directory, int what) {
-    int fd = openat(engine->directory[directory].root_fd, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
-    if (fd < 0) return errno == ENOENT ? 0 : -errno;
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        close(fd);
-        return -ENOMEM;
-    }
-    for (struct dirent *entry; result == 0 && (entry = readdir(stream));)
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
+    DIR *stream;
+    int result = tree_open(engine->directory[directory].root_fd, HOLDING_NAME, &stream);
+    if (result < 0) return result == -ENOENT ? 0 : result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));)
+        result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
     closedir(stream);
     if (result < 0) return result;
     pthread_rwlock_wrlock(&engine->state);

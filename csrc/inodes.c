@@ -3,7 +3,6 @@
  * descriptor. The engine is the only writer of the trees, so an entry stays true until an op of ours removes it. */
 #include "engine.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "tree.h"
 #include "walk.h"
 
 enum { FIRST_BUCKETS = 1024 };
@@ -176,14 +176,12 @@ static int write_fid(int path_fd, uint64_t fid) {
     return setxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16, 0) < 0 ? -errno : 0;
 }
 
-static uint64_t read_fid(int path_fd) {
-    char text[17];
+int read_fid(int path_fd, uint64_t *fid) {
+    char text[17] = "", *end;
     ssize_t bytes = getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
-    if (bytes != 16) return 0;
-    text[16] = 0;
-    char *end;
-    uint64_t fid = strtoull(text, &end, 16);
-    return *end ? 0 : fid;
+    *fid = bytes == 16 ? strtoull(text, &end, 16) : 0;
+    if (*fid && *end) *fid = 0;
+    return bytes < 0 && errno != ENODATA && errno != ENOTSUP && errno != ERANGE ? -errno : 0;
 }
 
 /* By another of its names. A file with names on both sides of the border was there before the patterns: the replicated name decides. */
@@ -195,9 +193,9 @@ scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const cha
     return scope_below(&engine->directory[parent->directory].scopes, atomic_load(&parent->scope), name, is_directory);
 }
 
-bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name) {
-    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + engine->directories && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME));
-}
+bool is_reserved_name(const char *name) { return !strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME); }
+
+bool is_reserved(uint64_t parent, const char *name) { return is_root_fid(parent) && is_reserved_name(name); }
 
 /* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */
 static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
@@ -271,8 +269,9 @@ int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, cons
     path_fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
     pthread_mutex_lock(&engine->tagging); /* two who meet it at once must not give it two ids */
-    uint64_t fid = read_fid(path_fd);
-    result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
+    uint64_t fid;
+    result = read_fid(path_fd, &fid);
+    if (result == 0) result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
     if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
         result = inode_adopt(engine, directory, path_fd, stat, found_fid(engine), scope, out);
     pthread_mutex_unlock(&engine->tagging);
@@ -310,7 +309,7 @@ static void write_path(rfs_engine *engine, const struct inode *inode, rfs_where 
         bytes += strlen(inode->name) + 1 + (steps ? sizeof(uint64_t) : 0);
         way[steps++] = inode;
     }
-    if (!steps || !inode || inode->fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES || bytes > MARK_PATH_BYTES) return;
+    if (!steps || !inode || !is_root(inode) || bytes > MARK_PATH_BYTES) return;
     char *at = where->path;
     for (size_t i = steps; i-- > 0;) at = stpcpy(stpcpy(at, way[i]->name), i ? "/" : "");
     at++;
@@ -326,37 +325,38 @@ void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where) {
     pthread_mutex_unlock(&engine->inodes.lock);
 }
 
-static struct inode *found_by_handle(rfs_engine *engine, const rfs_where *where) {
-    struct inode *inode = NULL;
+static int found_by_handle(rfs_engine *engine, const rfs_where *where, struct inode **out) {
     struct stat stat;
+    uint64_t fid = 0;
     union {
         struct file_handle head;
         uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
     } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
     memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
     int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (path_fd < 0) return NULL;
-    bool same = read_fid(path_fd) == where->fid && fstat(path_fd, &stat) == 0 && stat.st_nlink;
-    if (!same || enter(engine, where->directory, path_fd, &stat, where->fid, 0, &inode) < 0) inode = NULL;
+    if (path_fd < 0) return -errno;
+    int result = fstat(path_fd, &stat) < 0 ? -errno : read_fid(path_fd, &fid);
+    if (result == 0 && (fid != where->fid || !stat.st_nlink)) result = -ENOENT;
+    if (result == 0) result = enter(engine, where->directory, path_fd, &stat, fid, 0, out);
     close(path_fd);
-    return inode;
+    return result;
 }
 
-/* The entry `name` if it has this id. Consumes the directory. */
-static struct inode *below(rfs_engine *engine, struct inode *directory, const char *name, uint64_t fid) {
+/* The entry `name`, if it has this id. */
+static int below(rfs_engine *engine, struct inode *directory, const char *name, uint64_t fid, struct inode **out) {
     struct descriptor descriptor = {-1, -1};
-    struct inode *inode = NULL;
     struct stat stat;
-    if (S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0 && inode_at(engine, directory, descriptor.fd, name, &inode, &stat) < 0) inode = NULL;
+    int result = S_ISDIR(directory->type) ? descriptor_get(engine, directory, &descriptor) : -ENOENT;
+    if (result == 0) result = inode_at(engine, directory, descriptor.fd, name, out, &stat);
     descriptor_put(engine, &descriptor);
-    inode_put(engine, directory);
-    if (!inode || inode->fid == fid) return inode;
-    inode_put(engine, inode);
-    return NULL;
+    if (result < 0 || (*out)->fid == fid) return result;
+    inode_put(engine, *out);
+    *out = NULL;
+    return -ENOENT;
 }
 
 /* From the nearest directory on its way whose id is known. */
-static struct inode *found_by_path(rfs_engine *engine, const rfs_where *where) {
+static int found_by_path(rfs_engine *engine, const rfs_where *where, struct inode **out) {
     char path[MARK_PATH_BYTES], *rest = path, *name;
     uint64_t way[MARK_PATH_BYTES / sizeof(uint64_t)];
     size_t known = where->depth;
@@ -366,53 +366,48 @@ static struct inode *found_by_path(rfs_engine *engine, const rfs_where *where) {
     while (known && !(at = inode_get(engine, way[known - 1]))) known--;
     if (!at) at = inode_get(engine, FIRST_DIRECTORY_FID + where->directory);
     for (size_t i = 0; i < known; i++) strsep(&rest, "/");
-    while (at && (name = strsep(&rest, "/"))) {
-        at = *name ? below(engine, at, name, known < where->depth ? way[known] : where->fid) : at;
-        known++;
+    int result = at ? 0 : -ENOENT;
+    for (; result == 0 && (name = strsep(&rest, "/")); known++) {
+        struct inode *next = NULL;
+        if (!*name) continue;
+        result = below(engine, at, name, known < where->depth ? way[known] : where->fid, &next);
+        inode_put(engine, at);
+        at = next;
     }
-    return at;
+    *out = at;
+    return result;
 }
 
-struct inode *inode_found(rfs_engine *engine, const rfs_where *where) {
-    struct inode *inode = inode_get(engine, where->fid);
-    if (inode || where->directory >= engine->directories) return inode;
-    if (where->path[0]) inode = found_by_path(engine, where); /* its names and scopes become known on the way */
-    if (inode || !where->handle_bytes) return inode;
-    inode = found_by_handle(engine, where);
-    if (inode && S_ISDIR(inode->type) && inode->fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) {
-        char name[256];
-        inode_put(engine, inode_parent(engine, inode, name)); /* its scope comes from what is above it */
-    }
-    return inode;
-}
+static bool says_gone(int result) { return result == -ENOENT || result == -ESTALE || result == -ENOTDIR || result == -EXDEV; }
 
-bool inode_is_gone(rfs_engine *engine, const rfs_where *where) {
-    struct stat stat;
-    union {
-        struct file_handle head;
-        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
-    } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
-    if (!where->handle_bytes || where->directory >= engine->directories) return true;
-    memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
-    int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (path_fd < 0) return errno == ESTALE || errno == ENOENT;
-    bool there = fstat(path_fd, &stat) < 0 || (stat.st_nlink && read_fid(path_fd) == where->fid);
-    close(path_fd);
-    return !there;
+int inode_found(rfs_engine *engine, const rfs_where *where, struct inode **out) {
+    int result = -ENOENT;
+    *out = inode_get(engine, where->fid);
+    if (*out) return 0;
+    if (where->directory >= engine->directories) return -ENOENT;
+    if (where->path[0]) result = found_by_path(engine, where, out); /* its names and scopes become known on the way */
+    if (result < 0 && where->handle_bytes) {
+        result = found_by_handle(engine, where, out);
+        if (result == 0 && S_ISDIR((*out)->type) && !is_root(*out)) {
+            char name[256];
+            inode_put(engine, inode_parent(engine, *out, name)); /* its scope comes from what is above it */
+        }
+    }
+    return says_gone(result) ? -ENOENT : result;
 }
 
 static int find_entry(int directory_fd, uint64_t number, char name[256]) {
-    int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = -ENOENT;
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    struct stat stat;
-    if (!stream && fd >= 0) close(fd);
-    for (struct dirent *entry; stream && result < 0 && (entry = readdir(stream));) {
-        if (entry->d_ino != number || fstatat(directory_fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != number) continue;
-        snprintf(name, 256, "%s", entry->d_name);
-        result = 0;
+    DIR *stream;
+    int result = tree_open(directory_fd, ".", &stream);
+    if (result < 0) return result;
+    bool found = false;
+    for (struct dirent *entry; !found && (entry = tree_next(stream, false, &result));) {
+        struct stat stat;
+        found = entry->d_ino == number && fstatat(directory_fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && stat.st_ino == number;
+        if (found) snprintf(name, 256, "%s", entry->d_name);
     }
-    if (stream) closedir(stream);
-    return result;
+    closedir(stream);
+    return found ? 0 : result < 0 ? result : -ENOENT;
 }
 
 /* The directory above, and its name there. It may be new to the table: then nothing is known of what lies above it, nor its scope. */
@@ -420,12 +415,12 @@ static struct inode *step_up(rfs_engine *engine, struct inode *directory, char n
     struct inode *parent = NULL;
     struct stat stat;
     *is_fresh = false;
-    if (directory->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return NULL;
+    if (is_root(directory)) return NULL;
     int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), up = fd < 0 ? -1 : openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (up >= 0 && fstat(up, &stat) == 0 && find_entry(up, directory->number, name) == 0) {
         parent = inode_numbered(engine, directory->directory, stat.st_ino);
-        uint64_t fid = parent ? 0 : read_fid(up);
-        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) *is_fresh = true;
+        uint64_t fid = 0;
+        if (!parent && read_fid(up, &fid) == 0 && fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) *is_fresh = true;
     }
     if (up >= 0) close(up);
     if (fd >= 0) close(fd);
@@ -610,8 +605,6 @@ int inodes_init(rfs_engine *engine) {
     if (!table->by_fid || !table->by_number) return -ENOMEM;
     return enter_roots(engine);
 }
-
-static bool is_root(const struct inode *inode) { return inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES; }
 
 void inodes_forget_all(rfs_engine *engine) {
     struct inode_table *table = &engine->inodes;

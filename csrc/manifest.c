@@ -7,7 +7,6 @@
  *
  * An entry, little-endian: u32 bytes of all that follows; u16 directory; u32 mode, uid, gid; u64 size, rdev; i64 mtime; 16 bytes hash of the
  * content, 16 of the xattrs; u64 number (of a file with several names, else 0); u16 path bytes, u16 target bytes; path, target. */
-#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "tree.h"
 #include "walk.h"
 
 enum { READ_BYTES = 1 << 20, PATH_BYTES = RFS_PATH_BYTES, MAX_BLOCKS = 4096 };
@@ -159,16 +159,10 @@ static void free_names(struct names *names) {
 }
 
 static int list_names(int fd, bool is_root, struct names *names) { /* fd is closed */
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        close(fd);
-        return -ENOMEM;
-    }
-    int result = 0;
-    errno = 0;
-    for (struct dirent *item; result == 0 && (item = readdir(stream)); errno = 0) {
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..")) continue;
-        if (is_root && (!strcmp(item->d_name, HOLDING_NAME) || !strcmp(item->d_name, KEPT_NAME))) continue;
+    DIR *stream;
+    int result = tree_stream(fd, &stream);
+    if (result < 0) return result;
+    for (struct dirent *item; result == 0 && (item = tree_next(stream, is_root, &result));) {
         if (names->count == names->room) {
             char **larger = realloc(names->items, (names->room * 2 + 64) * sizeof *larger);
             if (larger) {
@@ -182,7 +176,6 @@ static int list_names(int fd, bool is_root, struct names *names) { /* fd is clos
         if (copy) names->items[names->count++] = copy;
         else result = -ENOMEM;
     }
-    if (result == 0 && errno) result = -errno;
     closedir(stream);
     if (names->count) qsort(names->items, names->count, sizeof *names->items, by_bytes);
     return result;

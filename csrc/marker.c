@@ -20,6 +20,7 @@
 
 #include "intent_log.h"
 #include "link.h"
+#include "op.h"
 #include "steps.h"
 
 enum {
@@ -184,25 +185,17 @@ uint64_t marker_waiting_ops(rfs_engine *engine) {
 
 /* ---- the log's files (io is held) ---------------------------------------------------------------------------------------------------- */
 
-static int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset) {
-    while (bytes) {
-        ssize_t some = pwrite(fd, data, bytes, (off_t)offset);
-        if (some < 0 && errno == EINTR) continue;
-        if (some <= 0) return some < 0 ? -errno : -EIO;
-        data += some;
-        bytes -= (size_t)some;
-        offset += (uint64_t)some;
-    }
-    return 0;
-}
+/* Nothing is wrong with the disk. */
+static bool lacks_room(int result) { return result == -ENOSPC || result == -EDQUOT || result == -ENOMEM; }
 
 static int make_room(struct marker *marker, int file, uint64_t end) {
     int result = 0;
+    size_t written;
     if (marker->room_bytes[file] >= end) return 0;
     uint8_t *zeros = calloc(1, ROOM_STEP_BYTES);
     if (!zeros) return -ENOMEM;
     while (result == 0 && marker->room_bytes[file] < end) {
-        result = write_all(marker->fd[file], zeros, ROOM_STEP_BYTES, marker->room_bytes[file]);
+        result = write_all(marker->fd[file], zeros, ROOM_STEP_BYTES, marker->room_bytes[file], &written);
         if (result == 0) marker->room_bytes[file] += ROOM_STEP_BYTES;
     }
     if (result == 0 && fsync(marker->fd[file]) < 0) result = -errno;
@@ -211,9 +204,10 @@ static int make_room(struct marker *marker, int file, uint64_t end) {
 }
 
 static int write_durably(struct marker *marker, const rfs_log_write *write) {
+    size_t written;
     int result = make_room(marker, write->file, write->offset + write->bytes + RESERVE_BYTES);
     if ((result == -ENOSPC || result == -EDQUOT) && marker->room_bytes[write->file] >= write->offset + write->bytes) result = 0;
-    if (result == 0) result = write_all(marker->fd[write->file], write->data, write->bytes, write->offset);
+    if (result == 0) result = write_all(marker->fd[write->file], write->data, write->bytes, write->offset, &written);
     if (write->offset) STEP("mark-written");
     else STEP("compaction-written"); /* it alone begins a file */
     if (result == 0 && fdatasync(marker->fd[write->file]) < 0) result = -errno;
@@ -232,7 +226,7 @@ static int write_batch(struct marker *marker, bool *everything) {
     int result = 0;
     if (!log_batch(marker->log, &write)) return 0;
     result = write_durably(marker, &write);
-    if (result == -ENOSPC || result == -EDQUOT || result == -ENOMEM) {
+    if (lacks_room(result)) {
         *everything = true;
         log_note_everything(marker->log);
         if (!log_batch(marker->log, &write)) abort();
@@ -245,7 +239,8 @@ static int write_batch(struct marker *marker, bool *everything) {
 /* The older file must not be taken for the newer one, should that rot. (Not synced: it is only needed once that has happened.) */
 static void bury(struct marker *marker, int file) {
     static const uint8_t nothing[LOG_SLOT_BYTES];
-    if (marker->room_bytes[file] >= sizeof nothing) write_all(marker->fd[file], nothing, sizeof nothing, 0);
+    size_t written;
+    if (marker->room_bytes[file] >= sizeof nothing) write_all(marker->fd[file], nothing, sizeof nothing, 0, &written);
 }
 
 /* Everything that is marked, anew. No space: what there is stays, and counts. Any other failure may have left what the next process takes for whole. */
@@ -260,20 +255,24 @@ static int compact(struct marker *marker, bool clean) {
     if (result == 0) log_written(marker->log);
     else log_not_written(marker->log);
     if (result == 0) bury(marker, write.file ^ 1);
-    return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
+    return result < 0 && !lacks_room(result) ? fail(marker, result) : result;
 }
 
-/* What must be durable and has no room in the log: everything is marked instead, for which there is always room. */
-static int compact_or_widen(struct marker *marker) {
-    int result = compact(marker, false);
+/* Everything is marked, durably: for that there is always room. */
+static int widen(struct marker *marker) {
     bool everything = true;
-    if (result != -ENOSPC && result != -EDQUOT && result != -ENOMEM) return result;
     log_note_everything(marker->log);
-    result = write_batch(marker, &everything);
+    int result = write_batch(marker, &everything);
     pthread_mutex_lock(&marker->lock);
     marks_add_everything(marker->marks);
     pthread_mutex_unlock(&marker->lock);
     return result;
+}
+
+/* What must be durable and may have no room in the log: then everything is marked instead. */
+static int compact_or_widen(struct marker *marker) {
+    int result = compact(marker, false);
+    return lacks_room(result) ? widen(marker) : result;
 }
 
 /* ---- marking ------------------------------------------------------------------------------------------------------------------------- */
@@ -433,7 +432,6 @@ uint64_t rfs_submit_checkpoint(rfs_engine *engine) {
     if (marker && engine->mode == RFS_PAIRED && !engine->target) {
         pthread_mutex_lock(&marker->lock);
         if (!marker->ticket && !marker->in_flight[marker->page ^ 1]) {
-            marks_nothing_to_do(marker->marks); /* we are paired; a session that compared everything took none of them, and they would stay for ever */
             marker->checkpoint = marks_checkpoint_begin(marker->marks, atomic_load(&engine->next_fid));
             marker->page ^= 1;
             ticket = marker->ticket = atomic_fetch_add(&engine->next_ticket, 1);
@@ -482,14 +480,9 @@ int rfs_forget_marks(rfs_engine *engine) {
 
 int rfs_mark_everything(rfs_engine *engine) {
     struct marker *marker = engine->marker;
-    bool everything = true;
     if (!marker) return 0;
     pthread_mutex_lock(&marker->io);
-    log_note_everything(marker->log);
-    int result = write_batch(marker, &everything);
-    pthread_mutex_lock(&marker->lock);
-    marks_add_everything(marker->marks);
-    pthread_mutex_unlock(&marker->lock);
+    int result = widen(marker);
     pthread_mutex_unlock(&marker->io);
     return result;
 }

@@ -116,7 +116,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     int fd = -1, holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
     result = -EPERM;
-    if (is_reserved(engine, body->fid, body->name)) goto out;
+    if (is_reserved(body->fid, body->name)) goto out;
     scope_t scope = held ? 0 : scope_in(engine, parent, body->name, op->type == FRAME_MKDIR);
     op->local = scope & SCOPE_LOCAL;
     bool inherits = !replay && has_default_acl(directory.fd);
@@ -156,7 +156,7 @@ int local_link(rfs_engine *engine, struct op *op, bool replay) {
     if (!inode) goto out;
     result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
-    result = is_reserved(engine, body->fid, body->name) ? -EPERM : inode->orphan ? -ENOENT : inode->directory != parent->directory ? -EXDEV : 0;
+    result = is_reserved(body->fid, body->name) ? -EPERM : inode->orphan ? -ENOENT : inode->directory != parent->directory ? -EXDEV : 0;
     if (result < 0) goto out;
     op->local = scope_in(engine, parent, body->name, S_ISDIR(inode->type)) & SCOPE_LOCAL;
     result = !replay && op->local != inode_is_local(inode) ? -EXDEV : 0; /* its names are all on one side: see border.c */
@@ -201,7 +201,7 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     struct stat stat;
     int result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
-    result = is_reserved(engine, body->fid, body->name) ? -ENOENT : inode_at(engine, parent, directory.fd, body->name, &victim, &stat);
+    result = is_reserved(body->fid, body->name) ? -ENOENT : inode_at(engine, parent, directory.fd, body->name, &victim, &stat);
     if (result < 0) goto out;
     result = expect(victim, body->child, replay);
     if (result < 0) goto out;
@@ -249,7 +249,7 @@ static int find_both(rfs_engine *engine, struct rename *rename, const struct op_
     if (result < 0) return result;
     result = get_directory(engine, body->other, &rename->to, &rename->to_directory);
     if (result < 0) return result;
-    if (is_reserved(engine, body->fid, body->name) || is_reserved(engine, body->other, body->name2)) return -EPERM;
+    if (is_reserved(body->fid, body->name) || is_reserved(body->other, body->name2)) return -EPERM;
     if (rename->from->directory != rename->to->directory) return -EXDEV;
     result = inode_at(engine, rename->from, rename->from_directory.fd, body->name, &rename->moved, &rename->moved_stat);
     if (result < 0) return result;

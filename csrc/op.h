@@ -103,6 +103,8 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay);
 int local_place(rfs_engine *engine, struct op *op); /* of the peer's alone */
 int local_set_attributes(rfs_engine *engine, struct op *op, bool replay);
 int local_set_xattr(rfs_engine *engine, struct op *op, bool replay);
+/* As much as goes, also when it fails. */
+int write_all(int fd, const uint8_t *data, size_t bytes, uint64_t offset, size_t *written);
 int local_write(rfs_engine *engine, struct op *op, bool replay);
 int local_fallocate(rfs_engine *engine, struct op *op, bool replay);
 int local_copy(rfs_engine *engine, struct op *op, bool replay);

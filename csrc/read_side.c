@@ -45,7 +45,7 @@ void serve_lookup(struct connection *connection, const struct request *request) 
         result = inode ? inode_stat(engine, inode, &stat) : -ENOENT;
     } else {
         parent = inode_get(engine, parent_fid);
-        result = !parent ? -ESTALE : is_reserved(engine, parent_fid, name) ? -ENOENT : descriptor_get(engine, parent, &directory);
+        result = !parent ? -ESTALE : is_reserved(parent_fid, name) ? -ENOENT : descriptor_get(engine, parent, &directory);
         if (result == 0) result = inode_at(engine, parent, directory.fd, name, &inode, &stat);
     }
     if (result == 0) {
@@ -185,14 +185,15 @@ static void put_dirent(struct fuse_dirent *out, uint64_t ino, const struct linux
     memcpy(out->name, entry->d_name, name_bytes);
 }
 
-/* 0: no room, stop; 1: taken or skipped. */
+/* 0: no room, stop; 1: taken or skipped. A name that cannot be looked at is not left out: who reads would take it for gone. */
 static int put_entry(rfs_engine *engine, const struct inode *directory, int fd, const struct linux_dirent64 *entry, bool plus, struct page *page) {
     size_t name_bytes = strlen(entry->d_name);
     bool dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
     struct inode *inode = NULL;
     struct stat stat;
-    if (is_reserved(engine, directory->fid, entry->d_name)) return 1;
-    if (!dots && inode_at(engine, directory, fd, entry->d_name, &inode, &stat) < 0) return 1; /* gone meanwhile */
+    if (is_reserved(directory->fid, entry->d_name)) return 1;
+    int result = dots ? 0 : inode_at(engine, directory, fd, entry->d_name, &inode, &stat);
+    if (result < 0) return result == -ENOENT || result == -EXDEV ? 1 : result; /* gone meanwhile, or a nested mount */
     uint64_t ino = inode ? inode->fid : directory->fid;
     uint8_t *at = reserve(page, (plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET) + name_bytes);
     if (at && plus) {
@@ -229,7 +230,9 @@ void serve_readdir(struct connection *connection, const struct request *request,
         }
         for (long at = 0; at < got && !full;) {
             const struct linux_dirent64 *entry = (const void *)(list + at);
-            full = !put_entry(engine, directory, fd, entry, plus, &page);
+            int put = put_entry(engine, directory, fd, entry, plus, &page);
+            full = put <= 0;
+            if (put < 0 && !page.used) result = put; /* else the next call begins with it */
             at += entry->d_reclen;
         }
     }

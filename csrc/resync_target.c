@@ -8,7 +8,6 @@
  *
  * Nothing is destroyed: what has no place goes to the holding directory, because the same inode may turn up under another
  * name later in the walk (with blocks that were already found equal), and is purged after the end (PROTOCOL 4.8). */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +18,7 @@
 
 #include "link.h"
 #include "marker.h"
+#include "tree.h"
 #include "walk.h"
 
 enum { FIRST_NAMES = 64, EARLY_WRITE_BYTES = 8 << 20 };
@@ -148,18 +148,16 @@ static bool is_clean_here(const rfs_engine *engine, struct inode *directory) {
 
 /* All that lies in this open directory is in the table from here on. */
 static int index_directory(rfs_engine *engine, struct inode *directory, int directory_fd) {
-    int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream && fd >= 0) close(fd);
-    if (!stream) return fd < 0 ? -errno : -ENOMEM;
-    for (struct dirent *item; (item = readdir(stream));) {
+    DIR *stream;
+    int result = tree_open(directory_fd, ".", &stream);
+    if (result < 0) return result;
+    for (struct dirent *item; result == 0 && (item = tree_next(stream, is_root(directory), &result));) {
         struct inode *inode;
         struct stat stat;
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, directory->fid, item->d_name)) continue;
         if (inode_at(engine, directory, directory_fd, item->d_name, &inode, &stat) == 0) inode_put(engine, inode);
     }
     closedir(stream);
-    return 0;
+    return result;
 }
 
 struct announced {
@@ -191,19 +189,19 @@ static void index_holding(rfs_engine *engine) {
 
 static void index_below(rfs_engine *engine, struct inode *directory) {
     struct descriptor descriptor = {-1, -1};
-    int fd = descriptor_get(engine, directory, &descriptor) == 0 ? openat(descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *stream;
+    int result = descriptor_get(engine, directory, &descriptor);
+    if (result == 0) result = tree_open(descriptor.fd, ".", &stream);
     descriptor_put(engine, &descriptor);
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream && fd >= 0) close(fd);
-    for (struct dirent *item; stream && (item = readdir(stream));) {
+    if (result < 0) return;
+    for (struct dirent *item; (item = tree_next(stream, is_root(directory), &result));) {
         struct inode *inode;
         struct stat stat;
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, directory->fid, item->d_name)) continue;
         if (inode_at(engine, directory, dirfd(stream), item->d_name, &inode, &stat) < 0) continue;
         if (S_ISDIR(inode->type)) index_below(engine, inode);
         inode_put(engine, inode);
     }
-    if (stream) closedir(stream);
+    closedir(stream);
 }
 
 /* Announced directories that were not looked into yet; what they hold may be others of them. False: there was none. */
@@ -270,19 +268,18 @@ static int find_place(rfs_engine *engine, struct inode *inode, DIR **out, char n
     struct stat stat;
     int fd = inode_open(engine, inode, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return fd;
-    int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream;
+    int result = tree_open(fd, "..", &stream);
     close(fd);
-    DIR *stream = parent < 0 ? NULL : fdopendir(parent);
-    if (!stream) return -errno;
-    for (struct dirent *entry; (entry = readdir(stream));) {
-        if (!strcmp(entry->d_name, ".")) continue; /* the tree's root is its own parent: it has no place */
+    if (result < 0) return result;
+    for (struct dirent *entry; (entry = tree_next(stream, false, &result));) {
         if (entry->d_ino != inode->number || fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0 || stat.st_ino != inode->number) continue;
         strcpy(name, entry->d_name);
         *out = stream;
         return 0;
     }
     closedir(stream);
-    return -EUCLEAN;
+    return result < 0 ? result : -EUCLEAN;
 }
 
 static int move_directory(rfs_engine *engine, struct inode *inode, const struct place *place, const char *name) {
@@ -348,7 +345,7 @@ static void tell_fresh(rfs_engine *engine, struct link *link, const struct place
 static int entry(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data) {
     struct stat stat;
     struct place place;
-    if (is_reserved(engine, body->fid, body->name)) return -EBADMSG;
+    if (is_reserved(body->fid, body->name)) return -EBADMSG;
     struct inode *known = engine->whole ? inode_get(engine, body->child) : find_named(engine, body->fid, body->name, body->child);
     int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
     if (result == -EPROTO) goto out;
@@ -378,11 +375,10 @@ out:
 }
 
 static int remove_unlisted(rfs_engine *engine, const struct place *place) {
-    int fd = openat(place->descriptor.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream) return -errno;
-    for (struct dirent *item; result == 0 && (item = readdir(stream));) {
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, place->directory->fid, item->d_name)) continue;
+    DIR *stream;
+    int result = tree_open(place->descriptor.fd, ".", &stream);
+    if (result < 0) return result;
+    for (struct dirent *item; result == 0 && (item = tree_next(stream, is_root(place->directory), &result));) {
         if (*find(engine->listing, item->d_name)) continue;
         struct stat stat;
         if (fstatat(place->descriptor.fd, item->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) result = -errno;

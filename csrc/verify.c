@@ -13,7 +13,6 @@
  * How it ends early: the pair is none any more (the link is lost, a demotion), for answers may be lost with the link. What was found stands. */
 #include "verify.h"
 
-#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 
 #include "link.h"
+#include "tree.h"
 
 enum { IN_FLIGHT = 16, RECHECK_AT = 256, MAX_SUSPECTS = 100000, NAMES_PER_QUESTION = 1000 };
 
@@ -614,29 +614,6 @@ static int check_directory(struct verify *verify, const struct place *place) {
 
 /* ---- the whole ----------------------------------------------------------------------------------------------------------------- */
 
-/* What lies ahead, as in walk.c: no locks, an estimate. */
-static void count_tree(struct verify *verify, const struct scopes *scopes, scope_t scope, int directory_fd) {
-    int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    if (!stream) return;
-    for (struct dirent *item; (item = readdir(stream)) && !atomic_load(&verify->stop);) {
-        struct stat stat;
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || !strcmp(item->d_name, HOLDING_NAME) || !strcmp(item->d_name, KEPT_NAME)) continue;
-        if (fstatat(dirfd(stream), item->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
-        scope_t below_scope = scope_below(scopes, scope, item->d_name, S_ISDIR(stat.st_mode));
-        if (below_scope & SCOPE_LOCAL) continue;
-        if (S_ISDIR(stat.st_mode)) {
-            int below = openat(dirfd(stream), item->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (below >= 0) count_tree(verify, scopes, below_scope, below);
-            if (below >= 0) close(below);
-            continue;
-        }
-        atomic_fetch_add(&verify->total_files, 1);
-        if (S_ISREG(stat.st_mode)) atomic_fetch_add(&verify->total_bytes, (uint64_t)stat.st_size);
-    }
-    closedir(stream);
-}
-
 static void clean_up(struct verify *verify) {
     while (verify->asked) {
         free(verify->ring[verify->first].path);
@@ -659,7 +636,7 @@ static void *run(void *argument) {
     int result = enter(verify);
     if (result == 0) leave(verify);
     for (uint32_t i = 0; result == 0 && i < engine->directories; i++)
-        count_tree(verify, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
+        tree_count(&engine->directory[i].scopes, engine->directory[i].root_fd, &(struct tree_tally){&verify->stop, &verify->total_files, &verify->total_bytes});
     verify->started_ns = now_ns();
     for (uint32_t i = engine->directories; result == 0 && i-- > 0;) push(verify, FIRST_DIRECTORY_FID + i, 0, (uint16_t)i, need(strdup("")));
     while (result == 0 && verify->depth) {

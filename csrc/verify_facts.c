@@ -1,5 +1,4 @@
 /* What verify compares, as both sides see it: an inode's facts, a directory's entries. */
-#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +10,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "tree.h"
 #include "verify.h"
 
 static void add(struct block_hash *sum, struct block_hash one) {
@@ -77,12 +77,12 @@ void entry_add(struct entry_sums *sums, const struct entry *entry) {
 }
 
 uint64_t entry_fid(int directory_fd, const char *name) {
-    char text[17] = "", *end;
+    uint64_t fid = 0;
     int path_fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    ssize_t bytes = path_fd < 0 ? -1 : getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
-    if (path_fd >= 0) close(path_fd);
-    uint64_t fid = bytes == 16 ? strtoull(text, &end, 16) : 0;
-    return fid && !*end ? fid : 0;
+    if (path_fd < 0) return 0;
+    read_fid(path_fd, &fid);
+    close(path_fd);
+    return fid;
 }
 
 /* Nearly every object is known by its number, and then costs no look at it. A target does not know what no op of this session has named: it
@@ -101,22 +101,15 @@ static int identify(rfs_engine *engine, struct inode *directory, int fd, const s
 }
 
 int entries_visit(rfs_engine *engine, struct inode *directory, bool tag, entry_visitor visit, void *context) {
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), result = 0;
-    if (fd < 0) return fd;
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        close(fd);
-        return -ENOMEM;
-    }
-    errno = 0;
-    for (struct dirent *item; result == 0 && (item = readdir(stream)); errno = 0) {
+    DIR *stream;
+    int result = tree_stream(inode_open(engine, directory, O_RDONLY | O_DIRECTORY), &stream);
+    if (result < 0) return result;
+    for (struct dirent *item; result == 0 && (item = tree_next(stream, is_root(directory), &result));) {
         struct entry entry;
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved(engine, directory->fid, item->d_name)) continue;
         result = identify(engine, directory, dirfd(stream), item, tag, &entry);
         if (result == -EXDEV || result == -ENOENT) result = 0; /* as in walk.c: a nested mount, or gone */
         else if (result == 0 && !(scope_in(engine, directory, entry.name, S_ISDIR(entry.type)) & SCOPE_LOCAL)) result = visit(context, &entry);
     }
-    if (result == 0 && errno) result = -errno;
     closedir(stream);
     return result;
 }

@@ -15,7 +15,6 @@
  *
  * What is done stays a hot mark; the next session would begin with it again (marks.h). */
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,6 +24,7 @@
 #include <unistd.h>
 
 #include "link.h"
+#include "tree.h"
 #include "walk_state.h"
 
 enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20, UNSENT_BYTES = 32 << 10 };
@@ -65,8 +65,6 @@ struct op *walk_frame(enum frame_type type, uint64_t fid) {
 }
 
 /* ---- what the target knows ------------------------------------------------------------------------------------------------------ */
-
-static bool is_root(const struct inode *inode) { return inode->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES; }
 
 bool walk_is_clean(rfs_engine *engine, struct inode *directory) {
     uint32_t flags = resync_flags(engine, directory);
@@ -296,19 +294,10 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
 }
 
 static int ship_entries(rfs_engine *engine, struct inode *directory) {
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), result = 0;
-    if (fd < 0) return fd;
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        close(fd);
-        return -ENOMEM;
-    }
-    errno = 0;
-    for (struct dirent *entry; result == 0 && (entry = readdir(stream)); errno = 0) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved(engine, directory->fid, entry->d_name)) continue;
-        result = ship_entry(engine, directory, dirfd(stream), entry->d_name);
-    }
-    if (result == 0 && errno) result = -errno;
+    DIR *stream;
+    int result = tree_stream(inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), &stream);
+    if (result < 0) return result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, is_root(directory), &result));) result = ship_entry(engine, directory, dirfd(stream), entry->d_name);
     closedir(stream);
     return result;
 }
@@ -492,12 +481,14 @@ static int hear_peer_marks(rfs_engine *engine) {
     return result;
 }
 
-/* It was marked here, so we have its handle; or there, and we have the name that it had. */
-static struct inode *find_marked(rfs_engine *engine, uint64_t fid) {
+/* It was marked here, so we have its handle; or there, and we have the name that it had, unless its path is too long or the last name
+ * is gone. -ENOENT: it is gone; -EAGAIN: it may be anywhere; else it cannot be looked at. */
+static int find_marked(rfs_engine *engine, uint64_t fid, struct inode **out) {
     rfs_where where;
-    struct inode *inode = inode_get(engine, fid);
-    if (!inode && marker_where(engine, fid, &where)) inode = inode_found(engine, &where);
-    return inode;
+    *out = inode_get(engine, fid);
+    if (*out) return 0;
+    if (!marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes)) return engine->walk->indexed ? -ENOENT : -EAGAIN;
+    return inode_found(engine, &where, out);
 }
 
 /* Whatever of `kinds` is to do comes onto the stack if it is found. */
@@ -506,8 +497,8 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     uint64_t *fids = marker_to_do(engine, kinds, &count);
     if (!fids && count) return -ENOMEM;
     for (size_t i = 0; i < count; i++) {
-        struct inode *inode = find_marked(engine, fids[i]);
-        if (inode) push(engine, inode);
+        struct inode *inode;
+        if (find_marked(engine, fids[i], &inode) == 0) push(engine, inode); /* else push_left() will ask again */
         if (announce && walk_enter(engine)) { /* said where it is, if that can be said already */
             pthread_mutex_lock(&engine->names);
             if (inode) bind(engine, inode);
@@ -521,49 +512,51 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
-/* Every object of the trees is in the table from here on. What is moved meanwhile is, by its op. */
-static int index_trees(rfs_engine *engine) {
-    size_t depth = 0, room = 0;
-    uint64_t *fids = NULL;
-    int result = 0;
-    for (uint32_t i = 0; i < engine->directories || depth;) {
-        struct inode *directory = inode_get(engine, depth ? fids[--depth] : FIRST_DIRECTORY_FID + i++);
-        int fd = directory && !directory->orphan ? inode_open(engine, directory, O_RDONLY | O_DIRECTORY) : -1;
-        DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-        if (!stream && fd >= 0) close(fd);
-        for (struct dirent *entry; stream && result == 0 && (entry = readdir(stream));) {
-            struct inode *inode;
-            struct stat stat;
-            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved(engine, directory->fid, entry->d_name)) continue;
-            if (inode_at(engine, directory, dirfd(stream), entry->d_name, &inode, &stat) < 0) continue; /* gone meanwhile, or a nested mount */
-            if (S_ISDIR(inode->type) && depth == room) {
-                uint64_t *larger = realloc(fids, (room * 2 + 64) * sizeof *larger);
-                if (larger) {
-                    fids = larger;
-                    room = room * 2 + 64;
-                } else {
-                    result = -ENOMEM;
-                }
-            }
-            if (S_ISDIR(inode->type) && result == 0) fids[depth++] = inode->fid;
-            inode_put(engine, inode);
-        }
-        if (stream) closedir(stream);
-        else if (fd < 0 && fd != -1 && fd != -ENOENT && fd != -ESTALE) result = fd; /* it is there, and cannot be looked into */
-        inode_put(engine, directory);
-        if (result < 0 || atomic_load(&engine->walk->stop)) break;
+struct directories {
+    uint64_t *fids;
+    size_t count, room;
+};
+
+static int add_directory(struct directories *directories, uint64_t fid) {
+    if (directories->count == directories->room) {
+        uint64_t *larger = realloc(directories->fids, (directories->room * 2 + 64) * sizeof *larger);
+        if (!larger) return -ENOMEM;
+        directories->fids = larger;
+        directories->room = directories->room * 2 + 64;
     }
-    free(fids);
+    directories->fids[directories->count++] = fid;
+    return 0;
+}
+
+/* What cannot be looked at may be what is looked for: only what is gone meanwhile, or a nested mount, may be left out. */
+static int index_directory(rfs_engine *engine, struct inode *directory, struct directories *below) {
+    DIR *stream;
+    int result = tree_stream(inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), &stream);
+    if (result < 0) return result == -ENOENT || result == -ESTALE ? 0 : result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, is_root(directory), &result));) {
+        struct inode *inode = NULL;
+        struct stat stat;
+        result = inode_at(engine, directory, dirfd(stream), entry->d_name, &inode, &stat);
+        if (result == -EXDEV || result == -ENOENT) result = 0;
+        else if (result == 0 && S_ISDIR(inode->type)) result = add_directory(below, inode->fid);
+        inode_put(engine, inode);
+    }
+    closedir(stream);
     return result;
 }
 
-enum absence { IS_GONE, MAY_BE_ANYWHERE, OUT_OF_REACH };
-
-/* It was not found. The peer cannot tell the way where that is too long, or the last name it knew is gone. */
-static enum absence judge(rfs_engine *engine, uint64_t fid) {
-    rfs_where where;
-    if (!marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes)) return engine->walk->indexed ? IS_GONE : MAY_BE_ANYWHERE;
-    return inode_is_gone(engine, &where) ? IS_GONE : OUT_OF_REACH;
+/* Every object of the trees is in the table from here on. What is moved meanwhile is, by its op. */
+static int index_trees(rfs_engine *engine) {
+    struct directories below = {0};
+    int result = 0;
+    for (uint32_t i = 0; i < engine->directories || below.count;) {
+        struct inode *directory = inode_get(engine, below.count ? below.fids[--below.count] : FIRST_DIRECTORY_FID + i++);
+        if (directory && !directory->orphan) result = index_directory(engine, directory, &below);
+        inode_put(engine, directory);
+        if (result < 0 || atomic_load(&engine->walk->stop)) break;
+    }
+    free(below.fids);
+    return result;
 }
 
 /* All directories are listed. What was not found before may be now; the rest is gone. */
@@ -573,13 +566,13 @@ static int push_left(rfs_engine *engine) {
     uint64_t *fids = marker_to_do(engine, ALL_KINDS, &count);
     int result = !fids && count ? -ENOMEM : 0;
     for (size_t i = 0; result == 0 && i < count; i++) {
-        struct inode *inode = find_marked(engine, fids[i]);
-        enum absence absence = inode ? IS_GONE : judge(engine, fids[i]);
-        if (inode) push(engine, inode);
-        else if (absence == IS_GONE) while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
-        left += inode || absence != IS_GONE;
-        searches |= absence == MAY_BE_ANYWHERE;
-        if (absence == OUT_OF_REACH) result = -EUCLEAN;
+        struct inode *inode;
+        int found = find_marked(engine, fids[i], &inode);
+        if (found == 0) push(engine, inode);
+        while (found == -ENOENT && marker_take(engine, fids[i], ALL_KINDS).kind) continue;
+        left += found != -ENOENT;
+        searches |= found == -EAGAIN;
+        if (found < 0 && found != -ENOENT && found != -EAGAIN) result = found;
         inode_put(engine, inode);
     }
     free(fids);
@@ -587,7 +580,7 @@ static int push_left(rfs_engine *engine) {
     if (result == 0 && searches) result = index_trees(engine);
     engine->walk->indexed |= searches;
     if (result == 0 || result == -ENOMEM) return result;
-    rfs_mark_everything(engine); /* the next session compares all */
+    rfs_mark_everything(engine); /* something is there and cannot be looked at: the next session compares all */
     return walk_end_session(engine);
 }
 
@@ -611,32 +604,11 @@ static int start_stack(rfs_engine *engine) {
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
-static void count_below(rfs_engine *engine, const struct scopes *scopes, scope_t scope, int directory_fd) {
-    int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    if (!stream) return;
-    for (struct dirent *entry; (entry = readdir(stream)) && !atomic_load(&engine->walk->stop);) {
-        struct stat stat;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, HOLDING_NAME) || !strcmp(entry->d_name, KEPT_NAME)) continue;
-        if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
-        scope_t below_scope = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
-        if (below_scope & SCOPE_LOCAL) continue;
-        if (S_ISDIR(stat.st_mode)) {
-            int below = openat(dirfd(stream), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (below >= 0) count_below(engine, scopes, below_scope, below);
-            if (below >= 0) close(below);
-            continue;
-        }
-        atomic_fetch_add(&engine->count.resync_total_files, 1);
-        if (S_ISREG(stat.st_mode)) atomic_fetch_add(&engine->count.resync_total_bytes, (uint64_t)stat.st_size);
-    }
-    closedir(stream);
-}
-
-/* What lies ahead, for the progress and its ETA; beside the walk. No locks: an estimate. */
-static void *count_tree(void *argument) {
+/* What lies ahead, for the progress and its ETA; beside the walk. */
+static void *count_ahead(void *argument) {
     rfs_engine *engine = argument;
-    for (uint32_t i = 0; i < engine->directories; i++) count_below(engine, &engine->directory[i].scopes, engine->directory[i].scopes.root, engine->directory[i].root_fd);
+    const struct tree_tally tally = {&engine->walk->stop, &engine->count.resync_total_files, &engine->count.resync_total_bytes};
+    for (uint32_t i = 0; i < engine->directories; i++) tree_count(&engine->directory[i].scopes, engine->directory[i].root_fd, &tally);
     atomic_store(&engine->count.tree_bytes, atomic_load(&engine->count.resync_total_bytes));
     return NULL;
 }
@@ -745,7 +717,7 @@ int walk_start(rfs_engine *engine) {
         free_walk(engine, walk);
         return result;
     }
-    walk->counting = engine->whole && pthread_create(&walk->counter, NULL, count_tree, engine) == 0;
+    walk->counting = engine->whole && pthread_create(&walk->counter, NULL, count_ahead, engine) == 0;
     return 0;
 }
 

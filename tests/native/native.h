@@ -124,6 +124,14 @@ void storm_wait_rounds(struct storm *storm, uint64_t more);
 void storm_stop(struct storm *storm);
 void storm_stop_anyhow(struct storm *storm); /* its node was fenced: what waits fails */
 
+/* ---- a disk that fails */
+extern atomic_uint_fast64_t failing_directory; /* its number: none of its names can be read */
+extern atomic_bool ids_are_failing;
+uint64_t number_of(const struct node *node, const char *name);
+
+void test_what_cannot_be_read_is_not_gone(void);
+void test_what_cannot_be_read_is_not_equal(void);
+void test_ids_that_cannot_be_read(void);
 void test_marked_places(void);
 void test_marks_of_a_target(void);
 void test_moved_trees(void);

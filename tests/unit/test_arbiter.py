@@ -17,7 +17,7 @@ from rfs.settings import OnPeerLoss
 from rfs.witness import Held
 from tests.unit.fake_register import FakeRegister
 from tests.unit.pair import Node, make_pair
-from tests.unit.test_session import Nodes, free_ports, no_relay, paired  # noqa: F401 - a fixture
+from tests.unit.test_session import Nodes, free_ports, paired
 
 KEY = witness.register_key("plant7", "pg")
 
@@ -28,7 +28,7 @@ def register() -> FakeRegister:
 
 
 @pytest.fixture
-async def nodes(nursery: trio.Nursery, tmp_path: Path, no_relay: None, register: FakeRegister) -> AsyncIterator[Nodes]:  # noqa: F811
+async def nodes(nursery: trio.Nursery, tmp_path: Path, no_relay: None, register: FakeRegister) -> AsyncIterator[Nodes]:
     for node in (pair := make_pair(nursery, tmp_path, free_ports(), on_peer_loss=OnPeerLoss.ALONE)):
         node.register = register
     yield pair

@@ -15,11 +15,7 @@ from tests.unit.test_session import Nodes, free_ports, paired
 
 
 @pytest.fixture
-async def nodes(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
-    async def no_relay(engine: object) -> None:  # pyfuse3 needs the real engine
-        await trio.sleep_forever()
-
-    monkeypatch.setattr("rfs.relay.run", no_relay)
+async def nodes(nursery: trio.Nursery, tmp_path: Path, no_relay: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
     monkeypatch.setattr(checkpoint, "LOOK_S", 0.01)
     yield make_pair(nursery, tmp_path, free_ports())
     nursery.cancel_scope.cancel()

@@ -18,13 +18,8 @@ Nodes = tuple[Node, Node]
 
 
 @pytest.fixture
-async def diverged(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
+async def diverged(nursery: trio.Nursery, tmp_path: Path, no_relay: None) -> AsyncIterator[Nodes]:
     """Two primaries with a file each."""
-
-    async def run(engine: object) -> None:
-        await trio.sleep_forever()
-
-    monkeypatch.setattr("rfs.relay.run", run)
     a, b = make_pair(nursery, tmp_path, free_ports())
     for node in (a, b):
         node.layers.empty = False

@@ -24,16 +24,6 @@ def free_ports() -> tuple[int, int]:
 
 
 @pytest.fixture
-def no_relay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pyfuse3 needs the real engine."""
-
-    async def run(engine: object) -> None:
-        await trio.sleep_forever()
-
-    monkeypatch.setattr("rfs.relay.run", run)
-
-
-@pytest.fixture
 async def nodes(nursery: trio.Nursery, tmp_path: Path, no_relay: None) -> AsyncIterator[Nodes]:
     yield make_pair(nursery, tmp_path, free_ports())
     nursery.cancel_scope.cancel()

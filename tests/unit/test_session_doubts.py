@@ -9,7 +9,7 @@ import trio
 from rfs.engine import EventKind, Mode, SessionParameters
 from rfs.errors import SaidNo
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.test_session import Nodes, no_relay, nodes, paired  # noqa: F401 - fixtures
+from tests.unit.test_session import Nodes, nodes, paired  # noqa: F401 - a fixture
 
 
 async def test_a_turn_that_is_cut_off_pairs_again(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -21,11 +21,7 @@ Nodes = tuple[Node, Node]
 
 
 @pytest.fixture
-async def nodes(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
-    async def run(engine: object) -> None:
-        await trio.sleep_forever()
-
-    monkeypatch.setattr("rfs.relay.run", run)
+async def nodes(nursery: trio.Nursery, tmp_path: Path, no_relay: None) -> AsyncIterator[Nodes]:
     a, b = make_pair(nursery, tmp_path, free_ports())
     await a.start()
     await b.start()
