@@ -12,6 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "before.h"
 #include "op.h"
 #include "walk.h"
 
@@ -196,7 +197,7 @@ scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const cha
 }
 
 bool is_reserved(const rfs_engine *engine, uint64_t parent, const char *name) {
-    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + engine->directories && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME));
+    return parent >= FIRST_DIRECTORY_FID && parent < FIRST_DIRECTORY_FID + engine->directories && is_reserved_name(name);
 }
 
 /* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */

@@ -168,7 +168,7 @@ static int list_names(int fd, bool is_root, struct names *names) { /* fd is clos
     errno = 0;
     for (struct dirent *item; result == 0 && (item = readdir(stream)); errno = 0) {
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..")) continue;
-        if (is_root && (!strcmp(item->d_name, HOLDING_NAME) || !strcmp(item->d_name, KEPT_NAME))) continue;
+        if (is_root && is_reserved_name(item->d_name)) continue;
         if (names->count == names->room) {
             char **larger = realloc(names->items, (names->room * 2 + 64) * sizeof *larger);
             if (larger) {

@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "before.h"
 #include "marker.h"
 #include "op.h"
 #include "walk.h"
@@ -129,6 +130,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (!held) inode_named(engine, op->inode, body->fid, body->name);
+    if (replay) before_is_new(engine, op->inode);
     if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, MARKED_THERE);
     if (!replay) {
         body->mode = op->stat.st_mode;

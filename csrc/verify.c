@@ -621,7 +621,7 @@ static void count_tree(struct verify *verify, const struct scopes *scopes, scope
     if (!stream) return;
     for (struct dirent *item; (item = readdir(stream)) && !atomic_load(&verify->stop);) {
         struct stat stat;
-        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || !strcmp(item->d_name, HOLDING_NAME) || !strcmp(item->d_name, KEPT_NAME)) continue;
+        if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, "..") || is_reserved_name(item->d_name)) continue;
         if (fstatat(dirfd(stream), item->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
         scope_t below_scope = scope_below(scopes, scope, item->d_name, S_ISDIR(stat.st_mode));
         if (below_scope & SCOPE_LOCAL) continue;

@@ -534,7 +534,7 @@ static void count_below(rfs_engine *engine, const struct scopes *scopes, scope_t
     if (!stream) return;
     for (struct dirent *entry; (entry = readdir(stream)) && !atomic_load(&engine->walk->stop);) {
         struct stat stat;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, HOLDING_NAME) || !strcmp(entry->d_name, KEPT_NAME)) continue;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved_name(entry->d_name)) continue;
         if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
         scope_t below_scope = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
         if (below_scope & SCOPE_LOCAL) continue;
