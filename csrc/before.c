@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -265,6 +266,7 @@ int before_frame(rfs_engine *engine, const struct wire_header *header, const str
     case FRAME_RENAME:
         result = touch_fid(engine, body->fid);
         if (result == 0) result = touch_fid(engine, body->other);
+        if (result == 0 && body->flags & RENAME_EXCHANGE) result = touch_named(engine, body->fid, body->name); /* XFS changes its mtime */
         return result < 0 ? result : touch_named(engine, body->other, body->name2);
     default: return 0;
     }

@@ -36,6 +36,13 @@ static bool cloning_disk(char path[64]) {
     return done;
 }
 
+static void open_target_on(struct pair *pair, const char *disk) {
+    pair_open(pair);
+    node_close(&pair->b, false);
+    nodes_at = disk;
+    node_open(&pair->b, "b");
+}
+
 static void remove_disk(const char *path) {
     CHECK_EQUAL(umount2(path, MNT_DETACH), 0);
     rmdir(path);
@@ -71,7 +78,11 @@ static void nap(uint32_t us) {
 static void restore_and_die(struct node *node, uint32_t after_us) {
     pid_t child = fork();
     CHECK(child >= 0);
-    if (child == 0) _exit(rfs_before_restore(node->engine) == 0 ? 0 : 7);
+    if (child == 0) {
+        int result = rfs_before_restore(node->engine);
+        if (result < 0) fprintf(stderr, "restore: %s\n", strerror(-result));
+        _exit(result == 0 ? 0 : 7);
+    }
     nap(after_us);
     kill(child, SIGKILL);
     int status;
@@ -86,7 +97,11 @@ static void overwritten(struct pair *pair, struct storm *storm, struct chance *c
         nap(chance_below(chance, 2) ? chance_below(chance, 30000) : chance_below(chance, 900000));
         storm_wait_rounds(storm, 5);
     } else { /* to its end, but that is not adopted */
-        pair_up(pair, &pair->a, &pair->b);
+        uint32_t drained = events_seen(&pair->a, RFS_EVENT_DRAINED) + 1, ends = events_seen(&pair->b, RFS_EVENT_END_RECEIVED) + 1;
+        pair_connect(pair, &pair->a, &pair->b);
+        wait_event(&pair->a, RFS_EVENT_DRAINED, drained);
+        CHECK_EQUAL(rfs_send_end(pair->a.engine), 0);
+        wait_event(&pair->b, RFS_EVENT_END_RECEIVED, ends);
         storm_wait_rounds(storm, 20);
     }
     cut_off(pair);
@@ -102,9 +117,8 @@ void test_before_is_put_back(void) {
         printf("skipped  what was before (needs root, a loop device and mkfs.xfs)\n");
         return;
     }
-    nodes_at = disk;
     snprintf(reference, sizeof reference, "%s/reference", disk);
-    pair_open(&pair);
+    open_target_on(&pair, disk);
     node_alone(&pair.a, 1, 0);
     storm_prepare(&storm, &pair.a, 5);
     pair.session.resync_bytes_per_s = 20 << 20;
@@ -125,7 +139,7 @@ void test_before_is_put_back(void) {
         uint32_t sessions = 1 + chance_below(&chance, 3);
         for (uint32_t i = 0; i < sessions; i++) {
             overwritten(&pair, &storm, &chance, i == 0);
-            if (chance_below(&chance, 2)) node_restart(&pair.b, chance_below(&chance, 2));
+            if (chance_below(&chance, 2)) node_restart(&pair.b, nodes_have_marks && chance_below(&chance, 2));
         }
         for (uint32_t i = chance_below(&chance, 4); i; i--) restore_and_die(&pair.b, chance_below(&chance, 40000));
         if (chance_below(&chance, 3) == 0) { /* the peer comes again, of all moments: first it is put back */
@@ -179,12 +193,9 @@ void test_before_needs_clones(void) {
 void test_before_gives_way(void) {
     static uint8_t block[1 << 20];
     struct pair pair;
-    char disk[64], path[256];
+    char disk[64];
     if (!cloning_disk(disk)) return;
-    pair_open(&pair);
-    node_close(&pair.b, false);
-    nodes_at = disk;
-    node_open(&pair.b, "b");
+    open_target_on(&pair, disk);
     node_alone(&pair.a, 1, 0);
     uint64_t fid = create_file(&pair.a, ROOT, "large");
     memset(block, 'a', sizeof block);
@@ -198,7 +209,6 @@ void test_before_gives_way(void) {
     settle(&pair.a);
     CHECK(events_seen(&pair.b, RFS_EVENT_BEFORE_LOST) == 1 && events_seen(&pair.b, RFS_EVENT_APPLY_FAILED) == 0);
     CHECK_EQUAL(rfs_before_state(pair.b.engine), RFS_BEFORE_NONE);
-    path_in(&pair.b, "large", path);
     compare_nodes(&pair);
     CHECK_EQUAL(rfs_before_restore(pair.b.engine), -ENOENT);
     CHECK_EQUAL(rfs_before_end(pair.b.engine), 0);
