@@ -5,7 +5,6 @@ session ends in between, the node is in a state that the next handshake understa
 """
 
 import logging
-import secrets
 from collections.abc import Mapping
 from typing import Any
 

@@ -147,8 +147,8 @@ def use(record: Record) -> Record:
 def force(record: Record, name: int, *, restored: bool = False) -> Record | Refusal:
     """§6.5: the administrator's word. A new name; what it displaces is kept. Never a copy that is not whole.
 
-    `restored`: what a resync had overwritten was put back, durably, so the data is again what this record's lineage names (and what the target
-    had given up of its own, which nobody ever acknowledged). Nobody else can have the new name: it says nothing of the source's."""
+    `restored`: what a resync had overwritten was put back, durably, so the data is again what this record's lineage names (and what the
+    target had given up of its own, which nobody ever acknowledged). The name is new: it claims nothing of what the source has."""
     inside_resync = record.data is DataState.INCONSISTENT and not restored
     if inside_resync or record.data is DataState.FAILED or not record.generation:
         why = "stopped inside a resync, or its disk failed"

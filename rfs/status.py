@@ -19,7 +19,7 @@ from rfs.session_state import Progress, Stage
 SCHEMA = "rfsmount.status/1"
 NEVER_US = 2**64 - 1
 NO_SNAPSHOT = (
-    "this copy is inside a resync, and no snapshot of what it was before is kept: it needs its peer to become whole, not even force promotes it"
+    "this copy is inside a resync and there is no snapshot of what it was before: only its peer makes it whole, force does not help"
 )
 
 Status = dict[str, Any]
@@ -120,7 +120,7 @@ def shown_snapshot(replica: Replica) -> str | None:
     """Of what a resync has overwritten here; None: this copy is not inside one."""
     if replica.record.data is not DataState.INCONSISTENT:
         return None
-    return "none" if replica.engine.snapshot() is Snapshot.NONE or not replica.record.generation else "kept"
+    return "kept" if replica.record.generation and replica.engine.snapshot() is not Snapshot.NONE else "none"
 
 
 def _warnings(replica: Replica) -> list[Status]:
@@ -130,7 +130,7 @@ def _warnings(replica: Replica) -> list[Status]:
         found.append({"code": "WITNESS", "text": f"no grant could be had now: the witness is {view.state.value} ({view.reason})"})
     if replica.arbiter is None and replica.record.armed:
         found.append({"code": "WITNESS", "text": "this module has a witness, and this node does not ask it: mount it with --witness"})
-    if shown_snapshot(replica) == "none":
+    if replica.record.generation and shown_snapshot(replica) == "none":  # without one there was nothing to go back to
         found.append({"code": "NO_SNAPSHOT", "text": NO_SNAPSHOT})
     if replica.settings.insecure:
         return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
