@@ -199,7 +199,7 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
 
 
 async def _keep_what_is_overwritten(replica: Replica) -> None:
-    """Before INCONSISTENT is durable: a snapshot of a copy that is whole now is begun; one that was overwritten before keeps what it has."""
+    """Before INCONSISTENT is durable: of a copy that is whole a snapshot is begun; one that was overwritten before keeps what it has."""
     whole = replica.record.data in (DataState.UPTODATE, DataState.OUTDATED) and replica.record.generation != 0
     try:
         snapshot = await replica.engine.begin_before(whole=whole)
