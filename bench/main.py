@@ -1,4 +1,4 @@
-"""bench/run [--json] [--quick] [--peers] [--only ROW[,ROW]]
+"""bench/run [--json] [--quick] [--peers] [--resync] [--only ROW[,ROW]]
 
 Measures on the lab named "bench", prints a table and keeps it as results/latest.json, with pictures.
 """
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import floor, memory, plot, postgres
+from bench import floor, memory, plot, postgres, resync
 from bench.bed import DISK_SIZE_BYTES, Bed
 from bench.figures import figures
 from bench.gluster import Gluster
@@ -26,15 +26,11 @@ from bench.rows import ROWS
 from bench.scale import FULL, QUICK
 from bench.subject import NATIVE, Subject
 from bench.table import table
+from bench.words import machine, say
 from orchestrator.lab.lab import Lab
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEMORY = "memory"
-
-
-def say(text: str) -> None:
-    """How far we are."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def measure(bed: Bed, row: Row, subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -52,11 +48,6 @@ def measure(bed: Bed, row: Row, subjects: Sequence[Subject]) -> dict[str, Any]:
             values[column].append(once())
             took_s[column] += time.monotonic() - began
     return {**figures(row, values), "took_s": {column: round(seconds, 1) for column, seconds in took_s.items()}}
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures are from; they are not to be compared with another one's."""
-    return {"processors": os.cpu_count(), "kernel": os.uname().release, "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
 
 
 def run(bed: Bed, rows: Sequence[Row], *, peers: bool, with_memory: bool) -> dict[str, Any]:
@@ -95,12 +86,15 @@ def keep(results: dict[str, Any]) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; `only` becomes a set of names, all when it is not given."""
     names = [row.name for row in ROWS] + [MEMORY]
+    with_resync = f"{', '.join(names)}; with --resync of {', '.join(resync.NAMES)}"
     parser = argparse.ArgumentParser(prog="bench/run", description="Native directory, mirror, floor and peers, side by side.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and files")
     parser.add_argument("--peers", action="store_true", help="also GlusterFS and PostgreSQL's own replication")
-    parser.add_argument("--only", metavar="ROW[,ROW]", default="", help=f"of {', '.join(names)}; results are printed, not kept")
+    parser.add_argument("--resync", action="store_true", help="instead: what the return of a node costs")
+    parser.add_argument("--only", metavar="ROW[,ROW]", default="", help=f"of {with_resync}; results are printed, not kept")
     options = parser.parse_args(arguments)
+    names = resync.NAMES if options.resync else names
     options.rows = [name for name in options.only.split(",") if name] or names
     if unknown := [name for name in options.rows if name not in names]:
         parser.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
@@ -113,13 +107,16 @@ def main(arguments: Sequence[str]) -> int:
     lab = Lab("bench", disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)
-        rows = [row for row in ROWS if row.name in options.rows]
-        results = run(bed, rows, peers=options.peers, with_memory=MEMORY in options.rows)
+        if options.resync:
+            results = resync.run(bed, options.rows)
+        else:
+            rows = [row for row in ROWS if row.name in options.rows]
+            results = run(bed, rows, peers=options.peers, with_memory=MEMORY in options.rows)
     finally:
         lab.down()
     if not options.only:
-        keep(results)
-    print(json.dumps(results, indent=2) if options.json else table(results))
+        resync.keep(results, RESULTS) if options.resync else keep(results)
+    print(json.dumps(results, indent=2) if options.json else resync.table(results) if options.resync else table(results))
     return 0
 
 

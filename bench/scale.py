@@ -18,6 +18,9 @@ class Scale:
     archive_files: int
     inodes: int  # known at once
     pgbench_s: int
+    resync_repetitions: int
+    resync_heavy_repetitions: int
+    resync_divisor: int  # of the sizes of a resync's rows
 
     def repetitions_of(self, effort: Effort) -> int:
         """What takes a minute is an average by itself."""
@@ -32,5 +35,25 @@ class Scale:
         return self.archive_files // 10 if slow else self.archive_files
 
 
-FULL = Scale(repetitions=7, heavy_repetitions=3, entries=100_000, archive_files=50_000, inodes=1_000_000, pgbench_s=8)
-QUICK = Scale(repetitions=3, heavy_repetitions=1, entries=10_000, archive_files=5_000, inodes=50_000, pgbench_s=5)
+FULL = Scale(
+    repetitions=7,
+    heavy_repetitions=3,
+    entries=100_000,
+    archive_files=50_000,
+    inodes=1_000_000,
+    pgbench_s=8,
+    resync_repetitions=3,
+    resync_heavy_repetitions=2,
+    resync_divisor=1,
+)
+QUICK = Scale(
+    repetitions=3,
+    heavy_repetitions=1,
+    entries=10_000,
+    archive_files=5_000,
+    inodes=50_000,
+    pgbench_s=5,
+    resync_repetitions=1,
+    resync_heavy_repetitions=1,
+    resync_divisor=10,
+)

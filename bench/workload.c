@@ -7,7 +7,11 @@
  *   workload create_unlink DIR COUNT                        p50, and how many per second
  *   workload make | stat DIR COUNT PER_DIRECTORY            seconds for empty files; seconds for a second (warm) stat of each
  *   workload readdir DIR COUNT                              seconds for a second (warm) listing of one directory
- *   workload untar DIR ARCHIVE                              seconds */
+ *   workload untar DIR ARCHIVE                              seconds
+ *   workload small DIR COUNT PER_DIRECTORY                  seconds for files of SMALL_BYTES
+ *   workload scatter DIR BYTES COUNT                        4 KiB writes at random over one file: p50, p99, and how many per second
+ *   workload touches DIR BYTES                              one write into each 4 MiB of it, in no order: p50, p99, how many
+ *   workload churn DIR COUNT PER_DIRECTORY                  changes the files that `small` has made, until it is killed */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FILE_BYTES = 64 << 20, MAX_BLOCK = 1 << 20, WARM = 16, WRITERS_MAX = 16 };
+enum { FILE_BYTES = 64 << 20, MAX_BLOCK = 1 << 20, WARM = 16, WRITERS_MAX = 16, SMALL_BYTES = 1024, PAGE = 4096, CHUNK_BYTES = 4 << 20 };
 static const double MAX_S = 3, WRITERS_S = 1.5;
 static char block[MAX_BLOCK];
 
@@ -166,6 +170,72 @@ static void make(long count, long per_directory) {
     printf("%.6f\n", now_s() - began);
 }
 
+static void small(long count, long per_directory) {
+    double began = now_s();
+    for (long i = 0; i < count; i++) {
+        char directory[32];
+        snprintf(directory, sizeof directory, "d%05ld", i / per_directory);
+        if (i % per_directory == 0 && mkdir(directory, 0755) < 0 && errno != EEXIST) die(directory);
+        int fd = open(entry(i, per_directory), O_CREAT | O_WRONLY, 0644);
+        if (fd < 0 || pwrite(fd, block + i % PAGE, SMALL_BYTES, 0) != SMALL_BYTES || close(fd) < 0) die(entry(i, per_directory));
+    }
+    printf("%.6f\n", now_s() - began);
+}
+
+static void churn(long count, long per_directory) {
+    for (long i = 0;; i++) {
+        long which = random() % count;
+        if (i % 4 == 3) { /* another file of the same name */
+            char fresh[80];
+            snprintf(fresh, sizeof fresh, "%s.new", entry(which, per_directory));
+            int fd = open(fresh, O_CREAT | O_WRONLY, 0644);
+            if (fd < 0 || pwrite(fd, block + i % PAGE, SMALL_BYTES, 0) != SMALL_BYTES || close(fd) < 0 || rename(fresh, entry(which, per_directory)) < 0) die(fresh);
+        } else {
+            int fd = open(entry(which, per_directory), O_WRONLY);
+            if (fd < 0 || pwrite(fd, block + i % PAGE, SMALL_BYTES / 2, 0) != SMALL_BYTES / 2 || close(fd) < 0) die(entry(which, per_directory));
+        }
+    }
+}
+
+static void say_latencies(double *times_s, long count, double last) {
+    double middle = median_us(times_s, count);
+    printf("%.3f %.3f %.3f\n", middle, times_s[count * 99 / 100] * 1e6, last);
+}
+
+static int open_scattered(long bytes) {
+    int fd = open("scatter.dat", O_RDWR);
+    if (fd < 0 || lseek(fd, 0, SEEK_END) < bytes) die("scatter.dat");
+    return fd;
+}
+
+static void scatter(long bytes, long count) {
+    int fd = open_scattered(bytes);
+    double *times_s = calloc((size_t)count, sizeof *times_s), began = now_s();
+    for (long i = 0; i < count; i++) {
+        double start = now_s();
+        if (pwrite(fd, block + i % PAGE, PAGE, random() % (bytes / PAGE) * PAGE) != PAGE) die("pwrite");
+        times_s[i] = now_s() - start;
+    }
+    say_latencies(times_s, count, (double)count / (now_s() - began));
+}
+
+static void touches(long bytes) {
+    int fd = open_scattered(bytes);
+    long count = bytes / CHUNK_BYTES, *order = calloc((size_t)count, sizeof *order);
+    double *times_s = calloc((size_t)count, sizeof *times_s);
+    for (long i = 0; i < count; i++) {
+        long at = random() % (i + 1);
+        order[i] = order[at];
+        order[at] = i;
+    }
+    for (long i = 0; i < count; i++) {
+        double start = now_s();
+        if (pwrite(fd, block, PAGE, order[i] * CHUNK_BYTES) != PAGE) die("pwrite");
+        times_s[i] = now_s() - start;
+    }
+    say_latencies(times_s, count, (double)count);
+}
+
 static void stat_all(long count, long per_directory) {
     struct stat status;
     double began = 0;
@@ -208,7 +278,8 @@ int main(int count, char **words) {
         const char *name;
         int words;
     } known[] = {{"write", 5},         {"write_fsync", 5}, {"read", 5}, {"writers", 5}, {"stream", 5},
-                 {"create_unlink", 4}, {"make", 5},        {"stat", 5}, {"readdir", 4}, {"untar", 4}};
+                 {"create_unlink", 4}, {"make", 5},        {"stat", 5}, {"readdir", 4}, {"untar", 4},
+                 {"small", 5},         {"scatter", 5},     {"touches", 4}, {"churn", 5}};
     size_t which = 0, all = sizeof known / sizeof *known;
     while (which < all && (count < 2 || strcmp(words[1], known[which].name) != 0)) which++;
     if (which == all || count != known[which].words) {
@@ -217,6 +288,7 @@ int main(int count, char **words) {
     }
     long first = atol(words[3]), second = count == 5 ? atol(words[4]) : 0;
     for (size_t i = 0; i < sizeof block; i++) block[i] = (char)(i * 2654435761u >> 13);
+    srandom((unsigned)(now_s() * 1e6)); /* other places each time */
     if (chdir(words[2]) < 0) die(words[2]);
     if (!strcmp(words[1], "writers")) writers((size_t)first, (int)second);
     else if (!strcmp(words[1], "stream")) stream((size_t)first, second);
@@ -225,6 +297,10 @@ int main(int count, char **words) {
     else if (!strcmp(words[1], "stat")) stat_all(first, second);
     else if (!strcmp(words[1], "readdir")) list(first);
     else if (!strcmp(words[1], "untar")) untar(words[3]);
+    else if (!strcmp(words[1], "small")) small(first, second);
+    else if (!strcmp(words[1], "scatter")) scatter(first, second);
+    else if (!strcmp(words[1], "touches")) touches(first);
+    else if (!strcmp(words[1], "churn")) churn(first, second);
     else latency(words[1], (size_t)first, second);
     return 0;
 }

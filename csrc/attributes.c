@@ -117,7 +117,28 @@ int local_set_xattr(rfs_engine *engine, struct op *op, bool replay) {
     return result;
 }
 
+enum { FEW_NAMES_BYTES = 1024 };
+
 /* ---- all extended attributes of an object in one buffer: (u16 name bytes, u32 value bytes, name, value)* -------------------- */
+
+/* An open object's directly; one behind an O_PATH descriptor (EBADF) by the way through /proc. */
+static ssize_t list_names(int fd, const struct proc_path *path, char *names, size_t room) {
+    ssize_t bytes = flistxattr(fd, names, room);
+    return bytes < 0 && errno == EBADF ? listxattr(path->text, names, room) : bytes;
+}
+
+/* Into `few`, or into memory of its own if there are many; *names is freed by the caller unless it is `few`. */
+static ssize_t all_names(int fd, const struct proc_path *path, char few[FEW_NAMES_BYTES], char **names) {
+    *names = few;
+    ssize_t bytes = list_names(fd, path, few, FEW_NAMES_BYTES);
+    if (bytes >= 0 || errno != ERANGE) return bytes < 0 ? -errno : bytes;
+    *names = malloc(MAX_LIST_BYTES);
+    if (!*names) return -ENOMEM;
+    bytes = list_names(fd, path, *names, MAX_LIST_BYTES);
+    return bytes < 0 ? -errno : bytes;
+}
+
+static bool is_hidden(const char *name) { return !strncmp(name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1); }
 
 static int pack_one(const char *path, const char *name, uint8_t *out, size_t room) {
     size_t name_bytes = strlen(name);
@@ -132,24 +153,22 @@ static int pack_one(const char *path, const char *name, uint8_t *out, size_t roo
     return (int)(6 + name_bytes + (size_t)value_bytes);
 }
 
-int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes) {
-    struct proc_path path = proc_path(fd_path);
+int xattrs_pack(int fd, uint8_t **out, size_t *bytes) {
     const size_t room = MAX_PAYLOAD_BYTES - 65536;
-    char *names = malloc(MAX_LIST_BYTES);
-    *out = malloc(room);
+    struct proc_path path = proc_path(fd);
+    char few[FEW_NAMES_BYTES], *names;
+    ssize_t total = all_names(fd, &path, few, &names);
+    int result = total < 0 ? (int)total : 0;
+    *out = NULL;
     *bytes = 0;
-    int result = -ENOMEM;
-    if (!names || !*out) goto out;
-    ssize_t total = listxattr(path.text, names, MAX_LIST_BYTES);
-    result = total < 0 ? -errno : 0;
     for (ssize_t at = 0; result == 0 && at < total; at += (ssize_t)strlen(names + at) + 1) {
-        if (!strncmp(names + at, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) continue;
-        int one = pack_one(path.text, names + at, *out + *bytes, room - *bytes);
+        if (is_hidden(names + at)) continue;
+        if (!*out && !(*out = malloc(room))) result = -ENOMEM;
+        int one = result < 0 ? result : pack_one(path.text, names + at, *out + *bytes, room - *bytes);
         if (one < 0) result = one;
         else *bytes += (size_t)one;
     }
-out:
-    free(names);
+    if (names != few) free(names);
     if (result < 0 || !*bytes) {
         free(*out);
         *out = NULL;
@@ -190,18 +209,15 @@ static int set_one(const char *path, const uint8_t *data, size_t bytes, size_t *
     return 0;
 }
 
-int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes) {
-    struct proc_path path = proc_path(fd_path);
-    char *names = malloc(MAX_LIST_BYTES);
-    int result = names ? 0 : -ENOMEM;
-    if (!names) return result;
-    ssize_t total = listxattr(path.text, names, MAX_LIST_BYTES);
-    if (total < 0) result = -errno;
+int xattrs_unpack(int fd, const uint8_t *data, size_t bytes) {
+    struct proc_path path = proc_path(fd);
+    char few[FEW_NAMES_BYTES], *names;
+    ssize_t total = all_names(fd, &path, few, &names);
+    int result = total < 0 ? (int)total : 0;
     for (ssize_t at = 0; result == 0 && at < total; at += (ssize_t)strlen(names + at) + 1)
-        if (strncmp(names + at, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1) && !wanted(data, bytes, names + at) &&
-            removexattr(path.text, names + at) < 0 && errno != EOPNOTSUPP && errno != ENODATA)
+        if (!is_hidden(names + at) && !wanted(data, bytes, names + at) && removexattr(path.text, names + at) < 0 && errno != EOPNOTSUPP && errno != ENODATA)
             result = -errno;
     for (size_t at = 0; result == 0 && at < bytes;) result = set_one(path.text, data, bytes, &at);
-    free(names);
+    if (names != few) free(names);
     return result;
 }

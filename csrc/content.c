@@ -19,7 +19,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { WINDOWS_OUT = 64 };
+enum { WINDOWS_OUT = 64, ANSWER_TIMEOUT_S = 30, LONG_HOLE_BYTES = 1 << 16 };
 
 struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed) {
     XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed); /* the session is the seed: no two agree by design */
@@ -35,6 +35,7 @@ static void pace(rfs_engine *engine, uint64_t bytes) {
     struct walk *walk = engine->walk;
     uint64_t rate = engine->session.resync_bytes_per_s;
     if (!rate) return;
+    walk_send(engine);
     walk->paced_bytes += bytes;
     uint64_t due_ns = walk->started_ns + walk->paced_bytes * (uint64_t)NS_PER_S / rate;
     while (!atomic_load(&walk->stop) && now_ns() < due_ns) {
@@ -71,7 +72,7 @@ static int ship_piece(rfs_engine *engine, struct inode *inode, int fd, uint64_t 
         mirror_ship(engine, op);
     }
     pthread_mutex_unlock(stripe);
-    walk_leave(engine);
+    walk_leave_unsent(engine, bytes);
     pace(engine, bytes);
     return result;
 }
@@ -83,6 +84,21 @@ static uint64_t hole_bytes(int fd, uint64_t offset, uint64_t end) {
     uint64_t next = (uint64_t)data < end ? (uint64_t)data : end;
     next -= next < end ? next % RESYNC_BLOCK_BYTES : 0;
     return next > offset ? next - offset : 0;
+}
+
+/* Where data lies at `offset`: how much of `bytes` there is before a long hole; a short one is cheaper read than told. */
+static uint64_t data_bytes(int fd, uint64_t offset, uint64_t bytes) {
+    uint64_t end = offset + bytes, at = offset;
+    while (at < end) {
+        off_t hole = lseek(fd, (off_t)at, SEEK_HOLE);
+        if (hole < 0 || (uint64_t)hole >= end) return bytes;
+        uint64_t cut = ((uint64_t)hole + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES * RESYNC_BLOCK_BYTES;
+        off_t data = lseek(fd, hole, SEEK_DATA);
+        if (cut >= end) return bytes;
+        if (data < 0 || (uint64_t)data >= end || (uint64_t)data >= cut + LONG_HOLE_BYTES) return cut - offset;
+        at = (uint64_t)data;
+    }
+    return bytes;
 }
 
 static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t offset, uint64_t bytes) {
@@ -99,11 +115,11 @@ static int ship_hole(rfs_engine *engine, struct inode *inode, int fd, uint64_t o
         mirror_ship(engine, op);
     }
     pthread_mutex_unlock(stripe);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     return gone ? GONE : still ? 0 : -EAGAIN;
 }
 
-static int finish_file(rfs_engine *engine, struct inode *inode) {
+static int finish_file(rfs_engine *engine, struct inode *inode, int fd) {
     struct op *op = walk_frame(FRAME_ATTRIBUTES, inode->fid);
     if (!walk_enter(engine)) {
         op_free(engine, op);
@@ -111,7 +127,7 @@ static int finish_file(rfs_engine *engine, struct inode *inode) {
     }
     pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
     pthread_mutex_lock(stripe);
-    int result = is_gone(engine, inode) ? 1 : put_attributes(engine, inode, op);
+    int result = is_gone(engine, inode) ? 1 : fd >= 0 ? put_attributes_of(fd, op) : put_attributes(engine, inode, op);
     if (result == 0) {
         mirror_ship(engine, op);
         resync_change(engine, inode, CONTENT_DONE, WALKED);
@@ -119,7 +135,7 @@ static int finish_file(rfs_engine *engine, struct inode *inode) {
         op_free(engine, op);
     }
     pthread_mutex_unlock(stripe);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     atomic_fetch_add(&engine->count.resync_files_done, 1);
     return result < 0 ? result : 0;
 }
@@ -192,7 +208,7 @@ static int ask(rfs_engine *engine, struct walked_file *file, uint64_t offset, si
         result = 0;
     }
     pthread_mutex_unlock(stripe);
-    walk_leave(engine);
+    walk_leave_unsent(engine, bytes / RESYNC_BLOCK_BYTES * sizeof(struct block_hash));
     return result;
 }
 
@@ -212,7 +228,7 @@ static int ship_different(rfs_engine *engine, const struct window *window) {
 
 static int release_file(rfs_engine *engine, struct walked_file *file) {
     if (!file->asked || file->waiting) return 0;
-    int result = file->gone ? 0 : finish_file(engine, file->inode);
+    int result = file->gone ? 0 : finish_file(engine, file->inode, file->fd);
     if (file->fd >= 0) close(file->fd);
     inode_put(engine, file->inode);
     free(file);
@@ -221,12 +237,15 @@ static int release_file(rfs_engine *engine, struct walked_file *file) {
 
 static struct window *take_answered(struct walk *walk, bool wait) {
     struct window *found = NULL;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ANSWER_TIMEOUT_S;
     pthread_mutex_lock(&walk->lock);
     for (;;) {
         for (struct list *at = walk->windows.next; !found && at != &walk->windows; at = at->next)
             if (ITEM(at, struct window, item)->answered) found = ITEM(at, struct window, item);
         if (found || !wait || list_empty(&walk->windows) || atomic_load(&walk->stop)) break;
-        pthread_cond_wait(&walk->answered, &walk->lock);
+        if (pthread_cond_timedwait(&walk->answered, &walk->lock, &until) != 0) break;
     }
     if (found) list_remove(&found->item);
     pthread_mutex_unlock(&walk->lock);
@@ -235,7 +254,9 @@ static struct window *take_answered(struct walk *walk, bool wait) {
 
 int content_pull(rfs_engine *engine, bool wait) {
     struct walk *walk = engine->walk;
+    if (wait) walk_send(engine);
     struct window *window = take_answered(walk, wait);
+    if (!window && wait && walk->windows_out) return walk_end_session(engine); /* it lives, acknowledges, and does not answer */
     if (!window) return atomic_load(&walk->stop) ? -ECANCELED : 0;
     struct walked_file *file = window->file;
     walk->windows_out--;
@@ -276,6 +297,7 @@ static int walk_range(rfs_engine *engine, struct walked_file *file, uint64_t off
             result = missing ? 0 : ship_hole(engine, file->inode, file->fd, offset, hole);
             if (result == 0) step = hole;
         }
+        if (!hole) step = data_bytes(file->fd, offset, step);
         if (!hole || result == -EAGAIN) result = walk_data(engine, file, offset, (size_t)step, missing);
         offset += step;
         progress(engine, step);
@@ -325,7 +347,7 @@ static int ship_size(rfs_engine *engine, struct inode *inode, int fd) {
         op_free(engine, op);
     }
     pthread_mutex_unlock(stripe);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     return result;
 }
 
@@ -340,7 +362,7 @@ int content_walk(rfs_engine *engine, struct inode *inode) {
     }
     resync_change(engine, inode, WALKED, 0);
     int result = 0;
-    if (S_ISREG(inode->type) && !inode->orphan) result = file->fd = inode_open(engine, inode, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (S_ISREG(inode->type) && !inode->orphan) result = file->fd = inode_open(engine, inode, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME);
     if (result < 0 && is_gone(engine, inode)) result = GONE;
     if (result >= 0 && file->fd >= 0 && !is_missing_there(engine, inode)) result = ship_size(engine, inode, file->fd);
     if (result >= 0) result = walk_marked(engine, file, whole);

@@ -349,11 +349,12 @@ void rfs_get_statistics(rfs_engine *engine, rfs_statistics *out) {
     out->frame_bytes_sent = atomic_load(&count->frame_bytes_sent);
     out->frame_bytes_received = atomic_load(&count->frame_bytes_received);
     out->relayed = atomic_load(&count->relayed);
-    rfs_marks_count marked = marker_count(engine);
+    rfs_marks_count marked = marker_count_roughly(engine);
     out->marked_places = marked.places;
     out->marked_bytes = marked.bytes;
     out->marked_everything = marker_everything(engine);
     out->to_do_bytes = marked.to_do_bytes;
+    out->failed = atomic_load(&engine->failed);
     out->waiting_ops += marker_waiting_ops(engine);
     pthread_mutex_lock(&engine->inodes.lock);
     out->inodes = engine->inodes.count;

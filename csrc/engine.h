@@ -273,6 +273,8 @@ void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where);
 struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]);
 /* The object behind a hint: NULL if there is none, or one with another id. */
 struct inode *inode_found(rfs_engine *engine, const rfs_where *where);
+/* ... when none was found: for sure, and not for want of a descriptor or of memory? */
+bool inode_is_gone(rfs_engine *engine, const rfs_where *where);
 void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
 
 struct descriptor {

@@ -387,6 +387,21 @@ struct inode *inode_found(rfs_engine *engine, const rfs_where *where) {
     return inode;
 }
 
+bool inode_is_gone(rfs_engine *engine, const rfs_where *where) {
+    struct stat stat;
+    union {
+        struct file_handle head;
+        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
+    if (!where->handle_bytes || where->directory >= engine->directories) return true;
+    memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
+    int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (path_fd < 0) return errno == ESTALE || errno == ENOENT;
+    bool there = fstat(path_fd, &stat) < 0 || (stat.st_nlink && read_fid(path_fd) == where->fid);
+    close(path_fd);
+    return !there;
+}
+
 static int find_entry(int directory_fd, uint64_t number, char name[256]) {
     int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = -ENOENT;
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
@@ -401,23 +416,51 @@ static int find_entry(int directory_fd, uint64_t number, char name[256]) {
     return result;
 }
 
-struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
+/* The directory above, and its name there. It may be new to the table: then nothing is known of what lies above it, nor its scope. */
+static struct inode *step_up(rfs_engine *engine, struct inode *directory, char name[256], bool *is_fresh) {
     struct inode *parent = NULL;
     struct stat stat;
-    char above[256];
+    *is_fresh = false;
     if (directory->fid < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return NULL;
     int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), up = fd < 0 ? -1 : openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (up >= 0 && fstat(up, &stat) == 0 && find_entry(up, directory->number, name) == 0) {
         parent = inode_numbered(engine, directory->directory, stat.st_ino);
         uint64_t fid = parent ? 0 : read_fid(up);
-        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) inode_put(engine, inode_parent(engine, parent, above));
+        if (fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) *is_fresh = true;
     }
+    if (up >= 0) close(up);
+    if (fd >= 0) close(fd);
+    return parent;
+}
+
+/* Up to one that is known, then their scopes from there down; in a loop, for a tree may be deeper than a stack. */
+struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
+    char above[256];
+    bool is_fresh;
+    struct inode *parent = step_up(engine, directory, name, &is_fresh), **way = NULL;
+    size_t steps = 0, room = 0;
+    for (struct inode *at = parent, *next; at && is_fresh; at = next) {
+        next = step_up(engine, at, above, &is_fresh);
+        if (!next) break;
+        if (steps == room) {
+            struct inode **larger = realloc(way, (room * 2 + 16) * sizeof(struct inode *));
+            if (!larger) abort(); /* a scope that cannot be told */
+            way = larger;
+            room = room * 2 + 16;
+        }
+        inode_named(engine, at, next->fid, above);
+        way[steps++] = next; /* holds its reference */
+    }
+    for (size_t i = steps; i-- > 0;) { /* the topmost first */
+        struct inode *at = i ? way[i - 1] : parent;
+        if (inode_name(engine, at, above)) inode_set_scope(engine, at, scope_in(engine, way[i], above, true));
+    }
+    while (steps) inode_put(engine, way[--steps]);
+    free(way);
     if (parent) {
         inode_named(engine, directory, parent->fid, name);
         inode_set_scope(engine, directory, scope_in(engine, parent, name, true));
     }
-    if (up >= 0) close(up);
-    if (fd >= 0) close(fd);
     return parent;
 }
 

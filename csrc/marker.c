@@ -20,14 +20,18 @@
 
 #include "intent_log.h"
 #include "link.h"
+#include "steps.h"
 
 enum {
     ROOM_STEP_BYTES = 1 << 20, /* written in advance, so that a batch needs no space and its sync no metadata */
     RESERVE_BYTES = 4096,      /* for the record that marks everything */
     AHEAD_CHUNKS = 8,          /* marked with the one that a writer in sequence comes to */
     MOST_PLACES = 6,
+    MOST_COUNTED = 1 << 16,    /* more are counted only now and then: ops wait for the lock meanwhile */
     MOST_INODES = 4 << 20,     /* beyond that everything is marked: about 1 GiB of memory */
 };
+
+static const uint64_t COUNTED_FOR_NS = 10 * (uint64_t)NS_PER_S;
 
 struct marker {
     rfs_engine *engine;
@@ -46,6 +50,8 @@ struct marker {
     uint32_t page;        /* 0 or 1: of the ops that come now */
     uint64_t in_flight[2];
     uint64_t checkpoint, ticket; /* its number, while one runs; the ticket while its ops are waited for */
+    rfs_marks_count counted; /* at counted_ns */
+    uint64_t counted_ns;
     bool stopping;
 };
 
@@ -142,6 +148,8 @@ bool marker_admit(rfs_engine *engine, struct op *op) {
     return hot;
 }
 
+bool marker_must_admit(rfs_engine *engine, const struct op *op) { return engine->marker && !op->counted && op->inode && !inode_is_local(op->inode) && !op->inode->orphan; }
+
 static void finish_draining(struct marker *marker) { /* lock */
     if (!marker->ticket || marker->in_flight[marker->page ^ 1]) return;
     emit(marker->engine, RFS_EVENT_TICKET, 0, marker->ticket, "%s", "");
@@ -160,7 +168,9 @@ void marker_answered(rfs_engine *engine, struct op *op) {
 
 void marker_admit_again(rfs_engine *engine, struct op *op) {
     marker_answered(engine, op);
-    if (marker_admit(engine, op)) mirror_park(engine, op); /* somebody else has marked it meanwhile */
+    if (!marker_admit(engine, op)) return;
+    marker_answered(engine, op); /* somebody else has marked it meanwhile: it is admitted, and counted, when it is attempted again */
+    mirror_park(engine, op);
 }
 
 uint64_t marker_waiting_ops(rfs_engine *engine) {
@@ -204,6 +214,8 @@ static int write_durably(struct marker *marker, const rfs_log_write *write) {
     int result = make_room(marker, write->file, write->offset + write->bytes + RESERVE_BYTES);
     if ((result == -ENOSPC || result == -EDQUOT) && marker->room_bytes[write->file] >= write->offset + write->bytes) result = 0;
     if (result == 0) result = write_all(marker->fd[write->file], write->data, write->bytes, write->offset);
+    if (write->offset) STEP("mark-written");
+    else STEP("compaction-written"); /* it alone begins a file */
     if (result == 0 && fdatasync(marker->fd[write->file]) < 0) result = -errno;
     return result;
 }
@@ -244,10 +256,24 @@ static int compact(struct marker *marker, bool clean) {
     pthread_mutex_unlock(&marker->lock);
     if (result < 0) return result;
     result = write_durably(marker, &write);
+    STEP("compaction-durable");
     if (result == 0) log_written(marker->log);
     else log_not_written(marker->log);
     if (result == 0) bury(marker, write.file ^ 1);
     return result < 0 && result != -ENOSPC && result != -EDQUOT && result != -ENOMEM ? fail(marker, result) : result;
+}
+
+/* What must be durable and has no room in the log: everything is marked instead, for which there is always room. */
+static int compact_or_widen(struct marker *marker) {
+    int result = compact(marker, false);
+    bool everything = true;
+    if (result != -ENOSPC && result != -EDQUOT && result != -ENOMEM) return result;
+    log_note_everything(marker->log);
+    result = write_batch(marker, &everything);
+    pthread_mutex_lock(&marker->lock);
+    marks_add_everything(marker->marks);
+    pthread_mutex_unlock(&marker->lock);
+    return result;
 }
 
 /* ---- marking ------------------------------------------------------------------------------------------------------------------------- */
@@ -270,7 +296,7 @@ static bool find_where(rfs_engine *engine, uint64_t fid, rfs_where *where) {
 
 /* A writer in sequence crosses into a new chunk every 4 MiB; it need not wait each time. */
 static int ahead_of(struct marker *marker, const rfs_mark *mark) {
-    if (mark->kind != MARK_CHUNK || !mark->index || !(mark->grains & 1)) return 0;
+    if (mark->kind != MARK_CHUNK || !mark->index || !(mark->grains & 1) || mark->index > INT64_MAX / MARK_CHUNK_BYTES - AHEAD_CHUNKS) return 0;
     rfs_mark before = {.fid = mark->fid, .index = mark->index - 1, .kind = MARK_CHUNK};
     pthread_mutex_lock(&marker->lock);
     bool hot = marks_is_hot(marker->marks, &before);
@@ -286,7 +312,7 @@ static void add_all(struct marker *marker, const struct list *ops, bool everythi
         for (int i = 0, count = places_of(op, places); i < count; i++) {
             if (everything || is_hot(marker, &places[i])) continue;
             bool known = marks_knows(marker->marks, places[i].fid);
-            if (marks_add(marker->marks, &places[i]) < 0) continue; /* everything, in memory: more than the log says */
+            if (marks_add(marker->marks, &places[i]) < 0) continue; /* everything, in memory: see mark_waiting() */
             if (!known && find_where(marker->engine, places[i].fid, &where)) marks_set_where(marker->marks, &where);
         }
     }
@@ -300,10 +326,11 @@ static void add_ahead(struct marker *marker, const rfs_mark *mark, int ahead) { 
     }
 }
 
-static int note_places(struct marker *marker, const struct op *op) { /* io */
+static int note_places(struct marker *marker, struct op *op) { /* io */
     rfs_mark places[MOST_PLACES];
     rfs_where where;
     int result = 0;
+    op->ahead = 0;
     for (int i = 0, count = places_of(op, places); result == 0 && i < count; i++) {
         pthread_mutex_lock(&marker->lock);
         bool covered = marks_covers_new(marker->marks, places[i].fid);
@@ -312,7 +339,9 @@ static int note_places(struct marker *marker, const struct op *op) { /* io */
         bool found = find_where(marker->engine, places[i].fid, &where);
         result = note_one(marker, &places[i], found ? &where : NULL);
         rfs_mark next = places[i];
-        for (int k = ahead_of(marker, &places[i]); result == 0 && k > 0; k--) {
+        int ahead = ahead_of(marker, &places[i]);
+        if (ahead) op->ahead |= (uint8_t)(1 << i);
+        for (int k = ahead; result == 0 && k > 0; k--) {
             next = (rfs_mark){.fid = next.fid, .index = next.index + 1, .kind = MARK_CHUNK};
             result = note_one(marker, &next, NULL);
         }
@@ -320,23 +349,23 @@ static int note_places(struct marker *marker, const struct op *op) { /* io */
     return result;
 }
 
-static void add_ahead_of(struct marker *marker, const struct list *ops) {
+/* What note_places() has noted, and not one more: what is ahead of one op would make the next one's place look like a writer's in sequence. */
+static void add_ahead_of(struct marker *marker, const struct list *ops) { /* lock */
     rfs_mark places[MOST_PLACES];
-    for (const struct list *at = ops->next; at != ops; at = at->next)
-        for (int i = 0, count = places_of(ITEM(at, const struct op, item), places); i < count; i++) {
-            int ahead = ahead_of(marker, &places[i]);
-            pthread_mutex_lock(&marker->lock);
-            add_ahead(marker, &places[i], ahead);
-            pthread_mutex_unlock(&marker->lock);
-        }
+    for (const struct list *at = ops->next; at != ops; at = at->next) {
+        const struct op *op = ITEM(at, const struct op, item);
+        for (int i = 0, count = places_of(op, places); i < count; i++)
+            if (op->ahead >> i & 1) add_ahead(marker, &places[i], AHEAD_CHUNKS);
+    }
 }
 
 /* One batch for all that wait. */
 static void mark_waiting(struct marker *marker, struct list *ops) {
-    bool everything = false;
+    bool everything = false, before;
     int result = 0;
     pthread_mutex_lock(&marker->io);
     pthread_mutex_lock(&marker->lock);
+    before = marks_everything(marker->marks);
     everything = marks_inodes(marker->marks) > MOST_INODES;
     pthread_mutex_unlock(&marker->lock);
     for (struct list *at = ops->next; result == 0 && !everything && at != ops; at = at->next) result = note_places(marker, ITEM(at, struct op, item));
@@ -344,12 +373,19 @@ static void mark_waiting(struct marker *marker, struct list *ops) {
         everything = true;
         log_note_everything(marker->log);
     }
+    STEP("mark-noted");
     result = write_batch(marker, &everything);
-    if (result == 0 && !everything) add_ahead_of(marker, ops);
+    STEP("mark-durable");
     pthread_mutex_lock(&marker->lock);
+    if (result == 0 && !everything) add_ahead_of(marker, ops);
     if (result == 0 && everything) marks_add_everything(marker->marks);
     if (result == 0) add_all(marker, ops, everything);
+    bool unsaid = result == 0 && !before && !everything && marks_everything(marker->marks); /* no memory: the log must say so too, before an op goes on */
     pthread_mutex_unlock(&marker->lock);
+    if (unsaid) {
+        log_note_everything(marker->log);
+        write_batch(marker, &everything);
+    }
     pthread_mutex_unlock(&marker->io);
 }
 
@@ -397,6 +433,7 @@ uint64_t rfs_submit_checkpoint(rfs_engine *engine) {
     if (marker && engine->mode == RFS_PAIRED && !engine->target) {
         pthread_mutex_lock(&marker->lock);
         if (!marker->ticket && !marker->in_flight[marker->page ^ 1]) {
+            marks_nothing_to_do(marker->marks); /* we are paired; a session that compared everything took none of them, and they would stay for ever */
             marker->checkpoint = marks_checkpoint_begin(marker->marks, atomic_load(&engine->next_fid));
             marker->page ^= 1;
             ticket = marker->ticket = atomic_fetch_add(&engine->next_ticket, 1);
@@ -465,7 +502,7 @@ int marker_set_born(rfs_engine *engine, uint64_t first_fid) {
     bool lower = first_fid < marks_born(marker->marks);
     marks_set_born(marker->marks, first_fid);
     pthread_mutex_unlock(&marker->lock);
-    int result = lower ? compact(marker, false) : 0;
+    int result = lower ? compact_or_widen(marker) : 0;
     pthread_mutex_unlock(&marker->io);
     return result;
 }
@@ -487,6 +524,10 @@ bool marker_everything(rfs_engine *engine) {
 
 void marker_all_to_do(rfs_engine *engine) {
     if (engine->marker) WITH_MARKS(engine->marker, marks_all_to_do(engine->marker->marks));
+}
+
+void marker_nothing_to_do(rfs_engine *engine) {
+    if (engine->marker) WITH_MARKS(engine->marker, marks_nothing_to_do(engine->marker->marks));
 }
 
 void marker_set_to_do(rfs_engine *engine, const struct op *op) {
@@ -554,6 +595,21 @@ rfs_marks_count marker_count(rfs_engine *engine) {
     return count;
 }
 
+rfs_marks_count marker_count_roughly(rfs_engine *engine) {
+    struct marker *marker = engine->marker;
+    rfs_marks_count count = {0};
+    if (!marker) return count;
+    pthread_mutex_lock(&marker->lock);
+    uint64_t now = now_ns();
+    if (marks_inodes(marker->marks) <= MOST_COUNTED || now - marker->counted_ns > COUNTED_FOR_NS) {
+        marker->counted = marks_count(marker->marks);
+        marker->counted_ns = now;
+    }
+    count = marker->counted;
+    pthread_mutex_unlock(&marker->lock);
+    return count;
+}
+
 bool marker_is_whole(rfs_engine *engine, uint64_t fid) {
     rfs_mark tail = {.fid = fid, .kind = MARK_TAIL}, attributes = {.fid = fid, .kind = MARK_ATTRIBUTES};
     bool whole = true;
@@ -567,17 +623,18 @@ int marker_add_peers(rfs_engine *engine, const struct peer_mark *marks, size_t c
     pthread_mutex_lock(&marker->io);
     pthread_mutex_lock(&marker->lock);
     bool more = false;
-    for (size_t i = 0; i < count; i++) {
+    int added = 0;
+    for (size_t i = 0; i < count && added == 0; i++) {
         bool known = marks_knows(marker->marks, marks[i].mark.fid), hot = marks_is_hot(marker->marks, &marks[i].mark);
         more |= !hot;
-        marks_add(marker->marks, &marks[i].mark);
+        added = marks_add(marker->marks, &marks[i].mark); /* no memory: everything is marked, which ends this session */
         marks_set_to_do(marker->marks, &marks[i].mark);
         if (!known) marks_set_where(marker->marks, &marks[i].where);
     }
     more |= born < marks_born(marker->marks);
-    marks_set_born(marker->marks, born);
+    marks_widen_born(marker->marks, born);
     pthread_mutex_unlock(&marker->lock);
-    int result = more ? compact(marker, false) : 0;
+    int result = more || added < 0 ? compact_or_widen(marker) : 0;
     pthread_mutex_unlock(&marker->io);
     return result;
 }

@@ -133,10 +133,13 @@ static bool look(const rfs_marks *marks, const rfs_mark *mark, struct marked **m
     return (*marked)->kinds & mark->kind;
 }
 
+/* Until a checkpoint begins, which shall drop it: ops that come from then on have marks of their own. */
+static bool covers_all(const rfs_marks *marks) { return marks->everything && marks->everything_epoch == marks->epoch; }
+
 bool marks_is_hot(const rfs_marks *marks, const rfs_mark *mark) {
     struct marked *marked;
     struct chunk *chunk;
-    return marks->everything || look(marks, mark, &marked, &chunk);
+    return covers_all(marks) || look(marks, mark, &marked, &chunk);
 }
 
 bool marks_touch(rfs_marks *marks, const rfs_mark *mark) {
@@ -148,11 +151,8 @@ bool marks_touch(rfs_marks *marks, const rfs_mark *mark) {
         chunk->epoch = marks->epoch;
     } else if (hot) {
         marked->epoch = marks->epoch;
-    } else if (marks->everything) {
-        marks->everything_epoch = marks->epoch;
-        hot = true;
     }
-    return hot;
+    return hot || covers_all(marks);
 }
 
 static int add_chunk(rfs_marks *marks, struct marked *marked, const rfs_mark *mark) {
@@ -206,9 +206,13 @@ bool marks_is_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->b
 bool marks_covers_new(const rfs_marks *marks, uint64_t fid) { return fid >= marks->born_cover && !(fid & FID_FOUND); }
 uint64_t marks_born(const rfs_marks *marks) { return marks->born; }
 
-void marks_set_born(rfs_marks *marks, uint64_t born) {
+void marks_widen_born(rfs_marks *marks, uint64_t born) {
     if (born < marks->born) marks->born = born;
-    if (born < marks->born_cover) marks->born_cover = born;
+}
+
+void marks_set_born(rfs_marks *marks, uint64_t born) {
+    marks_widen_born(marks, born);
+    marks->born_cover = born;
 }
 
 /* ---- where ----------------------------------------------------------------------------------------------------------------------- */
@@ -284,6 +288,15 @@ void marks_all_to_do(rfs_marks *marks) {
             marked->tail_to_do = marked->tail;
             marked->first_to_do = 0;
             for (uint32_t k = 0; k < marked->chunks; k++) marked->chunk[k].to_do = marked->chunk[k].grains;
+        }
+}
+
+void marks_nothing_to_do(rfs_marks *marks) {
+    for (size_t i = 0; i < marks->room; i++)
+        for (struct marked *marked = marks->buckets[i]; marked; marked = marked->next) {
+            marked->to_do = 0;
+            marked->first_to_do = marked->chunks;
+            for (uint32_t k = 0; k < marked->chunks; k++) marked->chunk[k].to_do = 0;
         }
 }
 

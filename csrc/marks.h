@@ -70,7 +70,10 @@ bool marks_everything(const rfs_marks *marks);
 bool marks_is_new(const rfs_marks *marks, uint64_t fid);     /* for a resync: compare it whole */
 bool marks_covers_new(const rfs_marks *marks, uint64_t fid); /* for an op: it needs no mark of its own */
 uint64_t marks_born(const rfs_marks *marks);
-void marks_set_born(rfs_marks *marks, uint64_t born); /* the lower of what was and this */
+/* A log is read, or a primary begins: its files from this fid on are new, as is what was new. Only they need no mark: a file that the peer has made lies
+ * in a directory that is marked there, and not any more when the peer has had a checkpoint of which we did not hear. */
+void marks_set_born(rfs_marks *marks, uint64_t born);
+void marks_widen_born(rfs_marks *marks, uint64_t born); /* for a resync, the peer's word: the lower of what was and this */
 void marks_forget(rfs_marks *marks);                  /* drop all: after a checkpoint that the peer tells of */
 
 void marks_set_where(rfs_marks *marks, const rfs_where *where); /* kept only for what is marked */
@@ -84,6 +87,8 @@ void marks_checkpoint_end(rfs_marks *marks, uint64_t number);
 
 /* A session begins: all that is hot is to do. */
 void marks_all_to_do(rfs_marks *marks);
+/* A session that compared everything, marked or not, is at its end. */
+void marks_nothing_to_do(rfs_marks *marks);
 /* An op was done without the target. */
 void marks_set_to_do(rfs_marks *marks, const rfs_mark *mark);
 bool marks_is_to_do(const rfs_marks *marks, uint64_t fid, int32_t kinds); /* any of these kinds */

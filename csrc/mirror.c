@@ -229,7 +229,7 @@ static int apply_in_pieces(rfs_engine *engine, struct op *op) {
 /* ---- execution, again ------------------------------------------------------------------------------------------------------------- */
 
 static int prepare_sync(rfs_engine *engine, struct op *op) {
-    if (!op->durable) return 0;
+    if (!op->durable || op->sync_fd >= 0) return 0;
     int fd = op->file ? fcntl(file_fd(op->file), F_DUPFD_CLOEXEC, 3) : inode_open(engine, op->inode, O_RDONLY | O_NONBLOCK);
     if (fd < 0) return op->file ? -errno : fd;
     op->sync_fd = fd;
@@ -257,7 +257,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     int result = !of_names && !op->inode ? -ESTALE : prepare_sync(engine, op);
     bool durable = op->durable, answered_later = false;
     if (op->type == FRAME_COPY) {
-        op->source = inode_get(engine, op->body.other);
+        if (!op->source) op->source = inode_get(engine, op->body.other);
         if (result == 0 && !op->source) result = -ESTALE;
         second = inode_stripe(engine, op->body.other);
     }
@@ -265,6 +265,7 @@ static void execute(rfs_engine *engine, struct op *op) {
     if (op->source) walk_bind(engine, op->source);
     lock_two(order, second);
     if (of_names) walk_bind_names(engine, op);
+    else if (result == 0 && marker_must_admit(engine, op)) result = -ERESTART;
     if (result == 0 && op->type == FRAME_COPY && !may_copy(engine, op)) result = -EOPNOTSUPP;
     if (result == 0) result = goes_in_pieces(engine, op) ? apply_in_pieces(engine, op) : apply_locally(engine, op);
     if (result == -EIO || result == -EROFS) change_failed(engine, result);
@@ -281,7 +282,7 @@ static void execute(rfs_engine *engine, struct op *op) {
         answered_later = true;
     }
     unlock_two(order, second);
-    if (result == -ERESTART) { /* it has to mark more: see judge_crossing() */
+    if (result == -ERESTART) { /* it has to mark more: see judge_crossing(), and marker_must_admit() */
         marker_admit_again(engine, op);
         return;
     }

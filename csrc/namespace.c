@@ -171,6 +171,7 @@ int local_link(rfs_engine *engine, struct op *op, bool replay) {
     }
     op->inode = inode;
     inode = NULL;
+    inode_named(engine, op->inode, body->fid, body->name); /* the name of before is often removed next, and then none would be known */
     result = parent_time(directory.fd, &body->mtime_ns, replay);
 out:
     if (path_fd >= 0) close(path_fd);

@@ -48,6 +48,7 @@ struct op {
     uint64_t marks_whole; /* a file that comes to be replicated: marked as a whole */
     uint32_t page;
     bool counted;
+    uint8_t ahead; /* bit i: chunks ahead of its place i are in the batch */
 };
 
 struct op *op_new(enum frame_type type);
@@ -106,8 +107,8 @@ int local_write(rfs_engine *engine, struct op *op, bool replay);
 int local_fallocate(rfs_engine *engine, struct op *op, bool replay);
 int local_copy(rfs_engine *engine, struct op *op, bool replay);
 int set_mtime(int fd, int64_t mtime_ns);
-int xattrs_pack(int fd_path, uint8_t **out, size_t *bytes);
-int xattrs_unpack(int fd_path, const uint8_t *data, size_t bytes);
+int xattrs_pack(int fd, uint8_t **out, size_t *bytes);
+int xattrs_unpack(int fd, const uint8_t *data, size_t bytes);
 /* holding.c: into the holding directory, or among what is kept; the place and name there of what is made without a name. */
 int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name);
 int keep(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name);

@@ -22,7 +22,7 @@
 #include "marker.h"
 #include "walk.h"
 
-enum { FIRST_NAMES = 64 };
+enum { FIRST_NAMES = 64, EARLY_WRITE_BYTES = 8 << 20 };
 
 /* The names listed so far of the directory whose frames are arriving: an open-addressed set. */
 struct listing {
@@ -108,32 +108,33 @@ static bool same_object(int directory_fd, const struct op_body *body, const uint
     return bytes == (ssize_t)body->data_bytes && !memcmp(target, data, (size_t)bytes);
 }
 
+/* A descriptor of what was made. Its permissions are those that it will have, but for what only its owner gives. */
 static int create(int directory_fd, const struct op_body *body, const uint8_t *data) {
     char target[RFS_TARGET_BYTES + 1];
-    int fd;
+    int result = 0;
     switch (body->mode & S_IFMT) {
-    case S_IFDIR: return mkdirat(directory_fd, body->name, 0700) < 0 ? -errno : 0;
+    case S_IFREG: result = openat(directory_fd, body->name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 0777); return result < 0 ? -errno : result;
+    case S_IFDIR: result = mkdirat(directory_fd, body->name, 0700); break;
     case S_IFLNK:
         memcpy(target, data, body->data_bytes);
         target[body->data_bytes] = 0;
-        return symlinkat(target, directory_fd, body->name) < 0 ? -errno : 0;
-    case S_IFREG:
-        fd = openat(directory_fd, body->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0) return -errno;
-        close(fd);
-        return 0;
-    default: return mknodat(directory_fd, body->name, (body->mode & S_IFMT) | 0600, body->rdev) < 0 ? -errno : 0;
+        result = symlinkat(target, directory_fd, body->name);
+        break;
+    default: result = mknodat(directory_fd, body->name, (body->mode & S_IFMT) | 0600, body->rdev);
     }
+    if (result == 0) result = openat(directory_fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return result < 0 ? -errno : result;
 }
 
-static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body, bool is_new) {
+/* Consumes the descriptor, or opens it where there is none. */
+static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body, int made_fd) {
     struct inode *inode = NULL;
     struct stat stat;
-    int path_fd = openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int path_fd = made_fd >= 0 ? made_fd : openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
     int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
     if (result == 0) inode_named(engine, inode, body->fid, body->name);
-    if (result == 0 && is_new) before_is_new(engine, inode);
+    if (result == 0 && made_fd >= 0) before_is_new(engine, inode);
     if (result == 0 && S_ISDIR(body->mode)) resync_change(engine, inode, MARKED_THERE, 0);
     inode_put(engine, inode);
     close(path_fd);
@@ -348,7 +349,7 @@ static int put_away(rfs_engine *engine, const struct place *place, const char *n
 
 static void tell_fresh(rfs_engine *engine, struct link *link, const struct place *place, const struct op_body *body) {
     struct op_body answer = {.fid = body->child};
-    bool matters = S_ISREG(body->mode) || S_ISDIR(body->mode);
+    bool matters = !engine->whole || S_ISREG(body->mode) || S_ISDIR(body->mode); /* of marks: its owner, mode and times are told to nobody yet */
     if (matters && !(engine->session.fresh >> place->directory->directory & 1)) link_send_body(link, FRAME_FRESH, &answer, NULL);
 }
 
@@ -373,9 +374,10 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
         result = bring(engine, known, &place, body->name);
         if (result == 0) inode_named(engine, known, body->fid, body->name);
     } else {
-        if (!exists) result = before_touch(engine, place.directory);
-        if (result == 0 && !exists) result = create(place.descriptor.fd, body, data);
-        if (result == 0) result = adopt(engine, &place, body, !exists);
+        int made_fd = -1;
+        result = exists ? 0 : before_touch(engine, place.directory);
+        if (result == 0 && !exists) result = made_fd = create(place.descriptor.fd, body, data);
+        if (result >= 0) result = adopt(engine, &place, body, made_fd);
         if (result == 0 && !exists) tell_fresh(engine, link, &place, body);
     }
 close:
@@ -402,19 +404,21 @@ static int remove_unlisted(rfs_engine *engine, const struct place *place) {
 
 /* ---- attributes and content ------------------------------------------------------------------------------------------------------ */
 
-static int dress(int path_fd, const struct op_body *body, const uint8_t *data) {
-    struct proc_path path = proc_path(path_fd);
+static int set_mode(int fd, const char *path, bool open, mode_t mode) { return open ? fchmod(fd, mode) : chmod(path, mode); }
+
+/* `open`: it is no O_PATH descriptor. The mode at last: owner, ACL and capabilities change it. */
+static int dress(int fd, bool open, const struct op_body *body, const uint8_t *data) {
+    struct proc_path path = proc_path(fd);
     struct stat stat;
     struct timespec times[2] = {to_timespec(body->atime_ns), to_timespec(body->mtime_ns)};
-    if (fstat(path_fd, &stat) < 0) return -errno;
+    if (fstat(fd, &stat) < 0) return -errno;
     if ((stat.st_mode & S_IFMT) != (body->mode & S_IFMT)) return -EUCLEAN;
-    if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size != body->length && truncate(path.text, (off_t)body->length) < 0) return -errno;
-    if ((stat.st_uid != body->uid || stat.st_gid != body->gid) && fchownat(path_fd, "", body->uid, body->gid, AT_EMPTY_PATH) < 0) return -errno;
-    if (!S_ISLNK(stat.st_mode) && chmod(path.text, body->mode & 07777) < 0) return -errno;
-    int result = xattrs_unpack(path_fd, data, body->data_bytes);
+    if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size != body->length && (open ? ftruncate(fd, (off_t)body->length) : truncate(path.text, (off_t)body->length)) < 0) return -errno;
+    if ((stat.st_uid != body->uid || stat.st_gid != body->gid) && fchownat(fd, "", body->uid, body->gid, AT_EMPTY_PATH) < 0) return -errno;
+    int result = xattrs_unpack(fd, data, body->data_bytes);
     if (result < 0) return result;
-    if (!S_ISLNK(stat.st_mode) && (fstat(path_fd, &stat) < 0 || ((stat.st_mode ^ body->mode) & 07777)) && chmod(path.text, body->mode & 07777) < 0) return -errno;
-    return utimensat(AT_FDCWD, path.text, times, 0) < 0 ? -errno : 0;
+    if (!S_ISLNK(stat.st_mode) && (fstat(fd, &stat) < 0 || ((stat.st_mode ^ body->mode) & 07777)) && set_mode(fd, path.text, open, body->mode & 07777) < 0) return -errno;
+    return (open ? futimens(fd, times) : utimensat(AT_FDCWD, path.text, times, 0)) < 0 ? -errno : 0;
 }
 
 /* Is it so already? Most of what a full compare tells is. (The atime is each node's own.) */
@@ -430,15 +434,17 @@ static bool is_dressed(int path_fd, const struct op_body *body, const uint8_t *d
     return same;
 }
 
+/* A file's descriptor is at hand, if its content has just been written. */
 static int attributes(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
     struct inode *inode = inode_get(engine, body->fid);
+    struct descriptor file = {-1, -1};
     if (!inode) return -EUCLEAN;
-    int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = path_fd;
-    if (path_fd >= 0) {
-        result = atomic_load(&engine->before) && !is_dressed(path_fd, body, data) ? before_touch(engine, inode) : 0;
-        if (result == 0) result = dress(path_fd, body, data);
-        close(path_fd);
-    }
+    bool open = S_ISREG(inode->type) && descriptor_get(engine, inode, &file) == 0;
+    int fd = open ? file.fd : inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = fd < 0 ? fd : 0;
+    if (result == 0 && atomic_load(&engine->before) && !is_dressed(fd, body, data)) result = before_touch(engine, inode);
+    if (result == 0) result = dress(fd, open, body, data);
+    if (!open && fd >= 0) close(fd);
+    descriptor_put(engine, &file);
     inode_put(engine, inode);
     return result;
 }
@@ -470,6 +476,12 @@ static int punch(int fd, uint64_t offset, uint64_t bytes) {
     return 0;
 }
 
+/* The end of the session makes all of it durable: the disk begins while the rest is still on its way. */
+static void begin_writing(int fd, uint64_t offset, uint64_t bytes) {
+    uint64_t end = (offset + bytes) / EARLY_WRITE_BYTES * EARLY_WRITE_BYTES;
+    if (end > offset && end >= EARLY_WRITE_BYTES) sync_file_range(fd, (off_t)(end - EARLY_WRITE_BYTES), EARLY_WRITE_BYTES, SYNC_FILE_RANGE_WRITE);
+}
+
 static int block(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
     struct inode *inode = inode_get(engine, body->fid);
     struct descriptor file = {-1, -1};
@@ -479,6 +491,7 @@ static int block(rfs_engine *engine, const struct wire_header *header, const str
     } else if (result == 0) {
         ssize_t written = pwrite(file.fd, data, body->data_bytes, (off_t)body->offset);
         if (written != (ssize_t)body->data_bytes) result = written < 0 ? -errno : -ENOSPC;
+        else begin_writing(file.fd, body->offset, body->data_bytes);
     }
     descriptor_put(engine, &file);
     inode_put(engine, inode);

@@ -77,6 +77,7 @@ typedef struct {
     uint64_t marked_places, marked_bytes; /* hot: what a session would begin with; bytes by 64 KiB */
     uint64_t marked_everything;
     uint64_t to_do_bytes;          /* of these, what the session that runs has yet to do */
+    uint64_t failed;               /* 1: this copy's disk lied; RFS_EVENT_LOCAL_FAILED has told of it, or will */
     uint64_t reads, writes, fsyncs, namespace_ops, read_bytes, write_bytes; /* of the application */
     uint64_t frames_sent, frames_received, frame_bytes_sent, frame_bytes_received;
     uint64_t inodes, open_files, relayed;

@@ -252,6 +252,7 @@ int rfs_send_end(rfs_engine *engine) {
     int result = engine->mode == RFS_RESYNCING && engine->link && walk_is_drained(engine) ? 0 : -EINVAL;
     if (result == 0) {
         if (engine->whole) inodes_settle_unmet(engine, BOUND);
+        if (engine->whole) marker_nothing_to_do(engine); /* what it has not met is gone */
         mirror_ship(engine, end);
         engine->end_sent = true;
         engine->mode = RFS_PAIRED;

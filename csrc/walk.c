@@ -27,7 +27,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20 };
+enum { ALL_KINDS = MARK_ENTRIES | MARK_ATTRIBUTES | MARK_TAIL | MARK_CHUNK, PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20, UNSENT_BYTES = 32 << 10 };
 
 /* ---- the stack -------------------------------------------------------------------------------------------------------------- */
 
@@ -200,16 +200,36 @@ bool walk_enter(rfs_engine *engine) {
 
 void walk_leave(rfs_engine *engine) {
     link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
+    pthread_rwlock_unlock(&engine->state);
+}
+
+void walk_leave_unsent(rfs_engine *engine, uint64_t bytes) {
+    engine->walk->unsent_bytes += WIRE_HEADER_BYTES + bytes;
+    if (engine->walk->unsent_bytes < UNSENT_BYTES) pthread_rwlock_unlock(&engine->state);
+    else walk_leave(engine);
+}
+
+void walk_send(rfs_engine *engine) {
+    if (!engine->walk->unsent_bytes) return;
+    pthread_rwlock_rdlock(&engine->state); /* whatever the mode is by now: who changes it may wait for the answers */
+    if (engine->link) link_flush(engine->link);
+    engine->walk->unsent_bytes = 0;
     pthread_rwlock_unlock(&engine->state);
 }
 
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op) {
-    size_t bytes;
-    struct stat stat;
     int path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (path_fd < 0) return path_fd;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : xattrs_pack(path_fd, &op->data, &bytes);
+    int result = put_attributes_of(path_fd, op);
     close(path_fd);
+    return result;
+}
+
+int put_attributes_of(int fd, struct op *op) {
+    size_t bytes;
+    struct stat stat;
+    int result = fstat(fd, &stat) < 0 ? -errno : xattrs_pack(fd, &op->data, &bytes);
     if (result < 0) return result;
     op->body.data_bytes = (uint32_t)bytes;
     op->body.mode = stat.st_mode;
@@ -275,7 +295,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
 }
 
 static int ship_entries(rfs_engine *engine, struct inode *directory) {
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), result = 0;
+    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY | O_NOATIME), result = 0;
     if (fd < 0) return fd;
     DIR *stream = fdopendir(fd);
     if (!stream) {
@@ -370,12 +390,22 @@ static int walk_file(rfs_engine *engine, struct inode *inode) {
     pthread_mutex_lock(&engine->names);
     int result = walk_names(engine, inode, &bound);
     pthread_mutex_unlock(&engine->names);
-    walk_leave(engine);
+    walk_leave_unsent(engine, 0);
     if (result == 0 && !bound) while (marker_take(engine, inode->fid, ALL_KINDS).kind) continue;
     return result == 0 && bound ? content_walk(engine, inode) : result;
 }
 
 /* ---- what is marked -------------------------------------------------------------------------------------------------------------- */
+
+/* Names below the replicated directory, all the way down. */
+static bool is_path(const char *path) {
+    for (const char *end; *path; path = *end ? end + 1 : end) {
+        end = strchrnul(path, '/');
+        size_t bytes = (size_t)(end - path);
+        if (!bytes || bytes > 255 || (bytes == 1 && path[0] == '.') || (bytes == 2 && path[0] == '.' && path[1] == '.') || (*end && !end[1])) return false;
+    }
+    return true;
+}
 
 int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload) {
     struct op_body body;
@@ -405,7 +435,7 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
         *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
         mark->where = (rfs_where){.fid = body.fid, .depth = (uint16_t)body.other, .directory = (uint16_t)body.rdev};
         memcpy(mark->where.path, data, body.data_bytes);
-        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes;
+        bool whole = body.other <= MARK_PATH_BYTES / sizeof(uint64_t) && memchr(mark->where.path, 0, sizeof mark->where.path) && where_bytes(&mark->where) == body.data_bytes && is_path(mark->where.path);
         bool good = whole && (body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK);
         if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
@@ -419,16 +449,18 @@ int walk_hear_fresh(rfs_engine *engine, uint64_t fid) {
     pthread_rwlock_rdlock(&engine->state);
     struct inode *inode = engine->walk && engine->mode == RFS_RESYNCING ? inode_get(engine, fid) : NULL;
     if (inode) {
-        bool done = resync_flags(engine, inode) & (S_ISDIR(inode->type) ? ENTRIES_CLEAN : CONTENT_DONE), walked = resync_flags(engine, inode) & WALKED && (engine->whole || marker_is_new(engine, fid));
-        if (!done) resync_change(engine, inode, S_ISDIR(inode->type) ? FRESH | UNLISTED : FRESH, 0);
-        if (!done && !walked) push(engine, inode); /* what was walked for its marks alone comes again, as a whole */
+        uint32_t flags = resync_flags(engine, inode);
+        bool is_directory = S_ISDIR(inode->type), whole = is_directory || engine->whole || marker_is_new(engine, fid);
+        bool done = whole && flags & (is_directory ? ENTRIES_CLEAN : CONTENT_DONE); /* what was walked for its marks alone comes again, as a whole */
+        if (!done) resync_change(engine, inode, is_directory ? FRESH | UNLISTED : FRESH, is_directory ? 0 : CONTENT_DONE);
+        if (!done && !(whole && flags & WALKED)) push(engine, inode);
     }
     inode_put(engine, inode);
     pthread_rwlock_unlock(&engine->state);
     return 0; /* removed meanwhile, or an answer that comes after the end: nothing depends on it any more */
 }
 
-static int end_session(rfs_engine *engine) {
+int walk_end_session(rfs_engine *engine) {
     if (walk_enter(engine)) {
         link_end(engine->link);
         walk_leave(engine);
@@ -448,9 +480,15 @@ static int hear_peer_marks(rfs_engine *engine) {
     bool told = walk->peer_told;
     pthread_mutex_unlock(&walk->lock);
     if (!told || walk->peer_everything) { /* the handshake has said that not everything is: a session later we shall agree */
-        return end_session(engine);
+        return walk_end_session(engine);
     }
-    return marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    int result = marker_add_peers(engine, walk->peer_marks, walk->peer_count, walk->peer_born);
+    pthread_mutex_lock(&walk->lock);
+    free(walk->peer_marks); /* half a kilobyte for each; nobody adds to them any more */
+    walk->peer_marks = NULL;
+    walk->peer_count = walk->peer_room = 0;
+    pthread_mutex_unlock(&walk->lock);
+    return result;
 }
 
 /* It was marked here, so we have its handle; or there, and we have the name that it had. */
@@ -474,7 +512,7 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
             if (inode) bind(engine, inode);
             mirror_ship(engine, walk_frame(FRAME_MARKED, fids[i]));
             pthread_mutex_unlock(&engine->names);
-            walk_leave(engine);
+            walk_leave_unsent(engine, 0);
         }
         inode_put(engine, inode);
     }
@@ -482,30 +520,74 @@ static int push_marked(rfs_engine *engine, int32_t kinds, bool announce) {
     return 0;
 }
 
-/* The peer's mark, and its path was too long to be told. */
-static bool is_untraceable(rfs_engine *engine, uint64_t fid) {
+/* Every object of the trees is in the table from here on. What is moved meanwhile is, by its op. */
+static int index_trees(rfs_engine *engine) {
+    size_t depth = 0, room = 0;
+    uint64_t *fids = NULL;
+    int result = 0;
+    for (uint32_t i = 0; i < engine->directories || depth;) {
+        struct inode *directory = inode_get(engine, depth ? fids[--depth] : FIRST_DIRECTORY_FID + i++);
+        int fd = directory && !directory->orphan ? inode_open(engine, directory, O_RDONLY | O_DIRECTORY) : -1;
+        DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+        if (!stream && fd >= 0) close(fd);
+        for (struct dirent *entry; stream && result == 0 && (entry = readdir(stream));) {
+            struct inode *inode;
+            struct stat stat;
+            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_reserved(engine, directory->fid, entry->d_name)) continue;
+            if (inode_at(engine, directory, dirfd(stream), entry->d_name, &inode, &stat) < 0) continue; /* gone meanwhile, or a nested mount */
+            if (S_ISDIR(inode->type) && depth == room) {
+                uint64_t *larger = realloc(fids, (room * 2 + 64) * sizeof *larger);
+                if (larger) {
+                    fids = larger;
+                    room = room * 2 + 64;
+                } else {
+                    result = -ENOMEM;
+                }
+            }
+            if (S_ISDIR(inode->type) && result == 0) fids[depth++] = inode->fid;
+            inode_put(engine, inode);
+        }
+        if (stream) closedir(stream);
+        else if (fd < 0 && fd != -1 && fd != -ENOENT && fd != -ESTALE) result = fd; /* it is there, and cannot be looked into */
+        inode_put(engine, directory);
+        if (result < 0 || atomic_load(&engine->walk->stop)) break;
+    }
+    free(fids);
+    return result;
+}
+
+enum absence { IS_GONE, MAY_BE_ANYWHERE, OUT_OF_REACH };
+
+/* It was not found. The peer cannot tell the way where that is too long, or the last name it knew is gone. */
+static enum absence judge(rfs_engine *engine, uint64_t fid) {
     rfs_where where;
-    return !marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes);
+    if (!marker_where(engine, fid, &where) || (!where.path[0] && !where.handle_bytes)) return engine->walk->indexed ? IS_GONE : MAY_BE_ANYWHERE;
+    return inode_is_gone(engine, &where) ? IS_GONE : OUT_OF_REACH;
 }
 
 /* All directories are listed. What was not found before may be now; the rest is gone. */
 static int push_left(rfs_engine *engine) {
-    size_t count = 0, found = 0;
+    size_t count = 0, left = 0;
+    bool searches = false;
     uint64_t *fids = marker_to_do(engine, ALL_KINDS, &count);
     int result = !fids && count ? -ENOMEM : 0;
     for (size_t i = 0; result == 0 && i < count; i++) {
         struct inode *inode = find_marked(engine, fids[i]);
+        enum absence absence = inode ? IS_GONE : judge(engine, fids[i]);
         if (inode) push(engine, inode);
-        else if (is_untraceable(engine, fids[i])) result = -EUCLEAN;
-        else while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
-        found += inode != NULL;
+        else if (absence == IS_GONE) while (marker_take(engine, fids[i], ALL_KINDS).kind) continue;
+        left += inode || absence != IS_GONE;
+        searches |= absence == MAY_BE_ANYWHERE;
+        if (absence == OUT_OF_REACH) result = -EUCLEAN;
         inode_put(engine, inode);
     }
     free(fids);
-    engine->walk->settled = !found;
-    if (result != -EUCLEAN) return result;
+    engine->walk->settled = !left;
+    if (result == 0 && searches) result = index_trees(engine);
+    engine->walk->indexed |= searches;
+    if (result == 0 || result == -ENOMEM) return result;
     rfs_mark_everything(engine); /* the next session compares all */
-    return end_session(engine);
+    return walk_end_session(engine);
 }
 
 static int start_stack(rfs_engine *engine) {
@@ -558,9 +640,12 @@ static void *count_tree(void *argument) {
     return NULL;
 }
 
+/* All became marked while the session compares some: what an op was to note for it is nowhere (marks_set_to_do()). */
+static bool is_too_narrow(rfs_engine *engine) { return !engine->whole && marker_everything(engine); }
+
 bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
-    if (!walk) return false;
+    if (!walk || is_too_narrow(engine)) return false;
     pthread_mutex_lock(&walk->lock);
     bool empty = !walk->depth && list_empty(&walk->windows);
     pthread_mutex_unlock(&walk->lock);
@@ -589,7 +674,8 @@ static void rest(void) {
 static int step(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     struct inode *inode = pop(engine);
-    int result = content_pull(engine, !inode && walk->windows_out);
+    if (!inode) walk_send(engine);
+    int result = is_too_narrow(engine) ? walk_end_session(engine) : content_pull(engine, !inode && walk->windows_out);
     if (!inode && result == 0 && drained(engine)) {
         if (engine->whole || walk->settled) return 1;
         result = push_left(engine);
@@ -611,6 +697,7 @@ static void *run(void *argument) {
     walk->started_ns = now_ns();
     int result = start_stack(engine);
     while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
+    walk_send(engine);
     if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
     else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
     return NULL;

@@ -45,6 +45,7 @@ bool walk_keeps(rfs_engine *engine, const struct op *op);
 int make_way(rfs_engine *engine, struct inode *moving, struct inode *place);
 /* What a frame tells of an inode: owner, mode, times, size, xattrs. */
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op);
+int put_attributes_of(int fd, struct op *op);
 /* On the link's thread: the target's answers. */
 int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
 int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload);

@@ -29,8 +29,9 @@ struct walk {
     uint8_t *buffer; /* one window; the walk's thread's own, like all without another word */
     uint32_t windows_out;
     uint64_t entry_seq; /* of the last listing: when it is acknowledged, the target has told what it had to make */
-    uint64_t started_ns, paced_bytes;
+    uint64_t started_ns, paced_bytes, unsent_bytes;
     bool settled;       /* nothing is left that could be found */
+    bool indexed;       /* the whole trees were looked through for what nobody could tell the way to */
 
     pthread_mutex_t lock; /* all below */
     pthread_cond_t answered;
@@ -47,7 +48,11 @@ enum { GONE = -ENOLINK };
 
 bool walk_enter(rfs_engine *engine); /* state shared, and the session is as it was; false: it is not, and nothing is held */
 void walk_leave(rfs_engine *engine);
+/* Small frames wait for each other: they are sent when there are many, and by walk_send() before the walk waits for anything. */
+void walk_leave_unsent(rfs_engine *engine, uint64_t bytes);
+void walk_send(rfs_engine *engine);
 struct op *walk_frame(enum frame_type type, uint64_t fid);
+int walk_end_session(rfs_engine *engine); /* -ECANCELED: another one may do better */
 
 /* content.c */
 int content_walk(rfs_engine *engine, struct inode *inode); /* a bound file's content and attributes: what is to do, or all */

@@ -28,6 +28,7 @@ from orchestrator.core.states import Module, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
+from orchestrator.guard import lay_guards
 from orchestrator.heartbeat import Heartbeats, Network, summary_to_wire
 from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerServer
@@ -151,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--node", default=own_name(), help="this node's name (default: $HACTL_NODE or the hostname)")
     parser.add_argument("--foreground", "-f", action="store_true", help="write the log to the terminal as well")
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
+    parser.add_argument("--guard", action="store_true", help="early in a boot: lay the read-only guards of this node's modules, and end")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -163,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = " and ".join(cluster.nodes)
         print(f"hactld: this node is called {options.node}, but the cluster has {names}; give its name with --node", file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
+    if options.guard:
+        return lay_guards(modules, options.node, Paths(options.root))
     peer = next(name for name in cluster.nodes if name != options.node)
     keys = Keys(None if options.insecure else key_store(options.config_dir), options.node, peer)
     try:

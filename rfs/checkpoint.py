@@ -16,6 +16,7 @@ from rfs.errors import SessionEnded
 from rfs.record import DataState
 from rfs.session_core import CHECKPOINT_SYNC, SessionCore
 from rfs.session_state import Stage
+from rfs.steps import reached
 
 log = logging.getLogger("rfs.session")
 
@@ -50,18 +51,24 @@ def is_due(core: SessionCore, age_s: float, *, new: bool) -> bool:
 
 
 async def take(core: SessionCore) -> bool:
-    """One checkpoint; True when marks were dropped. Also before a planned swap."""
+    """One checkpoint; True when marks were dropped."""
     replica, engine = core.replica, core.replica.engine
     await engine.begin_checkpoint()
+    reached("checkpoint-begun")
     synced = await core.ask("sync", ("synced",), SYNC_TIMEOUT_S, number=CHECKPOINT_SYNC)
+    reached("checkpoint-peer-synced")
     await engine.sync()
+    reached("checkpoint-synced")
     async with replica.changing:
         if core.stage is not Stage.PAIRED or not replica.is_primary or replica.record.data is not DataState.UPTODATE:
             return False
         await replica.commit(rules.checkpoint(replica.record, peer_number=synced["record_number"]), "checkpoint")
+        reached("checkpoint-recorded")
         await engine.end_checkpoint()
+        reached("marks-dropped")
         try:
             await core.link.send("checkpoint", session=replica.record.session, term=replica.record.term)
+            reached("checkpoint-told")
         except SessionEnded as ended:
             log.info("the peer did not hear of the checkpoint cause=%s", ended)
     replica.touch()

@@ -52,14 +52,14 @@ class ControlLink:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as failure:
             raise SessionEnded(self._ended or f"cannot send to the peer ({failure or 'timeout'})") from failure
 
-    async def expect(self, *kinds: str, timeout_s: float = STEP_TIMEOUT_S) -> Message:
-        """The next message of one of these types."""
+    async def expect(self, *kinds: str, timeout_s: float = STEP_TIMEOUT_S, number: int | None = None) -> Message:
+        """The next message of one of these types; with `number` the answer to the question of that number."""
         try:
             with trio.fail_after(timeout_s):
                 async with self._arrived:
                     while True:
                         for message in self._unread:
-                            if message["type"] in kinds:
+                            if message["type"] in kinds and number in (None, message.get("number")):
                                 self._unread.remove(message)
                                 return message
                         if self._ended is not None:

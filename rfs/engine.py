@@ -110,6 +110,7 @@ class Statistics:
     marked_bytes: int = 0
     marked_everything: int = 0
     to_do_bytes: int = 0
+    failed: int = 0
     reads: int = 0
     writes: int = 0
     fsyncs: int = 0

@@ -42,6 +42,7 @@ async def _sync(core: SessionCore, number: int) -> None:
     if number == CHECKPOINT_SYNC and not replica.is_primary:
         async with replica.changing:
             await replica.commit(rules.synced_for_checkpoint(replica.record, seq), "synced for a checkpoint")
+            reached("target-checkpoint-synced")
     await core.link.send("synced", number=number, record_number=replica.record.number)
 
 
@@ -52,11 +53,13 @@ async def _hear_checkpoint(core: SessionCore, message: Message) -> None:
         heard = rules.hear_checkpoint(
             replica.record, session=message["session"], term=message["term"], in_session=replica.record.session
         )  # fmt: skip
-        if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED:
+        if isinstance(heard, rules.Refusal) or core.stage is not Stage.PAIRED or core.apply_failed:
             log.info("a checkpoint of the peer's is ignored cause=%s", heard)
             return
         await replica.commit(heard, "the peer's checkpoint")
+        reached("checkpoint-heard")
         await replica.engine.forget_marks()
+        reached("marks-forgotten")
 
 
 async def _hear_demoted(core: SessionCore, message: Message) -> None:

@@ -30,6 +30,8 @@ def read_settings(options: argparse.Namespace) -> Settings:
             raise SaidNo(f"{option} {name!r}: a name of 1 to {NAME_BYTES_MAX} printable bytes is needed", exit_codes.CONFIGURATION_INVALID)
     if options.timeout <= 0 or options.resync_bandwidth < 0:
         raise SaidNo("--timeout and --resync-bandwidth take positive numbers", exit_codes.CONFIGURATION_INVALID)
+    if options.seeded and options.role == "primary":
+        raise SaidNo("--seeded: is for the node that takes the peer's data, --role secondary", exit_codes.CONFIGURATION_INVALID)
     if len(options.directories) > 32:
         raise SaidNo(f"{len(options.directories)} directories: a module has at most 32", exit_codes.CONFIGURATION_INVALID)
     directories = tuple(os.path.abspath(directory) for directory in options.directories)
@@ -44,6 +46,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         node=names["--node"],
         on_peer_loss=OnPeerLoss(options.on_peer_loss),
         replace_data=options.replace_data,
+        seeded=options.seeded,
         insecure=options.insecure,
         keys_directory=keys_directory,
         peer_node=options.peer_node,

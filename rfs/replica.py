@@ -294,6 +294,8 @@ class Replica:
     async def go_alone(self, cause: str, *, granted: bool, won: Won | None = None) -> None:
         """A frozen primary goes on without its peer, under the rules. With a witness `granted` is a wish: see `win`."""
         self._assert_changing()
+        if self.engine.statistics().failed:  # its event waits for the lock that is held here: no copy that lied becomes the only one
+            raise SaidNo("this copy's disk failed: it cannot go on alone")
         if granted and won is None:
             won = await self.win(cause)
         name = won.name if won is not None else secrets.randbits(64) or 1

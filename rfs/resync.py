@@ -108,9 +108,12 @@ async def _pair_source(core: SessionCore, data: DataLink) -> None:
     replica = core.replica
     replica.resumable = 0
     await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
+    reached("direct-source-recorded")
     seq = replica.engine.statistics().seq
     await _say_open(core, data, ResyncScope(direct=True, everything=False, fresh=0), seq)
+    reached("direct-open-sent")
     await core.link.expect("paired", timeout_s=SYNC_TIMEOUT_S)
+    reached("direct-peer-paired")
     channel = await data.open()
     core.attached = True
     await replica.engine.session_source(channel, core.parameters(data.session, seq=seq, direct=1))
@@ -126,7 +129,9 @@ async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> No
     if replica.engine.snapshot() is not Snapshot.NONE:  # its resync ended, and then the link, before it was thrown away
         await throw_away(replica)
     await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
+    reached("direct-target-recorded")
     await core.link.send("paired")
+    reached("direct-paired-sent")
     channel = await data.open()
     core.attached = True
     parameters = core.parameters(data.session, generation=opened["generation"], seq=opened["seq"], direct=1)
@@ -214,15 +219,20 @@ async def become_new_again(replica: Replica) -> None:
         files = await trio.to_thread.run_sync(page_cache.forget, replica.layers.trees)
         log.info("cached pages thrown away files=%d: they may never have reached the disk", files)
     await trio.to_thread.run_sync(note_copy_begun, replica.settings.state_directory)
+    reached("new-again-noted")
     await replica.commit(rules.new_again(replica.record), "everything will be compared")
+    reached("new-again-recorded")
 
 
 async def _take_first_copy(core: SessionCore) -> None:
-    """The word which node has the data was given: what lies here goes aside, and from now on the trees are the peer's."""
+    """The word which node has the data was given: what lies here goes aside, unless it is a copy of the peer's (--seeded: compared as it
+    lies), and from now on the trees are the peer's."""
     replica, state_directory = core.replica, core.replica.settings.state_directory
     if has_begun_copy(state_directory):
         return
-    if not replica.layers.is_empty():
+    if replica.settings.seeded:
+        log.info("seeded: what lies here is compared with the peer's, and overwritten where it differs")
+    elif not replica.layers.is_empty():
         assert replica.replaces_data, "files of this node would have been overwritten"
         kept = await trio.to_thread.run_sync(set_aside, replica.layers.trees, state_directory)
         log.info("data set aside to=%s", kept)

@@ -232,17 +232,19 @@ class Session(SessionCore):
                 f"'promote --force' on {other} first if that one is to stay",
             )
         is_first_copy = (replica.record if am_target else peer).generation == 0  # which asks for a word of its own below
-        if source["empty"] & ~target["empty"] and not is_first_copy:
+        overwrites = am_target and is_first_copy and replica.settings.seeded  # that word: nothing is moved aside then
+        if source["empty"] & ~target["empty"] and (overwrites or not is_first_copy):
             return Refused(
                 "EMPTY_SOURCE",
                 f"a directory of {newer}, which would be the source, is empty and has files on {other}: is a file system not mounted?",
             )
         first_copy = am_target and replica.record.generation == 0 and not has_begun_copy(replica.settings.state_directory)
-        if first_copy and not _all_empty(mine) and not replica.replaces_data:
+        if first_copy and not _all_empty(mine) and not (replica.replaces_data or replica.settings.seeded):
             return Refused(
                 "NEEDS_REPLACE_DATA",
                 f"the directories of {replica.record.node} hold files and would be overwritten by the peer's; "
-                "unmount, then mount with --replace-data to move them to the state directory's kept/",
+                "unmount, then mount with --replace-data to move them to the state directory's kept/, "
+                "or with --seeded if they are a copy of the peer's data, to have them compared",
             )
         return None
 

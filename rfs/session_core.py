@@ -36,6 +36,7 @@ class SessionCore:
         self.dialed = link.dialed
         self.left_with_consent = False  # the peer went in order, and agreed that we may be promoted
         self.attached = False  # the engine has a session of ours
+        self.apply_failed = False  # what this copy holds is in doubt
         self.again_s = 0.0  # how long to wait after the end before another session is tried
         self.drained = trio.Event()
         self.end_received = trio.Event()
@@ -50,6 +51,7 @@ class SessionCore:
         elif event.kind is EventKind.END_RECEIVED:
             self.end_received.set()
         else:
+            self.apply_failed = self.apply_failed or event.kind is EventKind.APPLY_FAILED
             # A link that broke is known at once; one that made no progress has used up the time to wait already.
             self.was_reset = self.was_reset or "progress" not in event.text
             self.failures_in.send_nowait(event)
@@ -91,10 +93,13 @@ class SessionCore:
         replica.touch()
 
     async def ask(self, kind: str, answers: tuple[str, ...], timeout_s: float, **fields: object) -> Message:
-        """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody."""
+        """For the commands: say something, wait for one of these answers. A step that fails ends the session for everybody.
+
+        A demotion and a checkpoint may both wait for a sync: each hears of its own."""
+        number = fields.get("number")
         try:
             await self.link.send(kind, **fields)
-            return await self.link.expect(*answers, timeout_s=timeout_s)
+            return await self.link.expect(*answers, timeout_s=timeout_s, number=number if isinstance(number, int) else None)
         except SessionEnded:
             await self.hang_up()
             raise

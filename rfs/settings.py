@@ -43,6 +43,7 @@ class Settings:
     node: str
     on_peer_loss: OnPeerLoss = OnPeerLoss.ALONE
     replace_data: bool = False
+    seeded: bool = False  # the word that a new secondary's files are a copy of the peer's data
     insecure: bool = False
     keys_directory: str = ""
     peer_node: str = ""

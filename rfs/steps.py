@@ -65,6 +65,32 @@ STEPS = {
     "fail-told": "and the peer was told",
     "fenced": "the engine has failed every op that waited",
     "stepped-down": "the record is secondary after a fence",
+    # a checkpoint, on the primary
+    "checkpoint-begun": "the ops of before are answered: both nodes have them in memory",
+    "checkpoint-peer-synced": "the peer's copy is durable, and its record says so",
+    "checkpoint-synced": "and this one",
+    "checkpoint-recorded": "`base` is durable, every mark is there still",
+    "marks-dropped": "the marks of before are gone, the peer does not know",
+    "checkpoint-told": "the peer was told",
+    # a checkpoint, on the secondary
+    "target-checkpoint-synced": "its copy is durable and its record says so; the peer does not know",
+    "checkpoint-heard": "`base` is durable here too, this node's own marks are there still",
+    "marks-forgotten": "and are gone",
+    # two copies of which nothing is marked
+    "direct-source-recorded": "the source's record says paired, the peer was not told to begin",
+    "direct-open-sent": "the peer was told",
+    "direct-peer-paired": "the peer's record says so too; no data link yet",
+    "direct-target-recorded": "the target's record says paired, the source does not know",
+    "direct-paired-sent": "the source was told; no data link yet",
+    # a copy that will be compared in full
+    "new-again-noted": "what it holds may be overwritten; its record says what it was",
+    "new-again-recorded": "and its record is a new copy's",
+    # the engine: the intent log
+    "mark-noted": "ops wait for their places, which are in memory alone",
+    "mark-written": "they are in the log's file and not durable",
+    "mark-durable": "they are durable; the ops still wait",
+    "compaction-written": "all marks are in the log's other file and not durable",
+    "compaction-durable": "they are durable; this process goes by the older file still",
     # the engine: the write path (csrc/)
     "op-applied": "an op is applied here and not in the stream",
     "op-enqueued": "it is in the stream and not sent",

@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from rfs.tls import Known, Refused
 log = logging.getLogger("rfs.peer")
 
 DIAL_TIMEOUT_S = 3.0
+DIAL_BESIDE_S = 0.2  # a lost packet is sent again by the kernel after a second, then two: the next attempt finds a mended cable sooner
 DIAL_AGAIN_S = 0.1
 DIAL_AGAIN_MAX_S = 1.0
 REFUSED_AGAIN_S = 5.0
@@ -83,6 +84,12 @@ class DataLinks:
             self._wanted[session].send_nowait(stream)
         except (KeyError, trio.WouldBlock, trio.BrokenResourceError):
             await trio.aclose_forcefully(stream)
+
+
+async def _close_streams(outcomes: Sequence[trio.SocketStream | OSError]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, trio.SocketStream):
+            await trio.aclose_forcefully(outcome)
 
 
 def release_descriptor(stream: trio.SocketStream) -> int:
@@ -246,6 +253,8 @@ class Supervisor:
                     self._host.peer_refused("NOT_PAIRED", f"at {self._peer}: {failure}")
                 delay_s = DIAL_AGAIN_MAX_S
             except (OSError, trio.TooSlowError, trio.BrokenResourceError, PeerProtocolError) as failure:
+                if isinstance(failure, trio.TooSlowError):
+                    delay_s = DIAL_AGAIN_S  # it has taken its time already
                 log.debug("cannot reach the peer at %s (%s), retrying in %.1f s", self._peer, failure or "timeout", delay_s)
             else:
                 answered_s = await self._answered(stream, theirs, known)
@@ -275,14 +284,40 @@ class Supervisor:
 
     async def _connect(self, preamble: Preamble) -> trio.SocketStream:
         """A connection to the peer whose preamble was accepted."""
-        with trio.fail_after(DIAL_TIMEOUT_S):
-            stream = await trio.open_tcp_stream(self._peer.host, self._peer.port, local_address=self._local_address())
+        stream = await self._reach()
         try:
             self._check_accepted(await handshake.open_connection(stream, preamble))
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
         return stream
+
+    async def _reach(self) -> trio.SocketStream:
+        """The first of several attempts beside each other that has an outcome."""
+        outcomes: list[trio.SocketStream | OSError] = []
+
+        async def attempt(others: trio.CancelScope) -> None:
+            outcome: trio.SocketStream | OSError
+            try:
+                outcome = await trio.open_tcp_stream(self._peer.host, self._peer.port, local_address=self._local_address())
+            except OSError as failure:
+                outcome = failure
+            outcomes.append(outcome)
+            others.cancel()
+
+        try:
+            with trio.fail_after(DIAL_TIMEOUT_S):
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        nursery.start_soon(attempt, nursery.cancel_scope)
+                        await trio.sleep(DIAL_BESIDE_S)
+        except BaseException:
+            await _close_streams(outcomes)
+            raise
+        await _close_streams(outcomes[1:])
+        if isinstance(outcomes[0], OSError):
+            raise outcomes[0]
+        return outcomes[0]
 
     async def _call(self) -> tuple[trio.abc.Stream, Hello, Known | None]:
         """A control connection whose hello was answered, by the peer itself."""

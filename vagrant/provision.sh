@@ -29,6 +29,7 @@ install -d -o postgres -g postgres -m 700 /srv/postgresql/data /srv/postgresql/w
 hactl config check
 
 # Not enabled at boot: here one wants to watch each start.
-install -m 644 "$SOURCE/orchestrator/systemd/hactld.service" /etc/systemd/system/hactld.service
+install -m 644 "$SOURCE/orchestrator/systemd/hactld.service" "$SOURCE/orchestrator/systemd/lockstep-guard.service" /etc/systemd/system/
 systemctl daemon-reload
+systemctl enable --quiet lockstep-guard
 systemctl restart hactld

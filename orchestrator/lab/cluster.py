@@ -103,6 +103,7 @@ class LabCluster:
     def boot(self, node: str) -> None:
         """Power on, and hactld with it."""
         self.lab.boot(node)
+        self.lab.run(node, ["hactld", "--guard"], check=False)  # as lockstep-guard.service does
         self.start_daemon(node)
 
     def bring_up(self, first: str = "node1") -> None:

@@ -61,6 +61,7 @@ def test_hactld_dies_and_the_application_does_not_notice(cluster: LedgerCluster)
 
 
 def test_the_primarys_node_loses_power_and_returns_under_load(cluster: LedgerCluster) -> None:
+    cluster.until(lambda: not cluster.rfs_status("node1")["everything_marked"], "no checkpoint came", 15)
     cluster.lab.kill("node1")
     cluster.wait_state("node2", "ALONE", timeout_s=30)
     cluster.wait_acks()
@@ -68,6 +69,7 @@ def test_the_primarys_node_loses_power_and_returns_under_load(cluster: LedgerClu
     cluster.boot("node1")
     cluster.settle()
     assert cluster.primary() == "node2", "a running primary stays"
+    assert cluster.rfs_status("node2")["last_scope"] == "marks", "guarded early in its boot, it returns at the price of what changed"
 
 
 def test_the_primary_is_frozen_past_the_timeout_and_thawed(cluster: LedgerCluster) -> None:

@@ -122,6 +122,9 @@ class Marks:
     def set_born(self, born: int) -> None:
         lib.marks_set_born(self.c, born)
 
+    def widen_born(self, born: int) -> None:
+        lib.marks_widen_born(self.c, born)
+
     def forget(self) -> None:
         lib.marks_forget(self.c)
 

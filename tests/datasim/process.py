@@ -37,7 +37,10 @@ class Process(Primary):
 
     def lower_born(self) -> Steps:
         """What is made from now on needs no mark of its own, if the log says from which fid on."""
-        if self.log.marks.born <= self.next_fid() or self.has("born is not lowered"):
+        if self.has("born is not lowered"):
+            return
+        if self.log.marks.born <= self.next_fid():
+            self.log.marks.set_born(self.next_fid())  # nothing durable: what others have made since needs marks
             return
         if not (yield from self.log.compact(before=lambda: self.log.marks.set_born(self.next_fid()))):
             yield from self.log.everything()

@@ -197,7 +197,7 @@ class Session(Turns):
         if degraded["everything"]:
             yield from process.log.everything()
         elif degraded["born"] < process.log.marks.born:
-            lowered = yield from process.log.compact(before=lambda: process.log.marks.set_born(degraded["born"]))
+            lowered = yield from process.log.compact(before=lambda: process.log.marks.widen_born(degraded["born"]))
             if not lowered:
                 yield from process.log.everything()
         cold = [mark for mark in marks if not process.log.marks.touch(mark)]

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 
 from rfs.errors import SaidNo
 from tests.faults import application
-from tests.faults.scene import FaultNode, Scene, wait_until
+from tests.faults.cold import ColdFiles
+from tests.faults.scene import ALLOWED_ENDS, COLD, DEADLINE_S, FaultNode, Scene, wait_until
 
+NOT_ALL, ALL, ANY = ("nothing", "marks"), ("everything",), ("nothing", "marks", "everything")
 PRIMARY, SECONDARY = "primary", "secondary"  # as they are when the case begins
 
 
@@ -69,6 +72,27 @@ def lose_link(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
+def touch_cold(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
+    """Writes to what the last checkpoint has left without a mark."""
+    place, end = primary.directories[0] / COLD, time.monotonic() + DEADLINE_S
+    scene.cold = ColdFiles()
+    failure = scene.cold.touch_while(place, lambda: primary.is_alive() and time.monotonic() < end)
+    assert failure is None or failure.errno in ALLOWED_ENDS, failure
+
+
+def _is_marked(node: FaultNode) -> bool:
+    counters = node.call("stats")
+    return bool(counters["marked_places"] or counters["marked_everything"])
+
+
+def rejoin_idle(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
+    """The secondary was away, nothing was written meanwhile, and the last checkpoint has left no mark."""
+    scene.application.stop()
+    wait_until(lambda: not _is_marked(primary) and not _is_marked(secondary), "a checkpoint leaves no mark on either node")
+    secondary.kill()
+    secondary.start()
+
+
 def leave(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
     _asks(secondary, "unmount")
 
@@ -93,6 +117,13 @@ def fail_primary(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None
 
 def fail_secondary(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
     _fail_fsync(scene, secondary)
+
+
+def come_back_failed(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
+    """A copy whose disk has failed is compared in full."""
+    _fail_fsync(scene, secondary)
+    secondary.kill()
+    secondary.start()
 
 
 def strace_options(injection: str, log: Path) -> list[str]:
@@ -146,14 +177,17 @@ class Case:
     victim: str
     provoke: Callable[[Scene, FaultNode, FaultNode], None]
     visits: int = 1  # it dies at one of the first so many
+    scopes: Sequence[str] = NOT_ALL  # what the session that follows may compare
 
     @property
     def name(self) -> str:
         return f"{self.step}-{self.victim}-{self.provoke.__name__}"
 
 
-def _cases(victim: str, provoke: Callable[[Scene, FaultNode, FaultNode], None], *steps: str, visits: int = 1) -> list[Case]:
-    return [Case(step, victim, provoke, visits) for step in steps]
+def _cases(
+    victim: str, provoke: Callable[[Scene, FaultNode, FaultNode], None], *steps: str, visits: int = 1, scopes: Sequence[str] = NOT_ALL
+) -> list[Case]:
+    return [Case(step, victim, provoke, visits, scopes) for step in steps]
 
 
 _ALONE = ("alone-before-mint", "alone-minted", "alone-thawed")
@@ -165,6 +199,9 @@ _TARGET = (
     "state-sent", "verdict-sent", "target-renewed", "degrade-heard", "target-inconsistent", "target-attached", "end-received",
     "target-synced", "target-adopted", "adopted-sent", "target-paired",
 )  # fmt: skip
+_CHECKPOINT = (
+    "checkpoint-begun", "checkpoint-peer-synced", "checkpoint-synced", "checkpoint-recorded", "marks-dropped", "checkpoint-told",
+)  # fmt: skip
 
 CASES = [
     *_cases(PRIMARY, lose_secondary, *_ALONE),
@@ -175,12 +212,18 @@ CASES = [
     *_cases(SECONDARY, rejoin, "resync-applied", visits=20),
     *_cases(PRIMARY, lose_link, "state-sent", "verdict-sent", "source-renewed", "resume-source"),
     *_cases(SECONDARY, lose_link, "state-sent", "verdict-sent", "target-renewed", "resume-target"),
-    *_cases(SECONDARY, leave, "leave-durable", "leave-told"),
-    *_cases(PRIMARY, leave, "leave-heard", *_ALONE),
+    *_cases(SECONDARY, leave, "leave-durable", "leave-told", scopes=ANY),
+    *_cases(PRIMARY, leave, "leave-heard", *_ALONE, scopes=ANY),
     *_cases(PRIMARY, swap, "demote-drained", "demote-synced", "demote-durable", "demote-agreed", "turn-heard", "turn-applied"),
     *_cases(SECONDARY, swap, "demoted-heard", "turn-durable", "turn-answered", "turn-done"),
-    *_cases(PRIMARY, fail_primary, "fail-durable", "fail-told", "fenced", "stepped-down"),
-    *_cases(SECONDARY, fail_secondary, "fail-durable", "fail-told"),
+    *_cases(PRIMARY, fail_primary, "fail-durable", "fail-told", "fenced", "stepped-down", scopes=ANY),
+    *_cases(SECONDARY, fail_secondary, "fail-durable", "fail-told", scopes=ANY),
     *_cases(PRIMARY, work, "op-applied", "op-enqueued", "op-sent", "op-acknowledged", "sync-done-here", visits=40),
     *_cases(SECONDARY, work, "target-op-applied", "target-sync-done", visits=40),
+    *_cases(PRIMARY, touch_cold, "mark-noted", "mark-written", "mark-durable", visits=20),
+    *_cases(PRIMARY, work, *_CHECKPOINT, "compaction-written", "compaction-durable"),
+    *_cases(SECONDARY, work, "target-checkpoint-synced", "checkpoint-heard", "marks-forgotten", "compaction-written", "compaction-durable"),
+    *_cases(PRIMARY, rejoin_idle, "direct-source-recorded", "direct-open-sent", "direct-peer-paired"),
+    *_cases(SECONDARY, rejoin_idle, "direct-target-recorded", "direct-paired-sent"),
+    *_cases(SECONDARY, come_back_failed, "new-again-noted", "new-again-recorded", scopes=ALL),
 ]

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from orchestrator.lab.trees import differences, manifest
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from tests.faults import application
+from tests.faults.cold import ColdFiles
 from tests.faults.variant import ROOT, with_steps
 from tests.posix.node import Node
 
 DEADLINE_S = 25.0
+COLD = "cold"
 ALLOWED_ENDS = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EROFS, errno.ENODEV}
 Status = dict[str, Any]
 
@@ -40,14 +43,20 @@ class FaultNode(Node):
 
     def __init__(self, path: Path, name: str, listen: str, peer: str, *more: str) -> None:
         super().__init__(path, name, listen, peer)
-        self.options += ["--on-peer-loss", "freeze", "--link-timeout", "1", *more]
+        # Checkpoints as often as may be: any step may meet one.
+        self.options += ["--on-peer-loss", "freeze", "--link-timeout", "1", "--checkpoint", "1", *more]
         self.steps = path / name / "steps"
         self.prefix: list[str] = []  # what a start is run by
 
     def run(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
         command = [*self.prefix, sys.executable, "-m", "rfs.cli", verb, *more, "--state", str(self.state)]
         environment = os.environ | {"LOCKSTEP_STEPS": str(self.steps)}
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=with_steps(), env=environment)
+        # Into files: a tracer that stays with what was started holds a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(command, stdout=out, stderr=err, timeout=60, check=False, cwd=with_steps(), env=environment)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
 
     def arm(self, name: str, visit: int = 1) -> None:
         """The process dies at this visit of the step."""
@@ -171,6 +180,7 @@ class Scene:
         self.path, self.a, self.b = path, a, b
         self.number = 0
         self.application = Application(path / "log", "app")
+        self.cold: ColdFiles | None = None
 
     # ---- who is what ------------------------------------------------------------------------------------------------------------------
 
@@ -233,10 +243,12 @@ class Scene:
             node.disarm()
         self.revive()
         primary = self.wait_paired()
+        wait_until(lambda: not any(node.shown().get("everything_marked", True) for node in self.nodes), "a checkpoint ends a full compare")
         for directory in primary.directories:
             for leftover in directory.iterdir():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         self.number += 1
+        self.cold = None
         self.application = Application(self.path / f"log{self.number}", f"app{self.number}")
         self.application.start(primary)
         self.application.wait_more()
@@ -251,14 +263,18 @@ class Scene:
 
     def go_on_alone(self, survivor: FaultNode) -> bool:
         """The operator's word for a node whose peer is dead; False when the rules do not let it."""
+        # One that has not noticed yet is a primary that serves already: it would say yes, and freeze a moment later.
+        noticed = "the survivor notices that its peer is gone"
+        wait_until(lambda: survivor.shown().get("link") not in ("paired", "resyncing"), noticed)
         try:
             survivor.promote()
         except SaidNo:
             return False
         return True
 
-    def settle(self, *, takeover: bool) -> None:
-        """The end of every case, whatever has died: a pair again, all that was acknowledged there, the trees equal."""
+    def settle(self, *, takeover: bool) -> str:
+        """The end of every case, whatever has died: a pair again, all that was acknowledged there, the trees equal. Returns what the
+        session that brought the pair together has compared."""
         alive = [node for node in self.nodes if node.is_alive()]
         for node in alive:
             node.disarm()
@@ -268,15 +284,18 @@ class Scene:
             self.application.wait_more()
         self.revive()
         primary = self.wait_paired()
+        scope = str(primary.shown()["last_scope"])
         self.application.stop()
         self.check(primary)
         self.application.start(primary)
         self.application.wait_more()
         self.application.stop()
         self.check(primary)
+        return scope
 
     def check(self, primary: FaultNode) -> None:
         lost = application.wrong(str(primary.directories[0] / self.application.below), str(self.application.log))
+        lost += self.cold.wrong(primary.directories[0] / COLD) if self.cold is not None else []
         assert not lost, lost
         for here, there in zip(primary.directories, self.other(primary).directories, strict=True):
             differ = differences(manifest(str(here)), manifest(str(there)))

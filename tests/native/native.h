@@ -131,7 +131,13 @@ void test_moved_trees(void);
 void test_marks_after_a_crash(void);
 void test_hard_links_without_a_known_name(void);
 void test_storm_of_restarts(void);
-void test_full_log(void);
+void test_doubt(void);
+void test_everything_under_load(void);
+void test_removed_there(void);
+void test_chunks_ahead(void);
+void test_files_of_the_peer(void);
+void test_everything_in_a_session(void);
+void test_marks_of_what_is_gone(void);
 
 /* ---- the tests */
 void test_before_is_put_back(void);

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -171,10 +170,28 @@ void test_hard_links_without_a_known_name(void) {
     pair_close(&pair);
 }
 
-/* No room for the log: everything is marked, and the application hears nothing of it. */
-void test_full_log(void) {
+/* While ops go on, a checkpoint leaves only the places that were touched since it began. */
+void test_everything_under_load(void) {
     struct pair pair;
-    struct rlimit before, small = {.rlim_cur = 1 << 20, .rlim_max = RLIM_INFINITY};
+    struct storm storm;
+    open_synced(&pair);
+    storm_prepare(&storm, &pair.a, 51);
+    pair_up(&pair, &pair.a, &pair.b);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_everything, 1);
+    storm_start(&storm);
+    storm_wait_rounds(&storm, 50);
+    pair_checkpoint(&pair.a, &pair.b);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_everything, 0);
+    storm_wait_rounds(&storm, 50);
+    storm_stop(&storm);
+    settle(&pair.a);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* Doubt is durable, and the next session compares everything. */
+void test_doubt(void) {
+    struct pair pair;
     char name[64];
     open_synced(&pair);
     uint64_t directory = create_directory(&pair.a, ROOT, "directory");
@@ -184,14 +201,158 @@ void test_full_log(void) {
     }
     sync_pair(&pair, &pair.a, &pair.b);
     go_alone(&pair);
-    (void)small;
-    (void)before;
     CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0);
     CHECK_EQUAL(node_restart(&pair.a, true), 0);
     CHECK_EQUAL(node_statistics(&pair.a).marked_everything, 1);
     node_alone(&pair.a, 2, 0);
     pair.session.generation++;
     sync_pair(&pair, &pair.a, &pair.b);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* Writers in sequence whose ops wait for one batch: what memory holds for marked is in the log, to the last chunk. */
+void test_chunks_ahead(void) {
+    enum { ROUNDS = 60, WRITES = 12 };
+    struct pair pair;
+    uint64_t tickets[WRITES + 1];
+    open_synced(&pair);
+    uint64_t other = large_file(&pair.a, "other", UINT64_C(1) << 30), file = large_file(&pair.a, "file", UINT64_C(1) << 40);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        uint64_t first = (1 + round * 100) * MARK_CHUNK_BYTES;
+        write_at(&pair.a, file, first, "x");
+        tickets[WRITES] = start(&pair.a, writing(other, round * MARK_CHUNK_BYTES * 2 + 4096, "x", 1)); /* keeps the marker busy */
+        for (uint64_t i = 0; i < WRITES; i++) tickets[i] = start(&pair.a, writing(file, first + (i + 1) * MARK_CHUNK_BYTES, "x", 1));
+        for (int i = 0; i <= WRITES; i++) CHECK_EQUAL(answer_of(&pair.a, tickets[i]), 0);
+    }
+    uint64_t places = node_statistics(&pair.a).marked_places;
+    CHECK_EQUAL(node_restart(&pair.a, true), 1);
+    CHECK_EQUAL(node_statistics(&pair.a).marked_places, places);
+    pair_close(&pair);
+}
+
+/* What the peer has made as primary needs a mark, also when we were primary before and did not hear of its checkpoint. */
+void test_files_of_the_peer(void) {
+    struct pair pair;
+    for (int telling = 0; telling < 2; telling++) {
+        open_synced(&pair);
+        uint64_t directory = create_directory(&pair.a, ROOT, "directory");
+        sync_pair(&pair, &pair.a, &pair.b);
+        create_file(&pair.a, ROOT, "first"); /* so something is marked at `a` */
+        settle(&pair.a);
+        pair_cut(&pair);
+        CHECK_EQUAL(rfs_fence(pair.a.engine), 0);
+        CHECK_EQUAL(node_restart(&pair.a, true), 1);
+        node_alone(&pair.b, 2, 1);
+        pair.session.generation++;
+        pair_up(&pair, &pair.b, &pair.a);
+        settle(&pair.b);
+        uint64_t file = create_file(&pair.b, directory, "file");
+        settle(&pair.b);
+        CHECK_EQUAL(answer_of(&pair.b, rfs_submit_checkpoint(pair.b.engine)), 0); /* a checkpoint whose last word never arrives */
+        CHECK_EQUAL(rfs_end_checkpoint(pair.b.engine), 0);
+        pair_cut(&pair);
+        struct node *source = telling ? &pair.b : &pair.a, *target = telling ? &pair.a : &pair.b;
+        if (telling) { /* `a` comes back and tells its marks, of before that checkpoint */
+            pair_up(&pair, &pair.b, &pair.a);
+            settle(&pair.b);
+            pair_cut(&pair);
+            CHECK_EQUAL(rfs_grant(pair.b.engine, ++pair.session.generation, 1), 0);
+        } else { /* or is the primary now */
+            CHECK_EQUAL(rfs_fence(pair.b.engine), 0);
+            CHECK_EQUAL(node_restart(&pair.b, true), 1);
+            CHECK_EQUAL(node_restart(&pair.a, true), 1);
+            node_alone(&pair.a, 3, 0);
+            pair.session.generation++;
+            CHECK_EQUAL(fid_of(&pair.a, ROOT, "directory"), directory);
+            CHECK_EQUAL(fid_of(&pair.a, directory, "file"), file);
+        }
+        write_at(source, file, 0, "alone");
+        CHECK_EQUAL(node_restart(target, true), 1);
+        pair_up(&pair, source, target);
+        settle(source);
+        CHECK_EQUAL(pair.session.everything, 0);
+        compare_nodes(&pair);
+        pair_close(&pair);
+    }
+}
+
+/* A session that compares what is marked does not come to its end when everything became marked within it. */
+void test_everything_in_a_session(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t directory = create_directory(&pair.a, ROOT, "directory"), file = create_file(&pair.a, directory, "file");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    create_directory(&pair.a, ROOT, "another");
+    uint32_t drained = events_seen(&pair.a, RFS_EVENT_DRAINED), lost = events_seen(&pair.a, RFS_EVENT_LINK_LOST);
+    pair_connect(&pair, &pair.a, &pair.b);
+    CHECK_EQUAL(pair.session.everything, 0);
+    wait_event(&pair.a, RFS_EVENT_DRAINED, drained + 1);
+    CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0); /* as a log without room does */
+    CHECK(rfs_send_end(pair.a.engine) < 0);
+    pair_cut(&pair);
+    CHECK_EQUAL(rfs_grant(pair.a.engine, ++pair.session.generation, 1), 0);
+    lost = events_seen(&pair.a, RFS_EVENT_LINK_LOST);
+    write_at(&pair.a, file, 0, "under everything");
+    pair_connect(&pair, &pair.a, &pair.b);
+    CHECK_EQUAL(pair.session.everything, 1);
+    wait_event(&pair.a, RFS_EVENT_DRAINED, drained + 2);
+    CHECK_EQUAL(rfs_send_end(pair.a.engine), 0);
+    settle(&pair.a);
+    CHECK_EQUAL(events_seen(&pair.a, RFS_EVENT_LINK_LOST), lost);
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* A session that compares everything leaves nothing to do, also of what it has not met: the next checkpoint drops it. */
+void test_marks_of_what_is_gone(void) {
+    struct pair pair;
+    open_synced(&pair);
+    uint64_t directory = create_directory(&pair.a, ROOT, "directory"), file = create_file(&pair.a, directory, "file");
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    write_at(&pair.a, file, 0, "soon gone");
+    CHECK_EQUAL(finish(&pair.a, xattring(FRAME_SET_XATTR, directory, "user.a", "b")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, directory, "file")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_RMDIR, ROOT, "directory")), 0);
+    CHECK_EQUAL(rfs_mark_everything(pair.a.engine), 0);
+    sync_pair(&pair, &pair.a, &pair.b); /* which checks that nothing is left */
+    compare_nodes(&pair);
+    pair_close(&pair);
+}
+
+/* What the target has removed alone comes back whole: a file of which no more than the attributes is marked, and what has no content at all. */
+void test_removed_there(void) {
+    struct pair pair;
+    static uint8_t data[100000];
+    open_synced(&pair);
+    memset(data, 7, sizeof data);
+    uint64_t file = create_file(&pair.a, ROOT, "file");
+    CHECK_EQUAL(finish(&pair.a, writing(file, 0, data, sizeof data)), 0);
+    struct op *link = named(FRAME_SYMLINK, ROOT, "symlink");
+    link->data = (uint8_t *)strdup("to");
+    link->body.data_bytes = 2;
+    link->body.uid = link->body.gid = 4711;
+    CHECK_EQUAL(finish(&pair.a, link), 0);
+    struct op *pipe = named(FRAME_MKNOD, ROOT, "pipe");
+    pipe->body.mode = S_IFIFO | 0666;
+    CHECK_EQUAL(finish(&pair.a, pipe), 0);
+    sync_pair(&pair, &pair.a, &pair.b);
+    go_alone(&pair);
+    struct op *mode = attributing(file, HAS_MODE);
+    mode->body.mode = 0640;
+    CHECK_EQUAL(finish(&pair.a, mode), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "file")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "symlink")), 0);
+    CHECK_EQUAL(finish(&pair.a, named(FRAME_UNLINK, ROOT, "pipe")), 0);
+    CHECK_EQUAL(node_restart(&pair.a, true), 1);
+    CHECK_EQUAL(node_restart(&pair.b, true), 1);
+    node_alone(&pair.b, 2, 1);
+    sync_pair(&pair, &pair.b, &pair.a);
+    CHECK(exists(&pair.a, "file"));
     compare_nodes(&pair);
     pair_close(&pair);
 }

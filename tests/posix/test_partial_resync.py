@@ -66,6 +66,17 @@ def back(node: Node, other: Node) -> None:
     other.until(link="paired")
 
 
+def test_a_full_compare_leaves_no_mark_of_before(synced: tuple[Node, Node]) -> None:
+    a, b = synced
+    assert b.run("unmount").returncode == exit_codes.DONE  # from here on nobody guards its directories
+    a.until(link="alone")
+    scatter(a.directories[0], 10)
+    back(b, a)
+    assert a.status()["last_scope"] == "everything"
+    until_nothing_is_marked(a)
+    equal(a, b)
+
+
 def test_only_what_was_written_is_read_and_sent(synced: tuple[Node, Node]) -> None:
     a, b = synced
     b.kill()

@@ -453,15 +453,15 @@ def test_what_is_new() -> None:
     assert not marks.is_new(200) and marks.is_empty
 
 
-def test_everything_is_dropped_by_a_checkpoint_unless_touched_since() -> None:
-    for touches in (False, True):
-        marks = Marks()
-        marks.add_everything()
-        number = marks.checkpoint_begin(10)
-        if touches:
-            assert marks.touch(attributes(77))
-        marks.checkpoint_end(number)
-        assert marks.everything == touches
+def test_everything_covers_until_a_checkpoint_begins_which_drops_it() -> None:
+    marks = Marks()
+    marks.add_everything()
+    assert marks.touch(attributes(76))
+    number = marks.checkpoint_begin(10)
+    assert not marks.touch(attributes(77)), "what comes now has a mark of its own, else nothing would ever be dropped under load"
+    marks.add(attributes(77))
+    marks.checkpoint_end(number)
+    assert not marks.everything and found(marks) == {attributes(77)}
 
 
 def test_constants() -> None:

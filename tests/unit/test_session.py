@@ -248,6 +248,15 @@ async def test_files_of_a_new_secondary_are_not_overwritten_without_the_word(nod
     await b.until(link="paired", data="UPTODATE")
 
 
+async def test_a_seeded_copy_is_compared_as_it_lies(nodes: Nodes) -> None:
+    a, b = nodes
+    a.layers.empty = b.layers.empty = False
+    await a.start()
+    await b.restart(seeded=True)
+    await b.until(link="paired", data="UPTODATE", last_scope="everything")
+    assert not (Path(b.settings.state_directory) / "kept").exists()
+
+
 async def test_an_empty_source_never_meets_a_filled_target(nodes: Nodes) -> None:
     a, b = nodes
     b.layers.empty = False
