@@ -183,7 +183,8 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         return "PAIRED", f"{peer} has demoted itself and waits for this node's promotion" if replica.consent else ""
     if link == "resyncing":
         direction = "to" if replica.is_primary else "from"
-        no_way_back = "" if shown_snapshot(replica) != "none" else "; no copy of before is kept: should the peer be lost now, this node waits for it"
+        without = "; no copy of before is kept: should the peer be lost now, this node waits for it"
+        no_way_back = without if shown_snapshot(replica) == "none" else ""
         return "RESYNCING", f"resyncing {direction} {peer}: redundancy is back when it is finished{no_way_back}"
     if link == "alone":
         why = note or f"serving without {peer}: there is no second copy up to date"
