@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "before.h"
 #include "link.h"
 #include "op.h"
 #include "steps.h"
@@ -84,12 +85,21 @@ static int apply_op(rfs_engine *engine, const struct wire_header *header, const 
 
 static bool is_sync(const struct wire_header *header) { return header->flags & FLAG_DURABLE; }
 
+static int apply_kind(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
+    return header->type > FRAME_LAST_OP ? apply_resync(engine, link, header, body, data) : apply_op(engine, header, body, data);
+}
+
+static bool is_content(uint16_t type) { return type == FRAME_WRITE || type == FRAME_BLOCK || type == FRAME_FALLOCATE; }
+
 int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload) {
     struct op_body body;
     const uint8_t *data;
     int result = atomic_load(&engine->failed) ? -EIO : wire_decode_body(header, payload, &body, &data);
     if (result == 0 && wire_is_verify(header->type)) return apply_verify(engine, link, header, &body, data);
-    if (result == 0) result = header->type > FRAME_LAST_OP ? apply_resync(engine, link, header, &body, data) : apply_op(engine, header, &body, data);
+    if (result == 0) result = before_frame(engine, header, &body);
+    if (result == 0) result = apply_kind(engine, link, header, &body, data);
+    /* The snapshot holds on to what is overwritten. One inode's op can be done again; any other comes again in the next session, which has room. */
+    if (before_full(engine, result) && is_content(header->type)) result = apply_kind(engine, link, header, &body, data);
     if (header->type > FRAME_LAST_OP) STEP("resync-applied");
     else STEP("target-op-applied");
     return result == 0 && is_sync(header) ? start_sync(engine, link, header, false) : result;

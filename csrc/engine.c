@@ -209,6 +209,7 @@ static void init_locks(rfs_engine *engine) {
     pthread_rwlockattr_destroy(&attributes);
     pthread_mutex_init(&engine->names, NULL);
     pthread_mutex_init(&engine->tagging, NULL);
+    pthread_mutex_init(&engine->before_lock, NULL);
     for (int i = 0; i < INODE_STRIPES; i++) pthread_mutex_init(&engine->stripes[i], NULL);
     pthread_mutex_init(&engine->connection_lock, NULL);
     pthread_mutex_init(&engine->message_lock, NULL);

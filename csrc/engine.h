@@ -35,6 +35,7 @@ enum {
 #define HIDDEN_PREFIX "trusted.lockstep."
 #define HOLDING_NAME ".lockstep-holding" /* what has no place in a resync, until its end */
 #define KEPT_NAME ".lockstep-kept"       /* local files whose directory the peer has removed: for people to look at */
+#define BEFORE_NAME ".lockstep-before"   /* the snapshot of what a resync overwrites: before.h */
 #define NS_PER_S INT64_C(1000000000)
 
 struct list {
@@ -167,6 +168,9 @@ struct rfs_engine {
     atomic_uint_fast64_t applied_seq, received_seq;
     atomic_uint_fast64_t last_op_ns; /* the application's last mutation */
     atomic_uint_fast64_t held; /* names given in the holding directories */
+    atomic_uint before; /* target: the snapshot of before is kept; a number of its own in each session. 0: none is */
+    uint32_t before_counter;
+    pthread_mutex_t before_lock; /* giving it up */
     atomic_bool failed; /* this copy's disk lied: no success any more */
     atomic_bool acknowledging; /* `acknowledge` is queued or runs */
     struct job acknowledge;
@@ -215,6 +219,7 @@ struct inode {
     uint64_t parent;      /* a directory in which it has a name, and that name (inodes.lock; changed under `names`); 0: not known */
     char *name;
     atomic_uint_fast64_t resync; /* epoch << 8 | flags: see walk.h */
+    atomic_uint before;          /* engine->before, once it is in the snapshot or known to be newer */
     uint8_t handle_bytes;
     uint16_t directory;
     atomic_bool orphan;   /* its last name is gone: served from here only (set under names and its stripe) */

@@ -193,7 +193,7 @@ scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const cha
     return scope_below(&engine->directory[parent->directory].scopes, atomic_load(&parent->scope), name, is_directory);
 }
 
-bool is_reserved_name(const char *name) { return !strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME); }
+bool is_reserved_name(const char *name) { return !strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME) || !strcmp(name, BEFORE_NAME); }
 
 bool is_reserved(uint64_t parent, const char *name) { return is_root_fid(parent) && is_reserved_name(name); }
 

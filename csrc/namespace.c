@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "before.h"
 #include "marker.h"
 #include "op.h"
 #include "walk.h"
@@ -129,6 +130,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
     if (result < 0) goto undo;
     if (!held) inode_named(engine, op->inode, body->fid, body->name);
+    if (replay) before_is_new(engine, op->inode);
     if (replay && op->type == FRAME_MKDIR) resync_change(engine, op->inode, ENTRIES_CLEAN, MARKED_THERE);
     if (!replay) {
         body->mode = op->stat.st_mode;
@@ -280,10 +282,19 @@ static int judge_crossing(rfs_engine *engine, struct rename *rename, struct op *
     return 0;
 }
 
+/* XFS gives what changes places with a directory a new mtime, which the peer would never hear of. Nothing has been written: it keeps the old one. */
+static int exchanged_times(const struct rename *rename, const struct op_body *body) {
+    if (!(body->flags & RENAME_EXCHANGE) || !rename->victim) return 0;
+    if (!S_ISDIR(rename->moved_stat.st_mode) && !S_ISDIR(rename->victim_stat.st_mode)) return 0;
+    struct timespec moved[2] = {{.tv_nsec = UTIME_OMIT}, rename->moved_stat.st_mtim}, victim[2] = {{.tv_nsec = UTIME_OMIT}, rename->victim_stat.st_mtim};
+    if (utimensat(rename->to_directory.fd, body->name2, moved, AT_SYMLINK_NOFOLLOW) < 0) return -EIO; /* it is done: see change_failed() */
+    return utimensat(rename->from_directory.fd, body->name, victim, AT_SYMLINK_NOFOLLOW) < 0 ? -EIO : 0;
+}
+
 /* During a resync a directory may lie here below the one that is moved into it: see make_way(). */
 static int move(rfs_engine *engine, const struct rename *rename, const struct op_body *body, bool replay) {
     for (int tries = 0;; tries++) {
-        if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return 0;
+        if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return exchanged_times(rename, body);
         int result = -errno;
         if (!replay || tries == 2) return result;
         if ((result == -ENOTEMPTY || result == -EEXIST) && rename->victim && S_ISDIR(rename->victim->type)) {

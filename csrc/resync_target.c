@@ -16,6 +16,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "before.h"
 #include "link.h"
 #include "marker.h"
 #include "tree.h"
@@ -133,6 +134,7 @@ static int adopt(rfs_engine *engine, const struct place *place, const struct op_
     if (path_fd < 0) return -errno;
     int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
     if (result == 0) inode_named(engine, inode, body->fid, body->name);
+    if (result == 0 && made_fd >= 0) before_is_new(engine, inode);
     if (result == 0 && S_ISDIR(body->mode)) resync_change(engine, inode, MARKED_THERE, 0);
     inode_put(engine, inode);
     close(path_fd);
@@ -287,7 +289,8 @@ static int move_directory(rfs_engine *engine, struct inode *inode, const struct 
     char here[256];
     int result = find_place(engine, inode, &stream, here);
     if (result < 0) return result;
-    result = renameat2(dirfd(stream), here, place->descriptor.fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    result = before_touch_directory(engine, inode->directory, dirfd(stream));
+    if (result == 0) result = renameat2(dirfd(stream), here, place->descriptor.fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
     closedir(stream);
     return result;
 }
@@ -305,7 +308,8 @@ int make_way(rfs_engine *engine, struct inode *moving, struct inode *place) {
         if (find_place(engine, at, &stream, name) < 0) break;
         parent = fstat(dirfd(stream), &stat) < 0 ? NULL : inode_numbered(engine, at->directory, stat.st_ino);
         bool marked = parent && !is_clean_here(engine, parent);
-        if (marked) result = hold(engine, at->directory, at->fid, atomic_load(&at->scope), dirfd(stream), name);
+        if (marked) result = before_touch(engine, parent);
+        if (marked && result == 0) result = hold(engine, at->directory, at->fid, atomic_load(&at->scope), dirfd(stream), name);
         closedir(stream);
         done = !parent || marked || parent == moving;
         inode_put(engine, at);
@@ -317,6 +321,8 @@ int make_way(rfs_engine *engine, struct inode *moving, struct inode *place) {
 
 static int bring(rfs_engine *engine, struct inode *known, const struct place *place, const char *name) {
     if (known->directory != place->directory->directory) return -EUCLEAN;
+    int touched = before_touch(engine, place->directory);
+    if (touched < 0) return touched;
     if (S_ISDIR(known->type)) {
         int moved = move_directory(engine, known, place, name);
         if (moved == -EINVAL && make_way(engine, known, place->directory) == 0) moved = move_directory(engine, known, place, name);
@@ -333,6 +339,8 @@ static int bring(rfs_engine *engine, struct inode *known, const struct place *pl
 static int put_away(rfs_engine *engine, const struct place *place, const char *name, const struct stat *stat) {
     scope_t scope = scope_in(engine, place->directory, name, S_ISDIR(stat->st_mode));
     uint16_t directory = place->directory->directory;
+    int touched = before_touch(engine, place->directory);
+    if (touched < 0) return touched;
     return scope & SCOPE_LOCAL ? keep(engine, directory, place->descriptor.fd, name) : hold(engine, directory, 0, scope, place->descriptor.fd, name);
 }
 
@@ -363,8 +371,10 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
         result = bring(engine, known, &place, body->name);
         if (result == 0) inode_named(engine, known, body->fid, body->name);
     } else {
-        int made_fd = exists ? -1 : create(place.descriptor.fd, body, data);
-        result = exists || made_fd >= 0 ? adopt(engine, &place, body, made_fd) : made_fd;
+        int made_fd = -1;
+        result = exists ? 0 : before_touch(engine, place.directory);
+        if (result == 0 && !exists) result = made_fd = create(place.descriptor.fd, body, data);
+        if (result >= 0) result = adopt(engine, &place, body, made_fd);
         if (result == 0 && !exists) tell_fresh(engine, link, &place, body);
     }
 close:
@@ -407,13 +417,28 @@ static int dress(int fd, bool open, const struct op_body *body, const uint8_t *d
     return (open ? futimens(fd, times) : utimensat(AT_FDCWD, path.text, times, 0)) < 0 ? -errno : 0;
 }
 
+/* Is it so already? Most of what a full compare tells is. (The atime is each node's own.) */
+static bool is_dressed(int path_fd, const struct op_body *body, const uint8_t *data) {
+    struct stat stat;
+    uint8_t *xattrs = NULL;
+    size_t bytes;
+    if (fstat(path_fd, &stat) < 0 || stat.st_mode != body->mode || stat.st_uid != body->uid || stat.st_gid != body->gid) return false;
+    if (stat_mtime_ns(&stat) != body->mtime_ns || (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size != body->length)) return false;
+    if (xattrs_pack(path_fd, &xattrs, &bytes) < 0) return false;
+    bool same = bytes == body->data_bytes && (!bytes || !memcmp(xattrs, data, bytes)); /* in another order they are just not taken for the same */
+    free(xattrs);
+    return same;
+}
+
 /* A file's descriptor is at hand, if its content has just been written. */
 static int attributes(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
     struct inode *inode = inode_get(engine, body->fid);
     struct descriptor file = {-1, -1};
     if (!inode) return -EUCLEAN;
     bool open = S_ISREG(inode->type) && descriptor_get(engine, inode, &file) == 0;
-    int fd = open ? file.fd : inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = fd < 0 ? fd : dress(fd, open, body, data);
+    int fd = open ? file.fd : inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = fd < 0 ? fd : 0;
+    if (result == 0 && atomic_load(&engine->before) && !is_dressed(fd, body, data)) result = before_touch(engine, inode);
+    if (result == 0) result = dress(fd, open, body, data);
     if (!open && fd >= 0) close(fd);
     descriptor_put(engine, &file);
     inode_put(engine, inode);
@@ -473,7 +498,12 @@ static int set_size(rfs_engine *engine, const struct op_body *body) {
     struct inode *inode = inode_get(engine, body->fid);
     struct descriptor file = {-1, -1};
     int result = body->length > INT64_MAX ? -EBADMSG : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
-    if (result == 0 && ftruncate(file.fd, (off_t)body->length) < 0) result = -errno;
+    struct stat stat;
+    if (result == 0 && fstat(file.fd, &stat) < 0) result = -errno;
+    if (result == 0 && (uint64_t)stat.st_size != body->length) { /* else it would cost the mtime */
+        result = before_touch(engine, inode);
+        if (result == 0 && ftruncate(file.fd, (off_t)body->length) < 0) result = -errno;
+    }
     descriptor_put(engine, &file);
     inode_put(engine, inode);
     return result;

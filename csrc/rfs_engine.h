@@ -45,6 +45,7 @@ enum rfs_event_kind {
     RFS_EVENT_KERNEL_GONE = 8,  /* the kernel connection ended (unmounted or aborted) */
     RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
     RFS_EVENT_VERIFIED = 10,    /* source: the verify has ended; result = 0 or -errno of what cut it off */
+    RFS_EVENT_BEFORE_LOST = 11, /* target: the snapshot of before was given up (result, text): no room, mostly */
 };
 
 typedef struct {
@@ -201,6 +202,13 @@ int rfs_send_end(rfs_engine *engine);
 /* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */
 enum { RFS_HELD = 1, RFS_ARRIVING = 2 /* what was to get its name when the session ended: only between sessions */ };
 int rfs_purge_holding(rfs_engine *engine, int what);
+/* Target: the snapshot of what a resync overwrites (before.c). Begin: before INCONSISTENT is durable; whole: the copy is (a new snapshot), else the one
+ * of before goes on. Returns the state. End: after END was adopted, or a restored copy is. Restore: idle, without a session. [worker] */
+enum { RFS_BEFORE_NONE, RFS_BEFORE_KEPT, RFS_BEFORE_RESTORING };
+int rfs_before_begin(rfs_engine *engine, int whole);
+int rfs_before_end(rfs_engine *engine);
+int rfs_before_restore(rfs_engine *engine);
+int rfs_before_state(rfs_engine *engine);
 /* Both sides at a planned swap, within the session: the old source is idle, the old target ships from here on. */
 int rfs_session_turn(rfs_engine *engine, int now_source);
 /* End the session. A target first applies what it has already received; a source freezes (or stays ALONE when

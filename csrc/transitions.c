@@ -219,8 +219,9 @@ int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 
 int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume) {
     rfs_session_close(engine);
-    /* Of a session that did not come to its end. What lost its place in it may be found by the next one. */
-    int result = resume ? 0 : rfs_purge_holding(engine, session->everything ? RFS_HELD | RFS_ARRIVING : RFS_ARRIVING);
+    /* Of a session that did not come to its end. What lost its place in it may be found by the next one, or belongs to the snapshot of before. */
+    if (session->direct) atomic_store(&engine->before, 0);
+    int result = resume ? 0 : rfs_purge_holding(engine, session->everything && !atomic_load(&engine->before) ? RFS_HELD | RFS_ARRIVING : RFS_ARRIVING);
     if (result < 0) {
         rfs_channel_close(channel);
         return result;

@@ -5,7 +5,6 @@ session ends in between, the node is in a state that the next handshake understa
 """
 
 import logging
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from rfs import divergence, exit_codes, rules, verify
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
+from rfs.force import force_alone
 from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState, to_wire
 from rfs.replica import Replica
@@ -195,7 +195,7 @@ class Commands:
         else:
             won = None if force else await replica.win(reason)  # before anything else: who does not get it stays what it is
             if force:
-                await replica.commit(rules.force(replica.record, secrets.randbits(64) or 1), f"forced: {reason}")
+                await force_alone(replica, reason)
             if not replica.is_primary or replica.mode is not Mode.FROZEN:
                 if replica.mode is not Mode.IDLE:
                     await replica.renew_engine()

@@ -116,4 +116,4 @@ def is_empty(root: int) -> bool:
         return all(entry.name in NOT_CONTENT for entry in entries)
 
 
-NOT_CONTENT = frozenset({".lockstep-holding", ".lockstep-kept", "lost+found"})
+NOT_CONTENT = frozenset({".lockstep-holding", ".lockstep-kept", ".lockstep-before", "lost+found"})

@@ -49,6 +49,15 @@ class EventKind(IntEnum):
     KERNEL_GONE = 8
     RELAY_LOST = 9
     VERIFIED = 10
+    BEFORE_LOST = 11
+
+
+class Snapshot(IntEnum):
+    """Of what a resync overwrites (csrc/before.c)."""
+
+    NONE = 0
+    KEPT = 1
+    RESTORING = 2  # cut off while it was put back, which is begun again
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +491,25 @@ class Engine:
         """Throw away what waited in the holding directory."""
         what = self._lib.RFS_ARRIVING if arriving else self._lib.RFS_HELD
         _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle, what), "purge the holding directory")
+
+    async def begin_before(self, *, whole: bool) -> Snapshot:
+        """Before INCONSISTENT is durable: what the resync overwrites is kept. `whole`: a new snapshot; else the one there is goes on."""
+        with trio.CancelScope(shield=True):
+            state = _check(await trio.to_thread.run_sync(self._lib.rfs_before_begin, self._handle, int(whole)), "the snapshot of before")
+        return Snapshot(state)
+
+    async def end_before(self) -> None:
+        """The copy is whole: what it was before is thrown away."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_before_end, self._handle), "throwing the snapshot of before away")
+
+    async def restore_before(self) -> None:
+        """Everything as it was before the resync, durably. Idle, without a session; may be done again."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_before_restore, self._handle), "putting the snapshot of before back")
+
+    def snapshot(self) -> Snapshot:
+        """What there is on this node's disks now."""
+        return Snapshot(self._lib.rfs_before_state(self._handle))
 
     async def session_turn(self, *, now_source: bool) -> None:
         """The other side ships from here on."""

@@ -187,6 +187,15 @@ class Replica:
         if self.layers.unguarded:
             await self.engine.mark_everything()  # what anybody may have changed behind our back is compared, never assumed equal
             self.layers.trust()
+        if self.record.data is not DataState.INCONSISTENT:
+            await self._forget_what_was_before()
+
+    async def _forget_what_was_before(self) -> None:
+        """The process ended after the copy had become whole, and before its snapshot of before was thrown away."""
+        try:
+            await self.engine.end_before()
+        except OSError as failure:
+            log.warning("cannot remove the snapshot of before: %s", failure)
 
     async def _pump(self, engine: Engine, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         with trio.CancelScope() as scope:
@@ -211,8 +220,8 @@ class Replica:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
             self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
-        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED):
-            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the third by who waits for a touch
+        elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED, EventKind.BEFORE_LOST):
+            pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the others by who waits for a touch
         elif self.session is not None:
             self.session.on_event(event)
         self.touch()

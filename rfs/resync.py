@@ -14,8 +14,9 @@ import trio
 from rfs import page_cache, rules
 from rfs.control_link import SYNC_TIMEOUT_S
 from rfs.decide import Decision
-from rfs.engine import Channel
+from rfs.engine import Channel, Snapshot
 from rfs.errors import PeerProtocolError, SessionEnded
+from rfs.force import throw_away
 from rfs.peer_messages import Message
 from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
@@ -125,6 +126,8 @@ async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> No
     if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation:
         raise PeerProtocolError("an 'open' without a resync for a copy that needs one")
     replica.scope = "nothing"
+    if replica.engine.snapshot() is not Snapshot.NONE:  # its resync ended, and then the link, before it was thrown away
+        await throw_away(replica)
     await replica.commit(rules.pair_directly(replica.record, data.session), "nothing is marked: paired at once")
     reached("direct-target-recorded")
     await core.link.send("paired")
@@ -178,6 +181,7 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
         return None
     if replica.record.generation == 0:
         await _take_first_copy(core)
+    await _keep_what_is_overwritten(replica)
     fork_point = decision.fork_point if replica.record.generation else None  # given up already
     await replica.commit(rules.target_begins(replica.record, fork_point), "a resync begins")
     reached("target-inconsistent")
@@ -197,6 +201,16 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     replica.is_live.set()
     replica.touch()
     return lambda: _end_target(core, data.session)
+
+
+async def _keep_what_is_overwritten(replica: Replica) -> None:
+    """Before INCONSISTENT is durable: of a copy that is whole a snapshot is begun; one that was overwritten before keeps what it has."""
+    whole = replica.record.data in (DataState.UPTODATE, DataState.OUTDATED) and replica.record.generation != 0
+    try:
+        snapshot = await replica.engine.begin_before(whole=whole)
+    except OSError as failure:
+        raise SessionEnded(f"what was cut off while it was put back cannot be put back now ({failure})") from failure
+    log.info("snapshot=%s", "kept" if snapshot is Snapshot.KEPT else "none")
 
 
 async def become_new_again(replica: Replica) -> None:
@@ -243,4 +257,5 @@ async def _end_target(core: SessionCore, session: int) -> None:
     await core.link.expect("paired")
     core.now_paired(session)
     reached("target-paired")
+    await throw_away(replica)
     await replica.engine.purge_holding()

@@ -144,9 +144,13 @@ def use(record: Record) -> Record:
     return replace(record, used=True)
 
 
-def force(record: Record, name: int) -> Record | Refusal:
-    """§6.5: the administrator's word. A new name; what it displaces is kept. Never a copy that is not whole."""
-    if record.data in (DataState.INCONSISTENT, DataState.FAILED) or not record.generation:
+def force(record: Record, name: int, *, restored: bool = False) -> Record | Refusal:
+    """§6.5: the administrator's word. A new name; what it displaces is kept. Never a copy that is not whole.
+
+    `restored`: what a resync had overwritten was put back, durably, so the data is again what this record's lineage names (and what the
+    target had given up of its own, which nobody ever acknowledged). The name is new: it claims nothing of what the source has."""
+    inside_resync = record.data is DataState.INCONSISTENT and not restored
+    if inside_resync or record.data is DataState.FAILED or not record.generation:
         why = "stopped inside a resync, or its disk failed"
         return Refusal(f"this copy is {record.data.name} ({why}): it cannot be promoted, not even by force")
     return replace(_mint(record, name), data=DataState.UPTODATE, rewound=False, peer_may_fit=False, used=True)

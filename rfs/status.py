@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from rfs.decide import Outcome
-from rfs.engine import Mode, Statistics
+from rfs.engine import Mode, Snapshot, Statistics
 from rfs.patterns import Patterns
 from rfs.promotion import NOT_IN_THIS_RUN, promotable
 from rfs.record import DataState
@@ -18,6 +18,9 @@ from rfs.session_state import Progress, Stage
 
 SCHEMA = "rfsmount.status/1"
 NEVER_US = 2**64 - 1
+NO_SNAPSHOT = (
+    "this copy is inside a resync and there is no snapshot of what it was before: only its peer makes it whole, force does not help"
+)
 
 Status = dict[str, Any]
 
@@ -46,6 +49,7 @@ def build_status(replica: Replica) -> Status:
         "hot_bytes": marked_bytes if is_hot else 0,
         "everything_marked": bool(statistics.marked_everything),
         "resync": resync,
+        "snapshot": shown_snapshot(replica),
         "last_scope": replica.scope,
         "directories": [_directory(replica, position) for position in range(len(replica.layers.paths))],
         "peer": _peer(replica, statistics),
@@ -112,6 +116,13 @@ def shown_data(replica: Replica) -> str:
     return record.data.name
 
 
+def shown_snapshot(replica: Replica) -> str | None:
+    """Of what a resync has overwritten here; None: this copy is not inside one."""
+    if replica.record.data is not DataState.INCONSISTENT:
+        return None
+    return "kept" if replica.record.generation and replica.engine.snapshot() is not Snapshot.NONE else "none"
+
+
 def _warnings(replica: Replica) -> list[Status]:
     found = []
     if replica.arbiter is not None and replica.arbiter.view.reason:
@@ -119,6 +130,8 @@ def _warnings(replica: Replica) -> list[Status]:
         found.append({"code": "WITNESS", "text": f"no grant could be had now: the witness is {view.state.value} ({view.reason})"})
     if replica.arbiter is None and replica.record.armed:
         found.append({"code": "WITNESS", "text": "this module has a witness, and this node does not ask it: mount it with --witness"})
+    if replica.record.generation and shown_snapshot(replica) == "none":  # without one there was nothing to go back to
+        found.append({"code": "NO_SNAPSHOT", "text": NO_SNAPSHOT})
     if replica.settings.insecure:
         return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
     return [*found, *({"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms())]
@@ -170,7 +183,8 @@ def _code_and_reason(replica: Replica, link: str) -> tuple[str, str]:
         return "PAIRED", f"{peer} has demoted itself and waits for this node's promotion" if replica.consent else ""
     if link == "resyncing":
         direction = "to" if replica.is_primary else "from"
-        no_way_back = "" if replica.is_primary else "; no copy of before is kept: should the peer be lost now, this node waits for it"
+        without = "; no copy of before is kept: should the peer be lost now, this node waits for it"
+        no_way_back = without if shown_snapshot(replica) == "none" else ""
         return "RESYNCING", f"resyncing {direction} {peer}: redundancy is back when it is finished{no_way_back}"
     if link == "alone":
         why = note or f"serving without {peer}: there is no second copy up to date"
@@ -203,6 +217,7 @@ def _resync(replica: Replica, statistics: Statistics) -> Status | None:
     elapsed_s = max(trio.current_time() - session.began_at, 0.001)
     bytes_per_s = int(done / elapsed_s)
     return {
+        "snapshot": shown_snapshot(replica),
         "direction": "to-peer" if is_source else "from-peer",
         "scope": replica.scope,
         "percent_done": round(100.0 * done / total, 1) if total else 0.0,
@@ -212,7 +227,6 @@ def _resync(replica: Replica, statistics: Statistics) -> Status | None:
         "total_files": progress.total_files,
         "seconds_remaining": round((total - done) / bytes_per_s, 1) if bytes_per_s else None,
         "bytes_per_s": bytes_per_s,
-        "snapshot": None,  # of the target, from before it is overwritten: there is none to go back to
     }
 
 

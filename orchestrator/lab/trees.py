@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HIDDEN_NAMES = frozenset({".lockstep-holding", ".lockstep-kept"})
+HIDDEN_NAMES = frozenset({".lockstep-holding", ".lockstep-kept", ".lockstep-before"})
 HIDDEN_ATTRIBUTES = "trusted.lockstep."
 READ_BYTES = 1 << 20
 ZEROS = bytes(READ_BYTES)

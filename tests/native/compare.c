@@ -59,7 +59,7 @@ static void same_xattrs(const char *a, const char *b) {
 
 /* Not to be compared: what each side keeps for itself, and names that are local. */
 static bool is_left_out(const char *name, bool root) {
-    if (!strcmp(name, ".") || !strcmp(name, "..") || (root && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME)))) return true;
+    if (!strcmp(name, ".") || !strcmp(name, "..") || (root && (!strcmp(name, HOLDING_NAME) || !strcmp(name, KEPT_NAME) || !strcmp(name, BEFORE_NAME)))) return true;
     return some_are_local && fnmatch(LOCAL_NAMES, name, 0) == 0;
 }
 

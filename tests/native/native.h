@@ -50,6 +50,7 @@ struct node {
 };
 
 bool nodes_are_possible(void); /* needs root, file handles and trusted.* attributes */
+extern const char *nodes_at; /* their trees are here */
 void node_open(struct node *node, const char *name);
 void node_close(struct node *node, bool keep);
 /* A new engine in the place of the old, as after an orderly stop or (crash) a kill: then the log is as it was before the last word. Returns what
@@ -147,6 +148,9 @@ void test_everything_in_a_session(void);
 void test_marks_of_what_is_gone(void);
 
 /* ---- the tests */
+void test_before_is_put_back(void);
+void test_before_needs_clones(void);
+void test_before_gives_way(void);
 void test_crc32c(void);
 void test_header(void);
 void test_body(void);

@@ -134,9 +134,11 @@ static void stop_engine(struct node *node) {
     rfs_engine_free(node->engine);
 }
 
+const char *nodes_at = "/tmp";
+
 void node_open(struct node *node, const char *name) {
     memset(node, 0, sizeof *node);
-    snprintf(node->path, sizeof node->path, "/tmp/lockstep-native-%d-%s", (int)getpid(), name);
+    snprintf(node->path, sizeof node->path, "%s/lockstep-native-%d-%s", nodes_at, (int)getpid(), name);
     remove_tree(node->path);
     CHECK_EQUAL(mkdir(node->path, 0755), 0);
     snprintf(node->state, sizeof node->state, "%s-state", node->path);

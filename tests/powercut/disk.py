@@ -76,11 +76,16 @@ def make_file_system(image: Path, kind: str, *, filled: bool) -> None:
         os.ftruncate(file.fileno(), SIZE_BYTES if kind == "ext4" else 5 * SIZE_BYTES)
     if kind == "ext4":
         tool("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", str(image))
+    elif shutil.which("mkfs.xfs") is None:
+        raise CannotRunHere("there is no mkfs.xfs")
     else:
         tool("mkfs.xfs", "-q", "-f", "-K", str(image))
     place = image.with_suffix(".mnt")
     place.mkdir()
-    tool("mount", "-o", "loop", str(image), str(place))
+    try:
+        tool("mount", "-o", "loop", str(image), str(place))
+    except OSError as failure:
+        raise CannotRunHere(f"{kind} cannot be mounted here: {failure}") from failure
     for name in (*DIRECTORIES, STATE):
         (place / name).mkdir(mode=0o700)
         if filled and name in DIRECTORIES:

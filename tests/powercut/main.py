@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.powercut import way_back
 from tests.powercut.campaign import Campaign, campaign
 from tests.powercut.cut import Control
 from tests.powercut.disk import CannotRunHere, check_machine
@@ -65,6 +66,16 @@ def live(seed: str, kind: str, plan: Plan, total: Total) -> None:
         if not total.controls:
             look_for_controls(life, seed, total)
     total.add(life.tally)
+
+
+def go_back_often(seed: str, states: int) -> None:
+    """Prints how often the target of a resync was cut where, and found its way back each time."""
+    found: Counter[str] = Counter()
+    with campaign(seed, "xfs") as life:
+        resync = way_back.live(life)
+        for _ in range(states):
+            found[way_back.go_back(life, resync)] += 1
+    print(json.dumps({"states": states, "found": found}))
 
 
 def look(life: Campaign, seed: str, plan: Plan, total: Total) -> None:
@@ -137,6 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, metavar="S", help="one life of about S seconds instead")
     parser.add_argument("--seed", default="", help="repeats all choices, though not the timing (default: by chance, and said)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="start both nodes on the a.img and b.img that a failure left there")
+    parser.add_argument("--way-back", type=int, metavar="N", help="N cuts within a resync whose source is gone for good (on xfs)")
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
     options = parser.parse_args(arguments)
     seed = options.seed or f"{random.SystemRandom().randrange(1 << 32):08x}"
@@ -148,6 +160,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.images:
             with campaign(seed, options.fs) as life:
                 life.start_images(options.images)
+        elif options.way_back:
+            go_back_often(seed, options.way_back)
+            return 0
         elif options.seconds:
             live(seed, options.fs, Plan.of_seconds(options.seconds), total)
         else:

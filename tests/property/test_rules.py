@@ -110,6 +110,17 @@ def test_what_no_transition_does(name: str) -> None:
             assert after.peer_may_fit >= before.peer_may_fit, "permission came out of nothing"
 
 
+def test_force_of_a_restored_copy_is_a_new_name_of_the_old_lineage() -> None:
+    for before in ALL:
+        after = rules.force(before, FRESH, restored=True)
+        if before.data is DataState.INCONSISTENT and before.generation:
+            assert isinstance(rules.force(before, FRESH), Refusal)
+            assert isinstance(after, Record) and after.data is DataState.UPTODATE and after.continues(before.generation)
+            assert after.generation == FRESH and not after.shared and not after.peer_has and after.used
+        else:
+            assert after == rules.force(before, FRESH), "it makes good nothing else"
+
+
 def test_a_mint_is_a_new_name_after_the_old_ones() -> None:
     for before in ALL:
         after = rules.force(before, FRESH)

@@ -5,7 +5,7 @@ import socket
 
 import trio
 
-from rfs.engine import Channel, Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Space, Statistics
+from rfs.engine import Channel, Engine, EngineEvent, EventHandler, EventKind, Mode, SessionParameters, Snapshot, Space, Statistics
 
 DRAINS = True  # a test that wants a long resync sets it to False
 
@@ -21,6 +21,8 @@ class FakeEngine(Engine):
         self.seq = 0
         self.marked = 2  # as resync_scope.marked()
         self.target = False
+        self.kept = Snapshot.NONE
+        self.clones = False
         self._events_in, self._events_out = trio.open_memory_channel[EngineEvent | trio.SocketStream](100)
         self._stream: trio.SocketStream | None = None
 
@@ -87,6 +89,20 @@ class FakeEngine(Engine):
 
     async def forget_marks(self) -> None:
         self.marked = 0
+
+    async def begin_before(self, *, whole: bool) -> Snapshot:
+        if whole and self.clones:
+            self.kept = Snapshot.KEPT
+        return self.kept
+
+    async def end_before(self) -> None:
+        self.kept = Snapshot.NONE
+
+    async def restore_before(self) -> None:
+        self.calls.append("restore")
+
+    def snapshot(self) -> Snapshot:
+        return self.kept
 
     async def begin_checkpoint(self) -> None:
         if self.mode is not Mode.PAIRED or self.target:
