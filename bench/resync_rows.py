@@ -150,14 +150,15 @@ def copy_many(stage: Stage) -> dict[str, float]:
 
 
 def copy_large(stage: Stage) -> dict[str, float]:
-    """The floor is measured right before."""
+    """The floor is measured right before: one write after the other into memory, and, as `bare`, the same copy in a stream onto the disk."""
     source = native_directory("one")
     if not stage.bed.exists(source):
         stage.bed.make_directory("node1", source)
         stage.shell("node1", f"head -c {stage.large_bytes} /dev/urandom > {source}/large.dat")
     bare = MIB / floor.p50_us(stage.bed, MIB)
+    copied = floor.copy_s(stage.bed, f"{source}/large.dat")
     theirs, ours = _rsync(stage, source), _first_copy(stage, source)
-    found = {"rate": ours[1], "sent": ours[0], "rsync": theirs[0], "rsync_synced": theirs[1]}
+    found = {"rate": ours[1], "sent": ours[0], "bare": copied, "rsync": theirs[0], "rsync_synced": theirs[1]}
     return {name: stage.large_bytes / 1e6 / seconds for name, seconds in found.items()} | {"floor": bare}
 
 
@@ -251,8 +252,11 @@ ROWS = (
     ),
     ResyncRow(
         "copy_large", "first copy of one large file", copy_large,
-        {"rate": "MB/s", "sent": "MB/s", "floor": "MB/s", "rsync": "MB/s", "rsync_synced": "MB/s"},
-        (Reach("rate", "0.8 × floor", lambda found: 0.8 * found["floor"], at_least=True, reference="floor"),),
+        {"rate": "MB/s", "sent": "MB/s", "floor": "MB/s", "bare": "MB/s", "rsync": "MB/s", "rsync_synced": "MB/s"},
+        (
+            Reach("rate", "0.8 × floor", lambda found: 0.8 * found["floor"], at_least=True, reference="floor"),
+            Reach("rate", "0.8 × bare copy", lambda found: 0.8 * found["bare"], at_least=True, reference="bare"),
+        ),
         heavy=True,
     ),
     ResyncRow(

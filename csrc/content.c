@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,7 +20,7 @@
 #include "link.h"
 #include "walk_state.h"
 
-enum { WINDOWS_OUT = 64, ANSWER_TIMEOUT_S = 30, LONG_HOLE_BYTES = 1 << 16 };
+enum { WINDOWS_OUT = 64, ANSWER_TIMEOUT_S = 30, LONG_HOLE_BYTES = 1 << 16, SMALL_FILE_BYTES = 1 << 16, LONGEST_NAP_NS = 5000000, PACED_AHEAD_NS = 10000000 };
 
 struct block_hash hash_block(const uint8_t *data, size_t bytes, uint64_t seed) {
     XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed); /* the session is the seed: no two agree by design */
@@ -33,13 +34,14 @@ static bool is_gone(const rfs_engine *engine, struct inode *inode) { return inod
 
 static void pace(rfs_engine *engine, uint64_t bytes) {
     struct walk *walk = engine->walk;
-    uint64_t rate = engine->session.resync_bytes_per_s;
+    uint64_t cap = engine->session.resync_bytes_per_s, felt = mirror_walk_rate(engine), rate = cap && (!felt || cap < felt) ? cap : felt, now = now_ns();
     if (!rate) return;
     walk_send(engine);
-    walk->paced_bytes += bytes;
-    uint64_t due_ns = walk->started_ns + walk->paced_bytes * (uint64_t)NS_PER_S / rate;
-    while (!atomic_load(&walk->stop) && now_ns() < due_ns) {
-        struct timespec nap = {.tv_nsec = 5000000};
+    if (walk->due_ns + PACED_AHEAD_NS < now) walk->due_ns = now - PACED_AHEAD_NS; /* what was not used is not saved up */
+    walk->due_ns += bytes * (uint64_t)NS_PER_S / rate;
+    for (; !atomic_load(&walk->stop) && now < walk->due_ns; now = now_ns()) {
+        uint64_t left_ns = walk->due_ns - now;
+        struct timespec nap = {.tv_nsec = left_ns < LONGEST_NAP_NS ? (long)left_ns : LONGEST_NAP_NS};
         nanosleep(&nap, NULL);
     }
 }
@@ -327,6 +329,68 @@ static int walk_marked(rfs_engine *engine, struct walked_file *file, bool whole)
     }
     return result == 0 && whole && file->fd >= 0 ? walk_range(engine, file, 0, UINT64_MAX) : result;
 }
+
+/* ---- a small file --------------------------------------------------------------------------------------------------------------------- */
+
+/* Nothing of it is there: the target's tree was empty when the session began, and it has no other name under which it could have gone. */
+static bool may_go_with_entry(rfs_engine *engine, struct inode *file, const struct stat *stat) {
+    if (!(engine->session.fresh >> file->directory & 1) || engine->session.resync_bytes_per_s || resync_flags(engine, file)) return false;
+    return stat->st_nlink == 1 && stat->st_size <= SMALL_FILE_BYTES && stat->st_blocks * 512 >= stat->st_size && mirror_has_credit(engine);
+}
+
+/* As it is now: its stripe is held. -EAGAIN: not all of it is in memory. -E2BIG: it is none that goes in one frame. */
+static int read_small_file(rfs_engine *engine, struct inode *file, int fd, struct op *op) {
+    struct stat stat;
+    uint8_t *xattrs;
+    size_t bytes;
+    if (fstat(fd, &stat) < 0) return -errno;
+    if (!may_go_with_entry(engine, file, &stat)) return -E2BIG;
+    int result = xattrs_pack(fd, &xattrs, &bytes);
+    free(xattrs);
+    if (result < 0 || bytes) return result < 0 ? result : -E2BIG;
+    struct iovec whole = {.iov_base = op->data = malloc((size_t)stat.st_size + 1), .iov_len = (size_t)stat.st_size};
+    if (!op->data) abort();
+    ssize_t got = stat.st_size ? preadv2(fd, &whole, 1, 0, RWF_NOWAIT) : 0;
+    if (got != stat.st_size) return got < 0 ? -errno : -EAGAIN;
+    op->body.data_bytes = (uint32_t)got;
+    op->body.length = (uint64_t)got;
+    op->body.mode = stat.st_mode;
+    op->body.uid = stat.st_uid;
+    op->body.gid = stat.st_gid;
+    op->body.mtime_ns = stat_mtime_ns(&stat);
+    op->body.atime_ns = stat_atime_ns(&stat);
+    return 0;
+}
+
+int content_with_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name, struct inode *file, int fd) {
+    if (!(engine->session.fresh >> file->directory & 1)) return 0;
+    int opened = fd < 0 ? openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME | O_CLOEXEC) : -1;
+    struct op *op = walk_frame(FRAME_SMALL_FILE, directory->fid);
+    op->body.child = file->fid;
+    op->body.name_bytes = (uint16_t)strlen(name);
+    memcpy(op->body.name, name, op->body.name_bytes);
+    pthread_mutex_t *stripe = inode_stripe(engine, file->fid);
+    pthread_mutex_lock(stripe); /* an op on it was before, and is in what is read, or finds it bound and comes after this frame */
+    bool goes = fd >= 0 || opened >= 0;
+    goes = goes && read_small_file(engine, file, fd >= 0 ? fd : opened, op) == 0; /* else it is listed, and what is wrong with it is found by who walks to it */
+    uint64_t bytes = op->body.length;
+    if (goes) {
+        mirror_ship(engine, op);
+        resync_change(engine, file, BOUND | CONTENT_DONE, 0);
+        while (marker_take(engine, file->fid, MARK_CHUNK | MARK_TAIL | MARK_ATTRIBUTES).kind) continue;
+    }
+    pthread_mutex_unlock(stripe);
+    if (opened >= 0) close(opened);
+    if (!goes) {
+        op_free(engine, op);
+        return 0;
+    }
+    progress(engine, bytes);
+    atomic_fetch_add(&engine->count.resync_files_done, 1);
+    return 1;
+}
+
+/* ---- what is to do of a file ---------------------------------------------------------------------------------------------------------- */
 
 /* First of all. An op that is shipped while the walk is at the file may make it longer; what it leaves empty must not be the target's old bytes, which
  * lie beyond what is compared. */

@@ -155,6 +155,18 @@ static int sync_trees(rfs_engine *engine) {
     return result;
 }
 
+static void sync_ahead(rfs_engine *engine, struct job *job) {
+    (void)job;
+    sync_trees(engine);
+    atomic_store(&engine->syncing_ahead, false);
+}
+
+void begin_sync(rfs_engine *engine) {
+    if (atomic_exchange(&engine->syncing_ahead, true)) return;
+    engine->sync_ahead.run = sync_ahead;
+    submit_job(engine, &engine->sync_ahead);
+}
+
 static void sync_for_ticket(rfs_engine *engine, struct job *job) {
     struct sync_job *sync = ITEM(job, struct sync_job, job);
     emit(engine, RFS_EVENT_TICKET, sync_trees(engine), sync->ticket, "%s", "");
@@ -301,14 +313,17 @@ static void mirror_statistics(rfs_engine *engine, rfs_statistics *out) {
     struct mirror *mirror = &engine->mirror;
     uint64_t oldest = 0;
     pthread_mutex_lock(&mirror->lock);
-    struct list *const lists[] = {&mirror->pending, &mirror->syncing, &mirror->parked};
-    for (int i = 0; i < 3; i++)
-        for (struct list *at = lists[i]->next; at != lists[i]; at = at->next) {
+    struct list *const lists[] = {&mirror->parked, &mirror->syncing, &mirror->pending};
+    uint64_t left = mirror->in_flight_ops - mirror->in_flight_frames; /* a resync's are many, and this is asked under the lock of every op */
+    for (int i = 0; i < 3; i++) {
+        for (struct list *at = lists[i]->next; at != lists[i] && (left || i < 2); at = at->next) {
             const struct op *op = ITEM(at, struct op, item);
-            if (op->type > FRAME_LAST_OP && op->type != FRAME_READ) continue;
+            if (!is_asked_for(op)) continue;
+            left -= op->shipped;
             out->waiting_ops++;
             if (!oldest || op->sent_ns < oldest) oldest = op->sent_ns;
         }
+    }
     out->seq = mirror->seq;
     out->acked_seq = mirror->acked_seq;
     out->rtt_us = mirror->rtt_us;

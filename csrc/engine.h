@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
+#include "governor.h"
 #include "marks.h"
 #include "rfs_engine.h"
 #include "scope.h"
@@ -105,7 +106,9 @@ struct mirror {
     struct list syncing;  /* fsyncs: until both disks have answered */
     struct list parked;   /* ops that may not start yet, in order of arrival */
     uint64_t in_flight_bytes, in_flight_ops;
+    uint64_t in_flight_frames; /* of them: those of a walk, for whose answer no application waits */
     uint64_t rtt_us;
+    struct governor governor; /* of the walk, while the application works */
     uint64_t demote_ticket; /* 0: none */
     uint32_t answering;     /* threads that are giving answers right now */
     bool need_used_raised, resuming;
@@ -174,6 +177,9 @@ struct rfs_engine {
     atomic_bool failed; /* this copy's disk lied: no success any more */
     atomic_bool acknowledging; /* `acknowledge` is queued or runs */
     struct job acknowledge;
+    atomic_bool syncing_ahead; /* `sync_ahead` is queued or runs */
+    struct job sync_ahead;
+    atomic_uint small_files; /* the receiver's own: made by the target */
 
     pthread_mutex_t names;                  /* the order of namespace ops */
     pthread_mutex_t tagging;                /* files that have no id yet get one; only inodes.lock is taken within */
@@ -205,7 +211,15 @@ void workers_stop(rfs_engine *engine); /* when every job is done */
 void submit_job(rfs_engine *engine, struct job *job); /* workers.lock; any other may be held */
 /* Perhaps the last descriptor of a file without a name, which frees its blocks: of a large one by a worker, because it can take seconds. */
 void close_orphan(rfs_engine *engine, int fd);
+void begin_sync(rfs_engine *engine); /* of what is written now, beside what comes: the sync at the end has less to do */
 void acknowledge_from_disk(rfs_engine *engine); /* soon, what is applied now or later, once it is durable */
+
+static inline size_t hash_slot(uint64_t value, size_t slots) { /* a power of two */
+    value ^= value >> 33;
+    value *= UINT64_C(0xff51afd7ed558ccd);
+    value ^= value >> 33;
+    return (size_t)value & (slots - 1);
+}
 
 /* ---- inodes.c */
 enum { MAX_HANDLE_BYTES = 28 };
@@ -242,8 +256,12 @@ void inode_looked_up(rfs_engine *engine, struct inode *inode);
 void inode_forget(rfs_engine *engine, uint64_t fid, uint64_t count);
 /* The inode behind a name; a file without an id gets one. A reference is taken; stat is filled. */
 int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat);
-/* Give the object behind path_fd the id `fid` and enter it; replaces whatever id it had. stat is filled anew. */
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, scope_t scope, struct inode **out);
+/* The same. fd: of what was not known before, for the caller to close; -1: it was. A file's can be read, if the file can be read at all. */
+int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd);
+/* Enter what has the id `fid`. -EEXIST: another object has it; -EBUSY: this one is in use under another id. A reference is taken. */
+int inode_enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out);
+/* The same, and give it this id, whatever it had before. Its ctime moves. */
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out);
 /* The scope of what has this name, or would have. */
 scope_t scope_in(const rfs_engine *engine, const struct inode *parent, const char *name, bool is_directory);
 /* Its ops are not shipped. A file that has a replicated name is replicated, whatever its other names are. */
@@ -273,12 +291,15 @@ uint64_t inode_name(rfs_engine *engine, struct inode *inode, char name[256]);
 int read_fid(int path_fd, uint64_t *fid);
 /* Where it is found again: see marks.h. */
 void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where);
+void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
+
+/* ---- whereabouts.c */
 /* The directory above a directory, and its name there; NULL: it is a root, or gone. */
 struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]);
 /* The object behind a hint. -ENOENT: for sure there is none, or one with another id; else it could not be looked at. */
 int inode_found(rfs_engine *engine, const rfs_where *where, struct inode **out);
-void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_attributes *out);
 
+/* ---- descriptors.c */
 struct descriptor {
     int fd;
     int slot; /* -1: close it on release */

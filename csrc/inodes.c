@@ -17,14 +17,8 @@
 
 enum { FIRST_BUCKETS = 1024 };
 
-static size_t hash(uint64_t value, size_t buckets) {
-    value ^= value >> 33;
-    value *= UINT64_C(0xff51afd7ed558ccd);
-    value ^= value >> 33;
-    return (size_t)value & (buckets - 1);
-}
 static size_t number_hash(const rfs_engine *engine, uint16_t directory, uint64_t number) {
-    return hash(number + ((uint64_t)directory << 56), engine->inodes.buckets);
+    return hash_slot(number + ((uint64_t)directory << 56), engine->inodes.buckets);
 }
 
 struct proc_path proc_path(int fd) {
@@ -33,7 +27,7 @@ struct proc_path proc_path(int fd) {
     return path;
 }
 
-pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid) { return &engine->stripes[hash(fid, INODE_STRIPES)]; }
+pthread_mutex_t *inode_stripe(rfs_engine *engine, uint64_t fid) { return &engine->stripes[hash_slot(fid, INODE_STRIPES)]; }
 
 void lock_two(pthread_mutex_t *a, pthread_mutex_t *b) {
     if (a == b) b = NULL;
@@ -59,7 +53,7 @@ static uint64_t found_fid(rfs_engine *engine) { return atomic_fetch_add(&engine-
 /* ---- the table (every function below this line and above the next one: inodes.lock is held) ------------------------------ */
 
 static struct inode *find_fid(rfs_engine *engine, uint64_t fid) {
-    struct inode *inode = engine->inodes.by_fid[hash(fid, engine->inodes.buckets)];
+    struct inode *inode = engine->inodes.by_fid[hash_slot(fid, engine->inodes.buckets)];
     while (inode && inode->fid != fid) inode = inode->next_fid;
     return inode;
 }
@@ -71,7 +65,7 @@ static struct inode *find_number(rfs_engine *engine, uint16_t directory, uint64_
 }
 
 static void chain(rfs_engine *engine, struct inode *inode) {
-    struct inode **fid_slot = &engine->inodes.by_fid[hash(inode->fid, engine->inodes.buckets)];
+    struct inode **fid_slot = &engine->inodes.by_fid[hash_slot(inode->fid, engine->inodes.buckets)];
     struct inode **number_slot = &engine->inodes.by_number[number_hash(engine, inode->directory, inode->number)];
     inode->next_fid = *fid_slot;
     *fid_slot = inode;
@@ -80,7 +74,7 @@ static void chain(rfs_engine *engine, struct inode *inode) {
 }
 
 static void unchain(rfs_engine *engine, struct inode *inode) {
-    struct inode **at = &engine->inodes.by_fid[hash(inode->fid, engine->inodes.buckets)];
+    struct inode **at = &engine->inodes.by_fid[hash_slot(inode->fid, engine->inodes.buckets)];
     while (*at != inode) at = &(*at)->next_fid;
     *at = inode->next_fid;
     at = &engine->inodes.by_number[number_hash(engine, inode->directory, inode->number)];
@@ -171,14 +165,15 @@ static int new_inode(uint16_t directory, int path_fd, const struct stat *stat, u
 static int write_fid(int path_fd, uint64_t fid) {
     char text[17];
     snprintf(text, sizeof text, "%016llx", (unsigned long long)fid);
-    if (fsetxattr(path_fd, FID_ATTRIBUTE, text, 16, 0) == 0) return 0; /* an open file's: without a walk through /proc */
+    if (fsetxattr(path_fd, FID_ATTRIBUTE, text, 16, 0) == 0) return 0;
     if (errno != EBADF) return -errno;
     return setxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16, 0) < 0 ? -errno : 0;
 }
 
 int read_fid(int path_fd, uint64_t *fid) {
     char text[17] = "", *end;
-    ssize_t bytes = getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
+    ssize_t bytes = fgetxattr(path_fd, FID_ATTRIBUTE, text, 16); /* an open object's: without a walk through /proc */
+    if (bytes < 0 && errno == EBADF) bytes = getxattr(proc_path(path_fd).text, FID_ATTRIBUTE, text, 16);
     *fid = bytes == 16 ? strtoull(text, &end, 16) : 0;
     if (*fid && *end) *fid = 0;
     return bytes < 0 && errno != ENODATA && errno != ENOTSUP && errno != ERANGE ? -errno : 0;
@@ -198,7 +193,7 @@ bool is_reserved_name(const char *name) { return !strcmp(name, HOLDING_NAME) || 
 bool is_reserved(uint64_t parent, const char *name) { return is_root_fid(parent) && is_reserved_name(name); }
 
 /* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */
-static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
+int inode_enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     struct inode *fresh;
     int result = new_inode(directory, path_fd, stat, fid, scope, &fresh);
     if (result < 0) return result;
@@ -236,11 +231,9 @@ static int enter(rfs_engine *engine, uint16_t directory, int path_fd, const stru
     return 0;
 }
 
-int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
+int inode_adopt(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     int result = write_fid(path_fd, fid);
-    if (result == 0) result = enter(engine, directory, path_fd, stat, fid, scope, out);
-    if (result == 0 && fstat(path_fd, stat) < 0) result = -errno; /* its ctime has moved */
-    return result;
+    return result < 0 ? result : inode_enter(engine, directory, path_fd, stat, fid, scope, out);
 }
 
 static void name_if_unknown(rfs_engine *engine, struct inode *inode, uint64_t parent, const char *name) {
@@ -249,8 +242,17 @@ static void name_if_unknown(rfs_engine *engine, struct inode *inode, uint64_t pa
     pthread_mutex_unlock(&engine->inodes.lock);
 }
 
-int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat) {
+/* A file or a directory as it can be read, for that is the quick way to its id; anything else, or what cannot be read, as a path. */
+static int open_met(int parent_fd, const char *name, const struct stat *stat) {
+    int flags = S_ISREG(stat->st_mode) ? O_RDONLY | O_NONBLOCK | O_NOATIME : S_ISDIR(stat->st_mode) ? O_RDONLY | O_DIRECTORY | O_NOATIME : O_PATH;
+    int fd = openat(parent_fd, name, flags | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd) {
     int path_fd = -1, result = 0;
+    *fd = -1;
     uint16_t directory = parent->directory;
     if (fstatat(parent_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
     if (stat->st_dev != engine->directory[directory].device) return -EXDEV; /* a nested mount: not ours */
@@ -266,17 +268,26 @@ int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, cons
     }
     pthread_mutex_unlock(&engine->inodes.lock);
     if (*out) return 0;
-    path_fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (path_fd < 0) return -errno;
+    path_fd = open_met(parent_fd, name, stat);
+    if (path_fd < 0) return path_fd;
     pthread_mutex_lock(&engine->tagging); /* two who meet it at once must not give it two ids */
     uint64_t fid;
     result = read_fid(path_fd, &fid);
-    if (result == 0) result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
-    if (result == -ENODATA || result == -EEXIST) /* untagged, or a copy that brought its original's id along */
+    if (result == 0) result = fid >= FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES ? inode_enter(engine, directory, path_fd, stat, fid, scope, out) : -ENODATA;
+    if (result == -ENODATA || result == -EEXIST) { /* untagged, or a copy that brought its original's id along */
         result = inode_adopt(engine, directory, path_fd, stat, found_fid(engine), scope, out);
+        if (result == 0 && fstat(path_fd, stat) < 0) result = -errno; /* its ctime has moved */
+    }
     pthread_mutex_unlock(&engine->tagging);
-    close(path_fd);
     if (result == 0) name_if_unknown(engine, *out, parent->fid, name);
+    if (result == 0) *fd = path_fd;
+    else close(path_fd);
+    return result;
+}
+
+int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat) {
+    int fd, result = inode_met(engine, parent, parent_fd, name, out, stat, &fd);
+    if (fd >= 0) close(fd);
     return result;
 }
 
@@ -323,139 +334,6 @@ void inode_where(rfs_engine *engine, struct inode *inode, rfs_where *where) {
     pthread_mutex_lock(&engine->inodes.lock);
     write_path(engine, inode, where);
     pthread_mutex_unlock(&engine->inodes.lock);
-}
-
-static int found_by_handle(rfs_engine *engine, const rfs_where *where, struct inode **out) {
-    struct stat stat;
-    uint64_t fid = 0;
-    union {
-        struct file_handle head;
-        uint8_t room[sizeof(struct file_handle) + MAX_HANDLE_BYTES];
-    } handle = {.head = {.handle_bytes = where->handle_bytes, .handle_type = where->handle_type}};
-    memcpy(handle.head.f_handle, where->handle, where->handle_bytes);
-    int path_fd = open_by_handle_at(engine->directory[where->directory].root_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (path_fd < 0) return -errno;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : read_fid(path_fd, &fid);
-    if (result == 0 && (fid != where->fid || !stat.st_nlink)) result = -ENOENT;
-    if (result == 0) result = enter(engine, where->directory, path_fd, &stat, fid, 0, out);
-    close(path_fd);
-    return result;
-}
-
-/* The entry `name`, if it has this id. */
-static int below(rfs_engine *engine, struct inode *directory, const char *name, uint64_t fid, struct inode **out) {
-    struct descriptor descriptor = {-1, -1};
-    struct stat stat;
-    int result = S_ISDIR(directory->type) ? descriptor_get(engine, directory, &descriptor) : -ENOENT;
-    if (result == 0) result = inode_at(engine, directory, descriptor.fd, name, out, &stat);
-    descriptor_put(engine, &descriptor);
-    if (result < 0 || (*out)->fid == fid) return result;
-    inode_put(engine, *out);
-    *out = NULL;
-    return -ENOENT;
-}
-
-/* From the nearest directory on its way whose id is known. */
-static int found_by_path(rfs_engine *engine, const rfs_where *where, struct inode **out) {
-    char path[MARK_PATH_BYTES], *rest = path, *name;
-    uint64_t way[MARK_PATH_BYTES / sizeof(uint64_t)];
-    size_t known = where->depth;
-    strcpy(path, where->path);
-    memcpy(way, where->path + strlen(where->path) + 1, where->depth * sizeof *way);
-    struct inode *at = NULL;
-    while (known && !(at = inode_get(engine, way[known - 1]))) known--;
-    if (!at) at = inode_get(engine, FIRST_DIRECTORY_FID + where->directory);
-    for (size_t i = 0; i < known; i++) strsep(&rest, "/");
-    int result = at ? 0 : -ENOENT;
-    for (; result == 0 && (name = strsep(&rest, "/")); known++) {
-        struct inode *next = NULL;
-        if (!*name) continue;
-        result = below(engine, at, name, known < where->depth ? way[known] : where->fid, &next);
-        inode_put(engine, at);
-        at = next;
-    }
-    *out = at;
-    return result;
-}
-
-static bool says_gone(int result) { return result == -ENOENT || result == -ESTALE || result == -ENOTDIR || result == -EXDEV; }
-
-int inode_found(rfs_engine *engine, const rfs_where *where, struct inode **out) {
-    int result = -ENOENT;
-    *out = inode_get(engine, where->fid);
-    if (*out) return 0;
-    if (where->directory >= engine->directories) return -ENOENT;
-    if (where->path[0]) result = found_by_path(engine, where, out); /* its names and scopes become known on the way */
-    if (result < 0 && where->handle_bytes) {
-        result = found_by_handle(engine, where, out);
-        if (result == 0 && S_ISDIR((*out)->type) && !is_root(*out)) {
-            char name[256];
-            inode_put(engine, inode_parent(engine, *out, name)); /* its scope comes from what is above it */
-        }
-    }
-    return says_gone(result) ? -ENOENT : result;
-}
-
-static int find_entry(int directory_fd, uint64_t number, char name[256]) {
-    DIR *stream;
-    int result = tree_open(directory_fd, ".", &stream);
-    if (result < 0) return result;
-    bool found = false;
-    for (struct dirent *entry; !found && (entry = tree_next(stream, false, &result));) {
-        struct stat stat;
-        found = entry->d_ino == number && fstatat(directory_fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && stat.st_ino == number;
-        if (found) snprintf(name, 256, "%s", entry->d_name);
-    }
-    closedir(stream);
-    return found ? 0 : result < 0 ? result : -ENOENT;
-}
-
-/* The directory above, and its name there. It may be new to the table: then nothing is known of what lies above it, nor its scope. */
-static struct inode *step_up(rfs_engine *engine, struct inode *directory, char name[256], bool *is_fresh) {
-    struct inode *parent = NULL;
-    struct stat stat;
-    *is_fresh = false;
-    if (is_root(directory)) return NULL;
-    int fd = inode_open(engine, directory, O_RDONLY | O_DIRECTORY), up = fd < 0 ? -1 : openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (up >= 0 && fstat(up, &stat) == 0 && find_entry(up, directory->number, name) == 0) {
-        parent = inode_numbered(engine, directory->directory, stat.st_ino);
-        uint64_t fid = 0;
-        if (!parent && read_fid(up, &fid) == 0 && fid && enter(engine, directory->directory, up, &stat, fid, 0, &parent) == 0) *is_fresh = true;
-    }
-    if (up >= 0) close(up);
-    if (fd >= 0) close(fd);
-    return parent;
-}
-
-/* Up to one that is known, then their scopes from there down; in a loop, for a tree may be deeper than a stack. */
-struct inode *inode_parent(rfs_engine *engine, struct inode *directory, char name[256]) {
-    char above[256];
-    bool is_fresh;
-    struct inode *parent = step_up(engine, directory, name, &is_fresh), **way = NULL;
-    size_t steps = 0, room = 0;
-    for (struct inode *at = parent, *next; at && is_fresh; at = next) {
-        next = step_up(engine, at, above, &is_fresh);
-        if (!next) break;
-        if (steps == room) {
-            struct inode **larger = realloc(way, (room * 2 + 16) * sizeof(struct inode *));
-            if (!larger) abort(); /* a scope that cannot be told */
-            way = larger;
-            room = room * 2 + 16;
-        }
-        inode_named(engine, at, next->fid, above);
-        way[steps++] = next; /* holds its reference */
-    }
-    for (size_t i = steps; i-- > 0;) { /* the topmost first */
-        struct inode *at = i ? way[i - 1] : parent;
-        if (inode_name(engine, at, above)) inode_set_scope(engine, at, scope_in(engine, way[i], above, true));
-    }
-    while (steps) inode_put(engine, way[--steps]);
-    free(way);
-    if (parent) {
-        inode_named(engine, directory, parent->fid, name);
-        inode_set_scope(engine, directory, scope_in(engine, parent, name, true));
-    }
-    return parent;
 }
 
 struct inode *inode_get(rfs_engine *engine, uint64_t fid) {
@@ -587,7 +465,7 @@ static int enter_roots(rfs_engine *engine) {
         if (fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
         int path_fd = openat(engine->directory[i].root_fd, ".", O_PATH | O_CLOEXEC);
         if (path_fd < 0) return -errno;
-        int result = enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, 0, &inode); /* the reference is kept: roots stay */
+        int result = inode_enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, 0, &inode); /* the reference is kept: roots stay */
         close(path_fd);
         if (result < 0) return result;
     }
@@ -644,66 +522,4 @@ void inodes_free(rfs_engine *engine) {
         }
     free(table->by_fid);
     free(table->by_number);
-}
-
-/* ---- descriptors: a small direct-mapped cache, so that a hot directory or file is not opened for every op ---------------- */
-
-int descriptor_get(rfs_engine *engine, struct inode *inode, struct descriptor *out) {
-    struct descriptor_cache *cache = &engine->descriptors;
-    struct descriptor_slot *slot = &cache->slots[hash(inode->fid, DESCRIPTOR_SLOTS)];
-    bool kept = inode->pin_fd < 0;
-    int old = -1, flags = S_ISREG(inode->type) ? O_RDWR | O_NOFOLLOW | O_NONBLOCK : S_ISDIR(inode->type) ? O_RDONLY | O_DIRECTORY : O_PATH | O_NOFOLLOW;
-    pthread_mutex_lock(&cache->lock);
-    if (kept && slot->fd >= 0 && slot->fid == inode->fid) {
-        slot->users++;
-        *out = (struct descriptor){slot->fd, (int)(slot - cache->slots)};
-        pthread_mutex_unlock(&cache->lock);
-        return 0;
-    }
-    pthread_mutex_unlock(&cache->lock);
-    int fd = inode_open(engine, inode, flags);
-    if (fd < 0) return fd;
-    *out = (struct descriptor){fd, -1};
-    if (!kept) return 0;
-    pthread_mutex_lock(&cache->lock);
-    if (!slot->users) {
-        old = slot->fd;
-        *slot = (struct descriptor_slot){inode->fid, fd, 1};
-        out->slot = (int)(slot - cache->slots);
-    }
-    pthread_mutex_unlock(&cache->lock);
-    if (old >= 0) close(old);
-    return 0;
-}
-
-void descriptor_put(rfs_engine *engine, struct descriptor *descriptor) {
-    if (descriptor->slot < 0) {
-        if (descriptor->fd >= 0) close(descriptor->fd);
-    } else {
-        struct descriptor_slot *slot = &engine->descriptors.slots[descriptor->slot];
-        int gone = -1;
-        pthread_mutex_lock(&engine->descriptors.lock);
-        if (!--slot->users && !slot->fid) {
-            gone = slot->fd;
-            slot->fd = -1;
-        }
-        pthread_mutex_unlock(&engine->descriptors.lock);
-        if (gone >= 0) close(gone);
-    }
-    *descriptor = (struct descriptor){-1, -1};
-}
-
-void descriptor_drop(rfs_engine *engine, uint64_t fid) {
-    struct descriptor_slot *slot = &engine->descriptors.slots[hash(fid, DESCRIPTOR_SLOTS)];
-    int gone = -1;
-    pthread_mutex_lock(&engine->descriptors.lock);
-    if (slot->fd >= 0 && slot->fid == fid && fid) {
-        slot->fid = 0; /* the last user closes it */
-        if (!slot->users) {
-            gone = slot->fd;
-            slot->fd = -1;
-        }
-    }
-    pthread_mutex_unlock(&engine->descriptors.lock);
-    if (gone >= 0) close(gone);
 }

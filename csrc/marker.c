@@ -28,11 +28,9 @@ enum {
     RESERVE_BYTES = 4096,      /* for the record that marks everything */
     AHEAD_CHUNKS = 8,          /* marked with the one that a writer in sequence comes to */
     MOST_PLACES = 6,
-    MOST_COUNTED = 1 << 16,    /* more are counted only now and then: ops wait for the lock meanwhile */
+    COUNTED_FOR = 50,          /* times as long as it took: ops wait for the lock meanwhile */
     MOST_INODES = 4 << 20,     /* beyond that everything is marked: about 1 GiB of memory */
 };
-
-static const uint64_t COUNTED_FOR_NS = 10 * (uint64_t)NS_PER_S;
 
 struct marker {
     rfs_engine *engine;
@@ -51,8 +49,8 @@ struct marker {
     uint32_t page;        /* 0 or 1: of the ops that come now */
     uint64_t in_flight[2];
     uint64_t checkpoint, ticket; /* its number, while one runs; the ticket while its ops are waited for */
-    rfs_marks_count counted; /* at counted_ns */
-    uint64_t counted_ns;
+    rfs_marks_count counted; /* good enough until then */
+    uint64_t counted_until_ns;
     bool stopping;
 };
 
@@ -594,9 +592,9 @@ rfs_marks_count marker_count_roughly(rfs_engine *engine) {
     if (!marker) return count;
     pthread_mutex_lock(&marker->lock);
     uint64_t now = now_ns();
-    if (marks_inodes(marker->marks) <= MOST_COUNTED || now - marker->counted_ns > COUNTED_FOR_NS) {
+    if (now >= marker->counted_until_ns) {
         marker->counted = marks_count(marker->marks);
-        marker->counted_ns = now;
+        marker->counted_until_ns = now + COUNTED_FOR * (now_ns() - now);
     }
     count = marker->counted;
     pthread_mutex_unlock(&marker->lock);

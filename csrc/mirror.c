@@ -44,6 +44,7 @@ static uint64_t enqueue(rfs_engine *engine, struct op *op) {
     op->sent_ns = now_ns();
     list_append(op->durable ? &mirror->syncing : &mirror->pending, &op->item);
     mirror->in_flight_ops++;
+    mirror->in_flight_frames += !is_asked_for(op);
     mirror->in_flight_bytes += op_weight(op);
     link_append(engine->link, &op->frame);
     pthread_mutex_unlock(&mirror->lock);
@@ -64,6 +65,7 @@ void mirror_leave_flight(struct mirror *mirror, struct op *op) {
     list_remove(&op->item);
     if (!op->shipped) return;
     mirror->in_flight_ops--;
+    mirror->in_flight_frames -= !is_asked_for(op);
     mirror->in_flight_bytes -= op_weight(op);
 }
 
@@ -112,10 +114,16 @@ static void poison(rfs_engine *engine, int error, const char *what) {
     if (!atomic_exchange(&engine->failed, true)) emit(engine, RFS_EVENT_LOCAL_FAILED, error, 0, "%s: %s", what, strerror(-error));
 }
 
+/* The application has waited for it. mirror.lock */
+static void hear_of(rfs_engine *engine, const struct op *op, enum governed kind) {
+    if (engine->mode == RFS_RESYNCING && op->shipped && op->type <= FRAME_LAST_OP) governor_hear(&engine->mirror.governor, kind, now_ns() - op->sent_ns);
+}
+
 static void finish_durable(rfs_engine *engine, struct op *op) { /* mirror.lock; releases it */
     struct list done;
     list_init(&done);
     if (op->synced_here && (op->synced_there || !op->shipped)) {
+        hear_of(engine, op, GOVERNED_SYNC);
         mirror_leave_flight(&engine->mirror, op);
         list_append(&done, &op->item);
         if (op->sync_result < 0) op->result = op->sync_result;
@@ -313,7 +321,7 @@ static enum admission admit(rfs_engine *engine, int *error) {
     default: break;
     }
     const struct mirror *mirror = &engine->mirror;
-    return mirror->in_flight_ops < WINDOW_OPS && mirror->in_flight_bytes < WINDOW_BYTES ? GO : WAIT;
+    return mirror->in_flight_ops - mirror->in_flight_frames < WINDOW_OPS && mirror->in_flight_bytes < WINDOW_BYTES ? GO : WAIT;
 }
 
 void mirror_park(rfs_engine *engine, struct op *op) {
@@ -436,6 +444,7 @@ int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
             uint64_t rtt = (now_ns() - op->sent_ns) / 1000;
             mirror->rtt_us = mirror->rtt_us ? (mirror->rtt_us * 7 + rtt) / 8 : rtt;
         }
+        hear_of(engine, op, GOVERNED_OP);
         mirror_leave_flight(mirror, op);
         list_append(&done, &op->item);
     }
@@ -569,12 +578,30 @@ void mirror_wake(rfs_engine *engine) {
 
 static bool is_used(rfs_engine *engine) { return now_ns() - atomic_load_explicit(&engine->last_op_ns, memory_order_relaxed) < USED_NS; }
 
+static uint64_t credit_bytes(rfs_engine *engine) { return is_used(engine) ? WALK_BYTES_BESIDE_OPS : WALK_BYTES_IN_FLIGHT; }
+
+bool mirror_has_credit(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->mirror.lock);
+    uint64_t credit = credit_bytes(engine);
+    bool has = !is_used(engine) && engine->mirror.in_flight_bytes <= credit + credit / 4;
+    pthread_mutex_unlock(&engine->mirror.lock);
+    return has;
+}
+
 bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop) {
     struct mirror *mirror = &engine->mirror;
     pthread_mutex_lock(&mirror->lock);
-    while (mirror->in_flight_bytes > (is_used(engine) ? WALK_BYTES_BESIDE_OPS : WALK_BYTES_IN_FLIGHT) && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
+    while (mirror->in_flight_bytes > credit_bytes(engine) && !atomic_load(stop)) wait_for_change(mirror, PARKED_RETRY_MS);
     pthread_mutex_unlock(&mirror->lock);
     return !atomic_load(stop);
+}
+
+uint64_t mirror_walk_rate(rfs_engine *engine) {
+    if (!is_used(engine)) return 0;
+    pthread_mutex_lock(&engine->mirror.lock);
+    uint64_t rate = governor_judge(&engine->mirror.governor, now_ns());
+    pthread_mutex_unlock(&engine->mirror.lock);
+    return rate;
 }
 
 bool mirror_wait_acknowledged(rfs_engine *engine, uint64_t seq, const atomic_bool *stop) {

@@ -128,6 +128,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto undo;
     if (!body->child) body->child = new_fid(engine); /* else given when it was marked: see marker_admit() */
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
+    if (result == 0 && fstat(fd, &op->stat) < 0) result = -errno; /* its ctime has moved */
     if (result < 0) goto undo;
     if (!held) inode_named(engine, op->inode, body->fid, body->name);
     if (replay) before_is_new(engine, op->inode);

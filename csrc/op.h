@@ -54,6 +54,8 @@ struct op {
 struct op *op_new(enum frame_type type);
 void op_free(rfs_engine *engine, struct op *op);
 bool is_namespace_op(enum frame_type type);
+/* An application's, or a kernel's read; else a frame of a walk. */
+static inline bool is_asked_for(const struct op *op) { return op->type <= FRAME_LAST_OP || op->type == FRAME_READ; }
 /* Fill in the frame of an op that has been applied here. */
 int op_encode(rfs_engine *engine, struct op *op);
 uint64_t op_weight(const struct op *op); /* bytes that it holds while it waits for the peer */
@@ -76,8 +78,10 @@ int mirror_start(rfs_engine *engine);
 void mirror_stop(rfs_engine *engine);
 /* The walk's frames join the same order, under the locks the caller holds. Returns the seq. */
 uint64_t mirror_ship(rfs_engine *engine, struct op *op);
+bool mirror_has_credit(rfs_engine *engine); /* no application works, and in flight is at most a quarter more than what is waited for */
 /* Wait until little is in flight; false: the walk is to stop. */
 bool mirror_wait_credit(rfs_engine *engine, const atomic_bool *stop);
+uint64_t mirror_walk_rate(rfs_engine *engine); /* bytes/s; 0: as fast as it can, for no application works */
 /* Until the peer has acknowledged all up to seq. False: the walker is to stop, or the pair is none any more. */
 bool mirror_wait_acknowledged(rfs_engine *engine, uint64_t seq, const atomic_bool *stop);
 bool mirror_lone_ops_answered(rfs_engine *engine);

@@ -22,7 +22,7 @@
 #include "tree.h"
 #include "walk.h"
 
-enum { FIRST_NAMES = 64, EARLY_WRITE_BYTES = 8 << 20 };
+enum { FIRST_NAMES = 64, EARLY_WRITE_BYTES = 8 << 20, SYNCED_FILES = 8192 };
 
 /* The names listed so far of the directory whose frames are arriving: an open-addressed set. */
 struct listing {
@@ -126,8 +126,8 @@ static int create(int directory_fd, const struct op_body *body, const uint8_t *d
     return result < 0 ? -errno : result;
 }
 
-/* Consumes the descriptor, or opens it where there is none. */
-static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body, int made_fd) {
+/* Consumes the descriptor, or opens it where there is none. kept_fd (may be NULL): what was made is the caller's again. */
+static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body, int made_fd, int *kept_fd) {
     struct inode *inode = NULL;
     struct stat stat;
     int path_fd = made_fd >= 0 ? made_fd : openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -137,7 +137,8 @@ static int adopt(rfs_engine *engine, const struct place *place, const struct op_
     if (result == 0 && made_fd >= 0) before_is_new(engine, inode);
     if (result == 0 && S_ISDIR(body->mode)) resync_change(engine, inode, MARKED_THERE, 0);
     inode_put(engine, inode);
-    close(path_fd);
+    if (kept_fd && made_fd >= 0 && result == 0) *kept_fd = made_fd;
+    else close(path_fd);
     return result;
 }
 
@@ -350,7 +351,10 @@ static void tell_fresh(rfs_engine *engine, struct link *link, const struct place
     if (matters && !(engine->session.fresh >> place->directory->directory & 1)) link_send_body(link, FRAME_FRESH, &answer, NULL);
 }
 
-static int entry(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data) {
+static bool is_there(const struct place *place, const char *name, struct stat *stat) { return fstatat(place->descriptor.fd, name, stat, AT_SYMLINK_NOFOLLOW) == 0; }
+
+/* kept_fd (may be NULL): a file's that was made; else as it was. */
+static int entry(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data, int *kept_fd) {
     struct stat stat;
     struct place place;
     if (is_reserved(body->fid, body->name)) return -EBADMSG;
@@ -359,7 +363,12 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
     if (result == -EPROTO) goto out;
     if (result == 0) result = remember(engine->listing, body->name);
     if (result < 0) goto close;
-    bool exists = fstatat(place.descriptor.fd, body->name, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    int made_fd = -1;
+    bool expected = engine->session.fresh >> place.directory->directory & 1 && !known; /* not to be there: that costs no look */
+    if (expected) result = before_touch(engine, place.directory);
+    if (result == 0 && expected && (made_fd = create(place.descriptor.fd, body, data)) < 0 && made_fd != -EEXIST) result = made_fd;
+    if (result < 0) goto close;
+    bool exists = made_fd < 0 && is_there(&place, body->name, &stat);
     engine->announced_known |= S_ISDIR(body->mode);
     if (exists && known && known->number == stat.st_ino) goto close;
     if (exists && (known || !engine->whole || inode_known(engine, place.directory->directory, stat.st_ino) || !same_object(place.descriptor.fd, body, data, &stat))) {
@@ -371,10 +380,9 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
         result = bring(engine, known, &place, body->name);
         if (result == 0) inode_named(engine, known, body->fid, body->name);
     } else {
-        int made_fd = -1;
         result = exists ? 0 : before_touch(engine, place.directory);
-        if (result == 0 && !exists) result = made_fd = create(place.descriptor.fd, body, data);
-        if (result >= 0) result = adopt(engine, &place, body, made_fd);
+        if (result == 0 && !exists && made_fd < 0) result = made_fd = create(place.descriptor.fd, body, data);
+        if (result >= 0) result = adopt(engine, &place, body, made_fd, kept_fd);
         if (result == 0 && !exists) tell_fresh(engine, link, &place, body);
     }
 close:
@@ -403,7 +411,7 @@ static int remove_unlisted(rfs_engine *engine, const struct place *place) {
 static int set_mode(int fd, const char *path, bool open, mode_t mode) { return open ? fchmod(fd, mode) : chmod(path, mode); }
 
 /* `open`: it is no O_PATH descriptor. The mode at last: owner, ACL and capabilities change it. */
-static int dress(int fd, bool open, const struct op_body *body, const uint8_t *data) {
+static int dress(int fd, bool open, const struct op_body *body, const uint8_t *xattrs, size_t bytes) {
     struct proc_path path = proc_path(fd);
     struct stat stat;
     struct timespec times[2] = {to_timespec(body->atime_ns), to_timespec(body->mtime_ns)};
@@ -411,7 +419,7 @@ static int dress(int fd, bool open, const struct op_body *body, const uint8_t *d
     if ((stat.st_mode & S_IFMT) != (body->mode & S_IFMT)) return -EUCLEAN;
     if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size != body->length && (open ? ftruncate(fd, (off_t)body->length) : truncate(path.text, (off_t)body->length)) < 0) return -errno;
     if ((stat.st_uid != body->uid || stat.st_gid != body->gid) && fchownat(fd, "", body->uid, body->gid, AT_EMPTY_PATH) < 0) return -errno;
-    int result = xattrs_unpack(fd, data, body->data_bytes);
+    int result = xattrs_unpack(fd, xattrs, bytes);
     if (result < 0) return result;
     if (!S_ISLNK(stat.st_mode) && (fstat(fd, &stat) < 0 || ((stat.st_mode ^ body->mode) & 07777)) && set_mode(fd, path.text, open, body->mode & 07777) < 0) return -errno;
     return (open ? futimens(fd, times) : utimensat(AT_FDCWD, path.text, times, 0)) < 0 ? -errno : 0;
@@ -438,10 +446,28 @@ static int attributes(rfs_engine *engine, const struct op_body *body, const uint
     bool open = S_ISREG(inode->type) && descriptor_get(engine, inode, &file) == 0;
     int fd = open ? file.fd : inode_open(engine, inode, O_PATH | O_NOFOLLOW), result = fd < 0 ? fd : 0;
     if (result == 0 && atomic_load(&engine->before) && !is_dressed(fd, body, data)) result = before_touch(engine, inode);
-    if (result == 0) result = dress(fd, open, body, data);
+    if (result == 0) result = dress(fd, open, body, data, body->data_bytes);
     if (!open && fd >= 0) close(fd);
     descriptor_put(engine, &file);
     inode_put(engine, inode);
+    return result;
+}
+
+/* An entry with all that there is of it. */
+static int small_file(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data) {
+    int fd = -1, result = entry(engine, link, body, NULL, &fd);
+    if (result == 0 && fd < 0) { /* it was there: what it holds beyond this is cut off below */
+        struct inode *inode = inode_get(engine, body->child);
+        result = inode ? before_touch(engine, inode) : -EUCLEAN;
+        if (result == 0) result = fd = inode_open(engine, inode, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+        inode_put(engine, inode);
+    }
+    if (result < 0) return result;
+    size_t written;
+    result = write_all(fd, data, body->data_bytes, 0, &written);
+    if (result == 0) result = dress(fd, true, body, NULL, 0);
+    close(fd);
+    if (++engine->small_files % SYNCED_FILES == 0) begin_sync(engine);
     return result;
 }
 
@@ -540,7 +566,8 @@ static int hashes(rfs_engine *engine, struct link *link, const struct wire_heade
 int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
     switch (header->type) {
     case FRAME_DIRECTORY_BEGIN: return begin(engine, body->fid);
-    case FRAME_DIRECTORY_ENTRY: return entry(engine, link, body, data);
+    case FRAME_DIRECTORY_ENTRY: return entry(engine, link, body, data, NULL);
+    case FRAME_SMALL_FILE: return small_file(engine, link, body, data);
     case FRAME_DIRECTORY_END: return end_directory(engine, body, data);
     case FRAME_HASHES: return hashes(engine, link, header, body, data);
     case FRAME_BLOCK: return block(engine, header, body, data);

@@ -114,8 +114,10 @@ void wire_encode_body(const struct op_body *body, const uint8_t *data, uint8_t *
     if (body->data_bytes) memcpy(out, data, body->data_bytes);
 }
 
+static bool is_listed(uint16_t type) { return type == FRAME_DIRECTORY_ENTRY || type == FRAME_SMALL_FILE; }
+
 static bool needs_name(uint16_t type) {
-    return (type >= FRAME_CREATE && type <= FRAME_RENAME) || type == FRAME_SET_XATTR || type == FRAME_REMOVE_XATTR || type == FRAME_PLACE || type == FRAME_DIRECTORY_ENTRY;
+    return (type >= FRAME_CREATE && type <= FRAME_RENAME) || type == FRAME_SET_XATTR || type == FRAME_REMOVE_XATTR || type == FRAME_PLACE || is_listed(type);
 }
 
 static bool good_name(const char *name, size_t bytes, bool is_entry) {
@@ -165,11 +167,12 @@ int wire_decode_body(const struct wire_header *header, const uint8_t *payload, s
     if (header->type == FRAME_RENAME && !body->name2_bytes) return -EBADMSG;
     if (header->type == FRAME_BIND && body->fid && !body->name_bytes) return -EBADMSG;
     if (header->type == FRAME_PEER_MARK && body->data_bytes > MARK_PATH_BYTES) return -EBADMSG;
-    bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || header->type == FRAME_DIRECTORY_ENTRY;
+    bool makes = (header->type >= FRAME_CREATE && header->type <= FRAME_SYMLINK) || is_listed(header->type);
     if (makes && body->child < FIRST_DIRECTORY_FID + RFS_MAX_DIRECTORIES) return -EBADMSG; /* the roots' ids are given for ever */
     if (!good_name(body->name, body->name_bytes, is_entry) || !good_name(body->name2, body->name2_bytes, true)) return -EBADMSG;
     if ((header->type == FRAME_SYMLINK || (header->type == FRAME_DIRECTORY_ENTRY && S_ISLNK(body->mode))) &&
         (body->data_bytes == 0 || body->data_bytes > RFS_TARGET_BYTES || memchr(*data, 0, body->data_bytes)))
         return -EBADMSG;
+    if (header->type == FRAME_SMALL_FILE && (!S_ISREG(body->mode) || header->length != body->data_bytes)) return -EBADMSG;
     return 0;
 }

@@ -20,7 +20,8 @@ enum frame_type {
     FRAME_DIRECTORY_BEGIN = 32, FRAME_DIRECTORY_ENTRY, FRAME_DIRECTORY_END, FRAME_HASHES, FRAME_BLOCK, FRAME_ATTRIBUTES, FRAME_END, FRAME_MARKED,
     FRAME_BIND, /* child has this name in this directory (0: somewhere): the ops that follow name it by its fid alone */
     FRAME_SIZE, /* of the file from here on: what the ops that follow leave between its end and their bytes is empty on both nodes */
-    FRAME_LAST_RESYNC = FRAME_SIZE,
+    FRAME_SMALL_FILE, /* a DIRECTORY_ENTRY, all of its content (the data) and its ATTRIBUTES */
+    FRAME_LAST_RESYNC = FRAME_SMALL_FILE,
     /* verify, source to target of a whole pair, in the same order: verify.h */
     FRAME_VERIFY_RANGE = 48, FRAME_VERIFY_ATTRIBUTES, FRAME_VERIFY_ENTRIES, FRAME_VERIFY_NAMES,
     FRAME_LAST_VERIFY = FRAME_VERIFY_NAMES,

@@ -102,6 +102,7 @@ void connect_channels(rfs_channel *channels[2], int ends[2]); /* under TLS */
 void pair_connect(struct pair *pair, struct node *source, struct node *target); /* starts a full session */
 void pair_finish(struct node *source, struct node *target, uint32_t round);       /* waits until it is paired */
 void pair_up(struct pair *pair, struct node *source, struct node *target);      /* both */
+void pair_up_while(struct pair *pair, struct node *source, struct node *target, void (*meanwhile)(struct node *source, void *context), void *context);
 void pair_checkpoint(struct node *source, struct node *target);
 void pair_cut(struct pair *pair);
 void pair_resume(struct pair *pair, struct node *source, struct node *target);
@@ -201,6 +202,8 @@ void test_verify_of_what_was_not_named(void);
 void test_manifest(void);
 void test_storm_paired(void);
 void test_storm_resyncing(void);
+void test_governor(void);
+void test_storm_first_copy(void);
 void test_storm_resume(void);
 void test_storm_grant(void);
 #endif

@@ -450,10 +450,13 @@ void pair_finish(struct node *source, struct node *target, uint32_t round) {
     CHECK_EQUAL(rfs_purge_holding(target->engine, RFS_HELD), 0);
 }
 
-void pair_up(struct pair *pair, struct node *source, struct node *target) {
+void pair_up(struct pair *pair, struct node *source, struct node *target) { pair_up_while(pair, source, target, NULL, NULL); }
+
+void pair_up_while(struct pair *pair, struct node *source, struct node *target, void (*meanwhile)(struct node *source, void *context), void *context) {
     uint32_t round = events_seen(source, RFS_EVENT_DRAINED) + 1;
     uint32_t ends = events_seen(target, RFS_EVENT_END_RECEIVED) + 1;
     pair_connect(pair, source, target);
+    if (meanwhile) meanwhile(source, context);
     wait_event(source, RFS_EVENT_DRAINED, round);
     CHECK_EQUAL(rfs_send_end(source->engine), 0);
     wait_event(target, RFS_EVENT_END_RECEIVED, ends);

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "native.h"
 
-enum { THREADS = 4, DIRECTORIES = 6, FILES = 64, BATCH = 6 };
+enum { THREADS = 4, DIRECTORIES = 6, FILES = 64, BATCH = 6, SMALL_FILES = 600 };
 
 struct storming {
     struct storm *storm;
@@ -179,6 +181,14 @@ static void finish_storm(struct pair *pair, struct storm *storm) {
     compare_nodes(pair);
 }
 
+static void plant(const struct node *node, const char *name, const char *text) {
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", node->path, name);
+    int fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0600);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    CHECK_EQUAL(close(fd), 0);
+}
+
 void test_storm_paired(void) {
     struct pair pair;
     struct storm storm;
@@ -214,6 +224,55 @@ void test_storm_resyncing(void) {
         CHECK_EQUAL(rfs_grant(pair.a.engine, ++pair.session.generation, 1), 0);
     }
     pair_close(&pair);
+}
+
+struct small_files {
+    struct storm *storm;
+    rfs_engine *target;
+    uint64_t fids[SMALL_FILES];
+    uint32_t drained; /* that is the end of it */
+    struct chance chance;
+};
+
+/* An application that begins to work in the middle of it; many writes at once, so that at times the walk is just at one of the files. (While it
+ * works they go the usual way.) */
+static void write_small_files(struct node *source, void *context) {
+    struct small_files *small = context;
+    struct timespec nap = {.tv_nsec = 100000};
+    for (uint64_t began = now_ns(); atomic_load(&small->target->small_files) < SMALL_FILES / 6; nanosleep(&nap, NULL)) CHECK(now_ns() - began < PATIENCE_S * (uint64_t)NS_PER_S);
+    storm_start(small->storm);
+    while (events_seen(source, RFS_EVENT_DRAINED) < small->drained) {
+        uint64_t tickets[100];
+        for (int i = 0; i < 100; i++) tickets[i] = start(source, writing(small->fids[chance_below(&small->chance, SMALL_FILES)], chance_below(&small->chance, 20), "later", 5));
+        for (int i = 0; i < 100; i++) CHECK_EQUAL(answer_of(source, tickets[i]), 0);
+    }
+}
+
+/* The first copy of a tree with many small files, which go in one frame each, while it is changed. Round 1: the target is not as empty as was said. */
+void test_storm_first_copy(void) {
+    for (uint64_t round = 0; round < 3; round++) {
+        struct pair pair;
+        struct storm storm;
+        char name[32];
+        pair_open(&pair);
+        node_alone(&pair.a, 1, 0);
+        storm_prepare(&storm, &pair.a, 20 + round);
+        struct small_files small = {.storm = &storm, .target = pair.b.engine, .drained = 1, .chance = {round}};
+        for (uint32_t i = 0; i < SMALL_FILES; i++) {
+            snprintf(name, sizeof name, "small%u", i);
+            uint64_t file = small.fids[i] = create_file(&pair.a, storm.directories[i % DIRECTORIES], name);
+            CHECK_EQUAL(finish(&pair.a, writing(file, i % 3 ? 0 : 1, name, strlen(name))), 0);
+            if (i % 100 == 7) CHECK_EQUAL(finish(&pair.a, xattring(FRAME_SET_XATTR, file, "user.a", "small")), 0);
+            if (round == 1 && i % 50 == 0 && i % DIRECTORIES == 0) plant(&pair.b, name, "longer than what is copied here");
+        }
+        pair.session.fresh = 1;
+        struct timespec nap = {.tv_nsec = 30000000}; /* no application works any more */
+        nanosleep(&nap, NULL);
+        pair_up_while(&pair, &pair.a, &pair.b, write_small_files, &small);
+        storm_wait_rounds(&storm, 30);
+        finish_storm(&pair, &storm);
+        pair_close(&pair);
+    }
 }
 
 /* The link is lost for a moment, many times: the window goes out again and nothing is applied twice. */

@@ -13,6 +13,8 @@ struct dirent *__real_readdir(DIR *stream);
 struct dirent *__wrap_readdir(DIR *stream);
 ssize_t __real_getxattr(const char *path, const char *name, void *value, size_t bytes);
 ssize_t __wrap_getxattr(const char *path, const char *name, void *value, size_t bytes);
+ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t bytes);
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t bytes);
 
 struct dirent *__wrap_readdir(DIR *stream) {
     uint64_t failing = atomic_load(&failing_directory);
@@ -24,6 +26,12 @@ struct dirent *__wrap_readdir(DIR *stream) {
 
 ssize_t __wrap_getxattr(const char *path, const char *name, void *value, size_t bytes) {
     if (!atomic_load(&ids_are_failing) || strcmp(name, FID_ATTRIBUTE)) return __real_getxattr(path, name, value, bytes);
+    errno = EIO;
+    return -1;
+}
+
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t bytes) {
+    if (!atomic_load(&ids_are_failing) || strcmp(name, FID_ATTRIBUTE)) return __real_fgetxattr(fd, name, value, bytes);
     errno = EIO;
     return -1;
 }
