@@ -150,7 +150,7 @@ def copy_many(stage: Stage) -> dict[str, float]:
 
 
 def copy_large(stage: Stage) -> dict[str, float]:
-    """The floor is measured right before: one write after the other into memory, and, as `bare`, the same copy in a stream onto the disk."""
+    """Right before: the floor, one write after the other into memory; and, as `bare`, the same copy in a stream onto the disk."""
     source = native_directory("one")
     if not stage.bed.exists(source):
         stage.bed.make_directory("node1", source)
