@@ -196,8 +196,11 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
             yield text.complain(("nodes", index), sentence)
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
-    if model.default_primary != "alone":
-        yield text.complain(("default_primary",), f'"{model.default_primary}" is not in this release; write "alone" or remove the key.')
+    nodes = model.nodes or list(cluster.nodes)
+    if model.default_primary not in ("alone", "lastprim", *nodes):
+        hint = did_you_mean(model.default_primary, ("alone", "lastprim", *nodes))
+        sentence = f'"{model.default_primary}" is neither "alone" nor "lastprim" nor one of this module\'s nodes.{hint}'
+        yield text.complain(("default_primary",), sentence)
     networks = cluster.networks()
     if model.replication_network is None and len(networks) != 1 and "replication_network" not in written:
         yield text.complain(("replication_network",), f"is missing; choose one of the cluster's networks: {', '.join(networks)}.")

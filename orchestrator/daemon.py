@@ -26,6 +26,7 @@ from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.states import Module, Surroundings
 from orchestrator.core.turn import Node
+from orchestrator.effects.journal import Journal
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
 from orchestrator.guard import lay_guards
@@ -65,7 +66,13 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
         now=now,
     )
     mine = {
-        name: Module(name=name, max_restarts=config.max_restarts, max_restarts_period_s=config.max_restarts_period_s, since=now)
+        name: Module(
+            name=name,
+            max_restarts=config.max_restarts,
+            max_restarts_period_s=config.max_restarts_period_s,
+            default_primary=config.default_primary,
+            since=now,
+        )
         for name, config in modules.items()
         if node in config.nodes
     }
@@ -180,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"hactld: {error.filename}: {error.strerror}", file=sys.stderr)
         return exit_codes.FAILED
-    history = History(paths.log / "hactld.log", echo=options.foreground)
+    history = History(paths.log / "hactld.log", echo=options.foreground, journal=Journal())
     with (paths.run / "hactld.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

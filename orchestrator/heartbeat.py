@@ -52,6 +52,9 @@ class Pulse:
     modules: Mapping[str, Summary]
 
 
+LATER_FLAGS = ("paused", "led")  # a peer of the first release does not send them
+
+
 def summary_to_wire(summary: Summary) -> dict[str, Any]:
     """Only plain values."""
     return {
@@ -67,6 +70,8 @@ def summary_to_wire(summary: Summary) -> dict[str, Any]:
         "yielded": summary.yielded,
         "complete": summary.complete,
         "services_failed": summary.services_failed,
+        "paused": summary.paused,
+        "led": summary.led,
         "service": summary.service,
         "reason": summary.reason[:REASON_CHARACTERS_MAX],
     }
@@ -76,11 +81,11 @@ def summary_from_wire(wire: object) -> Summary:
     """Every field checked; BadPulse for anything else."""
     if not isinstance(wire, dict):
         raise BadPulse("malformed")
-    flags = ("serves", "rfs_alive", "yielded", "complete", "services_failed")
+    flags = ("serves", "rfs_alive", "yielded", "complete", "services_failed", *LATER_FLAGS)
     kinds: dict[str, type] = {"term": int, **dict.fromkeys(flags, bool)}
     fields: dict[str, Any] = {}
     for name in ("data", "generation", "role", "link", "service", "reason", *kinds):
-        value = wire.get(name)
+        value = wire.get(name, False) if name in LATER_FLAGS else wire.get(name)
         if type(value) is not kinds.get(name, str) or (isinstance(value, str) and len(value) > REASON_CHARACTERS_MAX):
             raise BadPulse("malformed")
         fields[name] = value

@@ -9,16 +9,16 @@ before it hears anything else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.machine import step
-from orchestrator.core.states import Lane
+from orchestrator.core.states import Lane, Memory
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
 
@@ -50,11 +50,11 @@ class Effects(Protocol):
         """Ask rfsmount for its status."""
         ...
 
-    def remember(self, module: str, wanted: bool) -> None:
+    def remember(self, module: str, memory: Memory) -> None:
         """Durable when it returns."""
         ...
 
-    def notify(self, module: str, kind: str, text: str) -> None:
+    def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""
         ...
 
@@ -154,7 +154,7 @@ class Runner:
             case act.RefreshRfs():
                 nursery.start_soon(self.effects.refresh_rfs, action.module)
             case act.Remember():
-                self.effects.remember(action.module, action.wanted)
+                self.effects.remember(action.module, action.memory)
             case act.Reply():
                 if (waiting := self._waiting.get(action.request)) is not None:
                     waiting[1].append(Answer(action.code, action.message))
@@ -164,7 +164,7 @@ class Runner:
                 if action.call:
                     nursery.start_soon(self.effects.tell_peer)
             case act.Notify():
-                self.effects.notify(action.module, action.kind, action.text)
+                self.effects.notify(action.module, action.kind, action.text, action.inputs)
             case _:
                 raise AssertionError(f"nobody performs {type(action).__name__}")
 

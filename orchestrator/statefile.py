@@ -1,30 +1,45 @@
-"""What hactld must remember over its own death: which modules are wanted, and in which boot that was said."""
+"""What hactld must remember over its own death and the machine's boots: for each module what people asked for, and in which boot.
+
+A damaged file means that nothing is remembered: what people asked for can be asked for again, and nothing starts that should not.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from orchestrator.core.states import Memory
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """The content of the file."""
+class Kept:
+    """Of one module: what was remembered, in the boot of that id."""
 
-    boot: str = ""
-    wanted: Mapping[str, bool] = field(default_factory=dict)
+    boot_id: str = ""
+    memory: Memory = field(default_factory=Memory)
 
 
-def read(path: Path) -> Remembered:
-    """The last thing written; nothing remembered when there is no file or it is damaged (a wish can be said again)."""
+Remembered = Mapping[str, Kept]
+
+
+def read(path: Path) -> dict[str, Kept]:
+    """By module."""
     try:
         document = json.loads(path.read_text())
-        wanted = {str(name): bool(value) for name, value in document["wanted"].items()}
-        return Remembered(boot=str(document["boot"]), wanted=wanted)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return Remembered()
+        if "wanted" in document:  # as the first release wrote it
+            return {str(name): Kept(str(document["boot"]), Memory(wanted=bool(value))) for name, value in document["wanted"].items()}
+        return {str(name): _kept(entry) for name, entry in document["modules"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _kept(entry: Mapping[str, Any]) -> Kept:
+    memory = Memory(wanted=bool(entry["wanted"]), paused=bool(entry["paused"]), led=bool(entry["led"]), boot=str(entry["boot"]))
+    return Kept(str(entry["boot_id"]), memory)
 
 
 def write(path: Path, remembered: Remembered) -> None:
@@ -32,7 +47,7 @@ def write(path: Path, remembered: Remembered) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     with new.open("w") as file:
-        json.dump({"boot": remembered.boot, "wanted": dict(remembered.wanted)}, file)
+        json.dump({"modules": {name: {"boot_id": kept.boot_id, **asdict(kept.memory)} for name, kept in remembered.items()}}, file)
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
@@ -43,9 +58,10 @@ def write(path: Path, remembered: Remembered) -> None:
         os.close(directory)
 
 
-def wanted_at_start(remembered: Remembered, module: str, boot_policy: str, boot: str) -> bool:
-    """Should the module run when hactld starts? Within one boot the last word stands; after a boot the policy `boot` decides."""
-    before = remembered.wanted.get(module, False)
-    if remembered.boot == boot:
-        return before if module in remembered.wanted else boot_policy == "on"
-    return {"auto": before, "on": True, "off": False}[boot_policy]
+def wanted_at_start(kept: Kept | None, boot_policy: str, boot_id: str) -> bool:
+    """Should the module run when hactld starts? Within one boot the last word stands; after it the switch or the configuration."""
+    if kept is None:
+        return boot_policy == "on"
+    if kept.boot_id == boot_id:
+        return kept.memory.wanted
+    return {"auto": kept.memory.wanted, "on": True, "off": False}[kept.memory.boot or boot_policy]

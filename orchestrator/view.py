@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core import explain
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
 
 SCHEMA = "hactl.status/1"
+WHY_SCHEMA = "hactl.why/1"
+DECISIONS = ("takeover", "grant", "fence", "failback")
+SHOWN_DECISIONS = 5
 LEADING = (State.ALONE.value, State.PRIM.value)
 
 
@@ -24,6 +28,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
     order = ("diverged", "down", "resyncing", "degraded", "redundant")
     around = node.around
     by_policy = around.policy == "consistency" and around.peer_silent and not around.has_witness
+    paused = paused_reason(node)
     blocked = around.isolated or by_policy or witness_is_away(node)
     return {
         "schema": SCHEMA,
@@ -33,8 +38,8 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
         "partial": around.peer_silent or not around.peer_heard,
         "verdict": next((verdict for verdict in order if verdict in verdicts), "down"),
         "failover": {
-            "state": "blocked" if blocked else "armed",
-            "reason": blocked_reason(node) if blocked else "",
+            "state": "paused" if paused else "blocked" if blocked else "armed",
+            "reason": paused or (blocked_reason(node) if blocked else ""),
         },
         "networks": node.detector.verdicts(around.now),
         "modules": modules,
@@ -49,6 +54,16 @@ def with_security(
 ) -> dict[str, Any]:
     """The document with what concerns the links: are they protected, what is to be done about keys, who was not let in."""
     return {**document, "insecure": insecure, "warnings": [*document["warnings"], *warnings], "refused": dict(refused)}
+
+
+def paused_reason(node: Node) -> str:
+    """Which modules would not move by themselves, and where that was said; empty: all would."""
+    here = {name for name, module in node.modules.items() if module.paused}
+    there = {name for name, summary in node.peer_modules.items() if summary.paused}
+    if not here | there:
+        return ""
+    where = {name: "" if name in here & there else f" on {node.around.node if name in here else node.around.peer}" for name in here | there}
+    return "an administrator paused it for " + ", ".join(f"{name}{where[name]}" for name in sorted(where))
 
 
 def blocked_reason(node: Node) -> str:
@@ -166,3 +181,27 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
         for name, verdict in node.detector.verdicts(node.around.now).items()
         if verdict != "ok"
     ]
+
+
+def why(node: Node, name: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Why a module is what it is on this node, what would be decided now and what stands against it, and the last decisions."""
+    module, peer = node.modules[name], node.peer_modules.get(name)
+    decided = [entry for entry in history if entry["module"] == name and entry["kind"] in DECISIONS]
+    return {
+        "schema": WHY_SCHEMA,
+        "node": node.around.node,
+        "module": name,
+        "state": module.shown[0].value,
+        "readiness": module.shown[1].value,
+        "reason": node.reasons.get(name, ""),
+        "questions": [
+            {
+                "question": told.question,
+                "answer": told.verdict,
+                "conditions": [{"text": each.text, "holds": each.holds} for each in told.conditions],
+            }
+            for told in explain.explain(module, node.around, peer)
+        ],
+        "evidence": dict(explain.evidence(module, node.around, peer)),
+        "decisions": decided[-SHOWN_DECISIONS:],
+    }

@@ -44,7 +44,7 @@ class ApiClient:
         return self._call("GET", "/v1/status", {"node": node})
 
     def command(self, module: str, verb: str, options: Mapping[str, bool], node: str | None = None) -> dict[str, Any]:
-        """Ask for start, stop, restart, swap, prim or second."""
+        """Ask for one of the verbs of routes.make_command."""
         return self._call("POST", f"/v1/modules/{quote(module, safe='')}/{verb}", {"node": node}, options)
 
     def rotate_keys(self, node: str | None = None) -> dict[str, Any]:
@@ -54,6 +54,10 @@ class ApiClient:
     def logs(self, module: str, lines: int, node: str | None = None) -> dict[str, Any]:
         """The last lines of a module's logs."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node})
+
+    def why(self, module: str, node: str | None = None) -> dict[str, Any]:
+        """Why a module is what it is on a node."""
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/why", {"node": node})
 
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""

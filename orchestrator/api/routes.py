@@ -16,11 +16,13 @@ from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.runner import Answer, Runner
 from orchestrator.security import Keys
+from orchestrator.view import why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
 PEER_DEADLINE_S = 10.0
 LINES_MAX = 5000
+WHO_CHARACTERS_MAX = 200
 
 
 class History(Protocol):
@@ -28,6 +30,10 @@ class History(Protocol):
 
     def after(self, number: int) -> list[Any]:
         """Everything newer than `number`."""
+        ...
+
+    def add(self, module: str, kind: str, text: str, *, who: str = "") -> None:
+        """One line more."""
         ...
 
 
@@ -38,10 +44,18 @@ def make_command(verb: str, module: str, options: Mapping[str, Any]) -> Callable
     if wrong:
         raise ApiError(f"'{verb}' takes no option '{wrong[0]}'", exit_codes.USAGE)
     force, fullsync = options.get("force") is True, options.get("fullsync") is True
+
+    def switch(name: str, value: str) -> Callable[[float, int], ev.Command]:
+        return lambda now, request: ev.Switch(now, module, request, name, value)
+
     makers: dict[str, Callable[[float, int], ev.Command]] = {
         "start": lambda now, request: ev.Start(now, module, request),
         "stop": lambda now, request: ev.Stop(now, module, request),
         "restart": lambda now, request: ev.Restart(now, module, request),
+        "stopstart": lambda now, request: ev.StopStart(now, module, request),
+        "pause": lambda now, request: ev.Switch(now, module, request, "failover", "off"),
+        "resume": lambda now, request: ev.Switch(now, module, request, "failover", "on"),
+        **{f"boot-{word}": switch("boot", word) for word in ("on", "off", "auto", "config")},
         "swap": lambda now, request: ev.Swap(now, module, request),
         "prim": lambda now, request: ev.Prim(now, module, request, force),
         "second": lambda now, request: ev.Second(now, module, request, fullsync),
@@ -88,13 +102,15 @@ class Routes:
             case "GET", ("v1", "events"):
                 parameters: dict[str, Any] = {"after": number_in(request.query, "after", 0)}
                 return await self._here_or_there(request.query.get("node"), "events", parameters)
+            case "GET", ("v1", "modules", module, "why"):
+                return await self._here_or_there(request.query.get("node"), "why", {"module": module})
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50)}
                 return await self._here_or_there(request.query.get("node"), "logs", parameters)
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(request.query.get("node"))
             case "POST", ("v1", "modules", module, verb):
-                return await self._command(module, verb, request.body, request.query.get("node"))
+                return await self._command(module, verb, request.body, request.query.get("node"), f"{request.who} on {self.node}")
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
 
     def _nodes(self, wanted: str | None) -> tuple[str, ...]:
@@ -122,8 +138,8 @@ class Routes:
         except (KeyError, TypeError, AttributeError):  # not the document that it should be
             return {**document, "partial": True}
 
-    async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
-        make = make_command(verb, module, options)
+    async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None, who: str) -> dict[str, Any]:
+        make_command(verb, module, options)  # complains of what there is not
         if module not in self.runner.node.modules:
             raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
         nodes = self._nodes(wanted)
@@ -133,7 +149,8 @@ class Routes:
             nodes = nodes[::-1]  # the secondary first: nothing is to be handed over
         results = []
         for node in nodes:
-            answer = await self.runner.ask(make) if node == self.node else await self._command_there(module, verb, options)
+            here = node == self.node
+            answer = await self._command_here(module, verb, options, who) if here else await self._command_there(module, verb, options, who)
             results.append({"node": node, "code": answer.code, "message": answer.message})
             if verb == "stop" and len(nodes) == 2 and node == nodes[0]:
                 await self._until_second_left(module, node)
@@ -169,17 +186,31 @@ class Routes:
             while not left():
                 await self.runner.changed()
 
-    async def _command_there(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:
+    async def _command_here(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
+        answer = await self.runner.ask(make_command(verb, module, options))
+        given = "".join(f" --{name}" for name, value in options.items() if value)
+        self.history.add(module, "command", f"{verb}{given}: {answer.message}", who=who)
+        return answer
+
+    async def _command_there(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
         try:
-            answer = await self._ask("command", {"module": module, "verb": verb, "options": dict(options)})
+            answer = await self._ask("command", {"module": module, "verb": verb, "options": dict(options), "who": who})
         except ApiError as error:
             return Answer(error.code, str(error))
         return Answer(int(answer.get("code", exit_codes.FAILED)), str(answer.get("message", "")))
 
     async def _here_or_there(self, wanted: str | None, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         if self._nodes(wanted)[0] == self.node:
-            return self._events(parameters) if method == "events" else await self._logs(parameters)
+            return await self._look(method, parameters)
         return await self._ask(method, parameters)
+
+    async def _look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        match method:
+            case "events":
+                return self._events(parameters)
+            case "why":
+                return self._why(parameters)
+        return await self._logs(parameters)
 
     async def _ask(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -213,17 +244,16 @@ class Routes:
                     return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedOutdate(now, module, request)))
                 case "command":
                     options = parameters.get("options")
-                    make = make_command(str(parameters.get("verb")), module, options if isinstance(options, dict) else {})
-                    answer = await self.runner.ask(make)
+                    who = str(parameters.get("who", "") or self.peer_name)[:WHO_CHARACTERS_MAX]
+                    given = options if isinstance(options, dict) else {}
+                    answer = await self._command_here(module, str(parameters.get("verb")), given, who)
                     return {"code": answer.code, "message": answer.message}
                 case "status":
                     return self.status()
                 case "rfs_state":
                     return next((entry for entry in self.status()["modules"] if entry["name"] == module), {})
-                case "logs":
-                    return await self._logs(parameters)
-                case "events":
-                    return self._events(parameters)
+                case "logs" | "events" | "why":
+                    return await self._look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error
         raise PeerRefused(f"there is no call '{method}'", exit_codes.USAGE)
@@ -258,10 +288,18 @@ class Routes:
         events = [line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:]
         return {"node": self.node, "events": events, "last": events[-1]["number"] if events else after}
 
-    async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = self._known(parameters)
+        return why(self.runner.node, module, [line.as_json(self.node) for line in self.history.after(0)])
+
+    def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))
         if module not in self.runner.node.modules:
             raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
+        return module
+
+    async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = self._known(parameters)
         lines = max(1, min(whole(parameters.get("lines"), 50), LINES_MAX))
         services, rfs = self.logs_of(module)
         return {

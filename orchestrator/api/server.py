@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -18,6 +19,7 @@ import trio
 from rfs import exit_codes
 
 BODY_BYTES_MAX = 1 << 20
+NOBODY_LOGGED_IN = 2**32 - 1  # loginuid of what no login started
 CONNECTION_DEADLINE_S = 180.0
 HTTP_OF = {
     exit_codes.DONE: 200,
@@ -45,6 +47,7 @@ class Request:
     path: tuple[str, ...]
     query: dict[str, str]
     body: dict[str, Any]
+    who: str = ""  # the person at the other end of the socket
 
 
 Route = Callable[[Request], Awaitable[dict[str, Any]]]
@@ -93,7 +96,7 @@ class ApiServer:
                 return False
             if peer_user(stream) != 0:
                 raise ApiError("only root may talk to hactld", exit_codes.NOT_PERMITTED)
-            http, document = 200, await self.route(request)
+            http, document = 200, await self.route(replace(request, who=person_at(stream)))
             http = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else http
         except ApiError as error:
             http, document = error.http, {"code": error.code, "message": str(error)}
@@ -137,6 +140,26 @@ def parse(head: h11.Request, body: bytes) -> Request:
         raise ApiError("the body must be a JSON object", exit_codes.USAGE)
     path = tuple(unquote(piece) for piece in parts.path.split("/") if piece)
     return Request(head.method.decode(), path, dict(parse_qsl(parts.query)), document)
+
+
+def person_at(stream: trio.SocketStream) -> str:
+    """The user at the other end, and who logged in as whom if that is another (sudo)."""
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    name = user_name(uid)
+    try:
+        login = int(Path(f"/proc/{pid}/loginuid").read_text())
+    except (OSError, ValueError):
+        return name
+    return name if login in (uid, NOBODY_LOGGED_IN) else f"{name}, logged in as {user_name(login)}"
+
+
+def user_name(uid: int) -> str:
+    """Or its number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def peer_user(stream: trio.SocketStream) -> int:

@@ -6,9 +6,11 @@ action of the same lane replaces it. The others are told and forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.core.states import Lane
+from orchestrator.core.states import Lane, Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,9 @@ class RefreshRfs(Action):
 
 @dataclass(frozen=True, slots=True)
 class Remember(Action):
-    """Make it durable whether the module is wanted."""
+    """Durable before anything that follows: it outlives hactld."""
 
-    wanted: bool
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +146,11 @@ class TellPeer(Action):
 
 @dataclass(frozen=True, slots=True)
 class Notify(Action):
-    """One line for people: the log, the event ring."""
+    """One line for people: the log, the history. `inputs`: what a decision rested on (explain.evidence)."""
 
     kind: str
     text: str
+    inputs: Mapping[str, Any] | None = None
 
 
 LANE_OF: dict[type[Ticketed], Lane] = {

@@ -72,6 +72,9 @@ class Found(ModuleEvent):
     rfs_runs: bool
     services_run: bool
     address_held: bool
+    paused: bool = False
+    led: bool = False
+    boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,19 @@ class Stop(Command):
 @dataclass(frozen=True, slots=True)
 class Restart(Command):
     """Stop and start the services here; roles and address stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopStart(Command):
+    """Stop the module here and start it again; a Ready peer takes over meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch(Command):
+    """A maintenance switch of this node: `failover` on|off, `boot` on|off|auto|config. It survives restarts."""
+
+    switch: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.states import Hold, Level, Module, Readiness, RfsView, State, Summary, Surroundings, Wish
 
+FAILBACK_SETTLE_S = 5.0  # how long both must have been well before the role goes back to the default primary
 YIELD_PATIENCE_S = 10.0  # how long a node whose rfsmount died leaves the field to the peer before it starts again
 
 
@@ -48,7 +49,7 @@ class Permission:
 
 def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | None:
     """The level at which the module belongs now; None: nobody can say, leave everything as it is."""
-    if not module.wanted and not module.swapping:
+    if not module.runs and not module.swapping:
         return Goal(Level.NOTHING)
     if module.wish is Wish.SECONDARY_FULLSYNC and module.rfs in (Hold.ON, Hold.GOING):
         return Goal(Level.NOTHING)  # only a new rfsmount can replace the data
@@ -108,12 +109,12 @@ def outranked(module: Module, around: Surroundings, peer: Summary | None) -> boo
 def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Promotion | None:
     """May a secondary become primary now?"""
     view = module.view
-    if view is None or view.serves or not module.wanted or module.swapping:
+    if view is None or view.serves or not module.runs or module.swapping:
         return None
     peer_serves = peer is not None and peer.serves and not around.peer_silent
     if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_serves and not view.linked:
         return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
-    if view.role == "primary":
+    if view.role == "primary" or module.paused:
         return None
     if view.consent and not peer_serves:
         return Promotion(granted=False, reason=f"{around.peer} handed the role over")
@@ -131,7 +132,7 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
 def permission(module: Module, around: Surroundings, peer: Summary | None) -> Permission | None:
     """May a frozen primary go on alone?"""
     view = module.view
-    if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.wanted or around.unsure:
+    if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.runs or around.unsure:
         return None
     if around.peer_silent:
         if around.isolated or not may_trust_silence(module, around):
@@ -142,6 +143,21 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     if peer is not None and not peer.rfs_alive:
         return Permission(ask=False, reason=f"rfsmount on {around.peer} is dead")
     return Permission(ask=True, reason=f"the data link to {around.peer} is lost")
+
+
+def failback(module: Module, around: Surroundings, peer: Summary | None) -> str:
+    """Why the role goes to the peer by itself now; empty: it does not. No more often than services may be restarted: no to and fro."""
+    if peer is None or module.paused or peer.paused or module.swapping or not module.runs or module.services_failed or peer.services_failed:
+        return ""
+    if module.default_primary == around.peer:
+        reason = f"{around.peer} is the default primary, and its copy is complete"
+    elif module.default_primary == "lastprim" and peer.led:
+        reason = f"{around.peer} was primary before it stopped, and its copy is complete"
+    else:
+        return ""
+    well = module.shown == (State.PRIM, Readiness.READY) and around.now - module.since >= FAILBACK_SETTLE_S
+    often = sum(1 for at in module.failbacks if around.now - at < module.max_restarts_period_s) >= max(module.max_restarts, 1)
+    return reason if well and not often and module.order is None and ready_to_receive(module.view, around, peer) else ""
 
 
 def answer_counts(module: Module) -> bool:
@@ -203,7 +219,7 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
     if view is None:
         state = State.ALONE if held and module.rfs is not Hold.OFF else State.WAIT
         return state, Readiness.TRANSIENT, module.problem or "waiting for rfsmount's status"
-    if not module.wanted or held:
+    if not module.runs or held:
         return State.WAIT, Readiness.TRANSIENT, module.problem or "stopping"
     if view.linked:
         if view.link == "paired" and view.complete:
@@ -228,11 +244,14 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
         return Readiness.NOT_READY, module.problem or view.reason or waits
     if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
         return Readiness.READY, module.problem or view.reason
-    return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.wanted else "stopping")
+    return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.runs else "stopping")
 
 
 def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tuple[State, Readiness, str]:
     """A secondary without a session: it waits, and says for what."""
+    if module.paused and view.complete and not view.leads and (around.peer_silent or view.consent):
+        words = f"{prim_word(module, around, view)} serves by your word, 'hactl resume {module.name}' arms it again"
+        return State.WAIT, Readiness.NOT_READY, f"automatic failover is paused: {words}"
     if view.complete and not view.leads and view.link in ("connecting", "handshaking"):
         if around.peer_silent and around.isolated:
             reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
@@ -271,6 +290,8 @@ def summary(module: Module, reason: str) -> Summary:
         yielded=module.rfs is Hold.OFF and module.yielded_at is not None,
         complete=view is not None and not view.leads and view.complete,
         services_failed=module.services_failed,
+        paused=module.paused,
+        led=module.led,
         service=module.services.value,
         reason=reason,
     )

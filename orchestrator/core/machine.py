@@ -41,6 +41,8 @@ ROWS: Final[dict[type[ev.Event], tuple[on.Handler, ...]]] = {
     ev.Found:             (on.adopt,           on.ignore,         on.ignore,    on.ignore,    on.ignore),
     ev.Start:             (on.begin,           on.begin,          on.begin,     on.begin,     on.begin),
     ev.Stop:              (on.stopped_already, on.leave,          on.leave,     on.leave,     on.leave),
+    ev.StopStart:         (on.begin,           on.cycle,           on.cycle,     on.cycle,     on.cycle),
+    ev.Switch:            (on.switch,          on.switch,          on.switch,    on.switch,    on.switch),
     ev.Restart:           (on.refuse,          on.refuse,         on.restart,   on.restart,   on.refuse),
     ev.Swap:              (on.refuse,          on.refuse,         on.refuse,    on.swap,      on.refuse),
     ev.Prim:              (on.claim,           on.claim,          on.insist,    on.insist,    on.claim),
@@ -63,8 +65,10 @@ TABLE: Final = {(state, kind): handler for kind, row in ROWS.items() for state, 
 def settle(turn: Turn) -> None:
     """Order the next thing that brings the module closer to its goal."""
     if turn.module.services_failed and not turn.module.swapping and turn.peer is not None and not turn.peer.services_failed:
-        hand_over = turn.module.wanted and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+        hand_over = turn.module.runs and not turn.module.paused and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
         turn.set(swapping=hand_over)
+    settle_failback(turn)
+    settle_cycle(turn)
     if turn.module.swapping and turn.module.order is None and turn.module.view is not None and not turn.module.view.leads:
         turn.set(swapping=False)  # the role went another way before it was handed over
     turn.set(current=rules.still_current(turn.module, turn.around, turn.peer))
@@ -75,6 +79,21 @@ def settle(turn: Turn) -> None:
     settle_role(turn, goal)
     if goal is not None:
         settle_rfs(turn, goal)
+
+
+def settle_failback(turn: Turn) -> None:
+    """The role goes to the default primary when that is complete again."""
+    if reason := rules.failback(turn.module, turn.around, turn.peer):
+        turn.set(swapping=True, failbacks=(*turn.module.failbacks, turn.around.now)[-64:])
+        turn.decided("failback", reason)
+
+
+def settle_cycle(turn: Turn) -> None:
+    """Everything is down: up again."""
+    module = turn.module
+    held = module.rfs is not Hold.OFF or module.services is not Hold.OFF or module.address is not Hold.OFF
+    if module.cycling and not module.swapping and not held and module.order is None:
+        turn.set(cycling=False)
 
 
 def settle_services(turn: Turn, goal: rules.Goal) -> None:
@@ -120,7 +139,7 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
     if rules.outranked(module, around, peer) and module.order is not Order.FENCE and not module.waits(Lane.ROLE, around.now):
         turn.answer_peer(REFUSED, f"{around.node} was just fenced")
         turn.order_role(Order.FENCE, act.FenceRfs, reason=f"{around.peer} is primary under a higher term")
-        turn.note("fence", f"{around.peer} is primary under term {peer.term if peer else 0}")
+        turn.decided("fence", f"{around.peer} is primary under term {peer.term if peer else 0}")
         return
     if module.order in (Order.ASK_PROMOTE, Order.ASK_OUTDATE) and around.peer_silent:
         turn.set(swapping=False)
@@ -135,14 +154,14 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
             turn.order_role(Order.DEMOTE, act.DemoteRfs)
     elif (promotion := rules.promotion(module, around, peer)) is not None:
         turn.set(granted=promotion.granted)
-        turn.note("takeover", promotion.reason)
+        turn.decided("takeover", promotion.reason)
         turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=promotion.granted, force=promotion.force, reason=promotion.reason)
     elif (permission := rules.permission(module, around, peer)) is not None:
         if permission.ask:
             turn.set(asked_under=module.view.generation if module.view else "")
             turn.order_role(Order.ASK_OUTDATE, act.AskPeerOutdate)
         else:
-            turn.note("grant", permission.reason)
+            turn.decided("grant", permission.reason)
             turn.order_role(Order.GRANT, act.GrantRfs, peer_outdated=False, reason=permission.reason)
 
 
@@ -219,6 +238,9 @@ def conclude(node: Node, turn: Turn) -> Node:
         turn.set(shown=(state, readiness), since=turn.around.now)
     if turn.module == node.modules[turn.module.name] and reason == node.reasons.get(turn.module.name):
         return replace(node, tickets=turn.tickets)
+    before = node.modules[turn.module.name]
+    if before.found and turn.module.memory != before.memory:
+        turn.actions.insert(0, act.Remember(turn.module.name, turn.module.memory))
     modules = {**node.modules, turn.module.name: turn.module}
     return replace(node, modules=modules, reasons={**node.reasons, turn.module.name: reason}, tickets=turn.tickets)
 

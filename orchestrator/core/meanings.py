@@ -37,6 +37,7 @@ def forget(turn: Turn, event: ev.Paused) -> None:
 def adopt(turn: Turn, event: ev.Found) -> None:
     """hactld starts: take over what is running, disturb nothing."""
     turn.set(found=True, wanted=event.wanted, has_record=event.has_record, holds_files=event.holds_files)
+    turn.set(paused=event.paused, led=event.led, boot=event.boot)
     turn.set(services=Hold.ON if event.services_run else Hold.OFF, address=Hold.ON if event.address_held else Hold.OFF)
     if event.rfs_runs:
         start_rfs(turn, "secondary")
@@ -51,11 +52,48 @@ def begin(turn: Turn, event: ev.Start) -> None:
 
 def leave(turn: Turn, event: ev.Stop) -> None:
     """Stop; a peer that could serve gets the role first."""
-    leads = turn.module.view is not None and turn.module.view.leads
-    hand_over = leads and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+    hand_over = gives_role_away(turn)
     want(turn, False)
     turn.set(swapping=turn.module.swapping or hand_over, yielded_at=None)
     turn.reply(event.request, DONE, f"{turn.module.name} stops" + (f"; {turn.around.peer} takes over" if hand_over else ""))
+
+
+def cycle(turn: Turn, event: ev.StopStart) -> None:
+    """Down and up again; a peer that could serve gets the role first and keeps it."""
+    hand_over = gives_role_away(turn)
+    want(turn, True)
+    turn.set(cycling=True, swapping=turn.module.swapping or hand_over, yielded_at=None)
+    turn.note("stopstart", "everything goes down and comes up again")
+    turn.reply(event.request, DONE, f"{turn.module.name} stops and starts" + (f"; {turn.around.peer} takes over" if hand_over else ""))
+
+
+def gives_role_away(turn: Turn) -> bool:
+    """Does what goes down in order leave the role to the peer?"""
+    leads = turn.module.view is not None and turn.module.view.leads
+    return leads and not turn.module.paused and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+
+
+def switch(turn: Turn, event: ev.Switch) -> None:
+    """A maintenance switch; it changes nothing that runs."""
+    name, node = turn.module.name, turn.around.node
+    match event.switch, event.value:
+        case "failover", "off":
+            turn.set(paused=True)
+            said = f"automatic failover of {name} is paused on {node}"
+        case "failover", "on":
+            turn.set(paused=False)
+            said = f"automatic failover of {name} is armed on {node}"
+        case "boot", ("on" | "off" | "auto") as word:
+            turn.set(boot=word)
+            said = f"at boot {node} " + {"on": f"starts {name}", "off": f"leaves {name} stopped", "auto": f"starts {name} if it ran"}[word]
+        case "boot", "config":
+            turn.set(boot="")
+            said = f"at boot {node} does with {name} what the configuration says"
+        case _:
+            turn.reply(event.request, REFUSED, f"there is no switch {event.switch} {event.value}")
+            return
+    turn.note("switch", said)
+    turn.reply(event.request, DONE, said)
 
 
 def stopped_already(turn: Turn, event: ev.Stop) -> None:
@@ -75,7 +113,7 @@ def swap(turn: Turn, event: ev.Swap) -> None:
     if not rules.ready_to_receive(turn.module.view, turn.around, turn.peer):
         turn.reply(event.request, REFUSED, f"{turn.around.peer} is not SECOND Ready: swap when 'hactl status' says so")
         return
-    turn.set(swapping=True, restarts=())
+    turn.set(swapping=True, restarts=(), failbacks=())
     turn.note("swap", f"handing over to {turn.around.peer}")
     turn.reply(event.request, DONE, f"{turn.module.name} moves to {turn.around.peer}")
 
@@ -125,7 +163,7 @@ def already(turn: Turn, event: ev.Command) -> None:
 def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
     """The peer gave the role up for us."""
     view = turn.module.view
-    if view is None or not turn.module.wanted or turn.module.order not in (None, Order.PROMOTE):
+    if view is None or not turn.module.runs or turn.module.order not in (None, Order.PROMOTE):
         turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
         return
     turn.set(asked=(*turn.module.asked, event.request))
@@ -152,6 +190,7 @@ def believe(turn: Turn, event: ev.RfsStatus) -> None:
     turn.set(view=event.view, yielded_at=None, has_record=True)
     if event.view.serves and not (before and before.serves):
         turn.note("serving", f"rfs serves: mode={event.view.mode} generation={event.view.generation} term={event.view.term}")
+        turn.set(led=True)
         if turn.module.wish is not Wish.SECONDARY_FULLSYNC:
             turn.set(wish=None)
     elif before and before.leads and not event.view.leads and not turn.module.swapping:
@@ -165,6 +204,8 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
     view, peer = turn.module.view, turn.around.peer
     if view is None or not view.leads:
         what_now = ""
+    elif turn.module.paused:
+        what_now = "; automatic failover is paused: it starts again here"
     elif view.link != "paired":
         what_now = f"; {peer} cannot take over: its copy was not in sync (link {view.link})"
     elif turn.peer is None or not turn.peer.complete or turn.around.peer_silent:
@@ -226,6 +267,7 @@ def finish_role(turn: Turn) -> None:
     turn.answer_peer(DONE, f"{order.value if order else 'nothing'} done on {turn.around.node}")
     match order:
         case Order.DEMOTE:
+            turn.set(led=not turn.module.wanted)  # who is stopped was the last to serve here; who swaps was not
             turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote)
         case Order.ASK_PROMOTE:
             turn.set(swapping=False)
@@ -261,8 +303,7 @@ def fail(turn: Turn, event: ev.Failed) -> None:
 
 def want(turn: Turn, wanted: bool) -> None:
     """A person spoke: durable, and all counters begin anew."""
-    turn.set(wanted=wanted, wish=None, restarts=(), services_failed=False, problem="", retry_at={})
-    turn.actions.append(act.Remember(turn.module.name, wanted))
+    turn.set(wanted=wanted, cycling=False, wish=None, restarts=(), failbacks=(), services_failed=False, problem="", retry_at={})
 
 
 def arrived(hold: Hold) -> Hold:

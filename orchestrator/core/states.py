@@ -138,6 +138,8 @@ class Summary:
     yielded: bool = False  # my rfsmount is dead and will start only as secondary: take over
     complete: bool = False  # my copy was in sync in this run and is not outdated: I could take over
     services_failed: bool = False  # do not hand over to me: the services failed here
+    paused: bool = False  # no automatic failover here
+    led: bool = False  # I served before I stopped or died
     service: str = "off"
     reason: str = ""
 
@@ -148,15 +150,30 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What of a module outlives hactld and the machine's boots."""
+
+    wanted: bool = False
+    paused: bool = False
+    led: bool = False
+    boot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """One module on this node."""
 
     name: str
     max_restarts: int = 3
     max_restarts_period_s: float = 86400.0
+    default_primary: str = "alone"  # alone: whoever serves; lastprim: who served before it stopped; or a node's name
     # What people asked for.
     wanted: bool = False
+    cycling: bool = False  # it goes down as if stopped, and comes up again by itself
     wish: Wish | None = None
+    paused: bool = False  # no automatic failover: the role moves by an administrator's word only
+    boot: str = ""  # on, off, auto: an administrator's word instead of the configuration's
+    led: bool = False  # this node served when it last ended or was stopped; a swap ends that
     # What was found running when hactld started, and what the disk says (Found, and again whenever rfsmount ends).
     found: bool = False
     has_record: bool = False
@@ -180,11 +197,22 @@ class Module:
     yielded_at: float | None = None  # our rfsmount died as primary and the peer was told to take over
     restarting: bool = False  # services go down to come up again
     restarts: tuple[float, ...] = ()
+    failbacks: tuple[float, ...] = ()  # when the role was given back to the default primary
     services_failed: bool = False
     retry_at: Mapping[Lane, float] = field(default_factory=dict)
     problem: str = ""  # the last failure, one sentence, shown until something succeeds
     since: float = 0.0  # when (state, readiness) last changed
     shown: tuple[State, Readiness] = (State.STOP, Readiness.NOT_READY)
+
+    @property
+    def runs(self) -> bool:
+        """Should it be up now?"""
+        return self.wanted and not self.cycling
+
+    @property
+    def memory(self) -> Memory:
+        """What is written down of it."""
+        return Memory(self.wanted, self.paused, self.led, self.boot)
 
     def waits(self, lane: Lane, now: float) -> bool:
         """Is this lane in its pause after a failure?"""

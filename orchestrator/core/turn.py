@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from orchestrator.core import actions as act
+from orchestrator.core import explain
 from orchestrator.core import failover_rules as rules
 from orchestrator.core.detector import Detector
 from orchestrator.core.states import Lane, Module, Order, Summary, Surroundings
@@ -65,6 +66,11 @@ class Turn:
     def note(self, kind: str, text: str) -> None:
         """A line for people."""
         self.actions.append(act.Notify(self.module.name, kind, text))
+
+    def decided(self, kind: str, text: str) -> None:
+        """The same of a decision, with what it rests on."""
+        inputs = explain.evidence(self.module, self.around, self.peer)
+        self.actions.append(act.Notify(self.module.name, kind, text, inputs))
 
     def reply(self, request: int, code: int, message: str) -> None:
         """Answer a command."""

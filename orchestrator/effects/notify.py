@@ -1,15 +1,24 @@
-"""The history of this node: a ring in memory for `hactl events`, and the same lines in hactld.log.
+"""The history of this node: what happened, who asked for it, and what each decision rested on.
+
+Three places get every line. `history.jsonl` is the one that is read back: bounded (two files), and the newest lines of it are in
+memory from the start, so numbers go on over restarts. `hactld.log` is for eyes and grep. The journal gets it where there is one. A full
+disk must not stop a failover: what cannot be written is shown on stderr.
 
 Wall time is here for people only; nothing reads it back to decide anything.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from orchestrator.effects.journal import Journal
 
 EVENTS_MAX = 2000
 LOG_BYTES_MAX = 8 << 20
@@ -25,9 +34,10 @@ class Line:
     module: str
     kind: str
     text: str
+    more: Mapping[str, Any] = field(default_factory=dict)  # who: of a command; inputs: of a decision
 
     def as_json(self, node: str) -> dict[str, object]:
-        """As the API shows it."""
+        """As the API shows it, and the file keeps it."""
         return {
             "number": self.number,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.wall_s)) + f".{int(self.wall_s * 1000) % 1000:03d}",
@@ -37,34 +47,75 @@ class Line:
             "module": self.module,
             "kind": self.kind,
             "text": self.text,
+            **self.more,
         }
+
+
+def line_from(text: str) -> Line | None:
+    """One line of the file; None for what a crash has torn."""
+    try:
+        entry = json.loads(text)
+        more = {name: entry[name] for name in ("who", "inputs") if name in entry}
+        numbers = int(entry["number"]), float(entry["wall_s"]), float(entry["monotonic_s"])
+        return Line(*numbers, str(entry["module"]), str(entry["kind"]), str(entry["text"]), more)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class History:
     """Appends lines; keeps the newest."""
 
-    def __init__(self, log_file: Path | None, *, echo: bool = False) -> None:
+    def __init__(self, log_file: Path | None, *, echo: bool = False, journal: Journal | None = None) -> None:
         self.lines: deque[Line] = deque(maxlen=EVENTS_MAX)
-        self.log_file, self.echo = log_file, echo
-        self._number = 0
+        self.log_file, self.echo, self.journal = log_file, echo, journal
+        self.kept_file = log_file.with_name("history.jsonl") if log_file is not None else None
+        self._read()
+        self._number = self.lines[-1].number if self.lines else 0
 
-    def add(self, module: str, kind: str, text: str) -> None:
-        """One line, in memory and in the file. A full disk must not stop a failover, so a failed write is shown on stderr only."""
+    def _read(self) -> None:
+        """What was kept before; the older of the two files first."""
+        for path in (self._old(self.kept_file), self.kept_file) if self.kept_file is not None else ():
+            try:
+                with path.open(errors="replace") as file:
+                    text = file.read()
+                self.lines.extend(line for each in text.splitlines() if (line := line_from(each)) is not None)
+                if (
+                    path == self.kept_file and text and not text.endswith("\n")
+                ):  # a crash has torn it: the next one is not to be torn as well
+                    self._append(path, "\n")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
+
+    @staticmethod
+    def _old(path: Path) -> Path:
+        return path.with_suffix(path.suffix + ".1")
+
+    def add(self, module: str, kind: str, text: str, *, who: str = "", inputs: Mapping[str, Any] | None = None) -> None:
+        """One line, everywhere."""
         self._number += 1
-        line = Line(self._number, time.time(), time.monotonic(), module, kind, text)
+        more = {**({"who": who} if who else {}), **({"inputs": inputs} if inputs is not None else {})}
+        line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)
         self.lines.append(line)
-        written = f"{line.as_json('')['time']} {module or '-'} {kind} {text}\n"
+        by = f" (by {who})" if who else ""
+        written = f"{line.as_json('')['time']} {module or '-'} {kind} {text}{by}\n"
         if self.echo:
             sys.stderr.write(written)
-        if self.log_file is None:
-            return
+        if self.journal is not None:
+            self.journal.send(f"{module or '-'} {kind} {text}{by}", module, kind)
+        if self.log_file is not None and self.kept_file is not None:
+            self._append(self.log_file, written)
+            self._append(self.kept_file, json.dumps(line.as_json("")) + "\n")
+
+    def _append(self, path: Path, text: str) -> None:
         try:
-            if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
-                self.log_file.rename(self.log_file.with_suffix(".log.1"))
-            with self.log_file.open("a") as file:
-                file.write(written)
+            if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+                path.rename(self._old(path))
+            with path.open("a") as file:
+                file.write(text)
         except OSError as error:
-            sys.stderr.write(f"hactld: {self.log_file}: {error.strerror}\n")
+            sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
 
     def after(self, number: int) -> list[Line]:
         """Everything newer than `number`."""

@@ -11,7 +11,7 @@ from orchestrator import statefile
 from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
-from orchestrator.core.states import RfsView
+from orchestrator.core.states import Memory, RfsView
 from orchestrator.effects import EffectFailed
 from orchestrator.effects.notify import History
 from orchestrator.effects.rfs import Rfs
@@ -92,7 +92,9 @@ class World:
     async def find(self, module: str) -> ev.Found:
         """What is there now, when hactld starts."""
         rfs, services = self.rfs[module], self.services[module]
-        wanted = statefile.wanted_at_start(self.remembered, module, self.configs[module].boot, self.boot)
+        kept = self.remembered.get(module)
+        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.boot)
+        memory = kept.memory if kept is not None else Memory()
         services_run = await services.running()
         return ev.Found(
             trio.current_time(),
@@ -103,6 +105,9 @@ class World:
             rfs_runs=await rfs.runs(),
             services_run=services_run,
             address_held=await self.vip[module].held(),
+            paused=memory.paused,
+            led=memory.led,
+            boot=memory.boot,
         )
 
     def adopt(self, found: ev.Found) -> None:
@@ -155,17 +160,17 @@ class World:
         """Ask rfsmount for its status."""
         await self.rfs[module].refresh()
 
-    def remember(self, module: str, wanted: bool) -> None:
+    def remember(self, module: str, memory: Memory) -> None:
         """Durable when it returns."""
-        self.remembered = statefile.Remembered(self.boot, {**self.remembered.wanted, module: wanted})
+        self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
         try:
             statefile.write(self.state_file, self.remembered)
         except OSError as error:
             self.history.add(module, "statefile", f"{self.state_file}: {error.strerror}; after a boot the last remembered wish counts")
 
-    def notify(self, module: str, kind: str, text: str) -> None:
+    def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""
-        self.history.add(module, kind, text)
+        self.history.add(module, kind, text, inputs=inputs)
 
     def pulse_now(self) -> None:
         """Send heartbeats at once."""

@@ -11,6 +11,7 @@ import click
 
 from orchestrator.exit_codes import INTERRUPTED
 from orchestrator.hactl.config_commands import config, module
+from orchestrator.hactl.history_commands import events, history, why
 from orchestrator.hactl.module_commands import COMMANDS, show_status
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.hactl.witness_commands import witness
@@ -18,7 +19,7 @@ from orchestrator.sentence import Sentence
 from rfs import exit_codes
 
 NOT_YET = (
-    *("stopstart", "pause", "resume", "checkers", "history", "why", "simulate", "drill", "doctor", "snapshot"),
+    *("checkers", "simulate", "drill", "doctor", "snapshot"),
     *("data", "resync", "verify", "resolve"),
 )
 NOT_YET_IN = {
@@ -74,7 +75,7 @@ def not_yet(name: str, full: str) -> click.Command:
     return click.Command(name, callback=refuse, context_settings=dict(ANYTHING), hidden=True)
 
 
-for command in (*COMMANDS, witness):
+for command in (*COMMANDS, events, history, why, witness):
     hactl.add_command(command)
 for group, names in NOT_YET_IN.items():
     hactl.add_command(group)

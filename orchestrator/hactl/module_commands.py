@@ -1,4 +1,4 @@
-"""`hactl status`, the commands that move a module, `wait`, `logs` and `events`."""
+"""`hactl status`, the commands that move a module, `wait` and `logs`."""
 
 from __future__ import annotations
 
@@ -57,16 +57,22 @@ def show_status(session: Session, document: Mapping[str, Any], *, again: bool) -
         click.echo(render(document, colour=session.colour))
 
 
-def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool], goal: Goal | None = None) -> None:
-    """Send a command, say what became of it, and with --wait stay until the goal is reached."""
-    document = session.client.status()
-    name = chosen_module(document, module)
-    entry = next(entry for entry in document["modules"] if entry["name"] == name)
-    answer = session.client.command(name, verb, {option: value for option, value in options.items() if value}, session.node)
+def tell(session: Session, name: str, verb: str, options: Mapping[str, bool], node: str | None) -> None:
+    """Send a command and say what became of it."""
+    answer = session.client.command(name, verb, {option: value for option, value in options.items() if value}, node)
     if session.format in ("json", "jsonl"):
         print_json(answer, one_line=True)
     else:
-        click.echo(answer.get("message") or f"{verb} {name}: accepted", err=True)
+        for said in answer.get("results") or [answer]:
+            click.echo(said.get("message") or f"{verb} {name}: accepted", err=True)
+
+
+def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool], goal: Goal | None = None) -> None:
+    """The same, and with --wait stay until the goal is reached."""
+    document = session.client.status()
+    name = chosen_module(document, module)
+    entry = next(entry for entry in document["modules"] if entry["name"] == name)
+    tell(session, name, verb, options, session.node)
     if session.wait:
         wait_for(session, name, goal or default_goal(verb, session.node, leader(entry)), f"done with {verb} {name}")
 
@@ -112,6 +118,46 @@ def stop(session: Session, module: str | None) -> None:
 def restart(session: Session, module: str | None) -> None:
     """Stop the services and start them again where they are; no failover."""
     act(session, module, "restart", {})
+
+
+@click.command()
+@module_argument
+@session_options
+def stopstart(session: Session, module: str | None) -> None:
+    """Stop here and start again; a ready secondary takes the role over meanwhile and keeps it."""
+    act(session, module, "stopstart", {})
+
+
+@click.command()
+@module_argument
+@session_options
+def pause(session: Session, module: str | None) -> None:
+    """Automatic failover off, on both nodes: the role moves by your word only, until 'resume'. Survives restarts."""
+    flip(session, module, "pause")
+
+
+@click.command()
+@module_argument
+@session_options
+def resume(session: Session, module: str | None) -> None:
+    """Automatic failover on again, on both nodes."""
+    flip(session, module, "resume")
+
+
+@click.command()
+@click.argument("word", type=click.Choice(["on", "off", "auto", "config"]))
+@module_argument
+@session_options
+def boot(session: Session, word: str, module: str | None) -> None:
+    """What this node does with the module when it boots: on, off, auto (as it was), or config (what the configuration says)."""
+    name = chosen_module(session.client.status(), module)
+    tell(session, name, f"boot-{word}", {}, session.node)
+
+
+def flip(session: Session, module: str | None, verb: str) -> None:
+    """A switch that both nodes should agree on; -H says otherwise."""
+    name = chosen_module(session.client.status(), module)
+    tell(session, name, verb, {}, session.node or "all")
 
 
 @click.command()
@@ -179,33 +225,4 @@ def logs(session: Session, module: str | None, lines: int) -> None:
             click.echo(line)
 
 
-@click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens.")
-@click.option("--after", type=int, default=0, help="Only events with a higher number.")
-@session_options
-def events(session: Session, follow: bool, after: int) -> None:
-    """What happened on this node, oldest first."""
-    while True:
-        document = session.client.events(after, session.node)
-        found = document["events"]
-        if session.format == "json" and not follow:
-            print_json(document)
-        for event in found if session.format != "json" or follow else ():
-            show_event(session, event)
-        if not follow:
-            return
-        after = max([after, *(event["number"] for event in found)])
-        time.sleep(0.5)
-
-
-def show_event(session: Session, event: Mapping[str, Any]) -> None:
-    """One line."""
-    if session.format in ("json", "jsonl"):
-        print_json(event, one_line=True)
-        return
-    wall_s = event.get("wall_s")
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_s)) if isinstance(wall_s, int | float) else str(event.get("time", ""))
-    click.echo(f"{moment}  {event.get('module') or '-'}  {event['text']}")
-
-
-COMMANDS = (status, start, stop, restart, swap, prim, second, wait, logs, events)
+COMMANDS = (status, start, stop, restart, stopstart, swap, prim, second, pause, resume, boot, wait, logs)

@@ -16,7 +16,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
-from orchestrator.core.states import Lane, Module, Surroundings
+from orchestrator.core.states import Lane, Memory, Module, Surroundings
 from orchestrator.core.turn import Node
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
 
@@ -38,7 +38,7 @@ class Machine:
         self.core: Node | None = None
         self.services = False
         self.address_until = -1.0
-        self.wanted = False
+        self.memory = Memory()
         self.reaches_ping = True
         self.counter = 0
         self.incarnation = 0
@@ -72,6 +72,7 @@ class Cluster:
         self.answer_within_s = 0.05
         self.trace: list[str] = []
         self.service_fails = False
+        self.default_primary = "alone"
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
         self.at(0.0, self.world_tick)
@@ -182,10 +183,16 @@ class Cluster:
             node=name, peer=self.other(machine).name, policy=self.policy, timeout_s=3.0,  # type: ignore[arg-type]
             has_ping=self.ping, has_witness=self.witness is not None, now=self.now,
         )  # fmt: skip
-        machine.core = Node(around, Detector.new(NETWORKS, 3.0, self.now), {MODULE: Module(MODULE, max_restarts=50)})
+        machine.core = Node(
+            around, Detector.new(NETWORKS, 3.0, self.now), {MODULE: Module(MODULE, max_restarts=50, default_primary=self.default_primary)}
+        )
         machine.last_step_at = self.now
         rfs, address = machine.rfs, machine.address_until > self.now
-        found = ev.Found(self.now, MODULE, machine.wanted, rfs.record is not None, False, rfs.alive, machine.services, address)
+        memory = machine.memory
+        found = ev.Found(
+            self.now, MODULE, memory.wanted, rfs.record is not None, False, rfs.alive, machine.services, address,
+            memory.paused, memory.led, memory.boot,
+        )  # fmt: skip
         self.deliver(machine, found)
         self.tick(machine, machine.incarnation)
         self.pulse(machine, machine.incarnation)
@@ -252,7 +259,7 @@ class Cluster:
                 if answer:
                     answer(action.code, action.message)
             case act.Remember():
-                machine.wanted = action.wanted
+                machine.memory = action.memory
             case act.TellPeer():
                 self.send_heartbeats(machine)
             case act.KeepVip():
@@ -352,7 +359,7 @@ class Cluster:
 
     # ---- people and faults --------------------------------------------------------------------------------------------
 
-    def command(self, name: str, make: type[ev.Command], **options: bool) -> None:
+    def command(self, name: str, make: type[ev.Command], **options: bool | str) -> None:
         self.note(f"{name} command {make.__name__}")
         self.deliver(self.machines[name], make(self.now, MODULE, next(self.request_numbers), **options))
 
@@ -435,9 +442,12 @@ class Cluster:
         return self.now - begun
 
 
-def paired(seed: int = 0, policy: str = "availability", ping: bool = True, witness: bool = False) -> Cluster:
-    """A cluster in its healthy state: node1 PRIM, node2 SECOND."""
+def paired(
+    seed: int = 0, policy: str = "availability", ping: bool = True, witness: bool = False, default_primary: str = "alone"
+) -> Cluster:
+    """A cluster in its healthy state: node1 PRIM, node2 SECOND (until the default primary, if that is node2, gets the role)."""
     cluster = Cluster(seed, policy, ping, witness)
+    cluster.default_primary = default_primary
     cluster.boot("node1")
     cluster.boot("node2")
     cluster.run(1.0)

@@ -58,6 +58,7 @@ class FakeRfs:
         self.alive = False
         self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "CONNECTING"
         self.paired_this_run = self.consent = False
+        self.left_with_consent = False  # the peer has said goodbye, and that this node may be promoted
         self.resync_until: float | None = None
 
     @property
@@ -111,6 +112,7 @@ class FakeRfs:
             else:
                 self.record = Record()
         self.alive, self.consent, self.paired_this_run, self.resync_until = True, False, False, None
+        self.left_with_consent = False
         self.role, self.mode, self.link, self.code = "secondary", "idle", "connecting", "WAITING_FOR_PEER"
         if self.record.role == "primary" and self.record.data == "UPTODATE":
             alone = "frozen" if self.record.peer_may_fit else "alone"
@@ -119,6 +121,7 @@ class FakeRfs:
 
     def go_alone(self) -> None:
         assert self.record is not None
+        self.consent = self.left_with_consent = False
         self.record.lineage += (self.mint(),)
         self.record.peer_may_fit, self.record.used, self.record.role = False, True, "primary"
         self.role, self.mode, self.link, self.code = "primary", "alone", "alone", "ALONE"
@@ -137,7 +140,7 @@ class FakeRfs:
             self.role = self.record.role = "primary"
             self.mode, self.consent, other.consent = "paired", False, False
             return
-        if self.linked or not (granted or self.witness is not None) or not self.may_be_granted:
+        if self.linked or not (granted or self.consent or self.witness is not None) or not self.may_be_granted:
             raise Refused("no grant, or the peer is there")
         self.go_on_granted()
         self.record.term += 1
@@ -168,6 +171,8 @@ class FakeRfs:
             assert other_record is not None
             other_record.peer_may_fit = False
             other.go_alone()
+        elif self.link == "paired" and self.role == "primary" and other.alive and other.linked:
+            other.left_with_consent = other.consent = True
         self.alive, self.link = False, "connecting"
 
     def die(self) -> None:
@@ -177,7 +182,7 @@ class FakeRfs:
         if not self.linked:
             return
         assert self.record is not None
-        self.consent, self.resync_until = False, None
+        self.consent, self.resync_until = self.left_with_consent, None
         if self.role != "primary":
             self.link, self.code = "connecting", "CONNECTING"
         elif self.record.peer_may_fit:
@@ -188,6 +193,8 @@ class FakeRfs:
 
 def meet(a: FakeRfs, b: FakeRfs, now: float) -> None:
     """The link is there and both are willing: who is the source?"""
+    for side in (a, b):
+        side.consent = side.left_with_consent = False
     source = choose_source(a, b)
     if source is None:
         for side in (a, b):

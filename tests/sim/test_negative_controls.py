@@ -16,7 +16,7 @@ from tests.sim.fake_rfs import FakeWitness
 def test_silence_believed_by_a_node_that_was_not_there_serves_old_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "still_current", lambda module, around, peer: True)
     with pytest.raises(AssertionError, match="serves old data"):
-        test_seeds.test_faults_then_peace(56, False)
+        test_seeds.test_faults_then_peace(1054, False)
 
 
 def test_ping_believed_at_once_makes_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:

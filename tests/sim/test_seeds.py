@@ -23,7 +23,7 @@ def disturb(cluster: Cluster, rng: random.Random) -> None:
     if not machine.hactld:
         cluster.start_hactld(name)
         return
-    match rng.randrange(12):
+    match rng.randrange(14):
         case 0:
             cluster.power_off(name)
         case 1:
@@ -48,6 +48,10 @@ def disturb(cluster: Cluster, rng: random.Random) -> None:
             cluster.command(name, rng.choice((ev.Stop, ev.Start, ev.Swap, ev.Restart, ev.Start)))
         case 11:
             cluster.command(name, ev.Swap)
+        case 12:
+            cluster.command(name, ev.StopStart)
+        case 13:
+            cluster.command(name, ev.Switch, switch="failover", value=rng.choice(("on", "on", "on", "off")))
 
 
 def make_peace(cluster: Cluster) -> None:
@@ -60,6 +64,7 @@ def make_peace(cluster: Cluster) -> None:
         if not machine.hactld:
             cluster.start_hactld(name)
         cluster.run(0.3)
+        cluster.command(name, ev.Switch, switch="failover", value="on")
         cluster.command(name, ev.Start)
 
 
@@ -68,7 +73,8 @@ def make_peace(cluster: Cluster) -> None:
 def test_faults_then_peace(seed: int, witness: bool) -> None:
     rng = random.Random(seed * 7919)
     policy = rng.choice(("availability", "consistency"))
-    cluster = paired(seed, policy, ping=not witness or rng.random() < 0.3, witness=witness)
+    default_primary = rng.choice(("alone", "lastprim", "node1", "node2"))
+    cluster = paired(seed, policy, ping=not witness or rng.random() < 0.3, witness=witness, default_primary=default_primary)
     for _ in range(rng.randrange(2, 14)):
         disturb(cluster, rng)
         cluster.run(rng.choice((0.1, 0.4, 1.0, 3.0, 5.0, 12.0)))

@@ -264,3 +264,140 @@ def test_a_witness_that_is_away_when_the_peer_dies_is_waited_for() -> None:
     assert cluster.shown("node2") == "SECOND Transient" and "witness" in cluster.reason("node2")
     cluster.witness.out_of_reach.clear()
     cluster.wait(10.0, node2="ALONE Ready")
+
+
+# ---- switches, stopstart, the default primary -------------------------------------------------------------------------------------
+
+
+def pause(cluster: Cluster) -> None:
+    for name in ("node1", "node2"):
+        cluster.command(name, ev.Switch, switch="failover", value="off")
+
+
+def test_paused_failover_waits_for_the_word() -> None:
+    cluster = paired(40)
+    pause(cluster)
+    cluster.power_off("node1")
+    cluster.run(20.0)
+    assert cluster.shown("node2") == "WAIT NotReady"
+    assert "automatic failover is paused: 'hactl prim pg'" in cluster.reason("node2")
+    cluster.command("node2", ev.Prim)
+    cluster.wait(10.0, node2="ALONE Ready")
+
+
+def test_resumed_failover_acts_on_what_is_still_so() -> None:
+    cluster = paired(41)
+    pause(cluster)
+    cluster.power_off("node1")
+    cluster.run(20.0)
+    cluster.command("node2", ev.Switch, switch="failover", value="on")
+    cluster.wait(5.0, node2="ALONE Ready")
+
+
+def test_paused_and_rfsmount_dies_starts_again_in_its_place() -> None:
+    cluster = paired(42)
+    pause(cluster)
+    cluster.kill_rfs("node1")
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_paused_and_stopped_leaves_the_second_waiting() -> None:
+    cluster = paired(43)
+    pause(cluster)
+    cluster.command("node1", ev.Stop)
+    cluster.run(15.0)
+    assert cluster.shown("node1").startswith("STOP")
+    assert cluster.shown("node2").startswith("WAIT") and "paused" in cluster.reason("node2")
+    cluster.command("node1", ev.Start)
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")  # the roles of before
+
+
+def test_a_swap_is_a_word_also_when_paused() -> None:
+    cluster = paired(44)
+    pause(cluster)
+    cluster.command("node1", ev.Swap)
+    cluster.wait(10.0, node1="SECOND Ready", node2="PRIM Ready")
+
+
+def test_the_pause_survives_hactld_and_the_machine() -> None:
+    cluster = paired(45)
+    pause(cluster)
+    cluster.kill_hactld("node2")
+    cluster.start_hactld("node2")
+    cluster.wait(10.0, node2="SECOND Ready")
+    cluster.power_off("node2")
+    cluster.run(5.0)
+    cluster.boot("node2")
+    cluster.wait(20.0, node2="SECOND Ready")
+    cluster.power_off("node1")
+    cluster.run(10.0)
+    assert cluster.shown("node2") == "WAIT NotReady"
+
+
+def test_stopstart_of_the_primary_moves_the_role() -> None:
+    cluster = paired(46)
+    cluster.command("node1", ev.StopStart)
+    cluster.wait(20.0, node1="SECOND Ready", node2="PRIM Ready")
+    assert cluster.machines["node1"].memory.wanted
+
+
+def test_stopstart_alone_comes_up_again() -> None:
+    cluster = paired(47)
+    cluster.power_off("node2")
+    cluster.wait(6.0, node1="ALONE Ready")
+    starts = sum("StartServices" in line for line in cluster.trace)
+    cluster.command("node1", ev.StopStart)
+    cluster.run(1.5)
+    cluster.wait(15.0, node1="ALONE Ready")
+    assert sum("StartServices" in line for line in cluster.trace) == starts + 1
+
+
+def test_stopstart_of_the_secondary_disturbs_nobody() -> None:
+    cluster = paired(48)
+    cluster.command("node2", ev.StopStart)
+    cluster.run(1.5)
+    cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_the_role_returns_to_the_default_primary() -> None:
+    cluster = paired(49, default_primary="node1")
+    cluster.power_off("node1")
+    cluster.wait(6.0, node2="ALONE Ready")
+    cluster.boot("node1")
+    cluster.wait(40.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_lastprim_gets_its_role_back_and_a_swap_is_not_undone() -> None:
+    cluster = paired(50, default_primary="lastprim")
+    cluster.power_off("node1")
+    cluster.wait(6.0, node2="ALONE Ready")
+    cluster.boot("node1")
+    cluster.wait(40.0, node1="PRIM Ready", node2="SECOND Ready")
+    cluster.command("node1", ev.Swap)
+    cluster.wait(10.0, node1="SECOND Ready", node2="PRIM Ready")
+    cluster.run(30.0)
+    assert cluster.shown("node2") == "PRIM Ready"
+
+
+def test_a_default_primary_whose_service_dies_does_not_get_the_role_back_for_ever() -> None:
+    cluster = paired(51, default_primary="node1")
+    moves = 0
+    for _ in range(6):
+        cluster.power_off("node1")
+        cluster.wait(10.0, node2="ALONE Ready")
+        cluster.boot("node1")
+        cluster.wait(20.0, node1="SECOND Ready", node2="PRIM Ready")
+        cluster.run(12.0)
+        moves += cluster.shown("node1") == "PRIM Ready"
+    assert moves == 6  # max_restarts of the simulator is 50: see the next one for the limit
+
+
+def test_paused_failover_pauses_the_way_back_too() -> None:
+    cluster = paired(52, default_primary="node1")
+    cluster.power_off("node1")
+    cluster.wait(6.0, node2="ALONE Ready")
+    cluster.command("node2", ev.Switch, switch="failover", value="off")
+    cluster.boot("node1")
+    cluster.wait(20.0, node1="SECOND Ready", node2="PRIM Ready")
+    cluster.run(30.0)
+    assert cluster.shown("node2") == "PRIM Ready"

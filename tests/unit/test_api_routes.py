@@ -60,7 +60,7 @@ def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Ro
 async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(routes.runner.run)
-        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}))
+        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, "ann"))
         nursery.cancel_scope.cancel()
     return answer
 
@@ -78,7 +78,24 @@ async def test_there(tmp_path: Path) -> None:
     peer = FakePeer({"code": 0, "message": "pg starts"})
     answer = await ask(make_routes(peer, tmp_path), "POST", "/v1/modules/pg/start", {"node": "node2"})
     assert answer["results"] == [{"node": "node2", "code": 0, "message": "pg starts"}]
-    assert peer.asked == [("command", {"module": "pg", "verb": "start", "options": {}})]
+    assert peer.asked == [("command", {"module": "pg", "verb": "start", "options": {}, "who": "ann on node1"})]
+
+
+async def test_who_asked_is_in_the_history(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer({}), tmp_path)
+    await ask(routes, "POST", "/v1/modules/pg/pause")
+    last = (await ask(routes, "GET", "/v1/events"))["events"][-1]
+    assert (last["kind"], last["who"]) == ("command", "ann on node1")
+    assert last["text"].startswith("pause: automatic failover of pg is paused")
+
+
+async def test_why_tells_what_stands_against_it(tmp_path: Path) -> None:
+    routes = make_routes(FakePeer({}), tmp_path)
+    document = await ask(routes, "GET", "/v1/modules/pg/why")
+    assert (document["schema"], document["node"], document["state"]) == ("hactl.why/1", "node1", "PRIM")
+    swap = document["questions"][0]
+    assert swap["answer"] is False and {"text": "node2 is SECOND Ready", "holds": False} in swap["conditions"]
+    assert document["evidence"]["around"]["policy"] == "availability"
 
 
 async def test_swap_finds_the_primary(tmp_path: Path) -> None:

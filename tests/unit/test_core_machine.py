@@ -55,7 +55,7 @@ def sample(kind: type[ev.Event]) -> ev.Event:
         "now": 100.0, "module": "pg", "late_s": 5.0, "network": "lan", "incarnation": 7, "counter": 1, "echo": 0, "modules": {},
         "ok": True, "wanted": True, "has_record": True, "holds_files": False, "rfs_runs": False, "services_run": False,
         "address_held": False, "request": 1, "session": 1, "view": SECOND_VIEW, "reason": "it ended", "service": "postgres",
-        "lane": Lane.ROLE, "ticket": 1,
+        "lane": Lane.ROLE, "ticket": 1, "switch": "failover", "value": "on",
     }  # fmt: skip
     names = [name for name, field in kind.__dataclass_fields__.items() if name in given]
     return kind(**{name: given[name] for name in names})
@@ -339,3 +339,63 @@ def test_a_frozen_primary_that_reaches_neither_peer_nor_witness_gives_the_addres
     view = replace(FROZEN_VIEW, witness_away=True)
     assert act.VipDown in kinds(ordered(node_with(primary(view, order=Order.GRANT, tickets={Lane.ROLE: 1}), **silent), sample(ev.Tick)))
     assert act.VipDown not in kinds(ordered(node_with(primary(FROZEN_VIEW), **silent), sample(ev.Tick)))
+
+
+# ---- switches and the default primary ------------------------------------------------------------------------------------------------
+
+SECOND_READY = Summary(state=State.SECOND, readiness=Readiness.READY, rfs_alive=True, complete=True)
+
+
+def well(**facts: Any) -> Module:
+    """A primary that has been well for a while."""
+    return primary(since=50.0, default_primary="node2", **facts)
+
+
+def test_the_role_goes_to_the_default_primary_when_both_are_well() -> None:
+    assert act.StopServices in kinds(ordered(node_with(well(), peer=SECOND_READY), ev.Tick(100.0)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "peer"),
+    [
+        ({"since": 98.0}, {}),
+        ({"paused": True}, {}),
+        ({}, {"paused": True}),
+        ({"default_primary": "alone"}, {}),
+        ({"default_primary": "node1"}, {}),
+        ({"default_primary": "lastprim"}, {}),
+        ({"failbacks": (10.0, 20.0, 30.0)}, {}),
+        ({}, {"services_failed": True}),
+        ({}, {"readiness": Readiness.TRANSIENT}),
+        ({"cycling": True, "wanted": True}, {"state": State.STOP}),
+    ],
+)
+def test_and_otherwise_it_stays(facts: dict[str, Any], peer: dict[str, Any]) -> None:
+    node = node_with(replace(well(), **facts), peer=replace(SECOND_READY, **peer))
+    after, _ = step(node, ev.Tick(100.0))
+    assert not after.modules["pg"].swapping
+
+
+def test_lastprim_is_who_led_before() -> None:
+    node = node_with(replace(well(), default_primary="lastprim"), peer=replace(SECOND_READY, led=True))
+    after, _ = step(node, ev.Tick(100.0))
+    assert after.modules["pg"].swapping and after.modules["pg"].failbacks == (100.0,)
+
+
+def test_what_is_remembered_comes_before_the_answer() -> None:
+    actions = ordered(node_with(primary()), ev.Switch(100.0, "pg", 1, "failover", "off"))
+    assert isinstance(actions[0], act.Remember) and actions[0].memory.paused
+    assert any(isinstance(action, act.Reply) and action.code == 0 for action in actions[1:])
+
+
+def test_an_unknown_switch_is_refused() -> None:
+    replies = [
+        action for action in ordered(node_with(primary()), ev.Switch(100.0, "pg", 1, "light", "on")) if isinstance(action, act.Reply)
+    ]
+    assert [reply.code for reply in replies] == [6]
+
+
+def test_services_that_fail_stay_where_they_are_while_failover_is_paused() -> None:
+    node = node_with(primary(services_failed=True, paused=True), peer=SECOND_READY)
+    after, _ = step(node, ev.Tick(100.0))
+    assert not after.modules["pg"].swapping

@@ -13,22 +13,30 @@ import trio
 
 from orchestrator import statefile
 from orchestrator.api.server import ApiError, ApiServer, Request
+from orchestrator.core.states import Memory
+from orchestrator.effects.journal import Journal
 from orchestrator.effects.notify import EVENTS_MAX, History
 from orchestrator.effects.rfs import view_from
+from orchestrator.statefile import Kept
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "hactld" / "state.json"
-    assert statefile.read(path) == statefile.Remembered()
-    remembered = statefile.Remembered("boot1", {"pg": True, "web": False})
+    assert statefile.read(path) == {}
+    remembered = {"pg": Kept("boot1", Memory(True, False, True, "off")), "web": Kept("boot2", Memory(False, True, False, ""))}
     statefile.write(path, remembered)
     assert statefile.read(path) == remembered
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"boot": 1}', '{"boot": "a", "wanted": 5}'])
+def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"boot": "boot1", "wanted": {"pg": true, "web": false}}')
+    assert statefile.read(tmp_path / "state.json") == {"pg": Kept("boot1", Memory(wanted=True)), "web": Kept("boot1", Memory())}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"boot": 1}', '{"boot": "a", "wanted": 5}', '{"modules": {"pg": {"wanted": true}}}'])
 def test_a_damaged_state_file_means_nothing_remembered(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
-    assert statefile.read(tmp_path / "state.json") == statefile.Remembered()
+    assert statefile.read(tmp_path / "state.json") == {}
 
 
 @pytest.mark.parametrize(
@@ -39,14 +47,18 @@ def test_a_damaged_state_file_means_nothing_remembered(tmp_path: Path, content: 
     ],
 )  # fmt: skip
 def test_boot_policy(policy: str, boot: str, wanted: bool, expected: bool) -> None:
-    remembered = statefile.Remembered("same", {"pg": wanted})
-    assert statefile.wanted_at_start(remembered, "pg", policy, boot) is expected
+    assert statefile.wanted_at_start(Kept("same", Memory(wanted=wanted)), policy, boot) is expected
+
+
+def test_the_switch_counts_for_more_than_the_configuration() -> None:
+    assert statefile.wanted_at_start(Kept("same", Memory(wanted=True, boot="off")), "on", "other") is False
+    assert statefile.wanted_at_start(Kept("same", Memory(wanted=False, boot="on")), "off", "other") is True
+    assert statefile.wanted_at_start(Kept("same", Memory(wanted=True, boot="off")), "on", "same") is True, "not at a boot: as it was"
 
 
 def test_a_module_never_heard_of() -> None:
-    assert statefile.wanted_at_start(statefile.Remembered(), "pg", "on", "boot") is True
-    assert statefile.wanted_at_start(statefile.Remembered("boot"), "pg", "on", "boot") is True
-    assert statefile.wanted_at_start(statefile.Remembered("boot"), "pg", "auto", "boot") is False
+    assert statefile.wanted_at_start(None, "on", "boot") is True
+    assert statefile.wanted_at_start(None, "auto", "boot") is False
 
 
 def test_history(tmp_path: Path) -> None:
@@ -116,3 +128,46 @@ async def test_http_over_the_unix_socket(tmp_path: Path) -> None:
         with trio.fail_after(5):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 400")
         nursery.cancel_scope.cancel()
+
+
+def test_history_goes_on_where_it_was(tmp_path: Path) -> None:
+    History(tmp_path / "hactld.log").add("pg", "command", "stop: pg stops", who="ann on node1")
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"number": 2, "wall')  # a crash in the middle of a line
+    again = History(tmp_path / "hactld.log")
+    again.add("pg", "takeover", "node2 is silent", inputs={"around": {"peer_silent": True}})
+    assert [(line.number, line.kind) for line in again.lines] == [(1, "command"), (2, "takeover")]
+    assert again.lines[0].as_json("node1")["who"] == "ann on node1"
+    assert "(by ann on node1)" in (tmp_path / "hactld.log").read_text()
+
+
+def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text('{"number": 7, "wall')
+    History(tmp_path / "hactld.log").add("pg", "transition", "after the crash")
+    assert [line.text for line in History(tmp_path / "hactld.log").lines] == ["after the crash"]
+
+
+def test_history_is_bounded_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.effects.notify.LOG_BYTES_MAX", 2000)
+    history = History(tmp_path / "hactld.log")
+    for number in range(100):
+        history.add("pg", "transition", f"number {number}")
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["hactld.log", "hactld.log.1", "history.jsonl", "history.jsonl.1"]
+    assert all(path.stat().st_size < 2400 for path in tmp_path.iterdir())
+    assert History(tmp_path / "hactld.log").lines[-1].text == "number 99"
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(path))
+        History(None, journal=Journal(path)).add("pg", "takeover", "node2 is silent", who="ann")
+        History(None, journal=Journal(path)).add("", "hactld", "two\nlines")
+        first, second = journald.recv(4096), journald.recv(4096)
+    assert b"MESSAGE=pg takeover node2 is silent (by ann)\nPRIORITY=5\n" in first and b"LOCKSTEP_MODULE=pg\n" in first
+    assert second.startswith(b"MESSAGE\n" + (18).to_bytes(8, "little") + b"- hactld two\nlines\n")
+
+
+def test_without_a_journal_nothing_happens(tmp_path: Path) -> None:
+    Journal(tmp_path / "none").send("text", "pg", "takeover")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import trio
 import trio.testing
@@ -10,7 +12,7 @@ import trio.testing
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
-from orchestrator.core.states import Hold, Lane, Module, Readiness, RfsView, State, Surroundings
+from orchestrator.core.states import Hold, Lane, Memory, Module, Readiness, RfsView, State, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
 from orchestrator.runner import Runner
@@ -46,10 +48,10 @@ class FakeEffects:
     async def refresh_rfs(self, module: str) -> None:
         self.done.append("RefreshRfs")
 
-    def remember(self, module: str, wanted: bool) -> None:
-        self.wanted.append(wanted)
+    def remember(self, module: str, memory: Memory) -> None:
+        self.wanted.append(memory.wanted)
 
-    def notify(self, module: str, kind: str, text: str) -> None:
+    def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         self.notes.append(f"{kind}: {text}")
 
     def pulse_now(self) -> None:
