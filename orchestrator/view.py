@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
-from orchestrator.core import explain
+from orchestrator.core import explain, what_if
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
 
 SCHEMA = "hactl.status/1"
 WHY_SCHEMA = "hactl.why/1"
+SIMULATE_SCHEMA = "hactl.simulate/1"
 DECISIONS = ("takeover", "grant", "fence", "failback")
 SHOWN_DECISIONS = 5
 LEADING = (State.ALONE.value, State.PRIM.value)
@@ -181,6 +182,22 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
         for name, verdict in node.detector.verdicts(node.around.now).items()
         if verdict != "ok"
     ]
+
+
+def simulated(node: Node, name: str, what: str) -> dict[str, Any]:
+    """What would happen here if …, decided by the real core from where it stands."""
+    moments, after = what_if.imagine(node, name, what)
+    state, readiness = after.modules[name].shown
+    return {
+        "schema": SIMULATE_SCHEMA,
+        "node": node.around.node,
+        "module": name,
+        "what": what,
+        "moments": [{"after_s": moment.after_s, "kind": moment.kind, "text": moment.text} for moment in moments],
+        "state": state.value,
+        "readiness": readiness.value,
+        "reason": after.reasons.get(name, ""),
+    }
 
 
 def why(node: Node, name: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

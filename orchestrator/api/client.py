@@ -59,6 +59,10 @@ class ApiClient:
         """Why a module is what it is on a node."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/why", {"node": node})
 
+    def simulate(self, module: str, what: str, node: str | None = None) -> dict[str, Any]:
+        """What would happen to a module on a node if …"""
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/simulate", {"what": what, "node": node})
+
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})

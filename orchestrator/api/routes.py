@@ -12,11 +12,12 @@ import trio
 from orchestrator.api.server import ApiError, Request
 from orchestrator.core import events as ev
 from orchestrator.core.states import State
+from orchestrator.core.what_if import QUESTIONS
 from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.runner import Answer, Runner
 from orchestrator.security import Keys
-from orchestrator.view import why
+from orchestrator.view import simulated, why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
@@ -104,6 +105,9 @@ class Routes:
                 return await self._here_or_there(request.query.get("node"), "events", parameters)
             case "GET", ("v1", "modules", module, "why"):
                 return await self._here_or_there(request.query.get("node"), "why", {"module": module})
+            case "GET", ("v1", "modules", module, "simulate"):
+                parameters = {"module": module, "what": request.query.get("what", "")}
+                return await self._here_or_there(request.query.get("node"), "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50)}
                 return await self._here_or_there(request.query.get("node"), "logs", parameters)
@@ -210,6 +214,8 @@ class Routes:
                 return self._events(parameters)
             case "why":
                 return self._why(parameters)
+            case "simulate":
+                return self._simulate(parameters)
         return await self._logs(parameters)
 
     async def _ask(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +258,7 @@ class Routes:
                     return self.status()
                 case "rfs_state":
                     return next((entry for entry in self.status()["modules"] if entry["name"] == module), {})
-                case "logs" | "events" | "why":
+                case "logs" | "events" | "why" | "simulate":
                     return await self._look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error
@@ -291,6 +297,12 @@ class Routes:
     def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module = self._known(parameters)
         return why(self.runner.node, module, [line.as_json(self.node) for line in self.history.after(0)])
+
+    def _simulate(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module, what = self._known(parameters), str(parameters.get("what", ""))
+        if what not in QUESTIONS:
+            raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
+        return simulated(self.runner.node, module, what)
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))

@@ -11,7 +11,8 @@ import click
 
 from orchestrator.exit_codes import INTERRUPTED
 from orchestrator.hactl.config_commands import config, module
-from orchestrator.hactl.history_commands import events, history, why
+from orchestrator.hactl.drill_command import drill
+from orchestrator.hactl.history_commands import events, history, simulate, why
 from orchestrator.hactl.module_commands import COMMANDS, show_status
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.hactl.witness_commands import witness
@@ -19,7 +20,7 @@ from orchestrator.sentence import Sentence
 from rfs import exit_codes
 
 NOT_YET = (
-    *("checkers", "simulate", "drill", "doctor", "snapshot"),
+    *("checkers", "doctor", "snapshot"),
     *("data", "resync", "verify", "resolve"),
 )
 NOT_YET_IN = {
@@ -75,7 +76,7 @@ def not_yet(name: str, full: str) -> click.Command:
     return click.Command(name, callback=refuse, context_settings=dict(ANYTHING), hidden=True)
 
 
-for command in (*COMMANDS, events, history, why, witness):
+for command in (*COMMANDS, drill, events, history, simulate, why, witness):
     hactl.add_command(command)
 for group, names in NOT_YET_IN.items():
     hactl.add_command(group)

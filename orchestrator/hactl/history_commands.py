@@ -1,4 +1,4 @@
-"""`events`, `history` and `why`: what happened, who asked for it, and what decisions rested on."""
+"""`events`, `history`, `why` and `simulate`: what happened, who asked for it, what decisions rest on, and what would be decided."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Session, chosen_module, session_options
 
 module_argument = click.argument("module", required=False)
+IMAGINABLE = ("peer-dies", "link-lost", "isolated", "service-dies", "rfs-dies", "stop", "swap", "stopstart")  # what_if.QUESTIONS
 MARK = {True: "yes", False: "NO "}
 
 
@@ -103,3 +104,21 @@ def why(session: Session, module: str | None) -> None:
     for event in document["decisions"]:
         show_event(session, event)
         show_inputs(event.get("inputs"))
+
+
+@click.command()
+@click.argument("what", type=click.Choice(IMAGINABLE))
+@module_argument
+@session_options
+def simulate(session: Session, what: str, module: str | None) -> None:
+    """What would happen here (-H: there) if …: the daemon's own rules on its state of now. Nothing is touched."""
+    name = chosen_module(session.client.status(), module)
+    document = session.client.simulate(name, what, None if session.node == "all" else session.node)
+    if session.format in ("json", "jsonl"):
+        print_json(document, one_line=session.format == "jsonl")
+        return
+    click.echo(f"{name} on {document['node']}, if {what}:")
+    for moment in document["moments"]:
+        click.echo(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
+    reason = f": {document['reason']}" if document["reason"] else ""
+    click.echo(f"in the end {document['state']} {document['readiness']}{reason}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from orchestrator.lab.cluster import SERVERS
@@ -54,3 +56,30 @@ def test_the_switch_for_booting_counts_for_more_than_the_configuration(cluster: 
     hactl(cluster, "node2", "boot", "config", "ledger")
     cluster.command("node2", "start")
     cluster.settle()
+
+
+def test_what_was_asked_and_decided_is_in_the_history_of_both(cluster: LedgerCluster) -> None:
+    hactl(cluster, "node1", "swap", "ledger", "--wait")
+    hactl(cluster, "node2", "swap", "ledger", "--wait")
+    cluster.kill_daemon("node1")
+    cluster.start_daemon("node1")
+    cluster.settle()
+    told = cluster.lab.run("node1", ["hactl", "history", "ledger", "-H", "all", "-n", "500", "--kind", "command"]).stdout
+    assert "node1  ledger  swap: ledger moves to node2  (by root on node1)" in told
+    assert "node2  ledger  swap: ledger moves to node1  (by root on node2)" in told
+
+
+def test_why_and_simulate_answer_on_a_running_pair(cluster: LedgerCluster) -> None:
+    told = cluster.lab.run("node1", ["hactl", "why", "ledger"]).stdout
+    assert "ledger is PRIM Ready on node1" in told and "Could node2 take the role in order now?  Yes." in told
+    imagined = cluster.lab.run("node2", ["hactl", "simulate", "peer-dies", "ledger"]).stdout
+    assert "make this copy primary" in imagined and "in the end ALONE Ready" in imagined
+    cluster.wait_redundant("node1")
+
+
+def test_a_drill_goes_there_and_back_and_tells_how_long_it_took(cluster: LedgerCluster) -> None:
+    report = json.loads(cluster.lab.run("node1", ["hactl", "drill", "ledger", "--json"], timeout_s=90).stdout)
+    assert [(each["source"], each["target"]) for each in report["rounds"]] == [("node1", "node2"), ("node2", "node1")]
+    assert all(0 <= each["gap_s"] < 5 and each["redundant_s"] < 30 for each in report["rounds"])
+    cluster.settle()
+    assert cluster.primary() == "node1"

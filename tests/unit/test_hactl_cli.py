@@ -263,7 +263,7 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
         (("swop",), 2, "swop"),
         (("status", "--wtch"), 2, "--wtch"),
-        (("drill", "crash"), 2, 'this release has no "drill" yet'),
+        (("doctor",), 2, 'this release has no "doctor" yet'),
         (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
         (("config", "diff"), 2, 'this release has no "config diff" yet'),
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
