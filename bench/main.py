@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import floor, memory, plot, postgres, resync
+from bench import failover, floor, memory, plot, postgres, resync
 from bench.bed import DISK_SIZE_BYTES, Bed
 from bench.figures import figures
 from bench.gluster import Gluster
@@ -86,15 +86,16 @@ def keep(results: dict[str, Any]) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; `only` becomes a set of names, all when it is not given."""
     names = [row.name for row in ROWS] + [MEMORY]
-    with_resync = f"{', '.join(names)}; with --resync of {', '.join(resync.NAMES)}"
+    with_resync = f"{', '.join(names)}; with --resync of {', '.join(resync.NAMES)}; with --failover of {', '.join(failover.NAMES)}"
     parser = argparse.ArgumentParser(prog="bench/run", description="Native directory, mirror, floor and peers, side by side.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and files")
     parser.add_argument("--peers", action="store_true", help="also GlusterFS and PostgreSQL's own replication")
     parser.add_argument("--resync", action="store_true", help="instead: what the return of a node costs")
+    parser.add_argument("--failover", action="store_true", help="instead: for how long nobody answers when something dies or moves")
     parser.add_argument("--only", metavar="ROW[,ROW]", default="", help=f"of {with_resync}; results are printed, not kept")
     options = parser.parse_args(arguments)
-    names = resync.NAMES if options.resync else names
+    names = resync.NAMES if options.resync else failover.NAMES if options.failover else names
     options.rows = [name for name in options.only.split(",") if name] or names
     if unknown := [name for name in options.rows if name not in names]:
         parser.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
@@ -107,7 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     lab = Lab("bench", disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)
-        if options.resync:
+        if options.failover:
+            results = failover.run(lab, options.rows, 5 if options.quick else 1)
+        elif options.resync:
             results = resync.run(bed, options.rows)
         else:
             rows = [row for row in ROWS if row.name in options.rows]
@@ -115,8 +118,10 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         lab.down()
     if not options.only:
-        resync.keep(results, RESULTS) if options.resync else keep(results)
-    print(json.dumps(results, indent=2) if options.json else resync.table(results) if options.resync else table(results))
+        kept = resync.keep if options.resync else failover.keep if options.failover else lambda found, _: keep(found)
+        kept(results, RESULTS)
+    shown = resync.table if options.resync else failover.table if options.failover else table
+    print(json.dumps(results, indent=2) if options.json else shown(results))
     return 0
 
 

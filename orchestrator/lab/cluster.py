@@ -19,11 +19,12 @@ from orchestrator.lab.trees import differences
 SERVERS = ("node1", "node2")
 VIP = "10.77.0.100"
 POLL_S = 0.05
+HEARTBEAT = 'interval = "500ms", timeout = "3s"'
 
 CLUSTER_TOML = """\
 name = "{name}"
 policy = "{policy}"
-heartbeat = {{ interval = "500ms", timeout = "3s" }}
+heartbeat = {{ {heartbeat} }}
 [[node]]
 name = "node1"
 addresses = {{ lan = "{lan1}", repl = "{repl1}" }}
@@ -49,10 +50,12 @@ class LabCluster:
 
     def __init__(
         self, lab: Lab, module: str, module_toml: str, directories: Iterable[str], *, name: str = "lab", policy: str = "availability",
-        third: str = PING,
+        third: str = PING, heartbeat: str = HEARTBEAT,
     ) -> None:  # fmt: skip
-        self.lab, self.module, self.module_toml, self.directories = lab, module, module_toml, list(directories)
-        self.name, self.policy, self.third = name, policy, third  # third: what stands under [witness]
+        self.lab, self.module, self.module_toml = lab, module, module_toml
+        self.directories = list(directories)
+        self.name, self.policy, self.heartbeat = name, policy, heartbeat
+        self.third = third  # what stands under [witness]
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
@@ -61,6 +64,7 @@ class LabCluster:
         text = CLUSTER_TOML.format(
             name=self.name, lan1=ADDRESSES["node1"]["lan"], repl1=ADDRESSES["node1"]["repl"],
             lan2=ADDRESSES["node2"]["lan"], repl2=ADDRESSES["node2"]["repl"], policy=self.policy, third=self.third,
+            heartbeat=self.heartbeat,
         )  # fmt: skip
         for node in SERVERS:
             self.lab.run(node, ["mkdir", "-p", *self.directories])

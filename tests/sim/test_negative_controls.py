@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core import failover_rules as rules
 from orchestrator.core.states import Module, Summary, Surroundings
-from tests.sim import test_seeds, test_stories
+from tests.sim import test_sequences, test_stories
 from tests.sim.cluster import paired
 from tests.sim.fake_rfs import FakeWitness
 
@@ -16,7 +16,7 @@ from tests.sim.fake_rfs import FakeWitness
 def test_silence_believed_by_a_node_that_was_not_there_serves_old_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "still_current", lambda module, around, peer: True)
     with pytest.raises(AssertionError, match="serves old data"):
-        test_seeds.test_faults_then_peace(1054, False)
+        test_sequences.live(("isolated node2", "power off node1", "healed"), witness=False)
 
 
 def test_ping_believed_at_once_makes_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:

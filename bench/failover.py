@@ -1,0 +1,187 @@
+"""bench/run --failover: for how long nobody answers at the service address. Kept as results/failover.json.
+
+A client writes a line to a small ledger behind the address, over a new connection each time; a line is answered when it is on both nodes'
+disks. A figure is the longest time between two answers around an event, so it holds all of it: that the event is noticed, the decision, the
+address, the start of the service, the first durable write.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.words import machine, say
+from orchestrator.lab.cluster import VIP, LabCluster
+from orchestrator.lab.lab import Lab, kill_group
+
+FILE = "failover.json"
+DIRECTORY, PORT, STATE = "/srv/ha", 7000, "/var/lib/lockstep/modules/ha"
+SETTLE_S = 2.0  # both nodes must trust each other again before the next event
+MODULE = f"""\
+mode = "mirror"
+nodes = ["node1", "node2"]
+replication_network = "repl"
+max_restarts = "1000 per 24h"
+[[replicated]]
+directory = "{DIRECTORY}"
+[[vip]]
+address = "{VIP}/24"
+[[service]]
+name = "ledger"
+start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{DIRECTORY}/lines", "{PORT}"]
+stop_signal = "TERM"
+stop_timeout = "5s"
+"""
+USUAL, TUNED = 'interval = "500ms", timeout = "3s"', 'interval = "100ms", timeout = "1s"'
+
+
+@dataclass(frozen=True)
+class FailoverRow:
+    """An event, and within which time somebody answers again; the worst of `rounds` counts."""
+
+    name: str
+    text: str
+    event: Callable[[Stage, str], str]  # of the node that serves; returns the one that serves afterwards
+    limit_s: float
+    rounds: int
+    heartbeat: str = USUAL
+
+
+class Stage:
+    """A pair, its ledger and its client."""
+
+    def __init__(self, lab: Lab, scratch: Path, heartbeat: str) -> None:
+        self.cluster = LabCluster(lab, "ha", MODULE, [DIRECTORY], name="bench", heartbeat=heartbeat)
+        self.lab, self.out = lab, scratch / f"answers-{time.monotonic_ns()}"
+        lab.up()
+        self.cluster.configure()
+        self.cluster.bring_up()
+        self.primary = "node1"
+        self.prober = lab.spawn("client", [sys.executable, "-m", "bench.prober", VIP, str(PORT), str(self.out)])
+        self.cluster.until(lambda: bool(self.answers()), "nobody answers", 20)
+
+    def answers(self) -> list[float]:
+        """When."""
+        return [float(line) for line in self.out.read_text().split()] if self.out.exists() else []
+
+    def silence_s(self, event: Callable[[Stage, str], str]) -> float:
+        """Of one event; afterwards all is well again."""
+        time.sleep(SETTLE_S)
+        began = time.monotonic()
+        after = event(self, self.primary)
+        self.cluster.until(lambda: self.answers()[-1] > began + 1.0 and self.longest(began) > 0, "nobody answers", 60)
+        time.sleep(1.0)
+        silence = self.longest(began)
+        for row in self.lab.status()["nodes"]:
+            if row["node"] in ("node1", "node2") and row["power"] == "off":
+                self.cluster.boot(row["node"])
+        self.primary = after
+        self.cluster.wait_redundant(after)
+        return silence
+
+    def longest(self, began: float) -> float:
+        """Between two answers, from the last one before the event on."""
+        times = self.answers()
+        first = max((index for index, at in enumerate(times) if at <= began), default=0)
+        return max((after - before for before, after in zip(times[first:], times[first + 1 :], strict=False)), default=0.0)
+
+    def close(self) -> None:
+        """The client's end."""
+        kill_group(self.prober)
+        self.lab.down()
+
+
+def other(node: str) -> str:
+    """The other node."""
+    return LabCluster.other(node)
+
+
+def node_dies(stage: Stage, primary: str) -> str:
+    """All its processes at once, and its network."""
+    stage.lab.kill(primary)
+    stage.cluster.wait_state(other(primary), "ALONE", timeout_s=60)
+    return other(primary)
+
+
+def rfsmount_dies(stage: Stage, primary: str) -> str:
+    """kill -9; the other node takes over."""
+    stage.lab.run(primary, ["sh", "-c", f"kill -9 $(cat {STATE}/rfsmount.pid)"])
+    stage.cluster.wait_redundant(other(primary))
+    return other(primary)
+
+
+def service_dies(stage: Stage, primary: str) -> str:
+    """kill -9; it is started again where it was."""
+    stage.lab.run(primary, ["pkill", "-9", "-f", "orchestrator.lab.ledger serve"])
+    return primary
+
+
+def swapped(stage: Stage, primary: str) -> str:
+    """A planned move."""
+    stage.cluster.command(primary, "swap")
+    stage.cluster.wait_redundant(other(primary))
+    return other(primary)
+
+
+ROWS = (
+    FailoverRow("node", "node killed, default settings", node_dies, 4.0, 20),
+    FailoverRow("rfsmount", "rfsmount killed", rfsmount_dies, 2.0, 10),
+    FailoverRow("service", "service killed", service_dies, 2.0, 10),
+    FailoverRow("swap", "planned swap", swapped, 1.0, 10),
+    FailoverRow("node_tuned", "node killed, heartbeat 100 ms and 1 s", node_dies, 1.5, 20, TUNED),
+)
+NAMES = [row.name for row in ROWS]
+
+
+def run(lab: Lab, names: list[str], divisor: int) -> dict[str, Any]:
+    """Every row that is asked for; those of one configuration on one pair."""
+    results: dict[str, Any] = {"schema": "lockstep.bench.failover/1", "machine": machine(), "rows": []}
+    with tempfile.TemporaryDirectory(prefix="lockstep-bench-", dir="/var/tmp") as scratch:
+        for heartbeat in (USUAL, TUNED):
+            rows = [row for row in ROWS if row.heartbeat == heartbeat and row.name in names]
+            if not rows:
+                continue
+            stage = Stage(lab, Path(scratch), heartbeat)
+            try:
+                results["rows"] += [measure(stage, row, max(1, row.rounds // divisor)) for row in rows]
+            finally:
+                stage.close()
+    return results
+
+
+def measure(stage: Stage, row: FailoverRow, rounds: int) -> dict[str, Any]:
+    """All rounds of one row."""
+    say(row.text)
+    runs = []
+    for _ in range(rounds):
+        runs.append(round(stage.silence_s(row.event), 3))
+        say(f"  nobody answered for {runs[-1]:.2f} s")
+    return {"name": row.name, "text": row.text, "limit_s": row.limit_s, **judged(runs, row.limit_s)}
+
+
+def judged(runs: list[float], limit_s: float) -> dict[str, Any]:
+    """The worst counts. Pure."""
+    return {"runs_s": runs, "median_s": statistics.median(runs), "worst_s": max(runs), "met": max(runs) <= limit_s}
+
+
+def keep(results: Mapping[str, Any], directory: Path) -> None:
+    """For later runs to be compared with."""
+    directory.mkdir(exist_ok=True)
+    (directory / FILE).write_text(json.dumps(results, indent=2) + "\n")
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """A line for each row. Pure."""
+    lines = [f"{'nobody answers for':40} {'median':>8} {'worst':>8} {'asked':>8}"]
+    for row in results["rows"]:
+        verdict = "met" if row["met"] else "MISSED"
+        text = f"{row['text']} ({len(row['runs_s'])} times)"
+        lines.append(f"{text:40} {row['median_s']:6.2f} s {row['worst_s']:6.2f} s {row['limit_s']:6.2f} s  {verdict}")
+    return "\n".join(lines)
