@@ -15,6 +15,10 @@ bench/run --resync measures instead what it costs that a node was away; each val
     stage    pairs and sizes that rows share          resync_plot  the picture
     unmarked rfsmount without its intent log, for the price of marks
 
+bench/run --failover measures for how long nobody answers at the service address when something dies or is moved; the worst of many counts:
+
+    failover the run, its rows, its table             prober       a client that looks closely
+
 A return is timed from the mended cable (or the started rfsmount) to both nodes in sync, durably. What is read is what /proc counts of both
 rfsmounts, what travels is all that passes the cable of node1: TLS, TCP and the control link included.
 """

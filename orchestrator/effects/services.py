@@ -57,7 +57,7 @@ class Services:
         for service in self.config.services:
             await self._start_one(service, environment)
             self._watch(nursery, service)
-        await scripts.run(self.config.scripts_dir, "start_prim", environment, self.paths.module_log(self.config.name))
+        await scripts.run(self.config.scripts_dir, "start_prim", environment, self.paths.module_log(self.config.name), self.log)
         self.up_marker.touch()
 
     def adopt(self, nursery: trio.Nursery) -> None:
@@ -76,7 +76,7 @@ class Services:
         environment = {**self.environment, "LOCKSTEP_STATE": state}
         if not kill:
             try:
-                await scripts.run(self.config.scripts_dir, "stop_prim", environment, self.paths.module_log(self.config.name))
+                await scripts.run(self.config.scripts_dir, "stop_prim", environment, self.paths.module_log(self.config.name), self.log)
             except EffectFailed as failure:  # a script that fails must not keep the services up
                 self.log("script", str(failure))
         for service in reversed(self.config.services):

@@ -175,6 +175,7 @@ async def test_scripts(tmp_path: Path) -> None:
         assert await bench.fresh().running(), "scripts alone must not run again when hactld is restarted"
         await bench.services.stop(kill=False, state="PRIM")
         assert (tmp_path / "ran").read_text() == "start_prim PRIM\nstop_prim PRIM\n"
+        assert bench.log.count("script") == 4, "the history has when each began and how it ended"
         assert not await bench.services.running()
         (scripts / "start_prim").write_text("#!/bin/sh\nexit 4\n")
         with pytest.raises(EffectFailed, match="exit code 4"):
