@@ -257,5 +257,5 @@ async def _end_target(core: SessionCore, session: int) -> None:
     await core.link.expect("paired")
     core.now_paired(session)
     reached("target-paired")
-    await throw_away(replica)
     await replica.engine.purge_holding()
+    await throw_away(replica)

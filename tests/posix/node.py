@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.lab.trees import HIDDEN_NAMES
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
 from rfs.keys import KeyStore
@@ -75,11 +76,14 @@ class Node:
         raise AssertionError(f"no writable descriptor of {self.directories[position]}")
 
     def tree(self) -> dict[str, bytes | str]:
+        """What an application sees: the directories of Lockstep's own come and go beside it, also after a resync has ended."""
         found: dict[str, bytes | str] = {}
         for position, directory in enumerate(self.directories):
-            for entry in sorted(directory.rglob("*")):
-                name = f"{position}/{entry.relative_to(directory)}"
-                found[name] = os.readlink(entry) if entry.is_symlink() else entry.read_bytes() if entry.is_file() else "directory"
+            for place, below, files in os.walk(directory):
+                below[:] = sorted(name for name in below if Path(place) != directory or name not in HIDDEN_NAMES)
+                for entry in (Path(place, name) for name in (*below, *files)):
+                    name = f"{position}/{entry.relative_to(directory)}"
+                    found[name] = os.readlink(entry) if entry.is_symlink() else entry.read_bytes() if entry.is_file() else "directory"
         return found
 
     def clean(self) -> None:

@@ -30,7 +30,11 @@ def paired(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
 
 
 def names(directory: Path) -> set[str]:
-    return {str(entry.relative_to(directory)) for entry in directory.rglob("*") if not entry.name.startswith(".lockstep")}
+    return {
+        str(entry.relative_to(directory))
+        for entry in directory.rglob("*")
+        if not entry.name.startswith(".lockstep") and ".lockstep-holding" not in entry.parts
+    }
 
 
 def test_what_is_excluded_stays_here(paired: tuple[Node, Node]) -> None:
