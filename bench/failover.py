@@ -22,6 +22,7 @@ from orchestrator.lab.cluster import VIP, LabCluster
 from orchestrator.lab.lab import Lab, kill_group
 
 FILE = "failover.json"
+PROBER = Path(__file__).resolve().parent / "prober.py"
 DIRECTORY, PORT, STATE = "/srv/ha", 7000, "/var/lib/lockstep/modules/ha"
 SETTLE_S = 2.0  # both nodes must trust each other again before the next event
 MODULE = f"""\
@@ -64,7 +65,7 @@ class Stage:
         self.cluster.configure()
         self.cluster.bring_up()
         self.primary = "node1"
-        self.prober = lab.spawn("client", [sys.executable, "-m", "bench.prober", VIP, str(PORT), str(self.out)])
+        self.prober = lab.spawn("client", [sys.executable, str(PROBER), VIP, str(PORT), str(self.out)])
         self.cluster.until(lambda: bool(self.answers()), "nobody answers", 20)
 
     def answers(self) -> list[float]:
@@ -132,10 +133,10 @@ def swapped(stage: Stage, primary: str) -> str:
 
 ROWS = (
     FailoverRow("node", "node killed, default settings", node_dies, 4.0, 20),
-    FailoverRow("rfsmount", "rfsmount killed", rfsmount_dies, 2.0, 10),
-    FailoverRow("service", "service killed", service_dies, 2.0, 10),
-    FailoverRow("swap", "planned swap", swapped, 1.0, 10),
-    FailoverRow("node_tuned", "node killed, heartbeat 100 ms and 1 s", node_dies, 1.5, 20, TUNED),
+    FailoverRow("rfsmount", "rfsmount killed", rfsmount_dies, 1.2, 5),
+    FailoverRow("service", "service killed", service_dies, 1.2, 5),
+    FailoverRow("swap", "planned swap", swapped, 0.3, 5),
+    FailoverRow("node_tuned", "node killed, heartbeat 100 ms and 1 s", node_dies, 1.5, 10, TUNED),
 )
 NAMES = [row.name for row in ROWS]
 

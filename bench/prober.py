@@ -1,6 +1,6 @@
 """A client that looks closely: a new connection, a line and its answer, again and again; when each was answered goes to a file.
 
-    python -m bench.prober HOST PORT OUT
+    python bench/prober.py HOST PORT OUT
 
 A connection that meets nobody is given up after a tenth of a second: TCP itself would ask again only after one, two, four seconds.
 """
