@@ -17,7 +17,6 @@ SCHEMA = "hactl.status/1"
 WHY_SCHEMA = "hactl.why/1"
 SIMULATE_SCHEMA = "hactl.simulate/1"
 DECISIONS = ("takeover", "grant", "fence", "failback")
-SHOWN_DECISIONS = 5
 LEADING = (State.ALONE.value, State.PRIM.value)
 
 
@@ -200,10 +199,9 @@ def simulated(node: Node, name: str, what: str) -> dict[str, Any]:
     }
 
 
-def why(node: Node, name: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def why(node: Node, name: str, decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Why a module is what it is on this node, what would be decided now and what stands against it, and the last decisions."""
     module, peer = node.modules[name], node.peer_modules.get(name)
-    decided = [entry for entry in history if entry["module"] == name and entry["kind"] in DECISIONS]
     return {
         "schema": WHY_SCHEMA,
         "node": node.around.node,
@@ -220,5 +218,5 @@ def why(node: Node, name: str, history: Sequence[Mapping[str, Any]]) -> dict[str
             for told in explain.explain(module, node.around, peer)
         ],
         "evidence": dict(explain.evidence(module, node.around, peer)),
-        "decisions": decided[-SHOWN_DECISIONS:],
+        "decisions": list(decisions),
     }

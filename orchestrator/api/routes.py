@@ -17,13 +17,14 @@ from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.runner import Answer, Runner
 from orchestrator.security import Keys
-from orchestrator.view import simulated, why
+from orchestrator.view import DECISIONS, simulated, why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
 PEER_DEADLINE_S = 10.0
 LINES_MAX = 5000
 WHO_CHARACTERS_MAX = 200
+SHOWN_DECISIONS = 5
 
 
 class History(Protocol):
@@ -54,8 +55,8 @@ def make_command(verb: str, module: str, options: Mapping[str, Any]) -> Callable
         "stop": lambda now, request: ev.Stop(now, module, request),
         "restart": lambda now, request: ev.Restart(now, module, request),
         "stopstart": lambda now, request: ev.StopStart(now, module, request),
-        "pause": lambda now, request: ev.Switch(now, module, request, "failover", "off"),
-        "resume": lambda now, request: ev.Switch(now, module, request, "failover", "on"),
+        "pause": switch("failover", "off"),
+        "resume": switch("failover", "on"),
         **{f"boot-{word}": switch("boot", word) for word in ("on", "off", "auto", "config")},
         "swap": lambda now, request: ev.Swap(now, module, request),
         "prim": lambda now, request: ev.Prim(now, module, request, force),
@@ -296,7 +297,8 @@ class Routes:
 
     def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module = self._known(parameters)
-        return why(self.runner.node, module, [line.as_json(self.node) for line in self.history.after(0)])
+        decided = [line for line in self.history.after(0) if line.module == module and line.kind in DECISIONS]
+        return why(self.runner.node, module, [line.as_json(self.node) for line in decided[-SHOWN_DECISIONS:]])
 
     def _simulate(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module, what = self._known(parameters), str(parameters.get("what", ""))

@@ -19,6 +19,7 @@ import trio
 from rfs import exit_codes
 
 BODY_BYTES_MAX = 1 << 20
+NAME_DEADLINE_S = 1.0
 NOBODY_LOGGED_IN = 2**32 - 1  # loginuid of what no login started
 CONNECTION_DEADLINE_S = 180.0
 HTTP_OF = {
@@ -47,7 +48,7 @@ class Request:
     path: tuple[str, ...]
     query: dict[str, str]
     body: dict[str, Any]
-    who: str = ""  # the person at the other end of the socket
+    who: str = ""  # of a command: the person at the other end of the socket
 
 
 Route = Callable[[Request], Awaitable[dict[str, Any]]]
@@ -94,9 +95,12 @@ class ApiServer:
             request = await self._read(stream, connection)
             if request is None:
                 return False
-            if peer_user(stream) != 0:
+            pid, uid = process_at(stream)
+            if uid != 0:
                 raise ApiError("only root may talk to hactld", exit_codes.NOT_PERMITTED)
-            http, document = 200, await self.route(replace(request, who=person_at(stream)))
+            if request.method == "POST":
+                request = replace(request, who=await person(pid, uid))
+            http, document = 200, await self.route(request)
             http = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else http
         except ApiError as error:
             http, document = error.http, {"code": error.code, "message": str(error)}
@@ -142,27 +146,32 @@ def parse(head: h11.Request, body: bytes) -> Request:
     return Request(head.method.decode(), path, dict(parse_qsl(parts.query)), document)
 
 
-def person_at(stream: trio.SocketStream) -> str:
-    """The user at the other end, and who logged in as whom if that is another (sudo)."""
+def process_at(stream: trio.SocketStream) -> tuple[int, int]:
+    """Process and user id at the other end."""
     credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", credentials)
-    name = user_name(uid)
+    return pid, uid
+
+
+async def person(pid: int, uid: int) -> str:
+    """Who asks. A directory service that hangs must not hold a command up: then a number."""
+    with trio.move_on_after(NAME_DEADLINE_S):
+        return await trio.to_thread.run_sync(named, pid, uid, abandon_on_cancel=True)
+    return f"uid {uid}"
+
+
+def named(pid: int, uid: int) -> str:
+    """The user, and who logged in as whom if that is another: sudo (blocking)."""
     try:
         login = int(Path(f"/proc/{pid}/loginuid").read_text())
     except (OSError, ValueError):
-        return name
-    return name if login in (uid, NOBODY_LOGGED_IN) else f"{name}, logged in as {user_name(login)}"
+        login = uid
+    return user_name(uid) + ("" if login in (uid, NOBODY_LOGGED_IN) else f", logged in as {user_name(login)}")
 
 
 def user_name(uid: int) -> str:
-    """Or its number."""
+    """Or its number (blocking)."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
-
-
-def peer_user(stream: trio.SocketStream) -> int:
-    """The user id of the process at the other end."""
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])

@@ -73,20 +73,25 @@ class History:
         self._number = self.lines[-1].number if self.lines else 0
 
     def _read(self) -> None:
-        """What was kept before; the older of the two files first."""
-        for path in (self._old(self.kept_file), self.kept_file) if self.kept_file is not None else ():
-            try:
-                with path.open(errors="replace") as file:
-                    text = file.read()
-                self.lines.extend(line for each in text.splitlines() if (line := line_from(each)) is not None)
-                if (
-                    path == self.kept_file and text and not text.endswith("\n")
-                ):  # a crash has torn it: the next one is not to be torn as well
-                    self._append(path, "\n")
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
+        """The newest of what was kept. No more is parsed: whoever waits for hactld to start waits for this too."""
+        texts: list[str] = []
+        for path in (self.kept_file, self._old(self.kept_file)) if self.kept_file is not None else ():
+            if len(texts) >= EVENTS_MAX:
+                break
+            texts = self._texts(path) + texts
+        self.lines.extend(line for text in texts[-EVENTS_MAX:] if (line := line_from(text)) is not None)
+
+    def _texts(self, path: Path) -> list[str]:
+        try:
+            text = path.read_text(errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
+            return []
+        if text and not text.endswith("\n"):  # a crash has torn it: what comes next is not to be torn as well
+            self._append(path, "\n")
+        return text.splitlines()
 
     @staticmethod
     def _old(path: Path) -> Path:
@@ -99,14 +104,15 @@ class History:
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)
         self.lines.append(line)
         by = f" (by {who})" if who else ""
-        written = f"{line.as_json('')['time']} {module or '-'} {kind} {text}{by}\n"
+        shown = line.as_json("")
+        written = f"{shown['time']} {module or '-'} {kind} {text}{by}\n"
         if self.echo:
             sys.stderr.write(written)
         if self.journal is not None:
             self.journal.send(f"{module or '-'} {kind} {text}{by}", module, kind)
         if self.log_file is not None and self.kept_file is not None:
             self._append(self.log_file, written)
-            self._append(self.kept_file, json.dumps(line.as_json("")) + "\n")
+            self._append(self.kept_file, json.dumps(shown) + "\n")
 
     def _append(self, path: Path, text: str) -> None:
         try:

@@ -12,7 +12,7 @@ import click
 
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module, session_options
-from orchestrator.hactl.waiting import describe, leader
+from orchestrator.hactl.waiting import describe, entry_of, leader
 from rfs import exit_codes
 
 LOOK_S = 0.03
@@ -61,11 +61,6 @@ def drill(session: Session, module: str | None, one_way: bool) -> None:
     target = next(line["node"] for line in entry["nodes"] if line["node"] != source)
     ways = [(source, target)] if one_way else [(source, target), (target, source)]
     report([move(session, name, *way) for way in ways], session, name)
-
-
-def entry_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The module's."""
-    return next(entry for entry in document["modules"] if entry["name"] == name)
 
 
 def move(session: Session, name: str, source: str, target: str) -> Round:

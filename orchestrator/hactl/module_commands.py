@@ -12,7 +12,7 @@ from orchestrator.exit_codes import CHECK
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
 from orchestrator.hactl.status_view import render
-from orchestrator.hactl.waiting import LEADING, Goal, goal_for, goal_of_lines, leader, wait_for
+from orchestrator.hactl.waiting import LEADING, Goal, entry_of, goal_for, goal_of_lines, leader, wait_for
 from rfs import exit_codes
 
 module_argument = click.argument("module", required=False)
@@ -71,7 +71,7 @@ def act(session: Session, module: str | None, verb: str, options: Mapping[str, b
     """The same, and with --wait stay until the goal is reached."""
     document = session.client.status()
     name = chosen_module(document, module)
-    entry = next(entry for entry in document["modules"] if entry["name"] == name)
+    entry = entry_of(document, name)
     tell(session, name, verb, options, session.node)
     if session.wait:
         wait_for(session, name, goal or default_goal(verb, session.node, leader(entry)), f"done with {verb} {name}")

@@ -30,7 +30,7 @@ def wait_for(session: Session, module: str | None, goal: Goal, what: str) -> Non
         try:
             document = session.client.status(session.node)
             name = chosen_module(document, module)
-            entry = next(entry for entry in document["modules"] if entry["name"] == name)
+            entry = entry_of(document, name)
             if goal(entry, document["node"]):
                 return
             found = describe(entry)
@@ -41,6 +41,11 @@ def wait_for(session: Session, module: str | None, goal: Goal, what: str) -> Non
         if time.monotonic() >= deadline_s:
             raise Failure(f"not {what} within {timeout_s:g} s: {found}", exit_codes.TIMEOUT)
         time.sleep(POLL_INTERVAL_S)
+
+
+def entry_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A module's part of a status."""
+    return next(entry for entry in document["modules"] if entry["name"] == name)
 
 
 def describe(entry: Mapping[str, Any]) -> str:

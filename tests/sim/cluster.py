@@ -73,6 +73,7 @@ class Cluster:
         self.trace: list[str] = []
         self.service_fails = False
         self.default_primary = "alone"
+        self.max_restarts = 50
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
         self.at(0.0, self.world_tick)
@@ -184,7 +185,9 @@ class Cluster:
             has_ping=self.ping, has_witness=self.witness is not None, now=self.now,
         )  # fmt: skip
         machine.core = Node(
-            around, Detector.new(NETWORKS, 3.0, self.now), {MODULE: Module(MODULE, max_restarts=50, default_primary=self.default_primary)}
+            around,
+            Detector.new(NETWORKS, 3.0, self.now),
+            {MODULE: Module(MODULE, max_restarts=self.max_restarts, default_primary=self.default_primary)},
         )
         machine.last_step_at = self.now
         rfs, address = machine.rfs, machine.address_until > self.now
@@ -448,10 +451,15 @@ def paired(
     """A cluster in its healthy state: node1 PRIM, node2 SECOND (until the default primary, if that is node2, gets the role)."""
     cluster = Cluster(seed, policy, ping, witness)
     cluster.default_primary = default_primary
+    settle(cluster)
+    return cluster
+
+
+def settle(cluster: Cluster) -> None:
+    """The first start, until all is well."""
     cluster.boot("node1")
     cluster.boot("node2")
     cluster.run(1.0)
     cluster.command("node1", ev.Prim)
     cluster.command("node2", ev.Second)
     cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
-    return cluster

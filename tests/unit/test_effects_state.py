@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from orchestrator import statefile
+from orchestrator.api import server
 from orchestrator.api.server import ApiError, ApiServer, Request
 from orchestrator.core.states import Memory
 from orchestrator.effects.journal import Journal
@@ -171,3 +175,16 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
 
 def test_without_a_journal_nothing_happens(tmp_path: Path) -> None:
     Journal(tmp_path / "none").send("text", "pg", "takeover")
+
+
+async def test_who_asks_has_a_name() -> None:
+    assert (await server.person(os.getpid(), 0)).startswith("root")
+
+
+async def test_no_command_waits_for_a_directory_service(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(server, "user_name", lambda uid: over.wait() and "too late")
+    try:
+        assert await server.person(os.getpid(), 0) == "uid 0"
+    finally:
+        over.set()
