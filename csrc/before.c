@@ -26,20 +26,30 @@ int before_directory(rfs_engine *engine, uint16_t directory) {
 
 /* ---- whether there is one ------------------------------------------------------------------------------------------------------ */
 
-static bool has(rfs_engine *engine, uint16_t directory, const char *state) {
-    int fd = before_directory(engine, directory);
-    bool there = fd >= 0 && faccessat(fd, state, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-    if (fd >= 0) close(fd);
-    return there;
+/* 1, 0, or -errno: what cannot be looked at is not gone. */
+static int has(rfs_engine *engine, uint16_t directory, const char *state) {
+    int fd = before_directory(engine, directory), there = fd;
+    if (fd >= 0) {
+        there = faccessat(fd, state, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : -errno;
+        close(fd);
+    }
+    return there == -ENOENT || there == -ENOTDIR || there == -ELOOP ? 0 : there; /* none, or nothing of ours */
+}
+
+int before_state(rfs_engine *engine) {
+    int state = RFS_BEFORE_KEPT;
+    for (uint32_t i = 0; i < engine->directories; i++) {
+        int kept = has(engine, (uint16_t)i, BEFORE_KEPT), restoring = kept > 0 ? has(engine, (uint16_t)i, BEFORE_RESTORING) : 0;
+        if (kept <= 0) return kept < 0 ? kept : RFS_BEFORE_NONE;
+        if (restoring < 0) return restoring;
+        if (restoring) state = RFS_BEFORE_RESTORING;
+    }
+    return state;
 }
 
 int rfs_before_state(rfs_engine *engine) {
-    int state = RFS_BEFORE_KEPT;
-    for (uint32_t i = 0; i < engine->directories; i++) {
-        if (!has(engine, (uint16_t)i, BEFORE_KEPT)) return RFS_BEFORE_NONE;
-        if (has(engine, (uint16_t)i, BEFORE_RESTORING)) state = RFS_BEFORE_RESTORING;
-    }
-    return state;
+    int state = before_state(engine);
+    return state < 0 ? RFS_BEFORE_NONE : state;
 }
 
 int remove_tree(int parent_fd, const char *name) {
@@ -145,7 +155,8 @@ static int begin(rfs_engine *engine) {
 }
 
 int rfs_before_begin(rfs_engine *engine, int whole) {
-    int state = rfs_before_state(engine), result = 0;
+    int state = before_state(engine), result = 0;
+    if (state < 0) return state;
     if (!whole && state == RFS_BEFORE_RESTORING) { /* first it is what it was before, all of it; then that is what is kept */
         result = rfs_before_restore(engine);
         whole = result == 0;
@@ -153,7 +164,8 @@ int rfs_before_begin(rfs_engine *engine, int whole) {
     if (result == 0 && whole) result = begin(engine);
     else if (result == 0 && state == RFS_BEFORE_NONE) result = throw_away(engine);
     if (result < 0) return result;
-    state = rfs_before_state(engine);
+    state = before_state(engine);
+    if (state < 0) return state;
     atomic_store(&engine->before, state == RFS_BEFORE_KEPT ? ++engine->before_counter : 0);
     return state;
 }

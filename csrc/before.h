@@ -48,6 +48,7 @@ int before_touch(rfs_engine *engine, struct inode *inode);
 int before_touch_directory(rfs_engine *engine, uint16_t directory, int fd); /* one whose inode is not at hand */
 int before_frame(rfs_engine *engine, const struct wire_header *header, const struct op_body *body);
 void before_is_new(rfs_engine *engine, struct inode *inode); /* it was not there before: nothing of it is kept */
+int before_state(rfs_engine *engine); /* RFS_BEFORE_*, or -errno: it cannot be looked at */
 bool before_full(rfs_engine *engine, int error); /* room was made by giving the snapshot up: try again */
 int before_directory(rfs_engine *engine, uint16_t directory); /* its descriptor, or -ENOENT */
 int remove_tree(int parent_fd, const char *name); /* 0 if there is none */

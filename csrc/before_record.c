@@ -135,25 +135,14 @@ static int describe(struct buffer *buffer, int fd, const struct stat *stat, bool
     return 0;
 }
 
-static int write_at(int fd, const uint8_t *bytes, size_t count, uint64_t offset) {
-    while (count) {
-        ssize_t some = pwrite(fd, bytes, count, (off_t)offset);
-        if (some < 0 && errno == EINTR) continue;
-        if (some <= 0) return some < 0 ? -errno : -EIO;
-        bytes += some;
-        count -= (size_t)some;
-        offset += (uint64_t)some;
-    }
-    return 0;
-}
-
 static int fill(int record, int fd, const struct stat *stat, struct buffer *body) {
     uint64_t size = S_ISREG(stat->st_mode) ? (uint64_t)stat->st_size : 0;
     if (size && ioctl(record, FICLONE, fd) < 0) return -errno;
     struct trailer trailer = {.magic = MAGIC, .offset = (size + CLONE_ALIGN - 1) & ~(uint64_t)(CLONE_ALIGN - 1), .bytes = (uint32_t)body->used,
                               .crc = crc32c(0, body->bytes, body->used)};
     int result = add(body, &trailer, sizeof trailer);
-    if (result == 0) result = write_at(record, body->bytes, body->used, trailer.offset);
+    size_t written;
+    if (result == 0) result = write_all(record, body->bytes, body->used, trailer.offset, &written);
     return result < 0 ? result : fsync(record) < 0 ? -errno : 0;
 }
 

@@ -405,7 +405,9 @@ static bool is_at_rest(rfs_engine *engine) {
 int rfs_before_restore(rfs_engine *engine) {
     struct restoring all[RFS_MAX_DIRECTORIES] = {0};
     uint32_t opened = 0;
-    if (rfs_before_state(engine) == RFS_BEFORE_NONE) return -ENOENT;
+    int state = before_state(engine);
+    if (state < 0) return state;
+    if (state == RFS_BEFORE_NONE) return -ENOENT;
     if (!is_at_rest(engine)) return -EBUSY;
     atomic_store(&engine->before, 0);
     int result = rfs_mark_everything(engine); /* what is marked has ids that will be nobody's */

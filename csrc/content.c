@@ -353,17 +353,12 @@ static int read_small_file(rfs_engine *engine, struct inode *file, int fd, struc
     ssize_t got = stat.st_size ? preadv2(fd, &whole, 1, 0, RWF_NOWAIT) : 0;
     if (got != stat.st_size) return got < 0 ? -errno : -EAGAIN;
     op->body.data_bytes = (uint32_t)got;
-    op->body.length = (uint64_t)got;
-    op->body.mode = stat.st_mode;
-    op->body.uid = stat.st_uid;
-    op->body.gid = stat.st_gid;
-    op->body.mtime_ns = stat_mtime_ns(&stat);
-    op->body.atime_ns = stat_atime_ns(&stat);
+    put_stat(&stat, op);
     return 0;
 }
 
-int content_with_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name, struct inode *file, int fd) {
-    if (!(engine->session.fresh >> file->directory & 1)) return 0;
+int content_with_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name, struct inode *file, const struct stat *stat, int fd) {
+    if (!may_go_with_entry(engine, file, stat)) return 0; /* asked again under its stripe */
     int opened = fd < 0 ? openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME | O_CLOEXEC) : -1;
     struct op *op = walk_frame(FRAME_SMALL_FILE, directory->fid);
     op->body.child = file->fid;

@@ -115,15 +115,15 @@ static void poison(rfs_engine *engine, int error, const char *what) {
 }
 
 /* The application has waited for it. mirror.lock */
-static void hear_of(rfs_engine *engine, const struct op *op, enum governed kind) {
-    if (engine->mode == RFS_RESYNCING && op->shipped && op->type <= FRAME_LAST_OP) governor_hear(&engine->mirror.governor, kind, now_ns() - op->sent_ns);
+static void hear_of(rfs_engine *engine, const struct op *op, enum governed kind, uint64_t now) {
+    if (engine->mode == RFS_RESYNCING && op->shipped && op->type <= FRAME_LAST_OP) governor_hear(&engine->mirror.governor, kind, now - op->sent_ns);
 }
 
 static void finish_durable(rfs_engine *engine, struct op *op) { /* mirror.lock; releases it */
     struct list done;
     list_init(&done);
     if (op->synced_here && (op->synced_there || !op->shipped)) {
-        hear_of(engine, op, GOVERNED_SYNC);
+        hear_of(engine, op, GOVERNED_SYNC, now_ns());
         mirror_leave_flight(&engine->mirror, op);
         list_append(&done, &op->item);
         if (op->sync_result < 0) op->result = op->sync_result;
@@ -436,15 +436,16 @@ int mirror_acknowledged(rfs_engine *engine, uint64_t seq) {
     struct list done;
     list_init(&done);
     pthread_mutex_lock(&mirror->lock);
+    uint64_t now = now_ns();
     int result = seq > mirror->seq ? -EPROTO : 0;
     while (result == 0 && !list_empty(&mirror->pending)) {
         struct op *op = ITEM(mirror->pending.next, struct op, item);
         if (op->frame.header.seq > seq) break;
         if (op->frame.header.seq == seq) {
-            uint64_t rtt = (now_ns() - op->sent_ns) / 1000;
+            uint64_t rtt = (now - op->sent_ns) / 1000;
             mirror->rtt_us = mirror->rtt_us ? (mirror->rtt_us * 7 + rtt) / 8 : rtt;
         }
-        hear_of(engine, op, GOVERNED_OP);
+        hear_of(engine, op, GOVERNED_OP, now);
         mirror_leave_flight(mirror, op);
         list_append(&done, &op->item);
     }
@@ -581,9 +582,9 @@ static bool is_used(rfs_engine *engine) { return now_ns() - atomic_load_explicit
 static uint64_t credit_bytes(rfs_engine *engine) { return is_used(engine) ? WALK_BYTES_BESIDE_OPS : WALK_BYTES_IN_FLIGHT; }
 
 bool mirror_has_credit(rfs_engine *engine) {
+    if (is_used(engine)) return false;
     pthread_mutex_lock(&engine->mirror.lock);
-    uint64_t credit = credit_bytes(engine);
-    bool has = !is_used(engine) && engine->mirror.in_flight_bytes <= credit + credit / 4;
+    bool has = engine->mirror.in_flight_bytes <= WALK_BYTES_IN_FLIGHT + WALK_BYTES_IN_FLIGHT / 4;
     pthread_mutex_unlock(&engine->mirror.lock);
     return has;
 }

@@ -203,7 +203,8 @@ int rfs_send_end(rfs_engine *engine);
 enum { RFS_HELD = 1, RFS_ARRIVING = 2 /* what was to get its name when the session ended: only between sessions */ };
 int rfs_purge_holding(rfs_engine *engine, int what);
 /* Target: the snapshot of what a resync overwrites (before.c). Begin: before INCONSISTENT is durable; whole: the copy is (a new snapshot), else the one
- * of before goes on. Returns the state. End: after END was adopted, or a restored copy is. Restore: idle, without a session. [worker] */
+ * of before goes on. Returns the state. End: after END was adopted, or a restored copy is. Restore: idle, without a session. [worker]
+ * Begin and restore fail where it cannot be looked at; rfs_before_state then says that there is none to count on. */
 enum { RFS_BEFORE_NONE, RFS_BEFORE_KEPT, RFS_BEFORE_RESTORING };
 int rfs_before_begin(rfs_engine *engine, int whole);
 int rfs_before_end(rfs_engine *engine);

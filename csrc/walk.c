@@ -230,13 +230,17 @@ int put_attributes_of(int fd, struct op *op) {
     int result = fstat(fd, &stat) < 0 ? -errno : xattrs_pack(fd, &op->data, &bytes);
     if (result < 0) return result;
     op->body.data_bytes = (uint32_t)bytes;
-    op->body.mode = stat.st_mode;
-    op->body.uid = stat.st_uid;
-    op->body.gid = stat.st_gid;
-    op->body.length = S_ISREG(stat.st_mode) ? (uint64_t)stat.st_size : 0;
-    op->body.mtime_ns = stat_mtime_ns(&stat);
-    op->body.atime_ns = stat_atime_ns(&stat);
+    put_stat(&stat, op);
     return 0;
+}
+
+void put_stat(const struct stat *stat, struct op *op) {
+    op->body.mode = stat->st_mode;
+    op->body.uid = stat->st_uid;
+    op->body.gid = stat->st_gid;
+    op->body.length = S_ISREG(stat->st_mode) ? (uint64_t)stat->st_size : 0;
+    op->body.mtime_ns = stat_mtime_ns(stat);
+    op->body.atime_ns = stat_atime_ns(stat);
 }
 
 int walk_end_session(rfs_engine *engine) {
@@ -297,7 +301,7 @@ static int ship_entry(rfs_engine *engine, struct inode *directory, int directory
     if (result == -EXDEV || result == -ENOENT) return 0; /* a nested mount, or the kernel's view of a name just gone */
     if (result < 0) return result;
     bool local = scope_in(engine, directory, name, S_ISDIR(stat.st_mode)) & SCOPE_LOCAL;
-    if (!local && S_ISREG(stat.st_mode)) result = content_with_entry(engine, directory, directory_fd, name, child, fd);
+    if (!local && S_ISREG(stat.st_mode)) result = content_with_entry(engine, directory, directory_fd, name, child, &stat, fd);
     if (!local && result == 0) result = ship_one(engine, directory, directory_fd, name, child, &stat);
     if (fd >= 0) close(fd);
     inode_put(engine, child);

@@ -46,6 +46,7 @@ int make_way(rfs_engine *engine, struct inode *moving, struct inode *place);
 /* What a frame tells of an inode: owner, mode, times, size, xattrs. */
 int put_attributes(rfs_engine *engine, struct inode *inode, struct op *op);
 int put_attributes_of(int fd, struct op *op);
+void put_stat(const struct stat *stat, struct op *op); /* the same without the xattrs */
 /* On the link's thread: the target's answers. */
 int walk_answer(rfs_engine *engine, uint64_t seq, uint64_t different);
 int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload);

@@ -66,7 +66,7 @@ int walk_push_left(rfs_engine *engine); /* all directories are listed: what is s
 int content_walk(rfs_engine *engine, struct inode *inode); /* a bound file's content and attributes: what is to do, or all */
 /* A small file that the target cannot have goes together with its entry, if no disk is read for it (under `names`, which the caller holds). fd: the
  * file's, or -1. 1: it went and is done. */
-int content_with_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name, struct inode *file, int fd);
+int content_with_entry(rfs_engine *engine, struct inode *directory, int directory_fd, const char *name, struct inode *file, const struct stat *stat, int fd);
 int content_pull(rfs_engine *engine, bool wait);           /* what has been answered; 1: there was something */
 void content_free(rfs_engine *engine, struct walk *walk);
 #endif

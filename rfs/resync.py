@@ -209,7 +209,7 @@ async def _keep_what_is_overwritten(replica: Replica) -> None:
     try:
         snapshot = await replica.engine.begin_before(whole=whole)
     except OSError as failure:
-        raise SessionEnded(f"what was cut off while it was put back cannot be put back now ({failure})") from failure
+        raise SessionEnded(f"the snapshot of before cannot be begun, gone on with or put back now ({failure})") from failure
     log.info("snapshot=%s", "kept" if snapshot is Snapshot.KEPT else "none")
 
 

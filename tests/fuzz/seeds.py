@@ -268,6 +268,7 @@ FRAMES |= {name: number for number, name in enumerate(["ack", "synced", "differe
     "verified": 72
 }
 FRAMES |= {name: number for number, name in enumerate(["verify_range", "verify_attributes", "verify_entries", "verify_names"], start=48)}
+FRAMES |= {"bind": 40, "size": 41, "small_file": 42}
 F, D, E, G, S, P, NEW = 2, 3, 4, 5, 6, 7, 8
 FILE, DIRECTORY, SYMLINK, FIFO = 0o100644, 0o40755, 0o120777, 0o10644
 
@@ -357,6 +358,16 @@ STREAMS = {
     + op("entry", 0, "g2", child=G, mode=FILE)
     + op("end_directory", 0, mode=DIRECTORY, data=xattrs(a=b"b"))
     + op("end", 0),
+    "small files": op("begin", 0)
+    + op("small_file", 0, "n", data=b"its content", length=11, child=NEW, mode=FILE)
+    + op("small_file", 0, "empty", child=NEW + 1, mode=0o106755)
+    + op("small_file", 0, "f", data=b"shorter", length=7, child=F, mode=FILE)
+    + op("small_file", 0, "d", data=b"a directory was", length=15, child=NEW + 2, mode=FILE)
+    + op("small_file", 0, "g2", data=b"known under another name", length=24, child=G, mode=FILE)
+    + op("small_file", 0, "n", data=b"again", length=5, child=NEW + 3, mode=FILE)
+    + op("end_directory", 0, mode=DIRECTORY),
+    "a small file that is none": op("begin", 0) + op("small_file", 0, "n", data=b"short", length=99, child=NEW, mode=FILE),
+    "a small link": op("begin", 0) + op("small_file", 0, "n", data=b"target", length=6, child=NEW, mode=SYMLINK),
     "moved": op("begin", 0)
     + op("entry", 0, "e", child=E, mode=DIRECTORY)
     + op("end_directory", 0, mode=DIRECTORY)

@@ -149,6 +149,7 @@ void test_everything_in_a_session(void);
 void test_marks_of_what_is_gone(void);
 
 /* ---- the tests */
+extern atomic_bool names_are_failing; /* no name can be looked at: test_unreadable.c */
 void test_before_is_put_back(void);
 void test_before_needs_clones(void);
 void test_before_gives_way(void);

@@ -184,6 +184,11 @@ void test_before_needs_clones(void) {
     CHECK_EQUAL(rfs_before_begin(pair.b.engine, 0), RFS_BEFORE_NONE); /* a copy that is not whole has nothing to keep */
     CHECK_EQUAL(rfs_before_begin(pair.b.engine, 1), RFS_BEFORE_KEPT);
     CHECK_EQUAL(rfs_before_begin(pair.b.engine, 0), RFS_BEFORE_KEPT);
+    atomic_store(&names_are_failing, true); /* what a disk cannot read is not taken for gone, and not thrown away */
+    CHECK_EQUAL(rfs_before_begin(pair.b.engine, 0), -EIO);
+    CHECK_EQUAL(rfs_before_restore(pair.b.engine), -EIO);
+    atomic_store(&names_are_failing, false);
+    CHECK_EQUAL(rfs_before_state(pair.b.engine), RFS_BEFORE_KEPT);
     pair_close(&pair);
     nodes_at = "/tmp";
     remove_disk(disk);

@@ -8,6 +8,7 @@
 
 atomic_uint_fast64_t failing_directory;
 atomic_bool ids_are_failing;
+atomic_bool names_are_failing;
 
 struct dirent *__real_readdir(DIR *stream);
 struct dirent *__wrap_readdir(DIR *stream);
@@ -32,6 +33,15 @@ ssize_t __wrap_getxattr(const char *path, const char *name, void *value, size_t 
 
 ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t bytes) {
     if (!atomic_load(&ids_are_failing) || strcmp(name, FID_ATTRIBUTE)) return __real_fgetxattr(fd, name, value, bytes);
+    errno = EIO;
+    return -1;
+}
+
+int __real_faccessat(int fd, const char *name, int mode, int flags);
+int __wrap_faccessat(int fd, const char *name, int mode, int flags);
+
+int __wrap_faccessat(int fd, const char *name, int mode, int flags) {
+    if (!atomic_load(&names_are_failing)) return __real_faccessat(fd, name, mode, flags);
     errno = EIO;
     return -1;
 }
