@@ -18,28 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.words import machine, say
-from orchestrator.lab.cluster import VIP, LabCluster
+from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, ledger_module
 from orchestrator.lab.lab import Lab, kill_group
 
 FILE = "failover.json"
 PROBER = Path(__file__).resolve().parent / "prober.py"
 DIRECTORY, PORT, STATE = "/srv/ha", 7000, "/var/lib/lockstep/modules/ha"
 SETTLE_S = 2.0  # both nodes must trust each other again before the next event
-MODULE = f"""\
-mode = "mirror"
-nodes = ["node1", "node2"]
-replication_network = "repl"
-max_restarts = "1000 per 24h"
-[[replicated]]
-directory = "{DIRECTORY}"
-[[vip]]
-address = "{VIP}/24"
-[[service]]
-name = "ledger"
-start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{DIRECTORY}/lines", "{PORT}"]
-stop_signal = "TERM"
-stop_timeout = "5s"
-"""
+MODULE = ledger_module(DIRECTORY, PORT, "1000 per 24h")
 USUAL, TUNED = 'interval = "500ms", timeout = "3s"', 'interval = "100ms", timeout = "1s"'
 
 
@@ -77,11 +63,11 @@ class Stage:
         time.sleep(SETTLE_S)
         began = time.monotonic()
         after = event(self, self.primary)
-        self.cluster.until(lambda: self.answers()[-1] > began + 1.0 and self.longest(began) > 0, "nobody answers", 60)
+        self.cluster.until(lambda: self.answers()[-1] > began + 1.0, "nobody answers", 60)
         time.sleep(1.0)
         silence = self.longest(began)
         for row in self.lab.status()["nodes"]:
-            if row["node"] in ("node1", "node2") and row["power"] == "off":
+            if row["node"] in SERVERS and row["power"] == "off":
                 self.cluster.boot(row["node"])
         self.primary = after
         self.cluster.wait_redundant(after)
@@ -99,23 +85,18 @@ class Stage:
         self.lab.down()
 
 
-def other(node: str) -> str:
-    """The other node."""
-    return LabCluster.other(node)
-
-
 def node_dies(stage: Stage, primary: str) -> str:
     """All its processes at once, and its network."""
     stage.lab.kill(primary)
-    stage.cluster.wait_state(other(primary), "ALONE", timeout_s=60)
-    return other(primary)
+    stage.cluster.wait_state(LabCluster.other(primary), "ALONE", timeout_s=60)
+    return LabCluster.other(primary)
 
 
 def rfsmount_dies(stage: Stage, primary: str) -> str:
     """kill -9; the other node takes over."""
     stage.lab.run(primary, ["sh", "-c", f"kill -9 $(cat {STATE}/rfsmount.pid)"])
-    stage.cluster.wait_redundant(other(primary))
-    return other(primary)
+    stage.cluster.wait_redundant(LabCluster.other(primary))
+    return LabCluster.other(primary)
 
 
 def service_dies(stage: Stage, primary: str) -> str:
@@ -127,8 +108,8 @@ def service_dies(stage: Stage, primary: str) -> str:
 def swapped(stage: Stage, primary: str) -> str:
     """A planned move."""
     stage.cluster.command(primary, "swap")
-    stage.cluster.wait_redundant(other(primary))
-    return other(primary)
+    stage.cluster.wait_redundant(LabCluster.other(primary))
+    return LabCluster.other(primary)
 
 
 ROWS = (

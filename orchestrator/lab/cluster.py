@@ -37,6 +37,27 @@ addresses = {{ lan = "{lan2}", repl = "{repl2}" }}
 PING = f'ping = ["{ADDRESSES["witness"]["lan"]}"]'
 
 
+def ledger_module(directory: str, port: int, max_restarts: str) -> str:
+    """The TOML of a module whose service is the ledger (ledger.py), in `directory`/lines."""
+    return f"""\
+mode = "mirror"
+nodes = ["node1", "node2"]
+replication_network = "repl"
+boot = "auto"
+max_restarts = "{max_restarts}"
+port = 5600
+[[replicated]]
+directory = "{directory}"
+[[vip]]
+address = "{VIP}/24"
+[[service]]
+name = "ledger"
+start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{directory}/lines", "{port}"]
+stop_signal = "TERM"
+stop_timeout = "5s"
+"""
+
+
 class Trouble(Exception):
     """Something that should have happened did not; the text says what was found instead."""
 

@@ -15,30 +15,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.lab.cluster import SERVERS, VIP, LabCluster
+from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, ledger_module
 from orchestrator.lab.lab import Lab, kill_group
 
 DIRECTORY = "/srv/ledger"
 LEDGER = f"{DIRECTORY}/lines"
 PORT = 7000
 
-MODULE = f"""\
-mode = "mirror"
-nodes = ["node1", "node2"]
-replication_network = "repl"
-boot = "auto"
-max_restarts = "20 per 24h"
-port = 5600
-[[replicated]]
-directory = "{DIRECTORY}"
-[[vip]]
-address = "{VIP}/24"
-[[service]]
-name = "ledger"
-start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{LEDGER}", "{PORT}"]
-stop_signal = "TERM"
-stop_timeout = "5s"
-"""
+MODULE = ledger_module(DIRECTORY, PORT, "20 per 24h")
 
 
 class LedgerCluster(LabCluster):
