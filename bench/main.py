@@ -27,7 +27,7 @@ from bench.scale import FULL, QUICK
 from bench.subject import NATIVE, Subject
 from bench.table import table
 from bench.words import machine, say
-from orchestrator.lab.lab import Lab
+from orchestrator.lab.lab import Lab, prefixed
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEMORY = "memory"
@@ -105,7 +105,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, keep."""
     options = parse(arguments)
-    lab = Lab("bench", disk_size_bytes=DISK_SIZE_BYTES)
+    lab = Lab(prefixed("bench"), disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)
         if options.failover:

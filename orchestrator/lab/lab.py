@@ -29,6 +29,11 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_ENVIRONMENT = ("LANG", "LC_ALL", "TERM", "NO_COLOR", "COLUMNS", "ASAN_OPTIONS", "UBSAN_OPTIONS")
 
 
+def prefixed(name: str) -> str:
+    """The name of a lab that tests build: $LOCKSTEP_LAB_PREFIX keeps two checkouts apart that test on one machine."""
+    return os.environ.get("LOCKSTEP_LAB_PREFIX", "") + name
+
+
 class Lab:
     """A lab by its name. Labs of different names do not meet; the object itself holds nothing that a new one lacks."""
 

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, ledger_module
-from orchestrator.lab.lab import Lab, kill_group
+from orchestrator.lab.lab import Lab, kill_group, prefixed
 
 DIRECTORY = "/srv/ledger"
 LEDGER = f"{DIRECTORY}/lines"
@@ -139,7 +139,7 @@ class LedgerCluster(LabCluster):
 @pytest.fixture(scope="session")
 def session_cluster() -> Iterator[LedgerCluster]:
     """Built once."""
-    lab = Lab("tests", disk_size_bytes=1 << 30)
+    lab = Lab(prefixed("tests"), disk_size_bytes=1 << 30)
     with tempfile.TemporaryDirectory(prefix="lockstep-tests-", dir="/var/tmp") as scratch, lab:  # /tmp is each node's own
         cluster = LedgerCluster(lab, Path(scratch))
         cluster.configure()

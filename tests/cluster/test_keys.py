@@ -10,7 +10,7 @@ import time
 import pytest
 
 from orchestrator.lab.cluster import SERVERS, LabCluster
-from orchestrator.lab.lab import Lab
+from orchestrator.lab.lab import Lab, prefixed
 from orchestrator.lab.plan import ADDRESSES
 from rfs.keys import KeyStore
 from tests.cluster.conftest import LedgerCluster
@@ -119,7 +119,7 @@ def _codes(cluster: LedgerCluster, node: str) -> set[str]:
 
 def test_two_fresh_nodes_are_a_cluster_within_five_seconds() -> None:
     """Two commands, nothing but addresses given; a wrong code and a third node are refused."""
-    with Lab("pairing", disk_size_bytes=1 << 28) as lab:
+    with Lab(prefixed("pairing"), disk_size_bytes=1 << 28) as lab:
         cluster = LabCluster(lab, "web", "", [], name="pairing")
         members = [f"{node},lan={ADDRESSES[node]['lan']},repl={ADDRESSES[node]['repl']}" for node in SERVERS]
         made = lab.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lab.cluster import SERVERS, VIP
-from orchestrator.lab.lab import Lab, kill_group
+from orchestrator.lab.lab import Lab, kill_group, prefixed
 from orchestrator.lab.plan import ADDRESSES
 from tests.cluster.conftest import LedgerCluster
 from tests.unit.etcd_server import needs_etcd
@@ -50,7 +50,7 @@ class WitnessedCluster(LedgerCluster):
 
 @pytest.fixture(scope="module")
 def session_witnessed() -> Iterator[WitnessedCluster]:
-    lab = Lab("witnesstests", disk_size_bytes=1 << 30)
+    lab = Lab(prefixed("witnesstests"), disk_size_bytes=1 << 30)
     with tempfile.TemporaryDirectory(prefix="lockstep-tests-", dir="/var/tmp") as scratch, lab:
         cluster = WitnessedCluster(lab, Path(scratch), policy="consistency", third=f'etcd = ["{URL}"]')
         cluster.start_etcd()
