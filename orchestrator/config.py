@@ -96,7 +96,7 @@ class ModuleConfig:
 
     name: str
     mode: str
-    nodes: tuple[str, str]
+    nodes: tuple[str, ...]
     replication_network: str
     default_primary: str
     boot: Boot
@@ -108,6 +108,9 @@ class ModuleConfig:
     port: int
     scripts_dir: Path
     ack: Literal["memory", "disk"] = "memory"
+    script_start_timeout_s: float = 300.0
+    script_stop_timeout_s: float = 60.0
+    script_force_timeout_s: float = 30.0
 
 
 def own_name() -> str:

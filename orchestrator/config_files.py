@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -194,6 +194,10 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         if node not in cluster.nodes:
             sentence = f'the cluster has no node "{node}"; it has {" and ".join(cluster.nodes)}.{did_you_mean(node, cluster.nodes)}'
             yield text.complain(("nodes", index), sentence)
+    if model.mode == "light":
+        yield from _check_light(model, text, written)
+        yield from _check_services(model.service, text)
+        return
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
     nodes = model.nodes or list(cluster.nodes)
@@ -216,6 +220,19 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
     for index, vip in enumerate(model.vip):
         yield from _check_vip(text, index, vip.address, vip.interface, cluster)
     yield from _check_services(model.service, text)
+
+
+def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any]) -> Iterator[Complaint]:
+    """A light module is services that run on each of its nodes, watched and restarted there: nothing moves."""
+    senseless = {
+        "replicated": "mirrors no directory", "vip": "has no service address", "default_primary": "has no primary",
+        **dict.fromkeys(("replication_network", "ack", "port"), "replicates nothing"),
+    }
+    for key, what in senseless.items():
+        if key in written:
+            yield text.complain((key,), f'cannot be given in a light module, which {what}; remove it, or write mode = "mirror".')
+    if model.nodes is not None and len(set(written["nodes"])) != len(written["nodes"]):
+        yield text.complain(("nodes",), "names a node twice.")
 
 
 def _unfit(directory: str) -> str | None:
@@ -286,14 +303,18 @@ def _check_together(read: list[tuple[ConfigText, ModuleModel]]) -> Iterator[Comp
             if address in vips:
                 yield text.complain(("vip", index, "address"), f"{address} is a service address of module {vips[address]} already.")
             vips.setdefault(address, module)
-        if port in ports:
+        if port and port in ports:
             yield text.complain(("port",), f"{port} is the port of module {ports[port]} already; give port = … another number.")
         ports.setdefault(port, module)
 
 
 def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
-    """A module without `port` takes its place in the order of names; fix it in the file before adding another module."""
-    return [model.port if model.port is not None else BASE_PORT + index for index, (_, model) in enumerate(read)]
+    """A module without `port` takes its place in the order of names; fix it in the file before adding another module. 0: it needs none."""
+    mirrors = [text.path for text, model in read if model.mode == "mirror"]
+    return [
+        0 if text.path not in mirrors else model.port if model.port is not None else BASE_PORT + mirrors.index(text.path)
+        for text, model in read
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- what the others get
@@ -304,7 +325,7 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
     return ModuleConfig(
         name=text.path.stem,
         mode=model.mode,
-        nodes=cast(tuple[str, str], tuple(model.nodes or cluster.nodes)),
+        nodes=tuple(model.nodes or cluster.nodes),
         replication_network=model.replication_network or cluster.networks()[0],
         default_primary=model.default_primary,
         boot=model.boot,
@@ -318,6 +339,9 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         port=port,
         scripts_dir=text.path.with_suffix(""),
         ack=model.ack,
+        script_start_timeout_s=parse_duration_s(model.scripts.start_timeout),
+        script_stop_timeout_s=parse_duration_s(model.scripts.stop_timeout),
+        script_force_timeout_s=parse_duration_s(model.scripts.force_timeout),
     )
 
 

@@ -197,11 +197,17 @@ class ServiceModel(Model):
     environment: dict[StrictStr, StrictStr] = {}
 
 
+class ScriptsModel(Model):
+    start_timeout: Duration = "5m"
+    stop_timeout: Duration = "60s"
+    force_timeout: Duration = "30s"
+
+
 def _mode(text: str) -> str:
-    if text in ("farm", "light"):
-        raise ValueError(f'this release has no "{text}" modules yet; "mirror" is the only mode')
-    if text != "mirror":
-        raise ValueError(f'"{text}" is not a mode; "mirror" is the only one in this release')
+    if text == "farm":
+        raise ValueError('this release has no "farm" modules yet; there are "mirror" and "light"')
+    if text not in ("mirror", "light"):
+        raise ValueError(f'"{text}" is not a mode; there are "mirror" and "light".{did_you_mean(text, ("mirror", "light"))}')
     return text
 
 
@@ -217,4 +223,5 @@ class ModuleModel(Model):
     replicated: list[ReplicatedModel] = []
     vip: list[VipModel] = []
     service: list[ServiceModel] = []
+    scripts: ScriptsModel = ScriptsModel()
     checker: Annotated[Any, not_yet("checkers")] = None

@@ -36,6 +36,7 @@ from orchestrator.peer import PeerClient, PeerServer
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.security import Keys, key_store
+from orchestrator.shim import lay as lay_shim
 from orchestrator.witness.ping import Ping
 from rfs import exit_codes
 from rfs.errors import SaidNo
@@ -68,6 +69,7 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
     mine = {
         name: Module(
             name=name,
+            light=config.mode == "light",
             max_restarts=config.max_restarts,
             max_restarts_period_s=config.max_restarts_period_s,
             default_primary=config.default_primary,
@@ -184,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = Paths(options.root)
     try:
         paths.make()
+        lay_shim(paths)
     except OSError as error:
         print(f"hactld: {error.filename}: {error.strerror}", file=sys.stderr)
         return exit_codes.FAILED

@@ -40,6 +40,19 @@ class Paths:
         """What the services and scripts of a module print."""
         return self.log / f"{module}.log"
 
+    def script_logs(self, module: str) -> Path:
+        """One file for each run of a script."""
+        return self.log / "scripts" / module
+
+    def script_state(self, module: str) -> Path:
+        """Where the scripts of a module may keep what they want to."""
+        return self.state / "scripts" / module
+
+    @property
+    def shim(self) -> Path:
+        """Where scripts written for SafeKit find its command."""
+        return self.run / "safekit"
+
     def rfs_log(self, module: str) -> Path:
         """What rfsmount prints."""
         return self.log / f"{module}.rfs.log"

@@ -38,7 +38,8 @@ def read(path: Path) -> dict[str, Kept]:
 
 
 def _kept(entry: Mapping[str, Any]) -> Kept:
-    memory = Memory(wanted=bool(entry["wanted"]), paused=bool(entry["paused"]), led=bool(entry["led"]), boot=str(entry["boot"]))
+    flags = {name: bool(entry.get(name, False)) for name in ("paused", "led", "unchecked")}
+    memory = Memory(wanted=bool(entry["wanted"]), boot=str(entry["boot"]), **flags)
     return Kept(str(entry["boot_id"]), memory)
 
 

@@ -85,16 +85,16 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
     around = node.around
     here = own_entry(node, module, rfs)
     there = peer_entry(node, node.peer_modules.get(module.name))
-    entries = sorted((here, there), key=lambda entry: config.nodes.index(entry["node"]))
+    entries = [entry for name in config.nodes for entry in (here, there) if entry["node"] == name]
     holder = around.node if module.address is Hold.ON else around.peer if there["state"] in LEADING and not around.peer_silent else None
-    verdict = verdict_of(here, there)
+    verdict = light_verdict(entries) if module.light else verdict_of(here, there)
     return {
         "name": module.name,
         "mode": config.mode,
         "verdict": verdict,
         "nodes": entries,
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
-        "warnings": warnings_of(module.name, here, there, verdict) + witness_warnings(module.name, rfs),
+        "warnings": warnings_of(module.name, here, there, verdict) + switched_off(module) + witness_warnings(module.name, rfs),
     }
 
 
@@ -149,6 +149,20 @@ def verdict_of(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     if any(entry["readiness"] == Readiness.READY.value for entry in seconds):
         return "redundant"
     return "resyncing" if any(entry["link"] == "resyncing" for entry in both) else "degraded"
+
+
+def light_verdict(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The same for a module that runs on each of its nodes by itself."""
+    ready = [entry["state"] == State.UP.value and entry["readiness"] == Readiness.READY.value for entry in entries]
+    return "redundant" if all(ready) else "degraded" if any(ready) else "down"
+
+
+def switched_off(module: Module) -> list[dict[str, str]]:
+    """A switch that somebody may have forgotten."""
+    if not module.unchecked:
+        return []
+    text = f"{module.name}: the checkers are off here: a service that dies is not started again"
+    return [{"code": "CHECKERS_OFF", "text": text, "fix": f"hactl checkers on {module.name}"}]
 
 
 def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:

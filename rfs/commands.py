@@ -39,7 +39,7 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "arm": self.arm, "diff": self.diff, "resolve": self.resolve, **verify.methods(self._replica),
+            "recopy": self.recopy, "arm": self.arm, "diff": self.diff, "resolve": self.resolve, **verify.methods(self._replica),
         }  # fmt: skip
         return {
             "status": self.status,
@@ -208,12 +208,18 @@ class Commands:
             replica.touch()
 
     async def demote(self, params: Params) -> Params:
-        """Primary → secondary in order. In a session: every op answered, both copies durable, the peer agrees to be promoted."""
+        """Primary → secondary in order. In a session: every op answered, both copies durable, the peer agrees to be promoted. `alone`: the
+        administrator gives the role to a peer whose copy is not whole; what it lacks stays here."""
         replica = self._replica
         async with replica.changing:
             if not replica.is_primary:
                 return build_status(replica)
             session = replica.session
+            if session is not None and session.stage is not Stage.PAIRED and params.get("alone") is True:
+                await replica.end_session(session)
+                session = None
+                if replica.mode is Mode.FROZEN:  # the resync is cut off: nobody needs to be asked
+                    await replica.go_alone("the role is given away before the peer's copy is whole", granted=False)
             if session is not None and session.stage is not Stage.PAIRED:
                 raise SaidNo("the peer's copy is not complete yet; wait for the end of the resync")
             if session is None and replica.mode is Mode.FROZEN:
@@ -243,6 +249,15 @@ class Commands:
         replica.served = False
         log.info("transition to=SECONDARY by=demote")
         replica.touch()
+
+    async def recopy(self, params: Params) -> Params:
+        """What is known of the peer's copy is forgotten, durably: it is compared as a whole in the session that follows."""
+        replica = self._replica
+        async with replica.changing:
+            if not replica.is_primary:
+                raise SaidNo(f"only a primary's data can be copied, this node is {_described(replica)}")
+            await verify.recopy(replica)
+        return build_status(replica)
 
     async def fence(self, params: Params) -> Params:
         """Stop serving at once: the orchestrator knows that the peer owns the data."""

@@ -80,7 +80,7 @@ async def _repair(replica: Replica, params: Params) -> Params:
     """What was found to be different is made equal; returns when the copies are a whole pair again."""
     async with replica.changing:
         session = _paired_session(replica)
-        await resync_what_differs(replica, session)
+        await resync_what_differs(replica)
     began = trio.current_time()
     while True:
         now = replica.session
@@ -95,13 +95,19 @@ async def _repair(replica: Replica, params: Params) -> Params:
             await replica.changed()
 
 
-async def resync_what_differs(replica: Replica, session: SessionSlot) -> None:
+async def resync_what_differs(replica: Replica) -> None:
     """Everything is marked, durably, so that the next session compares everything and repairs whatever was found: whoever changed one place
     behind the mirror may have changed others since. The caller holds `changing`; operations wait until that session has begun."""
     log.info("repair: a session that compares everything follows")
+    await recopy(replica)
+
+
+async def recopy(replica: Replica) -> None:
+    """The same without a session as well: then whenever the peer comes. The caller holds `changing`."""
     await replica.engine.mark_everything()
     replica.resumable = 0
-    await session.hang_up()
+    if replica.session is not None:
+        await replica.session.hang_up()
 
 
 def _paired_session(replica: Replica) -> SessionSlot:

@@ -16,6 +16,7 @@ from rfs import exit_codes
 
 DEFAULT_SOCKET = Path("/run/lockstep/hactld.sock")
 TIMEOUT_S = 60.0
+Options = Mapping[str, bool | str]
 
 
 class ApiFailure(Sentence):
@@ -43,9 +44,13 @@ class ApiClient:
         """`hactl.status/1`."""
         return self._call("GET", "/v1/status", {"node": node})
 
-    def command(self, module: str, verb: str, options: Mapping[str, bool], node: str | None = None) -> dict[str, Any]:
+    def command(self, module: str, verb: str, options: Options, node: str | None = None) -> dict[str, Any]:
         """Ask for one of the verbs of routes.make_command."""
         return self._call("POST", f"/v1/modules/{quote(module, safe='')}/{verb}", {"node": node}, options)
+
+    def note(self, module: str, level: str, text: str) -> None:
+        """A script's line in the history: `level` is info or error."""
+        self._call("POST", f"/v1/modules/{quote(module, safe='')}/note", {}, {"level": level, "text": text})
 
     def rotate_keys(self, node: str | None = None) -> dict[str, Any]:
         """Replace a node's key."""
@@ -67,7 +72,7 @@ class ApiClient:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})
 
-    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Mapping[str, bool] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Options | None = None) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         connection = _UnixConnection(self.path, self.timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -24,6 +24,8 @@ from rfs.errors import SaidNo
 PEER_DEADLINE_S = 10.0
 LINES_MAX = 5000
 WHO_CHARACTERS_MAX = 200
+IDENTITY_CHARACTERS_MAX = 64
+NOTE_CHARACTERS_MAX = 2000
 SHOWN_DECISIONS = 5
 
 
@@ -39,32 +41,37 @@ class History(Protocol):
         ...
 
 
+COMMANDS: Final[dict[str, tuple[type[ev.Command], dict[str, Any]]]] = {
+    "start": (ev.Start, {}),
+    "stop": (ev.Stop, {}),
+    "restart": (ev.Restart, {}),
+    "stopstart": (ev.StopStart, {}),
+    "swap": (ev.Swap, {}),
+    "prim": (ev.Prim, {}),
+    "second": (ev.Second, {}),
+    "pause": (ev.Switch, {"switch": "failover", "value": "off"}),
+    "resume": (ev.Switch, {"switch": "failover", "value": "on"}),
+    **{f"checkers-{word}": (ev.Switch, {"switch": "checkers", "value": word}) for word in ("on", "off")},
+    **{f"boot-{word}": (ev.Switch, {"switch": "boot", "value": word}) for word in ("on", "off", "auto", "config")},
+    **{f"failures-{word}": (ev.Count, {"what": word}) for word in ("count", "check", "reset")},
+}
+FLAGS: Final = {"prim": {"force", "fullsync"}, "second": {"fullsync"}, "swap": {"nosync"}}
+ALL_FLAGS: Final = {name for names in FLAGS.values() for name in names}
+BY_CHECKERS: Final = {"stop", "restart", "stopstart", "swap", "failures-count", "failures-check", "failures-reset"}
+
+
 def make_command(verb: str, module: str, options: Mapping[str, Any]) -> Callable[[float, int], ev.Command]:
     """The core's event for a verb; ApiError for a verb or option that does not exist."""
-    allowed = {"prim": {"force"}, "second": {"fullsync"}}.get(verb, set())
-    wrong = [name for name, value in options.items() if name not in ("force", "fullsync") or (value and name not in allowed)]
+    if verb not in COMMANDS:
+        raise ApiError(f"there is no command '{verb}'", exit_codes.USAGE, 404)
+    allowed = FLAGS.get(verb, set()) | ({"identity"} if verb in BY_CHECKERS else set())
+    wrong = [name for name, value in options.items() if name not in ALL_FLAGS | {"identity"} or (value and name not in allowed)]
     if wrong:
         raise ApiError(f"'{verb}' takes no option '{wrong[0]}'", exit_codes.USAGE)
-    force, fullsync = options.get("force") is True, options.get("fullsync") is True
-
-    def switch(name: str, value: str) -> Callable[[float, int], ev.Command]:
-        return lambda now, request: ev.Switch(now, module, request, name, value)
-
-    makers: dict[str, Callable[[float, int], ev.Command]] = {
-        "start": lambda now, request: ev.Start(now, module, request),
-        "stop": lambda now, request: ev.Stop(now, module, request),
-        "restart": lambda now, request: ev.Restart(now, module, request),
-        "stopstart": lambda now, request: ev.StopStart(now, module, request),
-        "pause": switch("failover", "off"),
-        "resume": switch("failover", "on"),
-        **{f"boot-{word}": switch("boot", word) for word in ("on", "off", "auto", "config")},
-        "swap": lambda now, request: ev.Swap(now, module, request),
-        "prim": lambda now, request: ev.Prim(now, module, request, force),
-        "second": lambda now, request: ev.Second(now, module, request, fullsync),
-    }
-    if verb not in makers:
-        raise ApiError(f"there is no command '{verb}'", exit_codes.USAGE, 404)
-    return makers[verb]
+    kind, fixed = COMMANDS[verb]
+    flags = {name: True for name in FLAGS.get(verb, ()) if options.get(name) is True}
+    checker = str(options.get("identity") or "")[:IDENTITY_CHARACTERS_MAX]
+    return lambda now, request: kind(now, module, request, checker=checker, **fixed, **flags)
 
 
 class Routes:
@@ -114,6 +121,8 @@ class Routes:
                 return await self._here_or_there(request.query.get("node"), "logs", parameters)
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(request.query.get("node"))
+            case "POST", ("v1", "modules", module, "note"):
+                return self._note(self._known({"module": module}), request.body)
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, request.query.get("node"), f"{request.who} on {self.node}")
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
@@ -193,7 +202,9 @@ class Routes:
 
     async def _command_here(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
         answer = await self.runner.ask(make_command(verb, module, options))
-        given = "".join(f" --{name}" for name, value in options.items() if value)
+        if verb == "failures-check":
+            return answer
+        given = "".join(f" --{name}" + (f" {value}" if isinstance(value, str) else "") for name, value in options.items() if value)
         self.history.add(module, "command", f"{verb}{given}: {answer.message}", who=who)
         return answer
 
@@ -246,7 +257,8 @@ class Routes:
                     self._told(parameters)
                     return {}
                 case "promote":
-                    return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedPromote(now, module, request)))
+                    force = parameters.get("force") is True
+                    return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedPromote(now, module, request, force)))
                 case "outdate":
                     return self._raise(await self.runner.ask(lambda now, request: ev.PeerAskedOutdate(now, module, request)))
                 case "command":
@@ -305,6 +317,12 @@ class Routes:
         if what not in QUESTIONS:
             raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
         return simulated(self.runner.node, module, what)
+
+    def _note(self, module: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A line of a script's."""
+        kind = "script-error" if body.get("level") == "error" else "script-says"
+        self.history.add(module, kind, str(body.get("text", ""))[:NOTE_CHARACTERS_MAX])
+        return {"code": exit_codes.DONE}
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))

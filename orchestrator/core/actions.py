@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.states import Lane, Memory
+from orchestrator.core.states import Lane, Memory, Move, Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class PromoteRfs(Ticketed):
 
 @dataclass(frozen=True, slots=True)
 class DemoteRfs(Ticketed):
-    """Make the data side secondary; done when that is durable and the peer holds our consent to promote."""
+    """Make the data side secondary; done when that is durable and the peer holds our consent to promote. `alone`: without the peer, whose
+    copy is not in sync."""
+
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,15 @@ class FenceRfs(Ticketed):
 
 
 @dataclass(frozen=True, slots=True)
+class RecopyRfs(Ticketed):
+    """Forget what is known of the peer's copy: the next session compares everything."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskPeerPromote(Ticketed):
-    """Ask the peer's hactld to take the role that was just given up."""
+    """Ask the peer's hactld to take the role that was just given up. `force`: with the copy that it has."""
+
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +116,25 @@ class KeepVip(Action):
 
 @dataclass(frozen=True, slots=True)
 class StartServices(Ticketed):
-    """Start what is not running yet, wait until it is ready, run start_prim."""
+    """Start what is not running yet, in order, and wait until it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopServices(Ticketed):
-    """Run stop_prim and stop everything in reverse order; `kill`: no questions asked."""
+    """Stop everything in reverse order; `kill`: no questions asked."""
 
     kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunScript(Ticketed):
+    """Run the administrator's script of that name, if there is one. A stop script is called once more with `force`; `force`: only so.
+    `entered` is what holds once it has run: it outlives hactld."""
+
+    script: str
+    move: Move
+    force: bool
+    entered: frozenset[Point]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +182,12 @@ LANE_OF: dict[type[Ticketed], Lane] = {
     GrantRfs: Lane.ROLE,
     OutdateRfs: Lane.ROLE,
     FenceRfs: Lane.ROLE,
+    RecopyRfs: Lane.ROLE,
     AskPeerPromote: Lane.ROLE,
     AskPeerOutdate: Lane.ROLE,
     VipUp: Lane.ADDRESS,
     VipDown: Lane.ADDRESS,
     StartServices: Lane.SERVICES,
     StopServices: Lane.SERVICES,
+    RunScript: Lane.SCRIPTS,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from orchestrator.core.states import Lane, RfsView, Summary
+from orchestrator.core.states import Lane, Point, RfsView, State, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,18 @@ class Found(ModuleEvent):
     paused: bool = False
     led: bool = False
     boot: str = ""
+    unchecked: bool = False
+    entered: frozenset[Point] = frozenset()
+    announced: State = State.STOP
 
 
 @dataclass(frozen=True, slots=True)
 class Command(ModuleEvent):
-    """An administrator's command; `request` is answered by exactly one Reply."""
+    """A command; `request` is answered by exactly one Reply. `checker`: not an administrator's but a checker's or script's, by that name:
+    then it counts against max_restarts, and it is refused when there were too many."""
 
     request: int
+    checker: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +111,32 @@ class StopStart(Command):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Command):
-    """A maintenance switch of this node: `failover` on|off, `boot` on|off|auto|config. It survives restarts."""
+    """A maintenance switch of this node: `failover` on|off, `checkers` on|off, `boot` on|off|auto|config. It survives restarts."""
 
     switch: str
     value: str
 
 
 @dataclass(frozen=True, slots=True)
+class Count(Command):
+    """A script counts a failure, asks whether there were too many, or says that all is well again: `what` is count, check or reset."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Swap(Command):
-    """Exchange the roles."""
+    """Exchange the roles. `nosync`: also with a peer whose copy is not in sync, which then serves what it has."""
+
+    nosync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prim(Command):
-    """This node has the data: serve."""
+    """This node has the data: serve. `fullsync`: and the peer's whole copy is compared with it when it comes."""
 
     force: bool = False
+    fullsync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,9 @@ class Second(Command):
 
 @dataclass(frozen=True, slots=True)
 class PeerAskedPromote(Command):
-    """The peer demoted itself and hands the role over."""
+    """The peer demoted itself and hands the role over; `force`: though this copy is not in sync, by an administrator's word."""
+
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,10 @@ def going_alone(module: Module, around: Surroundings, peer: Summary | None) -> E
             *common,
             Condition(f"{other} was heard since this hactld started", around.peer_heard),
             Condition(f"{other} does not serve", not (peer is not None and peer.serves)),
+            Condition(
+                f"rfsmount on {other} runs, or {other} acknowledged nothing without this node, or a witness decides",
+                peer is None or peer.rfs_alive or rules.may_trust_silence(module, around),
+            ),
         ),
     )
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.states import Hold, Level, Module, Readiness, RfsView, State, Summary, Surroundings, Wish
+from orchestrator.core.states import Hold, Level, Module, Point, Readiness, RfsView, State, Summary, Surroundings, Wish
 
 FAILBACK_SETTLE_S = 5.0  # how long both must have been well before the role goes back to the default primary
 YIELD_PATIENCE_S = 10.0  # how long a node whose rfsmount died leaves the field to the peer before it starts again
@@ -51,6 +51,10 @@ def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | N
     """The level at which the module belongs now; None: nobody can say, leave everything as it is."""
     if not module.runs and not module.swapping:
         return Goal(Level.NOTHING)
+    if module.light:
+        return Goal(Level.MOUNTED if module.services_failed else Level.SERVING)
+    if module.unsynced and module.view is not None and not module.view.leads:
+        return Goal(Level.NOTHING)  # until the peer has the role: a data side that met it now would settle everything anew
     if module.wish is Wish.SECONDARY_FULLSYNC and module.rfs in (Hold.ON, Hold.GOING):
         return Goal(Level.NOTHING)  # only a new rfsmount can replace the data
     if module.rfs in (Hold.OFF, Hold.GOING):
@@ -141,6 +145,8 @@ def permission(module: Module, around: Surroundings, peer: Summary | None) -> Pe
     if not around.peer_heard or (peer is not None and peer.serves):
         return None
     if peer is not None and not peer.rfs_alive:
+        if not may_trust_silence(module, around):
+            return None  # it may have served alone before it died; once its rfsmount runs, its record tells
         return Permission(ask=False, reason=f"rfsmount on {around.peer} is dead")
     return Permission(ask=True, reason=f"the data link to {around.peer} is lost")
 
@@ -170,7 +176,18 @@ def answer_counts(module: Module) -> bool:
 
 def too_many_restarts(module: Module, now: float) -> bool:
     """More deaths in the period than the administrator allows?"""
-    return sum(1 for at in module.restarts if now - at < module.max_restarts_period_s) > module.max_restarts
+    return recent_restarts(module, now) > module.max_restarts
+
+
+def recent_restarts(module: Module, now: float) -> int:
+    """How many in the period."""
+    return sum(1 for at in module.restarts if now - at < module.max_restarts_period_s)
+
+
+def may_swap_unsynced(module: Module, around: Surroundings, peer: Summary | None) -> bool:
+    """Could the role be given to a peer whose copy is not in sync, because an administrator wants that?"""
+    view = module.view
+    return view is not None and view.serves and peer is not None and peer.rfs_alive and not peer.serves and not around.peer_silent
 
 
 def start_role(module: Module, around: Surroundings, peer: Summary | None) -> str | None:
@@ -208,11 +225,15 @@ def ready_to_receive(view: RfsView | None, around: Surroundings, peer: Summary |
 def describe(module: Module, around: Surroundings, peer: Summary | None) -> tuple[State, Readiness, str]:
     """The words for people: state, readiness, and one sentence unless everything is as it should be."""
     view, held = module.view, module.services is not Hold.OFF or module.address is not Hold.OFF
-    if not module.wanted and module.rfs is Hold.OFF and not held:
+    if not module.wanted and not module.holds:
+        if module.entered or module.script is not None:
+            return State.WAIT, Readiness.TRANSIENT, module.problem or "stopping"
         return State.STOP, Readiness.NOT_READY, module.problem
+    if module.light:
+        return describe_light(module)
     if view is not None and view.leads and (view.serves or held):
         state = State.PRIM if view.linked else State.ALONE
-        return state, *describe_leading(module, around, view)
+        return state, *describe_leading(module, around, view, peer)
     if module.rfs is Hold.OFF and module.wanted and not held:
         reason = why_not_started(module, around, peer) or module.problem
         return State.WAIT, Readiness.NOT_READY if reason else Readiness.TRANSIENT, reason or "rfsmount is starting"
@@ -228,7 +249,18 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
     return describe_waiting(module, around, view)
 
 
-def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tuple[Readiness, str]:
+def describe_light(module: Module) -> tuple[State, Readiness, str]:
+    """A module without data: it runs, or is on its way."""
+    if module.services_failed and module.runs:
+        return State.UP, Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
+    if module.services is Hold.OFF:
+        ready = Readiness.NOT_READY if module.problem and module.runs else Readiness.TRANSIENT
+        return State.WAIT, ready, module.problem or ("starting" if module.runs else "stopping")
+    whole = module.services is Hold.ON and module.address is Hold.ON and module.runs and not module.restarting
+    return State.UP, Readiness.READY if whole else Readiness.TRANSIENT, module.problem or ("" if whole else "on its way")
+
+
+def describe_leading(module: Module, around: Surroundings, view: RfsView, peer: Summary | None) -> tuple[Readiness, str]:
     """Readiness and reason of a node whose data side is primary."""
     if module.services_failed:
         return Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
@@ -236,13 +268,13 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView) -> tup
         waits = f"writes wait for {around.peer} or a permission to go on alone"
         if around.isolated:
             return Readiness.NOT_READY, f"{waits}: no ping address answers here, so this node may be the one that is cut off"
-        if around.peer_silent and not may_trust_silence(module, around):
+        if not may_trust_silence(module, around) and (around.peer_silent or (peer is not None and not peer.rfs_alive)):
             return (
                 Readiness.NOT_READY,
                 f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, around, view)} goes on by your word",
             )
         return Readiness.NOT_READY, module.problem or view.reason or waits
-    if module.services is Hold.ON and module.address is Hold.ON and not module.swapping:
+    if module.services is Hold.ON and module.address is Hold.ON and Point.PRIM in module.entered and not module.swapping:
         return Readiness.READY, module.problem or view.reason
     return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.runs else "stopping")
 

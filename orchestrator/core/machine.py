@@ -25,36 +25,38 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core import failover_rules as rules
 from orchestrator.core import meanings as on
-from orchestrator.core.states import Hold, Lane, Level, Order, State, Summary
+from orchestrator.core import points
+from orchestrator.core.states import Hold, Lane, Level, Order, Point, State, Summary
 from orchestrator.core.turn import FAILED, REFUSED, Node, Turn
 
 # ---- the table --------------------------------------------------------------------------------------------------------
 
-COLUMNS: Final = (State.STOP, State.WAIT, State.ALONE, State.PRIM, State.SECOND)
+COLUMNS: Final = (State.STOP, State.WAIT, State.ALONE, State.PRIM, State.SECOND, State.UP)
 ROWS: Final[dict[type[ev.Event], tuple[on.Handler, ...]]] = {
-    #                      STOP                WAIT               ALONE         PRIM          SECOND
-    ev.Tick:              (on.look,            on.look,           on.look,      on.look,      on.look),
-    ev.Heartbeat:         (on.look,            on.look,           on.look,      on.look,      on.look),
-    ev.PeerTold:          (on.look,            on.look,           on.look,      on.look,      on.look),
-    ev.PingVerdict:       (on.look,            on.look,           on.look,      on.look,      on.look),
-    ev.Paused:            (on.ignore,          on.forget,         on.forget,    on.forget,    on.forget),
-    ev.Found:             (on.adopt,           on.ignore,         on.ignore,    on.ignore,    on.ignore),
-    ev.Start:             (on.begin,           on.begin,          on.begin,     on.begin,     on.begin),
-    ev.Stop:              (on.stopped_already, on.leave,          on.leave,     on.leave,     on.leave),
-    ev.StopStart:         (on.begin,           on.cycle,           on.cycle,     on.cycle,     on.cycle),
-    ev.Switch:            (on.switch,          on.switch,          on.switch,    on.switch,    on.switch),
-    ev.Restart:           (on.refuse,          on.refuse,         on.restart,   on.restart,   on.refuse),
-    ev.Swap:              (on.refuse,          on.refuse,         on.refuse,    on.swap,      on.refuse),
-    ev.Prim:              (on.claim,           on.claim,          on.insist,    on.insist,    on.claim),
-    ev.Second:            (on.follow,          on.follow,         on.refuse,    on.refuse,    on.already),
-    ev.PeerAskedPromote:  (on.refuse,          on.take_from_peer, on.already,   on.already,   on.take_from_peer),
-    ev.PeerAskedOutdate:  (on.refuse,          on.step_aside,     on.refuse,    on.refuse,    on.step_aside),
-    ev.RfsStatus:         (on.ignore,          on.believe,        on.believe,   on.believe,   on.believe),
-    ev.RfsGone:           (on.ignore,          on.bury,           on.bury,      on.bury,      on.bury),
-    ev.ServiceDied:       (on.ignore,          on.mourn,          on.mourn,     on.mourn,     on.mourn),
-    ev.AddressLost:       (on.ignore,          on.readdress,      on.readdress, on.readdress, on.readdress),
-    ev.Done:              (on.finish,          on.finish,         on.finish,    on.finish,    on.finish),
-    ev.Failed:            (on.fail,            on.fail,           on.fail,      on.fail,      on.fail),
+    #                      STOP                WAIT               ALONE         PRIM          SECOND             UP
+    ev.Tick:              (on.look,            on.look,           on.look,      on.look,      on.look,           on.look),
+    ev.Heartbeat:         (on.look,            on.look,           on.look,      on.look,      on.look,           on.look),
+    ev.PeerTold:          (on.look,            on.look,           on.look,      on.look,      on.look,           on.look),
+    ev.PingVerdict:       (on.look,            on.look,           on.look,      on.look,      on.look,           on.look),
+    ev.Paused:            (on.ignore,          on.forget,         on.forget,    on.forget,    on.forget,         on.forget),
+    ev.Found:             (on.adopt,           on.ignore,         on.ignore,    on.ignore,    on.ignore,         on.ignore),
+    ev.Start:             (on.begin,           on.begin,          on.begin,     on.begin,     on.begin,          on.begin),
+    ev.Stop:              (on.stopped_already, on.leave,          on.leave,     on.leave,     on.leave,          on.leave),
+    ev.StopStart:         (on.begin,           on.cycle,          on.cycle,     on.cycle,     on.cycle,          on.cycle),
+    ev.Switch:            (on.switch,          on.switch,         on.switch,    on.switch,    on.switch,         on.switch),
+    ev.Count:             (on.count,           on.count,          on.count,     on.count,     on.count,          on.count),
+    ev.Restart:           (on.refuse,          on.refuse,         on.restart,   on.restart,   on.refuse,         on.restart),
+    ev.Swap:              (on.refuse,          on.refuse,         on.swap,      on.swap,      on.refuse,         on.refuse),
+    ev.Prim:              (on.claim,           on.claim,          on.insist,    on.insist,    on.claim,          on.refuse),
+    ev.Second:            (on.follow,          on.follow,         on.refuse,    on.refuse,    on.already,        on.refuse),
+    ev.PeerAskedPromote:  (on.refuse,          on.take_from_peer, on.already,   on.already,   on.take_from_peer, on.refuse),
+    ev.PeerAskedOutdate:  (on.refuse,          on.step_aside,     on.refuse,    on.refuse,    on.step_aside,     on.refuse),
+    ev.RfsStatus:         (on.ignore,          on.believe,        on.believe,   on.believe,   on.believe,        on.ignore),
+    ev.RfsGone:           (on.ignore,          on.bury,           on.bury,      on.bury,      on.bury,           on.ignore),
+    ev.ServiceDied:       (on.ignore,          on.mourn,          on.mourn,     on.mourn,     on.mourn,          on.mourn),
+    ev.AddressLost:       (on.ignore,          on.readdress,      on.readdress, on.readdress, on.readdress,      on.readdress),
+    ev.Done:              (on.finish,          on.finish,         on.finish,    on.finish,    on.finish,         on.finish),
+    ev.Failed:            (on.fail,            on.fail,           on.fail,      on.fail,      on.fail,           on.fail),
 }  # fmt: skip
 TABLE: Final = {(state, kind): handler for kind, row in ROWS.items() for state, handler in zip(COLUMNS, row, strict=True)}
 
@@ -69,11 +71,13 @@ def settle(turn: Turn) -> None:
         turn.set(swapping=hand_over)
     settle_failback(turn)
     settle_cycle(turn)
-    if turn.module.swapping and turn.module.order is None and turn.module.view is not None and not turn.module.view.leads:
+    away = turn.module.view is not None and not turn.module.view.leads and not turn.module.unsynced
+    if turn.module.swapping and turn.module.order is None and away:
         turn.set(swapping=False)  # the role went another way before it was handed over
     turn.set(current=rules.still_current(turn.module, turn.around, turn.peer))
     goal = rules.goal(turn.module, turn.around, turn.peer)
     if goal is not None:
+        settle_scripts(turn, goal)
         settle_services(turn, goal)
     settle_address(turn, goal)
     settle_role(turn, goal)
@@ -91,9 +95,24 @@ def settle_failback(turn: Turn) -> None:
 def settle_cycle(turn: Turn) -> None:
     """Everything is down: up again."""
     module = turn.module
-    held = module.rfs is not Hold.OFF or module.services is not Hold.OFF or module.address is not Hold.OFF
-    if module.cycling and not module.swapping and not held and module.order is None:
+    idle = module.order is None and module.script is None and not module.entered
+    if module.cycling and not module.swapping and not module.holds and idle:
         turn.set(cycling=False)
+
+
+def settle_scripts(turn: Turn, goal: rules.Goal) -> None:
+    """One script at a time; what waits for it looks at what was entered."""
+    state, _, _ = rules.describe(turn.module, turn.around, turn.peer)
+    script = points.due(turn.module, state, goal)
+    if script is None or (script.entering and turn.module.waits(Lane.SCRIPTS, turn.around.now)):
+        return
+    before, module = turn.module.script, turn.module
+    if before is not None and before.point is not None and before.entering:
+        turn.set(entered=module.entered | {before.point})  # cut short: half entered is to be left as well
+    after = turn.module.entered | {script.point} if script.entering else turn.module.entered - {script.point}
+    turn.set(script=script)
+    entered = frozenset(point for point in after if point is not None)
+    turn.order(act.RunScript, script=points.name_of(script), move=points.move_of(module, script), force=script.force, entered=entered)
 
 
 def settle_services(turn: Turn, goal: rules.Goal) -> None:
@@ -103,14 +122,17 @@ def settle_services(turn: Turn, goal: rules.Goal) -> None:
         turn.set(restarting=False)
     should_run = goal.level is Level.SERVING and not module.restarting
     urgent = goal.urgent
+    busy = module.script.point if module.script is not None else None
+    left = Point.PRIM not in module.entered and busy is not Point.PRIM
+    prepared = Point.BOTH in module.entered and Point.SECOND not in module.entered and busy not in (Point.BOTH, Point.SECOND)
     match module.services:
-        case Hold.ON | Hold.COMING if not should_run and (urgent or not module.waits(Lane.SERVICES, turn.around.now)):
+        case Hold.ON | Hold.COMING if not should_run and (urgent or (left and not module.waits(Lane.SERVICES, turn.around.now))):
             turn.set(services=Hold.GOING, urgent=urgent)
             turn.order(act.StopServices, kill=urgent)
         case Hold.GOING if urgent and not module.urgent:
             turn.set(urgent=True)
             turn.order(act.StopServices, kill=True)
-        case Hold.OFF if should_run and module.address is Hold.ON and not module.waits(Lane.SERVICES, turn.around.now):
+        case Hold.OFF if should_run and prepared and module.address is Hold.ON and not module.waits(Lane.SERVICES, turn.around.now):
             turn.set(services=Hold.COMING)
             turn.order(act.StartServices)
 
@@ -129,7 +151,7 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
     elif goal is not None and module.address is Hold.OFF and not waits:
         turn.set(address=Hold.COMING)
         turn.order(act.VipUp, granted=module.granted)
-    elif module.address is Hold.ON and not around.unsure and module.view is not None and module.view.leads:
+    elif module.address is Hold.ON and (module.light or (not around.unsure and module.view is not None and module.view.leads)):
         turn.actions.append(act.KeepVip(module.name))
 
 
@@ -142,16 +164,21 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
         turn.decided("fence", f"{around.peer} is primary under term {peer.term if peer else 0}")
         return
     if module.order in (Order.ASK_PROMOTE, Order.ASK_OUTDATE) and around.peer_silent:
-        turn.set(swapping=False)
+        turn.set(swapping=False, unsynced=False)
         turn.forget_role()  # nobody is there to answer
     elif module.order is Order.ASK_OUTDATE and not rules.answer_counts(module):
         turn.forget_role()  # the need is gone: an answer that still comes is about another loss
     module = turn.module
+    if module.order is None and module.unsynced and module.rfs is Hold.OFF:
+        turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote, force=True)
+        return
     if module.order is not None or module.rfs is not Hold.ON or module.waits(Lane.ROLE, around.now):
         return
     if module.swapping and module.view is not None and module.view.leads:
         if goal is not None and module.services is Hold.OFF and module.address is Hold.OFF:
-            turn.order_role(Order.DEMOTE, act.DemoteRfs)
+            turn.order_role(Order.DEMOTE, act.DemoteRfs, alone=module.unsynced)
+    elif module.recopy and module.view is not None and module.view.serves:
+        turn.order_role(Order.RECOPY, act.RecopyRfs)
     elif (promotion := rules.promotion(module, around, peer)) is not None:
         turn.set(granted=promotion.granted)
         turn.decided("takeover", promotion.reason)
@@ -168,13 +195,14 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
 def settle_rfs(turn: Turn, goal: rules.Goal) -> None:
     """rfsmount is started first and stopped last."""
     module = turn.module
-    if module.waits(Lane.RFS, turn.around.now):
+    if module.light or module.waits(Lane.RFS, turn.around.now):
         return
-    if module.rfs is Hold.OFF and goal.level >= Level.MOUNTED:
+    if module.rfs is Hold.OFF and goal.level >= Level.MOUNTED and Point.MODULE in module.entered and not module.unsynced:
         if (role := rules.start_role(module, turn.around, turn.peer)) is not None:
             on.start_rfs(turn, role)
         return
     bare = module.services is Hold.OFF and module.address is Hold.OFF and module.order in (None, Order.FENCE)
+    bare = bare and module.entered <= {Point.MODULE} and module.script is None
     if module.rfs in (Hold.ON, Hold.COMING) and goal.level is Level.NOTHING and bare:
         turn.set(rfs=Hold.GOING, order=None)
         turn.order(act.StopRfs)

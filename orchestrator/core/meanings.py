@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core import failover_rules as rules
-from orchestrator.core.states import Hold, Lane, Order, Wish
+from orchestrator.core.states import Hold, Lane, Order, Point, State, Wish
 from orchestrator.core.turn import DONE, FAILED, REFUSED, Turn
 
 Handler = Callable[[Turn, Any], None]
@@ -37,10 +37,18 @@ def forget(turn: Turn, event: ev.Paused) -> None:
 def adopt(turn: Turn, event: ev.Found) -> None:
     """hactld starts: take over what is running, disturb nothing."""
     turn.set(found=True, wanted=event.wanted, has_record=event.has_record, holds_files=event.holds_files)
-    turn.set(paused=event.paused, led=event.led, boot=event.boot)
+    turn.set(paused=event.paused, led=event.led, boot=event.boot, unchecked=event.unchecked)
+    turn.set(entered=event.entered | points_of(event), announced=event.announced)
     turn.set(services=Hold.ON if event.services_run else Hold.OFF, address=Hold.ON if event.address_held else Hold.OFF)
     if event.rfs_runs:
         start_rfs(turn, "secondary")
+
+
+def points_of(event: ev.Found) -> frozenset[Point]:
+    """What runs already was started before its scripts were written down: it is not prepared once more."""
+    if event.services_run:
+        return frozenset({Point.MODULE, Point.BOTH, Point.PRIM})
+    return frozenset({Point.MODULE}) if event.rfs_runs else frozenset()
 
 
 def begin(turn: Turn, event: ev.Start) -> None:
@@ -52,16 +60,20 @@ def begin(turn: Turn, event: ev.Start) -> None:
 
 def leave(turn: Turn, event: ev.Stop) -> None:
     """Stop; a peer that could serve gets the role first."""
+    if not counts(turn, event):
+        return
     hand_over = gives_role_away(turn)
-    want(turn, False)
+    want(turn, False, by=event)
     turn.set(swapping=turn.module.swapping or hand_over, yielded_at=None)
     turn.reply(event.request, DONE, f"{turn.module.name} stops" + (f"; {turn.around.peer} takes over" if hand_over else ""))
 
 
 def cycle(turn: Turn, event: ev.StopStart) -> None:
     """Down and up again; a peer that could serve gets the role first and keeps it."""
+    if not counts(turn, event):
+        return
     hand_over = gives_role_away(turn)
-    want(turn, True)
+    want(turn, True, by=event)
     turn.set(cycling=True, swapping=turn.module.swapping or hand_over, yielded_at=None)
     turn.note("stopstart", "everything goes down and comes up again")
     turn.reply(event.request, DONE, f"{turn.module.name} stops and starts" + (f"; {turn.around.peer} takes over" if hand_over else ""))
@@ -83,6 +95,12 @@ def switch(turn: Turn, event: ev.Switch) -> None:
         case "failover", "on":
             turn.set(paused=False)
             said = f"automatic failover of {name} is armed on {node}"
+        case "checkers", "off":
+            turn.set(unchecked=True)
+            said = f"the checkers of {name} are off on {node}: what they find is noted, and nothing is done about it"
+        case "checkers", "on":
+            turn.set(unchecked=False)
+            said = f"the checkers of {name} are on on {node}"
         case "boot", ("on" | "off" | "auto") as word:
             turn.set(boot=word)
             said = f"at boot {node} " + {"on": f"starts {name}", "off": f"leaves {name} stopped", "auto": f"starts {name} if it ran"}[word]
@@ -94,6 +112,8 @@ def switch(turn: Turn, event: ev.Switch) -> None:
             return
     turn.note("switch", said)
     turn.reply(event.request, DONE, said)
+    if not turn.module.unchecked and turn.module.found_dead:
+        act_on_death(turn, turn.module.found_dead)
 
 
 def stopped_already(turn: Turn, event: ev.Stop) -> None:
@@ -104,22 +124,37 @@ def stopped_already(turn: Turn, event: ev.Stop) -> None:
 
 def restart(turn: Turn, event: ev.Restart) -> None:
     """Only the services; roles and address stay."""
-    turn.set(restarting=turn.module.services is not Hold.OFF, services_failed=False, restarts=(), problem="", retry_at={})
+    if not counts(turn, event):
+        return
+    if not event.checker:
+        turn.set(services_failed=False, restarts=(), problem="", retry_at={})
+    turn.set(restarting=turn.module.services is not Hold.OFF, found_dead="")
     turn.reply(event.request, DONE, f"the services of {turn.module.name} restart")
 
 
 def swap(turn: Turn, event: ev.Swap) -> None:
-    """Hand the role to a peer that is in sync."""
-    if not rules.ready_to_receive(turn.module.view, turn.around, turn.peer):
-        turn.reply(event.request, REFUSED, f"{turn.around.peer} is not SECOND Ready: swap when 'hactl status' says so")
+    """Hand the role to a peer that is in sync; by an administrator's explicit word also to one that is not."""
+    in_sync = rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+    if not in_sync and not (event.nosync and rules.may_swap_unsynced(turn.module, turn.around, turn.peer)):
+        peer = turn.around.peer
+        reason = f"{peer} cannot serve now" if event.nosync else f"{peer} is not SECOND Ready: swap when 'hactl status' says so"
+        turn.reply(event.request, REFUSED, reason)
         return
-    turn.set(swapping=True, restarts=(), failbacks=())
-    turn.note("swap", f"handing over to {turn.around.peer}")
+    if not counts(turn, event):
+        return
+    if not event.checker:
+        turn.set(restarts=(), failbacks=())
+    turn.set(swapping=True, unsynced=not in_sync)
+    how = "" if in_sync else ", whose copy is not in sync, by an administrator's word"
+    turn.note("swap", f"handing over to {turn.around.peer}{how}")
     turn.reply(event.request, DONE, f"{turn.module.name} moves to {turn.around.peer}")
 
 
 def claim(turn: Turn, event: ev.Prim) -> None:
     """An administrator says: this node has the data."""
+    if turn.module.light:
+        refuse(turn, event)
+        return
     if turn.peer is not None and turn.peer.serves and not turn.around.peer_silent:
         turn.reply(event.request, REFUSED, f"{turn.around.peer} serves {turn.module.name}: use 'hactl swap {turn.module.name}'")
         return
@@ -127,13 +162,16 @@ def claim(turn: Turn, event: ev.Prim) -> None:
         turn.reply(event.request, REFUSED, f"the data are linked with {turn.around.peer}: use 'hactl swap {turn.module.name}'")
         return
     want(turn, True)
-    turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY)
+    turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY, recopy=event.fullsync)
     turn.note("prim", "an administrator says that this node has the data")
     turn.reply(event.request, DONE, f"{turn.module.name} becomes primary here")
 
 
 def follow(turn: Turn, event: ev.Second) -> None:
     """An administrator says: the data come from the peer."""
+    if turn.module.light:
+        refuse(turn, event)
+        return
     want(turn, True)
     turn.set(wish=Wish.SECONDARY_FULLSYNC if event.fullsync else Wish.SECONDARY)
     turn.reply(event.request, DONE, f"{turn.module.name} becomes secondary here")
@@ -141,8 +179,12 @@ def follow(turn: Turn, event: ev.Second) -> None:
 
 def insist(turn: Turn, event: ev.Prim) -> None:
     """A primary that waits for permission gets it by an administrator's word."""
+    turn.set(recopy=turn.module.recopy or event.fullsync)
     if turn.module.view is None or turn.module.view.serves:
-        already(turn, event)
+        if event.fullsync:
+            turn.reply(event.request, DONE, f"the whole copy of {turn.around.peer} is compared with {turn.around.node}'s")
+        else:
+            already(turn, event)
         return
     turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY)
     turn.reply(event.request, DONE, f"{turn.module.name} goes on alone by your word")
@@ -163,12 +205,13 @@ def already(turn: Turn, event: ev.Command) -> None:
 def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
     """The peer gave the role up for us."""
     view = turn.module.view
-    if view is None or not turn.module.runs or turn.module.order not in (None, Order.PROMOTE):
+    if view is None or not turn.module.runs or turn.module.swapping or turn.module.order not in (None, Order.PROMOTE):
         turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
         return
     turn.set(asked=(*turn.module.asked, event.request))
     if turn.module.order is None:
-        turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=False, force=False, reason=f"{turn.around.peer} handed the role over")
+        reason = f"{turn.around.peer} handed the role over" + (", whose newer data stay there" if event.force else "")
+        turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=event.force, force=event.force, reason=reason)
 
 
 def step_aside(turn: Turn, event: ev.PeerAskedOutdate) -> None:
@@ -217,7 +260,7 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
         turn.set(yielded_at=turn.around.now)
         turn.call_peer = True
     turn.answer_peer(FAILED, f"rfsmount on {turn.around.node} died")
-    turn.set(rfs=Hold.OFF, view=None, order=None, swapping=False, restarts=(*turn.module.restarts, turn.around.now))
+    turn.set(rfs=Hold.OFF, view=None, order=None, swapping=False, unsynced=False, restarts=(*turn.module.restarts, turn.around.now))
     turn.set(has_record=event.has_record, holds_files=event.holds_files, problem=event.reason)
     turn.note("rfs-gone", event.reason + what_now)
 
@@ -227,8 +270,17 @@ def mourn(turn: Turn, event: ev.ServiceDied) -> None:
     if turn.module.services is not Hold.ON:
         return
     turn.note("service-died", f"{event.service}: {event.reason}")
-    count_service_failure(turn, f"service {event.service} died: {event.reason}")
-    turn.set(restarting=not turn.module.services_failed)
+    problem = f"service {event.service} died: {event.reason}"
+    if turn.module.unchecked:
+        turn.set(found_dead=problem, problem=f"{problem}; the checkers are off, 'hactl checkers on {turn.module.name}' acts on it")
+    else:
+        act_on_death(turn, problem)
+
+
+def act_on_death(turn: Turn, problem: str) -> None:
+    """What died is started again with everything around it, while the limit allows."""
+    count_service_failure(turn, problem)
+    turn.set(restarting=not turn.module.services_failed, found_dead="")
 
 
 def readdress(turn: Turn, event: ev.AddressLost) -> None:
@@ -258,6 +310,23 @@ def finish(turn: Turn, event: ev.Done) -> None:
             turn.set(rfs=Hold.OFF, view=None)
         case Lane.ROLE:
             finish_role(turn)
+        case Lane.SCRIPTS:
+            finish_script(turn)
+
+
+def finish_script(turn: Turn) -> None:
+    """A point was entered or left, or a state announced."""
+    script = turn.module.script
+    assert script is not None, "a script that nobody ordered"
+    turn.set(script=None)
+    if script.point is None:
+        turn.set(announced=script.state)
+    elif script.entering:
+        turn.set(entered=turn.module.entered | {script.point})
+    else:
+        turn.set(entered=turn.module.entered - {script.point})
+        if script.point is Point.MODULE:
+            turn.set(announced=State.STOP)
 
 
 def finish_role(turn: Turn) -> None:
@@ -268,9 +337,12 @@ def finish_role(turn: Turn) -> None:
     match order:
         case Order.DEMOTE:
             turn.set(led=not turn.module.wanted)  # who is stopped was the last to serve here; who swaps was not
-            turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote)
+            if not turn.module.unsynced:
+                turn.order_role(Order.ASK_PROMOTE, act.AskPeerPromote)
         case Order.ASK_PROMOTE:
-            turn.set(swapping=False)
+            turn.set(swapping=False, unsynced=False)
+        case Order.RECOPY:
+            turn.set(recopy=False)
         case Order.ASK_OUTDATE if rules.answer_counts(turn.module):
             turn.order_role(Order.GRANT, act.GrantRfs, peer_outdated=True, reason=f"{turn.around.peer} wrote OUTDATED")
         case Order.PROMOTE:
@@ -298,12 +370,63 @@ def fail(turn: Turn, event: ev.Failed) -> None:
         case Lane.ROLE:
             turn.answer_peer(REFUSED if event.refused else FAILED, event.reason)
             wish = None if turn.module.order is Order.PROMOTE and event.refused else turn.module.wish
-            turn.set(order=None, swapping=False, wish=wish)
+            recopy = turn.module.recopy and turn.module.order is not Order.RECOPY
+            turn.set(order=None, swapping=False, unsynced=False, wish=wish, recopy=recopy)
+        case Lane.SCRIPTS:
+            fail_script(turn, event.reason)
 
 
-def want(turn: Turn, wanted: bool) -> None:
-    """A person spoke: durable, and all counters begin anew."""
-    turn.set(wanted=wanted, cycling=False, wish=None, restarts=(), failbacks=(), services_failed=False, problem="", retry_at={})
+def fail_script(turn: Turn, reason: str) -> None:
+    """What a failing script means: one that prepares stands in the way of what it prepares, the others are noted."""
+    script = turn.module.script
+    finish_script(turn)
+    assert script is not None
+    if not script.entering or script.point not in (Point.MODULE, Point.BOTH, Point.PRIM):
+        return
+    if script.point is Point.MODULE:
+        turn.set(entered=turn.module.entered - {script.point})
+        return
+    count_service_failure(turn, reason)
+    if script.point is Point.BOTH:
+        turn.set(entered=turn.module.entered - {script.point})
+    elif not turn.module.services_failed:
+        turn.set(restarting=True)  # its stop script, the services, and all of it once more
+
+
+def want(turn: Turn, wanted: bool, *, by: ev.Command | None = None) -> None:
+    """Durable. When a person spoke, all counters begin anew; a checker resets nothing."""
+    turn.set(wanted=wanted, cycling=False, wish=None, unsynced=False, recopy=False, found_dead="", retry_at={})
+    if by is None or not by.checker:
+        turn.set(restarts=(), failbacks=(), services_failed=False, problem="")
+
+
+def counts(turn: Turn, event: ev.Command) -> bool:
+    """A checker's command counts as a failure; one too many, and the services are given up here instead (a ready peer takes over)."""
+    if not event.checker:
+        return True
+    verb = type(event).__name__.lower()
+    count_service_failure(turn, f"{event.checker} asked for '{verb}'")
+    if not turn.module.services_failed:
+        turn.note("checker", f"{event.checker} asked for '{verb}'")
+        return True
+    said = f"{event.checker} asked for '{verb}', after more than {turn.module.max_restarts} failures: {turn.module.name} is given up here"
+    turn.note("checker", said)
+    turn.reply(event.request, REFUSED, said)
+    return False
+
+
+def count(turn: Turn, event: ev.Count) -> None:
+    """A script's own counting: incloop, checkloop, resetloop."""
+    name, who = turn.module.name, event.checker or "a script"
+    if event.what == "count":
+        turn.set(restarts=(*turn.module.restarts, turn.around.now)[-64:])
+        turn.note("checker", f"{who} counts a failure")
+    elif event.what == "reset":
+        turn.set(restarts=())
+        turn.note("checker", f"{who} sets the count of failures back")
+    recent = rules.recent_restarts(turn.module, turn.around.now)
+    limit = rules.too_many_restarts(turn.module, turn.around.now)
+    turn.reply(event.request, FAILED if limit else DONE, f"{recent} failures of {name}, {turn.module.max_restarts} are allowed")
 
 
 def arrived(hold: Hold) -> Hold:

@@ -23,6 +23,7 @@ class State(Enum):
     ALONE = "ALONE"
     PRIM = "PRIM"
     SECOND = "SECOND"
+    UP = "UP"  # a light module that runs
 
 
 class Readiness(Enum):
@@ -58,6 +59,47 @@ class Lane(Enum):
     ROLE = "role"
     ADDRESS = "address"
     SERVICES = "services"
+    SCRIPTS = "scripts"
+
+
+class Point(Enum):
+    """What the administrator's scripts accompany: each is entered by its start script and left by its stop script. In the order in which
+    they are entered; the services come between BOTH and PRIM, rfsmount between MODULE and BOTH."""
+
+    MODULE = "module"  # from prestart to poststop
+    BOTH = "both"  # PRIM, ALONE, SECOND, UP
+    PRIM = "prim"  # PRIM, ALONE
+    SECOND = "second"  # SECOND
+    SEC = "sec"  # SECOND, ALONE
+
+    @property
+    def start_script(self) -> str:
+        """What is run when it is entered."""
+        return "prestart" if self is Point.MODULE else f"start_{self.value}"
+
+    @property
+    def stop_script(self) -> str:
+        """What is run when it is left."""
+        return "poststop" if self is Point.MODULE else f"stop_{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What runs in the SCRIPTS lane: a point that is entered or left; no point: the transition is announced to `state`."""
+
+    point: Point | None
+    entering: bool
+    state: State
+    force: bool = False  # a stop script that is not asked, only told
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What scripts are told, as SafeKit's are: the state now, the next one, and why (start, stop, stopstart, stopwait, swap, restart)."""
+
+    current: str = ""
+    next: str = ""
+    action: str = ""
 
 
 class Order(Enum):
@@ -68,6 +110,7 @@ class Order(Enum):
     GRANT = "grant"
     OUTDATE = "outdate"
     FENCE = "fence"
+    RECOPY = "recopy"
     ASK_PROMOTE = "ask-promote"  # the peer is asked to promote
     ASK_OUTDATE = "ask-outdate"  # the peer is asked to write OUTDATED
 
@@ -157,6 +200,7 @@ class Memory:
     paused: bool = False
     led: bool = False
     boot: str = ""
+    unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +208,7 @@ class Module:
     """One module on this node."""
 
     name: str
+    light: bool = False  # no data, no roles, no peer: services and scripts that run here or do not
     max_restarts: int = 3
     max_restarts_period_s: float = 86400.0
     default_primary: str = "alone"  # alone: whoever serves; lastprim: who served before it stopped; or a node's name
@@ -174,6 +219,8 @@ class Module:
     paused: bool = False  # no automatic failover: the role moves by an administrator's word only
     boot: str = ""  # on, off, auto: an administrator's word instead of the configuration's
     led: bool = False  # this node served when it last ended or was stopped; a swap ends that
+    unchecked: bool = False  # what the checkers find is noted and not acted on
+    found_dead: str = ""  # what they found meanwhile: it counts as soon as they are on again
     # What was found running when hactld started, and what the disk says (Found, and again whenever rfsmount ends).
     found: bool = False
     has_record: bool = False
@@ -186,6 +233,9 @@ class Module:
     address: Hold = Hold.OFF
     services: Hold = Hold.OFF
     order: Order | None = None
+    entered: frozenset[Point] = frozenset()
+    script: Script | None = None  # what runs in the SCRIPTS lane
+    announced: State = State.STOP  # the last state that the transition script was told
     tickets: Mapping[Lane, int] = field(default_factory=dict)
     urgent: bool = False  # the services were told to die, not to stop
     asked_under: str = ""  # our generation when the peer was asked to outdate itself: see failover_rules.answer_counts
@@ -194,6 +244,8 @@ class Module:
     # Why it is where it is.
     current: bool = False  # nothing can have been acknowledged without us since the pair was in sync: see failover_rules.still_current
     swapping: bool = False  # giving the role to the peer in order
+    unsynced: bool = False  # the same though its copy is not in sync: our rfsmount is away until the peer has it
+    recopy: bool = False  # once this node serves, the peer's copy is to be compared as a whole
     yielded_at: float | None = None  # our rfsmount died as primary and the peer was told to take over
     restarting: bool = False  # services go down to come up again
     restarts: tuple[float, ...] = ()
@@ -212,7 +264,12 @@ class Module:
     @property
     def memory(self) -> Memory:
         """What is written down of it."""
-        return Memory(self.wanted, self.paused, self.led, self.boot)
+        return Memory(self.wanted, self.paused, self.led, self.boot, self.unchecked)
+
+    @property
+    def holds(self) -> bool:
+        """Is there anything of it?"""
+        return self.rfs is not Hold.OFF or self.services is not Hold.OFF or self.address is not Hold.OFF
 
     def waits(self, lane: Lane, now: float) -> bool:
         """Is this lane in its pause after a failure?"""

@@ -13,7 +13,7 @@ from orchestrator.core.detector import Detector
 from orchestrator.core.states import Lane, Module, Order, Summary, Surroundings
 
 DONE, FAILED, REFUSED = 0, 1, 6  # exit codes of the CLI, see docs/interfaces.md
-RETRY_S: Final = {Lane.RFS: 2.0, Lane.ROLE: 1.0, Lane.ADDRESS: 2.0, Lane.SERVICES: 1.0}
+RETRY_S: Final = {Lane.RFS: 2.0, Lane.ROLE: 1.0, Lane.ADDRESS: 2.0, Lane.SERVICES: 1.0, Lane.SCRIPTS: 2.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ WORDS: Final[dict[type[act.Action], str]] = {
     act.GrantRfs: "let the waiting primary go on alone",
     act.OutdateRfs: "write down that this copy is old",
     act.FenceRfs: "abort the mount: the peer owns the data",
+    act.RecopyRfs: "have the peer's whole copy compared",
     act.AskPeerPromote: "ask the peer to take the role",
     act.AskPeerOutdate: "ask the peer to write down that its copy is old",
     act.VipUp: "put the address up",
@@ -84,6 +85,8 @@ class Imagined:
         if action.module != self.module:
             return
         match action:
+            case act.RunScript():  # the core does not know which scripts there are
+                self._queue.append(ev.Done(self.now, self.module, act.LANE_OF[act.RunScript], action.ticket))
             case act.Ticketed():
                 self.tell("order", WORDS[type(action)])
                 if (view := self._after(action)) is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from orchestrator.config import ModuleConfig, ServiceConfig
-from orchestrator.effects import EffectFailed, commands, processes, scripts
+from orchestrator.effects import EffectFailed, commands, processes
 from orchestrator.paths import Paths
 
 READY_EVERY_S = 0.2
@@ -52,12 +52,11 @@ class Services:
         return self.paths.run / "services" / f"{self.config.name}.up"
 
     async def start(self, nursery: trio.Nursery, state: str) -> None:
-        """Everything that does not run yet; returns when all are ready and start_prim said yes."""
+        """Everything that does not run yet; returns when all are ready."""
         environment = {**self.environment, "LOCKSTEP_STATE": state}
         for service in self.config.services:
             await self._start_one(service, environment)
             self._watch(nursery, service)
-        await scripts.run(self.config.scripts_dir, "start_prim", environment, self.paths.module_log(self.config.name), self.log)
         self.up_marker.touch()
 
     def adopt(self, nursery: trio.Nursery) -> None:
@@ -68,17 +67,12 @@ class Services:
             self._watch(nursery, service)
 
     async def stop(self, kill: bool, state: str) -> None:
-        """stop_prim, then everything in reverse order. Fails only if something survives SIGKILL."""
+        """Everything in reverse order. Fails only if something survives SIGKILL."""
         self.up_marker.unlink(missing_ok=True)
         for scope in self._watching.values():
             scope.cancel()
         self._watching.clear()
         environment = {**self.environment, "LOCKSTEP_STATE": state}
-        if not kill:
-            try:
-                await scripts.run(self.config.scripts_dir, "stop_prim", environment, self.paths.module_log(self.config.name), self.log)
-            except EffectFailed as failure:  # a script that fails must not keep the services up
-                self.log("script", str(failure))
         for service in reversed(self.config.services):
             if service.unit is not None:
                 await self._systemctl("kill" if kill else "stop", service.unit, service.stop_timeout_s)

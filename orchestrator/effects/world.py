@@ -15,6 +15,7 @@ from orchestrator.core.states import Memory, RfsView
 from orchestrator.effects import EffectFailed
 from orchestrator.effects.notify import History
 from orchestrator.effects.rfs import Rfs
+from orchestrator.effects.scripts import Scripts
 from orchestrator.effects.services import Services
 from orchestrator.effects.vip import Vip
 from orchestrator.paths import Paths
@@ -55,6 +56,7 @@ class World:
         self.rfs = {name: self._make_rfs(config) for name, config in modules.items()}
         self.vip = {name: self._make_vip(config) for name, config in modules.items()}
         self.services = {name: self._make_services(config) for name, config in modules.items()}
+        self.scripts = {name: Scripts(config, node, paths, self._log_of(name)) for name, config in modules.items()}
         self.configs = modules
 
     # ---- one set of effects per module --------------------------------------------------------------------------------
@@ -96,6 +98,7 @@ class World:
         wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.boot)
         memory = kept.memory if kept is not None else Memory()
         services_run = await services.running()
+        entered, announced = self.scripts[module].found()
         return ev.Found(
             trio.current_time(),
             module,
@@ -108,6 +111,9 @@ class World:
             paused=memory.paused,
             led=memory.led,
             boot=memory.boot,
+            unchecked=memory.unchecked,
+            entered=entered,
+            announced=announced,
         )
 
     def adopt(self, found: ev.Found) -> None:
@@ -130,7 +136,9 @@ class World:
                 parameters = {"force": action.force, "granted": action.granted, "reason": action.reason}
                 await rfs.call("promote", parameters, ROLE_DEADLINE_S)
             case act.DemoteRfs():
-                await rfs.call("demote", {}, DEMOTE_DEADLINE_S)
+                await rfs.call("demote", {"alone": action.alone}, DEMOTE_DEADLINE_S)
+            case act.RecopyRfs():
+                await rfs.call("recopy", {}, ROLE_DEADLINE_S)
             case act.GrantRfs():
                 await rfs.call("grant", {"reason": action.reason, "peer_outdated": action.peer_outdated}, ROLE_DEADLINE_S)
             case act.OutdateRfs():
@@ -138,7 +146,7 @@ class World:
             case act.FenceRfs():
                 await rfs.call("fence", {"reason": action.reason}, ROLE_DEADLINE_S)
             case act.AskPeerPromote():
-                await self._ask_peer("promote", {"module": name}, ROLE_DEADLINE_S + 5.0)
+                await self._ask_peer("promote", {"module": name, "force": action.force}, ROLE_DEADLINE_S + 5.0)
             case act.AskPeerOutdate():
                 await self._ask_peer("outdate", {"module": name}, OUTDATE_DEADLINE_S + 2.0)
             case act.VipUp():
@@ -149,6 +157,8 @@ class World:
                 await services.start(self.nursery, self.state_of(name))
             case act.StopServices():
                 await services.stop(action.kill, self.state_of(name))
+            case act.RunScript():
+                await self.scripts[name].run(action)
             case _:
                 raise AssertionError(f"nobody performs {type(action).__name__}")
 

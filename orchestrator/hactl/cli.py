@@ -20,7 +20,7 @@ from orchestrator.sentence import Sentence
 from rfs import exit_codes
 
 NOT_YET = (
-    *("checkers", "doctor", "snapshot"),
+    *("doctor", "snapshot"),
     *("data", "resync", "verify", "resolve"),
 )
 NOT_YET_IN = {

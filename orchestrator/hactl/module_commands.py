@@ -57,7 +57,7 @@ def show_status(session: Session, document: Mapping[str, Any], *, again: bool) -
         click.echo(render(document, colour=session.colour))
 
 
-def tell(session: Session, name: str, verb: str, options: Mapping[str, bool], node: str | None) -> None:
+def tell(session: Session, name: str, verb: str, options: Mapping[str, bool | str], node: str | None) -> None:
     """Send a command and say what became of it."""
     answer = session.client.command(name, verb, {option: value for option, value in options.items() if value}, node)
     if session.format in ("json", "jsonl"):
@@ -67,7 +67,7 @@ def tell(session: Session, name: str, verb: str, options: Mapping[str, bool], no
             click.echo(said.get("message") or f"{verb} {name}: accepted", err=True)
 
 
-def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool], goal: Goal | None = None) -> None:
+def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool | str], goal: Goal | None = None) -> None:
     """The same, and with --wait stay until the goal is reached."""
     document = session.client.status()
     name = chosen_module(document, module)
@@ -93,7 +93,12 @@ def default_goal(verb: str, node: str | None, leading: str | None) -> Goal:
         case "second":
             return ready_as("SECOND")
         case _:
-            return ready_as(*LEADING, "SECOND")
+            return ready_as(*LEADING, "SECOND", "UP")
+
+
+identity_option = click.option(
+    *("-i", "--identity"), metavar="NAME", default="", help="Called by a checker: it counts against max_restarts and resets nothing."
+)
 
 
 @click.command()
@@ -106,26 +111,29 @@ def start(session: Session, module: str | None) -> None:
 
 @click.command()
 @module_argument
+@identity_option
 @session_options
-def stop(session: Session, module: str | None) -> None:
+def stop(session: Session, module: str | None, identity: str) -> None:
     """Stop here; a primary with a ready secondary hands over first. With -H all the service ends."""
-    act(session, module, "stop", {})
+    act(session, module, "stop", {"identity": identity})
 
 
 @click.command()
 @module_argument
+@identity_option
 @session_options
-def restart(session: Session, module: str | None) -> None:
+def restart(session: Session, module: str | None, identity: str) -> None:
     """Stop the services and start them again where they are; no failover."""
-    act(session, module, "restart", {})
+    act(session, module, "restart", {"identity": identity})
 
 
 @click.command()
 @module_argument
+@identity_option
 @session_options
-def stopstart(session: Session, module: str | None) -> None:
+def stopstart(session: Session, module: str | None, identity: str) -> None:
     """Stop here and start again; a ready secondary takes the role over meanwhile and keeps it."""
-    act(session, module, "stopstart", {})
+    act(session, module, "stopstart", {"identity": identity})
 
 
 @click.command()
@@ -154,6 +162,16 @@ def boot(session: Session, word: str, module: str | None) -> None:
     tell(session, name, f"boot-{word}", {}, session.node)
 
 
+@click.command()
+@click.argument("word", type=click.Choice(["on", "off"]))
+@module_argument
+@session_options
+def checkers(session: Session, word: str, module: str | None) -> None:
+    """Act on what the checkers find on this node, a dead service first of all, or only note it. Survives restarts."""
+    name = chosen_module(session.client.status(), module)
+    tell(session, name, f"checkers-{word}", {}, session.node)
+
+
 def flip(session: Session, module: str | None, verb: str) -> None:
     """A switch that both nodes should agree on; -H says otherwise."""
     name = chosen_module(session.client.status(), module)
@@ -162,27 +180,26 @@ def flip(session: Session, module: str | None, verb: str) -> None:
 
 @click.command()
 @module_argument
-@click.option("--nosync", is_flag=True, hidden=True)
+@click.option("--nosync", is_flag=True, help="Also to a copy that is not in sync: it serves what it has, what it lacks stays here.")
+@identity_option
 @session_options
-def swap(session: Session, module: str | None, nosync: bool) -> None:
+def swap(session: Session, module: str | None, nosync: bool, identity: str) -> None:
     """Exchange primary and secondary; nothing is lost."""
     if nosync:
-        raise Failure("this release has no swap --nosync yet", exit_codes.USAGE)
-    act(session, module, "swap", {})
+        session.confirm("The other node will serve the copy that it has; newer data stay here until you decide. Go on?")
+    act(session, module, "swap", {"nosync": nosync, "identity": identity})
 
 
 @click.command()
 @module_argument
 @click.option("--force", is_flag=True, help="Serve these data even if the other node may have newer ones.")
-@click.option("--fullsync", is_flag=True, hidden=True)
+@click.option("--fullsync", is_flag=True, help="The other node's whole copy is compared with this one's, not only what is marked.")
 @session_options
 def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
     """Start as primary: this node has the data."""
-    if fullsync:
-        raise Failure("this release has no prim --fullsync yet; use second --fullsync on the other node", exit_codes.USAGE)
     if force:
         session.confirm("What the other node wrote and this one lacks will not be served. Go on?")
-    act(session, module, "prim", {"force": force})
+    act(session, module, "prim", {"force": force, "fullsync": fullsync})
 
 
 @click.command()
@@ -225,4 +242,4 @@ def logs(session: Session, module: str | None, lines: int) -> None:
             click.echo(line)
 
 
-COMMANDS = (status, start, stop, restart, stopstart, swap, prim, second, pause, resume, boot, wait, logs)
+COMMANDS = (status, start, stop, restart, stopstart, swap, prim, second, pause, resume, checkers, boot, wait, logs)

@@ -16,7 +16,7 @@ from rfs import exit_codes
 
 Goal = Callable[[Mapping[str, Any], str], bool]  # of a module's entry and the name of the node that answered
 POLL_INTERVAL_S = 0.1
-STATES = ("STOP", "WAIT", "ALONE", "PRIM", "SECOND")
+STATES = ("STOP", "WAIT", "ALONE", "PRIM", "SECOND", "UP")
 LEADING = ("ALONE", "PRIM")
 NOTHING_YET = "hactld has not answered yet"
 

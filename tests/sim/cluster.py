@@ -16,7 +16,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
-from orchestrator.core.states import Lane, Memory, Module, Surroundings
+from orchestrator.core.states import Lane, Memory, Module, Point, Surroundings
 from orchestrator.core.turn import Node
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
 
@@ -39,6 +39,8 @@ class Machine:
         self.services = False
         self.address_until = -1.0
         self.memory = Memory()
+        self.entered: frozenset[Point] = frozenset()
+        self.scripts: list[str] = []
         self.reaches_ping = True
         self.counter = 0
         self.incarnation = 0
@@ -72,6 +74,8 @@ class Cluster:
         self.answer_within_s = 0.05
         self.trace: list[str] = []
         self.service_fails = False
+        self.failing_scripts: set[str] = set()
+        self.forgive_old_data = False
         self.default_primary = "alone"
         self.max_restarts = 50
         self.replies: list[tuple[int, str]] = []
@@ -111,6 +115,9 @@ class Cluster:
         for machine in writers:
             record = machine.rfs.record
             assert record is not None
+            if self.forgive_old_data:  # an administrator wanted it
+                record.content += 1
+                continue
             assert record.content == self.acknowledged, f"{machine.name} serves old data\n" + "\n".join(self.trace[-80:])
             record.content = self.acknowledged = self.acknowledged + 1
             if machine.rfs.mode == "paired":
@@ -194,7 +201,7 @@ class Cluster:
         memory = machine.memory
         found = ev.Found(
             self.now, MODULE, memory.wanted, rfs.record is not None, False, rfs.alive, machine.services, address,
-            memory.paused, memory.led, memory.boot,
+            memory.paused, memory.led, memory.boot, memory.unchecked, machine.entered,
         )  # fmt: skip
         self.deliver(machine, found)
         self.tick(machine, machine.incarnation)
@@ -279,8 +286,9 @@ class Cluster:
                     self.ask_peer(machine, action)
                 else:
                     slow = isinstance(action, act.StartServices | act.StopServices | act.StartRfs)
+                    least = 0.0 if isinstance(action, act.RunScript) else 0.05
                     incarnation = machine.incarnation
-                    self.after(0.05, 0.8 if slow else 0.2, lambda: self.complete(machine, incarnation, action))
+                    self.after(least, 0.8 if slow else 0.2, lambda: self.complete(machine, incarnation, action))
 
     def deliver_later(self, machine: Machine, event: ev.Event) -> None:
         self.after(0.0, 0.02, lambda: self.deliver(machine, event))
@@ -311,9 +319,13 @@ class Cluster:
                 if rfs.alive:
                     rfs.unmount(other)
             case act.PromoteRfs():
-                rfs.promote(action.granted, other)
+                rfs.promote(action.granted, other, action.force)
             case act.DemoteRfs():
-                rfs.demote(other)
+                rfs.demote(other, action.alone)
+            case act.RecopyRfs():
+                rfs.recopy()
+            case act.RunScript():
+                self.run_script(machine, action)
             case act.GrantRfs():
                 rfs.grant()
             case act.OutdateRfs():
@@ -328,11 +340,24 @@ class Cluster:
             case act.VipDown():
                 machine.address_until = -1.0
             case act.StartServices():
+                assert Point.BOTH in machine.entered, "the services start before start_both has run"
+                assert Point.SECOND not in machine.entered, "the services start before stop_second has run"
                 if self.service_fails or not rfs.serves:
                     raise Refused("the service does not start")
                 machine.services = True
             case act.StopServices():
                 machine.services = False
+
+    def run_script(self, machine: Machine, action: act.RunScript) -> None:
+        machine.scripts.append(action.script)
+        if action.script == "start_prim":
+            assert Point.BOTH in machine.entered, "start_prim runs before start_both"
+        if action.script == "poststop":
+            assert not machine.services, "poststop runs before the services are gone"
+            assert not machine.rfs.alive, "poststop runs before rfsmount is gone"
+        machine.entered = action.entered
+        if action.script in self.failing_scripts:
+            raise Refused(f"{action.script} ended with exit code 1")
 
     def ask_peer(self, machine: Machine, action: act.Ticketed) -> None:
         peer, lane, incarnation = self.other(machine), act.LANE_OF[type(action)], machine.incarnation
@@ -351,8 +376,10 @@ class Cluster:
             if self.reachable() and peer.hactld:
                 number = next(self.request_numbers)
                 self.requests[peer.name, number] = answered
-                kind = ev.PeerAskedPromote if isinstance(action, act.AskPeerPromote) else ev.PeerAskedOutdate
-                self.deliver(peer, kind(self.now, MODULE, number))
+                if isinstance(action, act.AskPeerPromote):
+                    self.deliver(peer, ev.PeerAskedPromote(self.now, MODULE, number, action.force))
+                else:
+                    self.deliver(peer, ev.PeerAskedOutdate(self.now, MODULE, number))
 
         self.after(0.001, 0.05, asked)
         self.at(self.now + 7.0, lambda: finish(ev.Failed(self.now, MODULE, lane, action.ticket, "the peer did not answer")))
@@ -372,7 +399,7 @@ class Cluster:
         machine.powered = machine.hactld = machine.frozen = machine.services = False
         machine.address_until = -1.0
         machine.rfs.die()
-        machine.backlog = []
+        machine.backlog, machine.entered = [], frozenset()
 
     def kill_hactld(self, name: str) -> None:
         self.note(f"{name} hactld dies")
@@ -430,6 +457,11 @@ class Cluster:
             return "OFF"
         state, readiness = core.modules[MODULE].shown
         return f"{state.value} {readiness.value}"
+
+    def core(self, name: str) -> Module:
+        core = self.machines[name].core
+        assert core is not None
+        return core.modules[MODULE]
 
     def reason(self, name: str) -> str:
         core = self.machines[name].core

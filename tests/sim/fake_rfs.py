@@ -131,7 +131,12 @@ class FakeRfs:
             raise Refused("no frozen primary of this run")
         self.go_on_granted()
 
-    def promote(self, granted: bool, other: FakeRfs) -> None:
+    def promote(self, granted: bool, other: FakeRfs, force: bool = False) -> None:
+        if force and self.alive and self.record is not None and self.record.data != "INCONSISTENT" and not self.linked:
+            self.record.data = "UPTODATE"
+            self.go_alone()
+            self.record.term += 1
+            return
         if not self.alive or self.record is None or self.record.data != "UPTODATE" or self.role == "primary":
             raise Refused("not promotable")
         if self.linked and self.consent and self.link == "paired":
@@ -145,7 +150,18 @@ class FakeRfs:
         self.go_on_granted()
         self.record.term += 1
 
-    def demote(self, other: FakeRfs) -> None:
+    def recopy(self) -> None:
+        if not self.serves:
+            raise Refused("not primary")
+
+    def demote(self, other: FakeRfs, alone: bool = False) -> None:
+        if alone and self.serves:
+            other.lose_link()
+            self.lose_link()
+            assert self.record is not None
+            self.role = self.record.role = "secondary"
+            self.mode, self.link = "idle", "connecting"
+            return
         if not (self.role == "primary" and self.mode == "paired"):
             raise Refused("not paired")
         assert self.record is not None

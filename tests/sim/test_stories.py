@@ -91,7 +91,11 @@ def test_data_link_cut_only() -> None:
 
 
 def test_primary_cut_off_from_everything() -> None:
-    cluster = paired(10)
+    primary_cut_off_from_everything(10)
+
+
+def primary_cut_off_from_everything(seed: int) -> None:
+    cluster = paired(seed)
     cluster.cut_network("lan", "repl", isolated="node1")
     cluster.wait(8.0, node2="ALONE Ready")
     assert cluster.shown("node1") == "ALONE NotReady"

@@ -182,7 +182,7 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('mode = "mirror"', 'mode = "farm"', '1: mode: this release has no "farm" modules yet; "mirror" is the only mode.'),
+        ('mode = "mirror"', 'mode = "farm"', '1: mode: this release has no "farm" modules yet; there are "mirror" and "light".'),
         ('"node2"]', '"node3"]', '2: nodes[2]: the cluster has no node "node3"; it has node1 and node2.'),
         ('"node2"]', '"node1"]', "2: nodes: a mirror module runs on two nodes; name both."),
         ('network = "repl"', 'network = "rep"', '3: replication_network: the cluster has no network "rep" on both nodes; it has lan'),

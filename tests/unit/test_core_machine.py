@@ -11,7 +11,19 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import COLUMNS, TABLE, step
-from orchestrator.core.states import Hold, Lane, Module, Order, Readiness, RfsView, State, Summary, Surroundings, Wish
+from orchestrator.core.states import (
+    Hold,
+    Lane,
+    Module,
+    Order,
+    Point,
+    Readiness,
+    RfsView,
+    State,
+    Summary,
+    Surroundings,
+    Wish,
+)
 from orchestrator.core.turn import Node
 
 SECOND_VIEW = RfsView(role="secondary", link="connecting", mode="idle", data="UPTODATE", term=3)
@@ -33,12 +45,14 @@ def node_with(module: Module, *, policy: str = "availability", peer: Summary | N
 
 
 def running(view: RfsView, **facts: Any) -> Module:
-    defaults: dict[str, Any] = {"found": True, "wanted": True, "has_record": True, "rfs": Hold.ON, "rfs_session": 1, "current": True}
+    defaults: dict[str, Any] = {"found": True, "wanted": True, "has_record": True, "rfs": Hold.ON, "rfs_session": 1, "current": True,
+        "entered": frozenset({Point.MODULE, Point.BOTH, Point.SECOND, Point.SEC}), "announced": State.SECOND}
     return replace(Module("pg", view=view), **{**defaults, **facts})
 
 
 def primary(view: RfsView = PRIM_VIEW, **facts: Any) -> Module:
-    defaults: dict[str, Any] = {"services": Hold.ON, "address": Hold.ON, "shown": (State.PRIM, Readiness.READY)}
+    defaults: dict[str, Any] = {"services": Hold.ON, "address": Hold.ON, "shown": (State.PRIM, Readiness.READY),
+        "entered": frozenset({Point.MODULE, Point.BOTH, Point.PRIM}), "announced": State.PRIM}
     return running(view, **{**defaults, **facts})
 
 
@@ -55,7 +69,7 @@ def sample(kind: type[ev.Event]) -> ev.Event:
         "now": 100.0, "module": "pg", "late_s": 5.0, "network": "lan", "incarnation": 7, "counter": 1, "echo": 0, "modules": {},
         "ok": True, "wanted": True, "has_record": True, "holds_files": False, "rfs_runs": False, "services_run": False,
         "address_held": False, "request": 1, "session": 1, "view": SECOND_VIEW, "reason": "it ended", "service": "postgres",
-        "lane": Lane.ROLE, "ticket": 1, "switch": "failover", "value": "on",
+        "lane": Lane.ROLE, "ticket": 1, "switch": "failover", "value": "on", "what": "count",
     }  # fmt: skip
     names = [name for name, field in kind.__dataclass_fields__.items() if name in given]
     return kind(**{name: given[name] for name in names})
@@ -244,7 +258,7 @@ def test_too_many_deaths_end_in_a_named_state() -> None:
 
 
 def test_files_are_never_overwritten_without_the_word() -> None:
-    module = Module("pg", found=True, wanted=True, holds_files=True)
+    module = Module("pg", found=True, wanted=True, holds_files=True, entered=frozenset({Point.MODULE}), announced=State.WAIT)
     node, actions = step(node_with(module, peer=Summary(serves=True)), ev.Tick(100.0))
     assert kinds(list(actions)) == set()
     assert "hactl second --fullsync pg" in node.reasons["pg"]
@@ -266,7 +280,8 @@ def test_a_refused_promotion_is_not_repeated_for_ever() -> None:
 
 
 def test_fullsync_survives_a_start_that_did_not_carry_it() -> None:
-    module = replace(running(RfsView()), rfs=Hold.COMING, view=None, tickets={Lane.RFS: 5}, shown=(State.WAIT, Readiness.TRANSIENT))
+    facts = {"entered": frozenset({Point.MODULE}), "announced": State.WAIT, "shown": (State.WAIT, Readiness.TRANSIENT)}
+    module = replace(running(RfsView(), **facts), rfs=Hold.COMING, view=None, tickets={Lane.RFS: 5})
     node, _ = step(node_with(module), ev.Second(100.0, "pg", 1, fullsync=True))
     node, actions = step(node, ev.Done(100.1, "pg", Lane.RFS, 5))
     assert act.StopRfs in kinds(list(actions))
@@ -352,7 +367,7 @@ def well(**facts: Any) -> Module:
 
 
 def test_the_role_goes_to_the_default_primary_when_both_are_well() -> None:
-    assert act.StopServices in kinds(ordered(node_with(well(), peer=SECOND_READY), ev.Tick(100.0)))
+    assert act.RunScript in kinds(ordered(node_with(well(), peer=SECOND_READY), ev.Tick(100.0)))
 
 
 @pytest.mark.parametrize(

@@ -163,29 +163,6 @@ async def test_never_ready_is_a_failure(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_scripts(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    scripts = tmp_path / "scripts"
-    scripts.mkdir()
-    for name in ("start_prim", "stop_prim"):
-        (scripts / name).write_text(f"#!/bin/sh\necho {name} $LOCKSTEP_STATE >> {tmp_path}/ran\n")
-        (scripts / name).chmod(0o755)
-    async with trio.open_nursery() as nursery:
-        await bench.services.start(nursery, "PRIM")
-        assert await bench.fresh().running(), "scripts alone must not run again when hactld is restarted"
-        await bench.services.stop(kill=False, state="PRIM")
-        assert (tmp_path / "ran").read_text() == "start_prim PRIM\nstop_prim PRIM\n"
-        assert bench.log.count("script") == 4, "the history has when each began and how it ended"
-        assert not await bench.services.running()
-        (scripts / "start_prim").write_text("#!/bin/sh\nexit 4\n")
-        with pytest.raises(EffectFailed, match="exit code 4"):
-            await bench.services.start(nursery, "PRIM")
-        (scripts / "start_prim").chmod(0o644)
-        with pytest.raises(EffectFailed, match="not executable"):
-            await bench.services.start(nursery, "PRIM")
-        nursery.cancel_scope.cancel()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 async def test_user(tmp_path: Path) -> None:
     code = await commands.run(["/bin/sh", "-c", "id -un; id -gn; echo $HOME"], commands.identity_of("nobody"), {}, tmp_path / "log", 5.0)

@@ -12,7 +12,7 @@ import trio.testing
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
-from orchestrator.core.states import Hold, Lane, Memory, Module, Readiness, RfsView, State, Surroundings
+from orchestrator.core.states import Hold, Lane, Memory, Module, Point, Readiness, RfsView, State, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
 from orchestrator.runner import Runner
@@ -71,13 +71,19 @@ def make_runner(effects: FakeEffects, module: Module) -> Runner:
 
 
 def serving() -> Module:
-    held = {"services": Hold.ON, "address": Hold.ON, "shown": (State.ALONE, Readiness.READY)}
+    held = {
+        "services": Hold.ON, "address": Hold.ON, "shown": (State.ALONE, Readiness.READY), "announced": State.ALONE,
+        "entered": frozenset({Point.MODULE, Point.BOTH, Point.PRIM, Point.SEC}),
+    }
     return replace(waiting(), view=SERVING, **held)  # type: ignore[arg-type]
 
 
 def waiting() -> Module:
     shown = (State.WAIT, Readiness.TRANSIENT)
-    return Module("pg", found=True, wanted=True, has_record=True, rfs=Hold.ON, rfs_session=1, shown=shown)
+    entered = frozenset({Point.MODULE})
+    return Module(
+        "pg", found=True, wanted=True, has_record=True, rfs=Hold.ON, rfs_session=1, shown=shown, entered=entered, announced=State.WAIT
+    )
 
 
 async def test_a_newer_order_waits_until_the_older_has_put_things_in_order(autojump_clock: trio.testing.MockClock) -> None:
