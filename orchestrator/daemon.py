@@ -110,8 +110,8 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             document = view.status(runner.node, cluster, mine, {name: rfs.last for name, rfs in world.rfs.items()})
             return view.with_security(document, keys.store is None, keys.warnings(), heartbeats.dropped + server.refused)
 
-        def logs(module: str) -> tuple[Path, Path]:
-            return paths.module_log(module), paths.rfs_log(module)
+        def logs(module: str) -> tuple[Path, Path, Path]:
+            return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
         routes = Routes(runner, peer, history, status, logs, shared, keys)
         server = PeerServer(

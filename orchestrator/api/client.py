@@ -56,9 +56,9 @@ class ApiClient:
         """Replace a node's key."""
         return self._call("POST", "/v1/cluster/rotate-keys", {"node": node})
 
-    def logs(self, module: str, lines: int, node: str | None = None) -> dict[str, Any]:
-        """The last lines of a module's logs."""
-        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node})
+    def logs(self, module: str, lines: int, node: str | None = None, run: str | None = None) -> dict[str, Any]:
+        """The last lines of a module's logs, and of one run of a script (the newest unless named)."""
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node, "run": run})
 
     def why(self, module: str, node: str | None = None) -> dict[str, Any]:
         """Why a module is what it is on a node."""

@@ -83,7 +83,7 @@ class Routes:
         peer: PeerClient,
         history: History,
         status: Callable[[], dict[str, Any]],
-        logs: Callable[[str], tuple[Path, Path]],
+        logs: Callable[[str], tuple[Path, Path, Path]],
         shared: Collection[str],
         keys: Keys,
     ) -> None:
@@ -117,7 +117,7 @@ class Routes:
                 parameters = {"module": module, "what": request.query.get("what", "")}
                 return await self._here_or_there(request.query.get("node"), "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
-                parameters = {"module": module, "lines": number_in(request.query, "lines", 50)}
+                parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}
                 return await self._here_or_there(request.query.get("node"), "logs", parameters)
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(request.query.get("node"))
@@ -333,13 +333,25 @@ class Routes:
     async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module = self._known(parameters)
         lines = max(1, min(whole(parameters.get("lines"), 50), LINES_MAX))
-        services, rfs = self.logs_of(module)
+        services, rfs, scripts = self.logs_of(module)
+        runs = await trio.to_thread.run_sync(runs_in, scripts)
+        run = str(parameters.get("run") or (runs[-1] if runs else ""))
+        if run and run not in runs:
+            raise ApiError(f"no run of a script is kept as '{run}'; 'hactl logs --runs {module}' lists them", exit_codes.USAGE, 404)
         return {
             "node": self.node,
             "module": module,
             "lines": await trio.to_thread.run_sync(tail, services, lines),
             "rfs_lines": await trio.to_thread.run_sync(tail, rfs, lines),
+            "runs": runs,
+            "run": run,
+            "run_lines": await trio.to_thread.run_sync(tail, scripts / f"{run}.log", lines) if run else [],
         }
+
+
+def runs_in(directory: Path) -> list[str]:
+    """The runs of scripts that are kept, oldest first (blocking)."""
+    return sorted(path.stem for path in directory.glob("*.log"))
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -226,15 +226,22 @@ def wait(session: Session, module: str | None, word: str) -> None:
 @click.command()
 @module_argument
 @click.option("-n", "--lines", type=click.IntRange(1, 5000), default=50, show_default=True, help="How many of the last lines.")
+@click.option("--runs", "list_runs", is_flag=True, help="List the runs of scripts whose output is kept.")
+@click.option("--run", metavar="RUN", help="Only the output of that run.")
 @session_options
-def logs(session: Session, module: str | None, lines: int) -> None:
+def logs(session: Session, module: str | None, lines: int, list_runs: bool, run: str | None) -> None:
     """What the services, the scripts and rfsmount of a module printed."""
     name = chosen_module(session.client.status(), module)
-    document = session.client.logs(name, lines, None if session.node == "all" else session.node)
+    document = session.client.logs(name, lines, None if session.node == "all" else session.node, run)
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
         return
-    for title, key in (("services and scripts", "lines"), ("rfsmount", "rfs_lines")):
+    if list_runs or run:
+        for line in document["runs"] if list_runs else document["run_lines"]:
+            click.echo(line)
+        return
+    newest = f"script {document['run']}" if document["run"] else "scripts"
+    for title, key in (("services", "lines"), (newest, "run_lines"), ("rfsmount", "rfs_lines")):
         found = document.get(key) or []
         if session.format == "table":
             click.echo(f"== {name} on {document['node']}: {title}" + ("" if found else ": nothing"))

@@ -54,7 +54,8 @@ def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Ro
         return view.status(runner.node, CLUSTER, {"pg": CONFIG}, {})
 
     keys = Keys(paired_keys(tmp_path)[0], "node1", "node2")
-    return Routes(runner, peer, history, status, lambda module: (tmp_path / "pg.log", tmp_path / "none"), {"pg"}, keys)
+    logs = (tmp_path / "pg.log", tmp_path / "none", tmp_path / "scripts")
+    return Routes(runner, peer, history, status, lambda module: logs, {"pg"}, keys)
 
 
 async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:

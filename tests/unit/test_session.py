@@ -172,6 +172,29 @@ async def test_planned_swap(nodes: Nodes) -> None:
     await a.until(role="primary", link="paired", mode="paired")
 
 
+async def test_the_whole_copy_is_compared_when_that_is_said(nodes: Nodes) -> None:
+    a, b = await paired(nodes)
+    with pytest.raises(SaidNo, match="only a primary"):
+        await b.commands.recopy({})
+    await a.commands.recopy({})
+    assert "mark everything" in a.engine.calls
+    await a.until(link="paired")
+    assert a.status["role"] == "primary" and b.status["data"] == "UPTODATE"
+
+
+async def test_the_role_is_given_away_before_the_copy_is_whole(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes
+    await a.start()
+    monkeypatch.setattr("tests.unit.fake_engine.DRAINS", False)
+    await b.start()
+    await a.until(link="resyncing")
+    await b.until(link="resyncing")
+    with pytest.raises(SaidNo, match="not complete yet"):
+        await a.commands.demote({})
+    await a.commands.demote({"alone": True})
+    assert a.replica.record.role is Role.SECONDARY and a.replica.record.data is DataState.UPTODATE and not a.layers.mounted
+
+
 async def test_the_secondary_says_goodbye(nodes: Nodes) -> None:
     a, b = await paired(nodes)
     await b.commands.unmount({})
