@@ -320,7 +320,7 @@ def finish_script(turn: Turn) -> None:
     assert script is not None, "a script that nobody ordered"
     turn.set(script=None)
     if script.point is None:
-        turn.set(announced=script.state)
+        turn.set(announced=script.state, came_from=turn.module.announced)
     elif script.entering:
         turn.set(entered=turn.module.entered | {script.point})
     else:

@@ -102,9 +102,9 @@ def move_of(module: Module, script: Script) -> Move:
     if script.point is None:
         return Move(module.announced.value, script.state.value, action_of(module, entering=True))
     if script.entering:
-        before = module.announced if module.announced is not script.state else module.shown[0]
+        before = module.came_from if module.announced is script.state else module.announced
         return Move(before.value, script.state.value, action_of(module, entering=True))
-    return Move(module.shown[0].value, destination(module, script.state).value, action_of(module, entering=False))
+    return Move(module.announced.value, destination(module, script.state).value, action_of(module, entering=False))
 
 
 def destination(module: Module, state: State) -> State:

@@ -236,6 +236,7 @@ class Module:
     entered: frozenset[Point] = frozenset()
     script: Script | None = None  # what runs in the SCRIPTS lane
     announced: State = State.STOP  # the last state that the transition script was told
+    came_from: State = State.STOP  # the one before it
     tickets: Mapping[Lane, int] = field(default_factory=dict)
     urgent: bool = False  # the services were told to die, not to stop
     asked_under: str = ""  # our generation when the peer was asked to outdate itself: see failover_rules.answer_counts

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from orchestrator.lab import disk
+from orchestrator.lab import disk, mount_points
 from orchestrator.lab.cgroups import NodeCgroup
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.init import DISK, KEPT_DIRECTORIES, VOLATILE_DIRECTORIES
@@ -65,7 +65,7 @@ class Lab:
             state = LabState(directory=str(self.directory), disk_size_bytes=self.disk_size_bytes)
             self._file.save(state)
             try:
-                self._make_mount_points(state)
+                mount_points.make([str(DISK), *KEPT_DIRECTORIES.values(), *VOLATILE_DIRECTORIES])
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._switch.build()
                 for node in NODES:
@@ -73,16 +73,14 @@ class Lab:
                     state.nodes[node] = NodeState()
                     self._power_on(state, node)
             except BaseException:
-                self._clean()
-                self._file.remove()
+                self._remove()
                 raise
 
     def down(self) -> None:
         """Remove every trace: processes, mounts, loop devices, networks, images and state. May be repeated."""
         require_root()
         with self._file.locked():
-            self._clean()
-            self._file.remove()
+            self._remove()
 
     def is_up(self) -> bool:
         """Whether `up` was and `down` was not."""
@@ -279,14 +277,10 @@ class Lab:
         self._switch.unplug(node)
         self._switch.plug(node, booted.init_pid, cuts)
 
-    def _make_mount_points(self, state: LabState) -> None:
-        """The nodes share the host's root: a directory they mount over must exist on it, and those we make go again."""
-        for target in (str(DISK), *KEPT_DIRECTORIES.values(), *VOLATILE_DIRECTORIES):
-            missing = [path for path in (Path(target), *Path(target).parents) if not path.exists()]
-            for path in reversed(missing):
-                state.made_directories.append(str(path))
-                self._file.save(state)
-                path.mkdir()
+    def _remove(self) -> None:
+        self._clean()
+        self._file.remove()
+        mount_points.release(self.name)
 
     def _clean(self) -> None:
         """Remove what this lab, or one of its name that crashed, has left; needs no state but uses it."""
@@ -302,9 +296,6 @@ class Lab:
         directory = Path(state.directory) if state is not None else self.directory
         disk.detach_all(directory)
         self._remove_images(directory)
-        for made in reversed(state.made_directories if state is not None else []):
-            if Path(made).is_dir() and not any(Path(made).iterdir()):
-                Path(made).rmdir()
 
     def _is_init_of(self, pid: int, node: str) -> bool:
         return pid in find_inits(self.name, node)

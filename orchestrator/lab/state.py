@@ -44,7 +44,6 @@ class LabState:
 
     directory: str
     disk_size_bytes: int
-    made_directories: list[str] = field(default_factory=list)
     nodes: dict[str, NodeState] = field(default_factory=dict)
 
     def image(self, node: str) -> Path:

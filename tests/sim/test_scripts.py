@@ -348,6 +348,7 @@ def test_moves_are_told_in_safekits_words() -> None:
     assert move_of(replace(module, wanted=True, cycling=True), Script(Point.PRIM, False, State.PRIM)) == Move("PRIM", "WAIT", "stopstart")
     assert move_of(replace(module, wanted=True, swapping=True), Script(Point.PRIM, False, State.PRIM)) == Move("PRIM", "SECOND", "swap")
     going = replace(module, wanted=True, shown=(State.SECOND, Readiness.READY), announced=State.SECOND)
+    assert move_of(replace(going, announced=State.ALONE, came_from=State.SECOND), Script(Point.SEC, True, State.ALONE)).current == "SECOND"
     assert move_of(going, Script(Point.SECOND, False, State.ALONE)) == Move("SECOND", "ALONE", "stopwait")
     assert move_of(going, Script(Point.PRIM, True, State.ALONE)) == Move("SECOND", "ALONE", "start")
     assert move_of(going, Script(None, True, State.ALONE)) == Move("SECOND", "ALONE", "start")
