@@ -119,7 +119,7 @@ async def keep_short(log: Path) -> None:
     """What it prints beyond the limit is cut off while it runs, the beginning stays: that is where the reason stands."""
     while True:
         await trio.sleep(LOOK_EVERY_S)
-        if log.stat().st_size > LOG_BYTES_MAX:
+        if os.path.getsize(log) > LOG_BYTES_MAX:
             await trio.to_thread.run_sync(cut, log)
 
 
