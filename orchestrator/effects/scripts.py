@@ -119,15 +119,15 @@ async def keep_short(log: Path) -> None:
     """What it prints beyond the limit is cut off while it runs, the beginning stays: that is where the reason stands."""
     while True:
         await trio.sleep(LOOK_EVERY_S)
-        if os.path.getsize(log) > LOG_BYTES_MAX:
-            await trio.to_thread.run_sync(cut, log)
+        await trio.to_thread.run_sync(cut, log)
 
 
 def cut(log: Path) -> None:
-    """To half of what is allowed; whoever appends goes on at the new end (blocking)."""
-    os.truncate(log, LOG_BYTES_MAX // 2)
-    with log.open("a") as file:
-        file.write("\n[hactld: too much output, the rest is cut off]\n")
+    """If it is too long, to half of what is allowed; whoever appends goes on at the new end (blocking)."""
+    if log.stat().st_size > LOG_BYTES_MAX:
+        os.truncate(log, LOG_BYTES_MAX // 2)
+        with log.open("a") as file:
+            file.write("\n[hactld: too much output, the rest is cut off]\n")
 
 
 def environment_of(config: ModuleConfig, node: str, paths: Paths) -> dict[str, str]:
