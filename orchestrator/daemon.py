@@ -27,6 +27,7 @@ from orchestrator.core.detector import Detector
 from orchestrator.core.states import Module, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.effects.journal import Journal
+from orchestrator.effects.logs import keep_bounded
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
 from orchestrator.guard import lay_guards
@@ -130,6 +131,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         nursery.start_soon(ping.run)
         await nursery.start(heartbeats.run)
         await nursery.start(server.run)
+        nursery.start_soon(keep_bounded, paths, list(mine), lambda kind, text: history.add("", kind, text))
         nursery.start_soon(keys.watch, lambda text: history.add("", "keys", text))
         await nursery.start(ApiServer(paths.socket, routes.route).run)
         history.add("", "hactld", f"started on {node}: cluster={cluster.name} modules={','.join(mine) or '-'}")

@@ -24,6 +24,7 @@ from orchestrator.effects import EffectFailed
 
 TICK_S = 0.25
 LATE_S = 1.0
+AT_ONCE_S = 0.001  # rounding must not make it a moment too early
 REPLY_DEADLINE_S = 90.0
 
 
@@ -44,6 +45,10 @@ class Effects(Protocol):
 
     async def keep_address(self, module: str) -> None:
         """Renew the lifetime of the address."""
+        ...
+
+    async def probe_address(self, module: str) -> None:
+        """Ask whether a foreign machine has the addresses."""
         ...
 
     async def refresh_rfs(self, module: str) -> None:
@@ -127,8 +132,11 @@ class Runner:
                 self._step(nursery, event)
 
     async def _tick(self) -> None:
+        """A pulse, and one more at the moment in which the peer's silence has lasted long enough."""
         while True:
-            await trio.sleep(TICK_S)
+            now = trio.current_time()
+            silent_at = self.node.detector.falls_silent_at()
+            await trio.sleep_until(silent_at + AT_ONCE_S if now < silent_at < now + TICK_S else now + TICK_S)
             self.deliver(ev.Tick(trio.current_time()))
 
     def _step(self, nursery: trio.Nursery, event: ev.Event) -> None:
@@ -151,6 +159,8 @@ class Runner:
                 if action.module not in self._keeping:
                     self._keeping.add(action.module)
                     nursery.start_soon(self._keep, action.module)
+            case act.ProbeVip():
+                nursery.start_soon(self.effects.probe_address, action.module)
             case act.RefreshRfs():
                 nursery.start_soon(self.effects.refresh_rfs, action.module)
             case act.Remember():

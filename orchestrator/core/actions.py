@@ -99,9 +99,16 @@ class AskPeerOutdate(Ticketed):
 
 @dataclass(frozen=True, slots=True)
 class VipUp(Ticketed):
-    """Probe, add, announce. `granted`: an answer to the probe from the peer's own machine is overridden."""
+    """Probe, add, announce. `granted`: an answer to the probe from the peer's own machine is overridden. `handed`: the peer has just given
+    the address back in order, so it is taken at once and probed for at the same time; a foreign answer takes it away again."""
 
     granted: bool
+    handed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeVip(Action):
+    """This node may soon have to take the addresses over: ask now whether a foreign machine has them."""
 
 
 @dataclass(frozen=True, slots=True)

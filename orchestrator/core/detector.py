@@ -66,6 +66,10 @@ class Detector:
         """Nothing on any network for the timeout."""
         return all(now - heard.at >= self.timeout_s for heard in self.networks.values())
 
+    def falls_silent_at(self) -> float:
+        """When that will be so if nothing more comes."""
+        return max(heard.at for heard in self.networks.values()) + self.timeout_s
+
     def verdicts(self, now: float) -> dict[str, str]:
         """Per network: ok, silent (we do not hear it), deaf (it does not hear us)."""
 

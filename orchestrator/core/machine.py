@@ -150,7 +150,7 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
             turn.order(act.VipDown)
     elif goal is not None and module.address is Hold.OFF and not waits:
         turn.set(address=Hold.COMING)
-        turn.order(act.VipUp, granted=module.granted)
+        turn.order(act.VipUp, granted=module.granted, handed=module.handed)
     elif module.address is Hold.ON and (module.light or (not around.unsure and module.view is not None and module.view.leads)):
         turn.actions.append(act.KeepVip(module.name))
 
@@ -180,8 +180,9 @@ def settle_role(turn: Turn, goal: rules.Goal | None) -> None:
     elif module.recopy and module.view is not None and module.view.serves:
         turn.order_role(Order.RECOPY, act.RecopyRfs)
     elif (promotion := rules.promotion(module, around, peer)) is not None:
-        turn.set(granted=promotion.granted)
+        turn.set(granted=promotion.granted, handed=not promotion.granted)
         turn.decided("takeover", promotion.reason)
+        turn.actions.append(act.ProbeVip(module.name))
         turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=promotion.granted, force=promotion.force, reason=promotion.reason)
     elif (permission := rules.permission(module, around, peer)) is not None:
         if permission.ask:

@@ -208,7 +208,7 @@ def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
     if view is None or not turn.module.runs or turn.module.swapping or turn.module.order not in (None, Order.PROMOTE):
         turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
         return
-    turn.set(asked=(*turn.module.asked, event.request))
+    turn.set(asked=(*turn.module.asked, event.request), granted=event.force, handed=not event.force)
     if turn.module.order is None:
         reason = f"{turn.around.peer} handed the role over" + (", whose newer data stay there" if event.force else "")
         turn.order_role(Order.PROMOTE, act.PromoteRfs, granted=event.force, force=event.force, reason=reason)
@@ -236,6 +236,8 @@ def believe(turn: Turn, event: ev.RfsStatus) -> None:
         turn.set(led=True)
         if turn.module.wish is not Wish.SECONDARY_FULLSYNC:
             turn.set(wish=None)
+    elif before and before.linked and not event.view.linked and not event.view.leads and event.view.complete:
+        turn.actions.append(act.ProbeVip(turn.module.name))  # done by the time at which the silence counts
     elif before and before.leads and not event.view.leads and not turn.module.swapping:
         turn.note("role-lost", f"rfs is no longer primary: {event.view.reason or event.view.code}")
 
@@ -287,7 +289,7 @@ def readdress(turn: Turn, event: ev.AddressLost) -> None:
     """Somebody took the address away: put it back the careful way."""
     if turn.module.address is Hold.ON:
         turn.note("address-lost", event.reason)
-        turn.set(address=Hold.OFF, problem=event.reason)
+        turn.set(address=Hold.OFF, problem=event.reason, granted=False, handed=False)
         turn.pause(Lane.ADDRESS)
 
 
@@ -358,7 +360,7 @@ def fail(turn: Turn, event: ev.Failed) -> None:
     turn.note("failed", f"lane={event.lane.value} reason={event.reason}")
     match event.lane:
         case Lane.ADDRESS:
-            turn.set(address=fell_back(turn.module.address))
+            turn.set(address=fell_back(turn.module.address), handed=False)
         case Lane.SERVICES if turn.module.services is Hold.COMING:
             count_service_failure(turn, event.reason)
             turn.order(act.StopServices, kill=True)  # whatever did start

@@ -242,6 +242,7 @@ class Module:
     asked_under: str = ""  # our generation when the peer was asked to outdate itself: see failover_rules.answer_counts
     asked: tuple[int, ...] = ()  # requests of the peer that wait for the order under way
     granted: bool = False  # the last promotion was a takeover: an answer of the peer's machine to our probe is overridden
+    handed: bool = False  # the peer gave the role, and before it the address, in order
     # Why it is where it is.
     current: bool = False  # nothing can have been acknowledged without us since the pair was in sync: see failover_rules.still_current
     swapping: bool = False  # giving the role to the peer in order

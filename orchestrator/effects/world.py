@@ -150,7 +150,7 @@ class World:
             case act.AskPeerOutdate():
                 await self._ask_peer("outdate", {"module": name}, OUTDATE_DEADLINE_S + 2.0)
             case act.VipUp():
-                await vip.up(action.granted)
+                await vip.up(action.granted, action.handed)
             case act.VipDown():
                 await vip.down()
             case act.StartServices():
@@ -165,6 +165,10 @@ class World:
     async def keep_address(self, module: str) -> None:
         """Renew the lifetime of the address."""
         await self.vip[module].keep()
+
+    async def probe_address(self, module: str) -> None:
+        """Ask whether a foreign machine has the addresses."""
+        await self.vip[module].probe()
 
     async def refresh_rfs(self, module: str) -> None:
         """Ask rfsmount for its status."""

@@ -54,6 +54,9 @@ class FakeEffects:
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         self.notes.append(f"{kind}: {text}")
 
+    async def probe_address(self, module: str) -> None:
+        self.done.append("probe")
+
     def pulse_now(self) -> None:
         self.done.append("pulse")
 
