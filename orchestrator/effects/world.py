@@ -76,12 +76,13 @@ class World:
 
     def _make_vip(self, config: ModuleConfig) -> Vip:
         peer = self.cluster.nodes[next(name for name in self.cluster.nodes if name != self.node)]
-        addresses = [(vip.address, vip.interface) for vip in config.vips]
 
         def lost(reason: str) -> None:
             self.deliver(ev.AddressLost(trio.current_time(), config.name, reason))
 
-        return Vip(addresses, list(peer.addresses.values()), lost, self._log_of(config.name))
+        vip = Vip(config.vips, list(peer.addresses.values()), lost, self._log_of(config.name))
+        self.nursery.start_soon(vip.learn_for_ever)
+        return vip
 
     def _make_services(self, config: ModuleConfig) -> Services:
         def died(service: str, reason: str) -> None:
@@ -127,6 +128,7 @@ class World:
             case act.StopRfs():
                 await rfs.stop()
             case act.PromoteRfs():
+                self.nursery.start_soon(vip.look_ahead)
                 parameters = {"force": action.force, "granted": action.granted, "reason": action.reason}
                 await rfs.call("promote", parameters, ROLE_DEADLINE_S)
             case act.DemoteRfs():
