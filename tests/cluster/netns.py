@@ -76,5 +76,3 @@ def outside() -> Iterator[Outside]:
 def mac_of(interface_listing: str) -> bytes:
     """From `ip link show`."""
     return bytes.fromhex(interface_listing.partition("link/ether ")[2].split()[0].replace(":", ""))
-
-

@@ -340,9 +340,7 @@ async def clients_hear(other: Outside, machine: Machine, places: list[tuple[str,
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        clients = [
-            stack.enter_context(other.python(CLIENT.replace("HOST", host).replace("PORT", str(port)))) for host, port in places
-        ]
+        clients = [stack.enter_context(other.python(CLIENT.replace("HOST", host).replace("PORT", str(port)))) for host, port in places]
         for client in clients:
             assert client.stdout is not None
             assert (await trio.to_thread.run_sync(client.stdout.readline)) == "connected\n"
