@@ -100,6 +100,7 @@ async def the_whole_life(other: Outside) -> None:
     listing = ip("addr show left")
     assert {FOUR, SIX} < set(shown(listing)) and listing.count("valid_lft 1") == 2, listing
     assert "tentative" not in "".join(line for line in listing.splitlines() if SIX in line), "it works from the first moment"
+    assert all("noprefixroute" in line for line in listing.splitlines() if SIX in line), "the subnet's route is the node's own"
     assert "src fd77::1 " in ip("-6 route get fd77::180"), "an alias is never the source, though it is nearer"
     assert await vip.held() and await Machine(VipConfig(FOUR), VipConfig(SIX)).vip.held()
     await vip.up(granted=False)
@@ -275,6 +276,11 @@ async def what_the_outside_sees(other: Outside) -> None:
         assert "mtu 1400" in ip("route get 192.0.2.1"), "what the node's route says counts still"
         with socket.create_connection(("10.9.0.2", 7000), 5, source_address=("10.9.0.1", 0)):
             assert listener.stdout.readline() == "10.9.0.1\n", "who names a source keeps it"
+        ip("addr del", SIX, "dev left")  # which leaves the routes in front, without their source
+        await machine.renew()
+        assert machine.lost
+        await machine.vip.up(granted=False)
+        assert seen() == service
         restarted = Machine(VipConfig(FOUR, source=True), VipConfig(SIX, source=True))
         assert await restarted.vip.held()
         await restarted.renew()
@@ -314,6 +320,7 @@ async def echo(listener: trio.SocketListener, stop_answering: bool = False) -> N
 async def hanging_connections(other: Outside) -> None:
     machine = Machine(VipConfig(FOUR), VipConfig(SIX))
     await machine.vip.up(granted=False)
+    bound = socket.create_server(("10.9.0.100", 0))
     async with trio.open_nursery() as nursery:
         ports: dict[str, int] = {}
         for name, host in (("plain", "0.0.0.0"), ("both", "::")):
@@ -327,6 +334,9 @@ async def hanging_connections(other: Outside) -> None:
         assert machine.log[-3:][0] == "3 open connections broken", machine.log
         await machine.vip.up(granted=False)  # the listeners have survived
         await clients_hear(other, machine, [("10.9.0.100", ports["plain"]), ("fd77::100", ports["both"])], "reset")
+        await machine.vip.up(granted=False)
+        with other.python(CLIENT.replace("HOST", "10.9.0.100").replace("PORT", str(bound.getsockname()[1]))):
+            await trio.to_thread.run_sync(bound.accept)  # one that is bound to the very address, too
         await machine.vip.up(granted=False)
         await clients_hear(other, machine, [("10.9.0.1", ports["plain"]), ("fd77::1", ports["both"])], "alive")
         spared = Machine(VipConfig(FOUR, tcp_reset=False), VipConfig(SIX))
