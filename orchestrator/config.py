@@ -44,6 +44,7 @@ class ClusterConfig:
     ping: tuple[str, ...]
     witness: tuple[str, ...] = ()  # the members of one etcd, as URLs
     witness_ca: str = ""
+    health: HealthConfig | None = None
 
     def peer_of(self, node: str) -> NodeConfig:
         """The other node of the pair."""
@@ -68,10 +69,24 @@ class ReplicatedConfig:
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
-    """A service address `a.b.c.d/len`; without an interface it is found by its subnet."""
+    """A service address of either family with its prefix length; without an interface it is found by its subnet."""
 
     address: str
     interface: str | None = None
+    source: bool = False  # what this node opens to the outside comes from it
+    tcp_reset: bool = True  # connections still open when it goes are broken
+
+
+@dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """Where load balancers ask: a host of the machine's (all of its addresses: `0.0.0.0`, `::`), or the name of a network."""
+
+    host: str
+    port: int
+
+    def address_of(self, node: NodeConfig) -> str:
+        """Where this node listens."""
+        return node.addresses.get(self.host, self.host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from orchestrator.config import (
     CLUSTER_FILE,
     MODULES_DIR,
     ClusterConfig,
+    HealthConfig,
     ModuleConfig,
     NodeConfig,
     ReplicatedConfig,
@@ -29,7 +30,7 @@ from orchestrator.config import (
     VipConfig,
 )
 from orchestrator.config_errors import Complaint, ConfigError, did_you_mean
-from orchestrator.config_models import ClusterModel, Model, ModuleModel, ServiceModel
+from orchestrator.config_models import ClusterModel, Model, ModuleModel, ServiceModel, VipModel
 from orchestrator.config_text import ConfigText, Location, read_config_text
 from orchestrator.units import parse_duration_s, parse_restarts
 
@@ -52,7 +53,8 @@ def read_cluster(config_dir: Path) -> ClusterConfig:
     interval_s, timeout_s = parse_duration_s(model.heartbeat.interval), parse_duration_s(model.heartbeat.timeout)
     third = model.witness
     witness, ping = tuple(third.etcd), tuple(third.ping)
-    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "")
+    health = HealthConfig(*split_listen(model.health.listen)) if model.health is not None else None
+    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health)
 
 
 def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:
@@ -74,7 +76,7 @@ def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleCo
         if model is not None:
             complaints += _check_module(model, text, written, cluster)
             read.append((text, model))
-    complaints += _check_together(read)
+    complaints += _check_together(read, cluster)
     if complaints:
         raise ConfigError(complaints)
     ports = dict(zip((text.path.stem for text, _ in read), _ports(read), strict=True))
@@ -137,6 +139,7 @@ def _sentence(error: ErrorDetails, kind: type[Model]) -> str:
             return "is empty; give at least one."
         case other:
             wanted = {"string_type": "text in quotes", "int_type": "a whole number", "list_type": "a list in [ ]", "dict_type": "a table"}
+            wanted["bool_type"] = "true or false"
             return f"must be {wanted.get(other.replace('model_type', 'dict_type'), error['msg'].lower())}, not {_show(given)}."
 
 
@@ -183,6 +186,12 @@ def _check_cluster(model: ClusterModel, text: ConfigText) -> Iterator[Complaint]
             if "node" not in text.kept and not all(network in others for others in networks):
                 known = set.union(*networks) - {network}
                 yield text.complain(place, f'only {node.name} is on network "{network}".{did_you_mean(network, known)}')
+    host, port = split_listen(model.health.listen) if model.health is not None else ("::", 0)
+    if host not in ("0.0.0.0", "::", *set.union(*networks)):
+        known = set.union(*networks)
+        yield text.complain(("health", "listen"), f'there is no network "{host}".{did_you_mean(host, known)}')
+    if BASE_PORT - 3 <= port < BASE_PORT:
+        yield text.complain(("health", "listen"), f"{port} is a port of the cluster's own; 9010 is usual.")
     for index, address in enumerate(model.witness.ping):
         if address in seen:
             yield text.complain(("witness", "ping", index), f"{address} is {seen[address]}: a node that reaches itself proves nothing.")
@@ -218,7 +227,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         if (reason := _unfit(replicated.directory)) is not None:
             yield text.complain(("replicated", index, "directory"), reason)
     for index, vip in enumerate(model.vip):
-        yield from _check_vip(text, index, vip.address, vip.interface, cluster)
+        yield from _check_vip(text, index, vip, cluster)
     yield from _check_services(model.service, text)
 
 
@@ -235,6 +244,12 @@ def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any
         yield text.complain(("nodes",), "names a node twice.")
 
 
+def split_listen(listen: str) -> tuple[str, int]:
+    """`[::]:9010` in two."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _unfit(directory: str) -> str | None:
     """Why this directory cannot be mirrored, whatever it holds."""
     path = PurePosixPath(directory)
@@ -245,14 +260,14 @@ def _unfit(directory: str) -> str | None:
     return None
 
 
-def _check_vip(text: ConfigText, index: int, address: str, interface: str | None, cluster: ClusterConfig) -> Iterator[Complaint]:
-    wanted = ipaddress.ip_interface(address)
+def _check_vip(text: ConfigText, index: int, vip: VipModel, cluster: ClusterConfig) -> Iterator[Complaint]:
+    wanted = ipaddress.ip_interface(vip.address)
     place = ("vip", index, "address")
     for node in cluster.nodes.values():
         for network, own in node.addresses.items():
             if own == str(wanted.ip):
                 yield text.complain(place, f"{own} is {node.name}'s own address on {network}; a service address must be a free one.")
-    if interface is not None:
+    if vip.interface is not None or wanted.version == 6:  # the nodes' IPv6 addresses are not in the file: found when it is taken
         return
     for network in cluster.networks():
         if all(ipaddress.ip_address(node.addresses[network]) in wanted.network for node in cluster.nodes.values()):
@@ -281,10 +296,11 @@ def _service_name(service: ServiceModel) -> str:
     return service.name or service.unit or (PurePosixPath(service.start[0]).name if service.start else "")
 
 
-def _check_together(read: list[tuple[ConfigText, ModuleModel]]) -> Iterator[Complaint]:
+def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: ClusterConfig) -> Iterator[Complaint]:
     """What two modules, or two tables of one, must not share."""
     directories: list[tuple[PurePosixPath, str]] = []
     vips: dict[str, str] = {}
+    sources: dict[Any, str] = {}
     ports: dict[int, str] = {}
     for (text, model), port in zip(read, _ports(read), strict=True):
         module = text.path.stem
@@ -303,6 +319,14 @@ def _check_together(read: list[tuple[ConfigText, ModuleModel]]) -> Iterator[Comp
             if address in vips:
                 yield text.complain(("vip", index, "address"), f"{address} is a service address of module {vips[address]} already.")
             vips.setdefault(address, module)
+            if vip.source:
+                subnet = ipaddress.ip_interface(vip.address).network
+                if subnet in sources:
+                    sentence = f"{sources[subnet]} is the source address in {subnet} already; there can be one in a subnet."
+                    yield text.complain(("vip", index, "source"), sentence)
+                sources.setdefault(subnet, address)
+        if cluster.health is not None and port == cluster.health.port:
+            yield text.complain(("port",), f"{port} is where health is asked for, see cluster.toml; give port = … another number.")
         if port and port in ports:
             yield text.complain(("port",), f"{port} is the port of module {ports[port]} already; give port = … another number.")
         ports.setdefault(port, module)
@@ -334,7 +358,7 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         replicated=tuple(
             ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
         ),
-        vips=tuple(VipConfig(vip.address, vip.interface) for vip in model.vip),
+        vips=tuple(VipConfig(vip.address, vip.interface, vip.source, vip.tcp_reset) for vip in model.vip),
         services=tuple(_build_service(service) for service in model.service),
         port=port,
         scripts_dir=text.path.with_suffix(""),

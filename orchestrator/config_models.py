@@ -13,7 +13,7 @@ import signal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from orchestrator.config_errors import did_you_mean
 from orchestrator.units import parse_duration_s, parse_restarts
@@ -43,9 +43,8 @@ def _ipv4(text: str) -> str:
     except ValueError:
         raise ValueError(f'"{text}" is not an IP address') from None
     if address.version != 4:
-        raise ValueError("this release has no IPv6 yet; give an IPv4 address")
-    if address.is_unspecified or address.is_multicast or address.is_loopback:
-        raise ValueError(f'"{text}" is not an address that another machine can reach')
+        raise ValueError("this release has no IPv6 for the nodes themselves yet; give an IPv4 address")
+    _reachable(address, text)
     return str(address)
 
 
@@ -55,14 +54,33 @@ def _vip(text: str) -> str:
         interface = ipaddress.ip_interface(text)
     except ValueError:
         raise ValueError(f'"{text}" is not an address with its prefix length; write for example 192.0.2.100/24') from None
-    if interface.version != 4:
-        raise ValueError("this release has no IPv6 service addresses yet; give an IPv4 address")
     if not slash or not bits.isdigit():
-        raise ValueError(f'"{text}" lacks the prefix length; write for example {address}/24')
-    network = interface.network
-    if network.prefixlen < 31 and interface.ip in (network.network_address, network.broadcast_address):
+        raise ValueError(f'"{text}" lacks the prefix length; write for example {address}/{24 if interface.version == 4 else 64}')
+    network, host = interface.network, interface.ip
+    if isinstance(host, ipaddress.IPv6Address):
+        if host.is_link_local or "%" in text:
+            raise ValueError(f'"{text}" is valid on one link only; give an address that clients can reach')
+        if host.ipv4_mapped is not None:
+            raise ValueError(f'"{text}" is an IPv4 address in IPv6 clothes; give {host.ipv4_mapped}')
+    _reachable(host, text)
+    whole = (network.network_address, network.broadcast_address) if interface.version == 4 else (network.network_address,)
+    if network.prefixlen < network.max_prefixlen - 1 and host in whole:
         raise ValueError(f'"{text}" is the address of the network itself, not of a machine in it')
-    return f"{_ipv4(address)}/{bits}"
+    return f"{host}/{network.prefixlen}"
+
+
+def _reachable(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
+    if address.is_unspecified or address.is_multicast or address.is_loopback:
+        raise ValueError(f'"{text}" is not an address that another machine can reach')
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f'"{text}" is not a place to listen at; write for example 0.0.0.0:9010')
+    if host not in ("0.0.0.0", "[::]") and not _NAME.fullmatch(host):
+        raise ValueError(f'"{text}" cannot hold on both nodes; write 0.0.0.0:{port}, [::]:{port} or NETWORK:{port}')
+    return text
 
 
 def _witness_url(text: str) -> str:
@@ -121,6 +139,7 @@ def _restarts(text: str) -> str:
 Name = Annotated[StrictStr, AfterValidator(_name)]
 HostName = Annotated[StrictStr, AfterValidator(_host)]
 Ipv4 = Annotated[StrictStr, AfterValidator(_ipv4)]
+Listen = Annotated[StrictStr, AfterValidator(_listen)]
 Vip = Annotated[StrictStr, AfterValidator(_vip)]
 WitnessUrl = Annotated[StrictStr, AfterValidator(_witness_url)]
 Duration = Annotated[StrictStr, AfterValidator(_duration)]
@@ -164,12 +183,17 @@ class WitnessModel(Model):
     ping: list[Ipv4] = []
 
 
+class HealthModel(Model):
+    listen: Listen
+
+
 class ClusterModel(Model):
     name: Name
     policy: Literal["availability", "consistency"] = "availability"
     heartbeat: HeartbeatModel = HeartbeatModel()
     node: list[NodeModel]
     witness: WitnessModel = WitnessModel()
+    health: HealthModel | None = None
 
 
 class ReplicatedModel(Model):
@@ -182,6 +206,8 @@ class ReplicatedModel(Model):
 class VipModel(Model):
     address: Vip
     interface: StrictStr | None = None
+    source: StrictBool = False
+    tcp_reset: StrictBool = True
 
 
 class ServiceModel(Model):

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from orchestrator import view
+from orchestrator.api.health import HealthServer
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
@@ -134,6 +135,9 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         nursery.start_soon(keep_bounded, paths, list(mine), lambda kind, text: history.add("", kind, text))
         nursery.start_soon(keys.watch, lambda text: history.add("", "keys", text))
         await nursery.start(ApiServer(paths.socket, routes.route).run)
+        if (place := cluster.health) is not None:
+            host = place.address_of(cluster.nodes[node])
+            nursery.start_soon(HealthServer(host, place.port, runner, lambda text: history.add("", "health", text)).run)
         history.add("", "hactld", f"started on {node}: cluster={cluster.name} modules={','.join(mine) or '-'}")
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:

@@ -114,6 +114,11 @@ class Runner:
             self._waiting.pop(number, None)
         return box[0] if box else Answer(7, f"no answer after {REPLY_DEADLINE_S:.0f} s; see 'hactl status'")
 
+    @property
+    def is_late(self) -> bool:
+        """No step was taken for longer than a tick and a second: this process stood still, and the core does not know it yet."""
+        return trio.current_time() - self._alive_at > TICK_S + LATE_S
+
     async def changed(self) -> None:
         """Until the next step has been taken."""
         await self._changed.wait()

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 import trio
 
+from orchestrator.api import http
 from rfs import exit_codes
 
 BODY_BYTES_MAX = 1 << 20
@@ -100,37 +101,20 @@ class ApiServer:
                 raise ApiError("only root may talk to hactld", exit_codes.NOT_PERMITTED)
             if request.method == "POST":
                 request = replace(request, who=await person(pid, uid))
-            http, document = 200, await self.route(request)
-            http = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else http
+            status, document = 200, await self.route(request)
+            status = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else status
         except ApiError as error:
-            http, document = error.http, {"code": error.code, "message": str(error)}
+            status, document = error.http, {"code": error.code, "message": str(error)}
+        except http.TooLong:
+            status, document = 400, {"code": exit_codes.USAGE, "message": "the request is too long"}
         except h11.RemoteProtocolError as error:
-            http, document = 400, {"code": exit_codes.USAGE, "message": f"not HTTP/1.1: {error}"}
-        body = json.dumps(document).encode()
-        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
-        for event in (h11.Response(status_code=http, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            if (data := connection.send(event)) is not None:
-                await stream.send_all(data)
+            status, document = 400, {"code": exit_codes.USAGE, "message": f"not HTTP/1.1: {error}"}
+        await http.answer(stream, connection, status, "application/json", json.dumps(document).encode())
         return True
 
     async def _read(self, stream: trio.SocketStream, connection: h11.Connection) -> Request | None:
-        head: h11.Request | None = None
-        body = bytearray()
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(65536))
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > BODY_BYTES_MAX:
-                    raise ApiError("the request is too long", exit_codes.USAGE)
-            elif isinstance(event, h11.EndOfMessage):
-                assert head is not None
-                return parse(head, bytes(body))
-            else:
-                return None
+        asked = await http.read_request(stream, connection, BODY_BYTES_MAX)
+        return parse(*asked) if asked is not None else None
 
 
 def parse(head: h11.Request, body: bytes) -> Request:

@@ -1,99 +1,37 @@
-"""The service address: probe, add with a short lifetime, announce, renew, remove.
+"""The service addresses of one module: probe, add with a short lifetime, announce, renew, remove.
 
-The address lives 15 s in the kernel and is renewed every 3 s, but only when the core says so (`keep`): so a hactld that is
-restarted loses nothing, a dead one loses the address within 15 s, and one that stood still renews nothing before it has
-checked that the role is still its own. Netlink runs in a worker thread: pyroute2 blocks.
+They live 15 s in the kernel and are renewed every 3 s, but only when the core says so (`keep`): so a hactld that is restarted loses
+nothing, a dead one loses them within 15 s, and one that stood still renews nothing before it has checked that the role is still
+its own. They are taken together: when one is somebody else's, or cannot be added, none is left behind. Before they go, the
+connections that still hang on them are broken. Netlink runs in a worker thread: pyroute2 blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
-from pathlib import Path
-from typing import Any
+import ipaddress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address
 
 import trio
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from orchestrator.effects import EffectFailed, arp
+from orchestrator.config import VipConfig
+from orchestrator.effects import EffectFailed, links, source_routes, tcp_reset, wire
+from orchestrator.effects.links import LIFETIME_S, Address, Interface
 
-LIFETIME_S = 15
 RENEW_EVERY_S = 3.0
 ANNOUNCE_EVERY_S = 10.0
 ANNOUNCE_OFTEN_S = 1.0  # right after a takeover a frozen old primary may still answer for the address
 ANNOUNCE_OFTEN_FOR_S = 20.0
 BURST_S = 1.0  # at every renewal of the first second: one announcement may be lost
-EADDRNOTAVAIL, EEXIST, ENODEV = 99, 17, 19
+LEARN_EVERY_S = 5.0
+FRESH_S = 5.0  # for how long a look ahead counts: it may have begun when the data link was lost, before the silence counted
+RESET_PATIENCE_S = 0.25
 
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """A link of this machine."""
-
-    name: str
-    index: int
-    mac: bytes
-    addresses: tuple[IPv4Interface, ...]
-
-
-def read_interfaces() -> list[Interface]:
-    """All links with their IPv4 addresses (blocking)."""
-    with IPRoute() as route:
-        addresses: dict[int, list[IPv4Interface]] = {}
-        for message in route.get_addr(family=2):
-            local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            addresses.setdefault(message["index"], []).append(IPv4Interface(f"{local}/{message['prefixlen']}"))
-        return [
-            Interface(
-                name=link.get_attr("IFLA_IFNAME"),
-                index=link["index"],
-                mac=bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "00:00:00:00:00:00").replace(":", "")),
-                addresses=tuple(addresses.get(link["index"], ())),
-            )
-            for link in route.get_links()
-        ]
-
-
-def change_address(verb: str, interface: Interface, address: IPv4Interface) -> None:
-    """Add or renew (`replace`), or remove (`del`) the address (blocking)."""
-    lifetime = {} if verb == "del" else {"IFA_CACHEINFO": {"ifa_preferred": LIFETIME_S, "ifa_valid": LIFETIME_S}}
-    parameters: dict[str, Any] = {"index": interface.index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
-    if lifetime:
-        parameters["preferred_lft"] = LIFETIME_S
-        parameters["valid_lft"] = LIFETIME_S
-    with IPRoute() as route:
-        try:
-            route.addr(verb, **parameters)
-        except NetlinkError as error:
-            if not (verb == "del" and error.code in (EADDRNOTAVAIL, ENODEV)):
-                raise
-
-
-def choose_interface(interfaces: Sequence[Interface], address: IPv4Interface, wanted: str | None) -> Interface:
-    """The named one, or the one that has an address of its own in the same subnet."""
-    for interface in interfaces:
-        if wanted is not None and interface.name == wanted:
-            return interface
-        if wanted is None and any(own.ip in address.network and own.ip != address.ip for own in interface.addresses):
-            return interface
-    missing = f"there is no interface {wanted}" if wanted else f"no interface of this node has an address in {address.network}"
-    raise EffectFailed(f"service address {address}: {missing}; name one with 'interface' in the module's file", refused=True)
-
-
-def neighbours(of: Sequence[IPv4Address]) -> set[bytes]:
-    """The hardware addresses under which this machine knows these addresses."""
-    found: set[bytes] = set()
-    try:
-        lines = Path("/proc/net/arp").read_text().splitlines()[1:]
-    except OSError:
-        return found
-    for line in lines:
-        fields = line.split()
-        if len(fields) >= 4 and fields[3] != "00:00:00:00:00:00" and IPv4Address(fields[0]) in of:
-            found.add(bytes.fromhex(fields[3].replace(":", "")))
-    return found
+Places = list[tuple[Address, Interface]]
+Seen = tuple[float, dict[Address, frozenset[bytes]]]  # when, and who answered for what
+NEVER: Seen = (float("-inf"), {})
 
 
 class Vip:
@@ -101,63 +39,83 @@ class Vip:
 
     def __init__(
         self,
-        addresses: Sequence[tuple[str, str | None]],
+        addresses: Sequence[VipConfig],
         peer_addresses: Sequence[str],
         lost: Callable[[str], None],
         log: Callable[[str, str], None],
     ) -> None:
-        self.addresses = [(IPv4Interface(address), interface) for address, interface in addresses]
+        self.configs = {ipaddress.ip_interface(config.address): config for config in addresses}
         self.peer_addresses = [IPv4Address(address) for address in peer_addresses]
         self.peer_macs: set[bytes] = set()
         self.lost, self.log = lost, log
-        self._interfaces: dict[IPv4Interface, Interface] = {}
+        self._places: Places = []
         self._renewed_at = self._announced_at = self._up_at = float("-inf")
         self._changing = trio.Lock()  # what lies on the interfaces: a renewal must not put back what is being taken off
+        self._looking = trio.Lock()
+        self._seen = NEVER
+        self._announcer = wire.Announcer()
         self._is_up = False
+        self._told_of_reset = False
 
     async def held(self) -> bool:
         """Are all of them on this machine?"""
         try:
             interfaces = await self._read()
-            own = {address.ip for interface in interfaces for address in interface.addresses}
-            if not all(address.ip in own for address, _ in self.addresses):
+            if self._missing(interfaces):
                 return False
-            self._choose(interfaces)
+            self._places = self._choose(interfaces)
         except EffectFailed:
             return False  # taking them will say why
-        self._is_up = bool(self.addresses)
+        self._is_up = bool(self.configs)
         return self._is_up
 
-    async def up(self, granted: bool) -> None:
-        """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden."""
+    async def look_ahead(self) -> None:
+        """Ask who has the addresses before they are to be taken: then it is known by that time."""
+        if not self.configs or self._is_up:
+            return
+        with suppress(EffectFailed):  # taking them will say why
+            async with self._looking:
+                if trio.current_time() - self._seen[0] > FRESH_S / 2:
+                    await self._look(await self._read())
+
+    async def look_afterwards(self) -> None:
+        """The addresses were taken from the peer's hands without a look, who had held them until then. If a stranger has one all the same,
+        all are given back, and the core hears of it."""
+        async with self._looking:
+            try:
+                answers = await wire.probe_all(self._places)
+            except OSError:  # the link is down: there is nobody to disturb
+                return
+        self._learn_peer()
+        foreign = {address: macs - self.peer_macs for address, macs in answers.items() if macs - self.peer_macs}
+        if foreign and self._is_up:
+            async with self._changing:
+                self._is_up = False
+                with suppress(EffectFailed):
+                    await self._release(self._places)
+            self.lost(in_use(foreign))
+
+    async def up(self, granted: bool, handed: bool = False) -> None:
+        """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden. `handed`: the peer
+        has just given them back; the look comes afterwards."""
         async with self._changing:
             self._is_up = True
-            await self._take(granted)
-        await self._announce()
-
-    async def _take(self, granted: bool) -> None:
-        self.learn_peer()
-        self._choose(await self._read())
-        for address, interface in self._interfaces.items():
-            if all(own.ip != address.ip for own in interface.addresses):
-                await self._probe(address, interface, granted)
-        for address, interface in self._interfaces.items():
-            self.log("vip-add", f"[#] ip addr add {address} dev {interface.name} valid_lft {LIFETIME_S} preferred_lft {LIFETIME_S}")
-            await self._change("replace", address, interface)
-        self._renewed_at = self._up_at = trio.current_time()
+            await self._take(granted, handed)
+        self._announce()
 
     async def down(self) -> None:
         """Give them back; fine if they are gone."""
         self._is_up = False
         async with self._changing:
-            if not self._interfaces:
+            if not self._places:
                 try:
-                    self._choose(await self._read())
+                    self._places = self._choose(await self._read())
                 except EffectFailed:
                     return  # no such interface, so no such address
-            for address, interface in self._interfaces.items():
+            await self._break_connections()
+            for address, interface in self._places:
                 self.log("vip-del", f"[#] ip addr del {address} dev {interface.name}")
-                await self._change("del", address, interface)
+            await self._release(self._places)
 
     async def keep(self) -> None:
         """Renew and announce, each at its own pace. An address that was removed behind our back is reported, not put back."""
@@ -165,57 +123,159 @@ class Vip:
             if self._is_up:
                 await self._renew(trio.current_time())
 
+    async def learn_for_ever(self) -> None:
+        """Remember the peer's machine while it is alive: later it may not answer."""
+        while self.configs:
+            self._learn_peer()
+            await trio.sleep(LEARN_EVERY_S)
+
+    # ---- taking -----------------------------------------------------------------------------------------------------------
+
+    async def _take(self, granted: bool, handed: bool) -> None:
+        interfaces = await self._read()
+        self._places = self._choose(interfaces)
+        for address, interface in self._places:
+            links.check_usable(interface, address)
+        if not handed:
+            await self._check_free(interfaces, granted)
+        for address, interface in self._places:
+            preferred_s = links.preferred_s(address, self.configs[address].source)
+            self.log("vip-add", f"[#] ip addr add {address} dev {interface.name} valid_lft {LIFETIME_S} preferred_lft {preferred_s}")
+        was_there = [(address, interface) for address, interface in self._places if interface.has(address)]
+        try:
+            await self._change(self._hold_all)
+            await self._change(self._prefer_all)
+        except EffectFailed:
+            with trio.CancelScope(shield=True), suppress(EffectFailed):
+                await self._release([place for place in self._places if place not in was_there])
+            raise
+        self._renewed_at = self._up_at = trio.current_time()
+
+    async def _check_free(self, interfaces: Sequence[Interface], granted: bool) -> None:
+        async with self._looking:  # a look ahead that is under way is waited for
+            if trio.current_time() - self._seen[0] > FRESH_S or self._taken_by_others(granted):
+                await self._look(interfaces)
+            foreign, self._seen = self._taken_by_others(granted), NEVER  # what was seen counts once
+        if foreign:
+            raise EffectFailed(in_use(foreign))
+
+    async def _look(self, interfaces: Sequence[Interface]) -> None:
+        """Ask for all that are not here already."""
+        places = [(address, interface) for address, interface in self._choose(interfaces) if not interface.has(address)]
+        at = trio.current_time()
+        try:
+            self._seen = (at, await wire.probe_all(places))
+        except OSError as error:
+            raise EffectFailed(f"service address: {error.strerror}") from error
+
+    def _taken_by_others(self, granted: bool) -> dict[Address, frozenset[bytes]]:
+        """What the last look found that forbids taking the addresses."""
+        self._learn_peer()
+        harmless = self.peer_macs if granted else frozenset()
+        return {address: answers - harmless for address, answers in self._seen[1].items() if answers - harmless}
+
+    # ---- holding ----------------------------------------------------------------------------------------------------------
+
     async def _renew(self, now: float) -> None:
-        self.learn_peer()
         if now - self._renewed_at >= RENEW_EVERY_S:
             self._renewed_at = now
             interfaces = await self._read()
-            own = {address.ip for interface in interfaces for address in interface.addresses}
-            missing = [str(address.ip) for address, _ in self.addresses if address.ip not in own]
-            if missing:
-                self.lost(f"the service address {', '.join(missing)} is gone from this machine")
+            if missing := self._missing(interfaces):
+                self.lost(f"the service address {', '.join(str(address.ip) for address in missing)} is gone from this machine")
                 return
-            self._choose(interfaces)
-            for address, interface in self._interfaces.items():
-                await self._change("replace", address, interface)
+            self._places = self._choose(interfaces)
+            await self._change(self._hold_all)
+            try:
+                await self._change(self._prefer_all)
+            except EffectFailed as failure:  # the addresses themselves are well: a wrong source is no reason to move
+                self.log("vip-source", str(failure))
         age_s = now - self._up_at
         pace_s = 0.0 if age_s < BURST_S else ANNOUNCE_OFTEN_S if age_s < ANNOUNCE_OFTEN_FOR_S else ANNOUNCE_EVERY_S
         if now - self._announced_at >= pace_s:
-            await self._announce()
+            self._announce()
 
-    def learn_peer(self) -> None:
-        """Remember the peer's machine while it is alive: later it may not answer."""
-        self.peer_macs |= neighbours(self.peer_addresses)
+    def _hold_all(self) -> None:
+        """Blocks."""
+        for address, interface in self._places:
+            links.hold_address(interface, address, self.configs[address].source)
+
+    def _prefer_all(self) -> None:
+        """Blocks."""
+        for address, interface in self._places:
+            if self.configs[address].source:
+                source_routes.prefer_source(interface, address)
+
+    def _announce(self) -> None:
+        self._announced_at = trio.current_time()
+        for address, interface in self._places:
+            try:
+                self._announcer.announce(interface, address)
+            except OSError as error:  # the link is down: the address is of no use now, and will be announced again
+                self.log("vip-announce", f"{address} on {interface.name}: {error.strerror}")
+
+    # ---- giving back ------------------------------------------------------------------------------------------------------
+
+    async def _break_connections(self) -> None:
+        """Quickly, and whatever comes of it: the release must not wait for it."""
+        addresses = [address.ip for address, _ in self._places if self.configs[address].tcp_reset]
+        if not addresses:
+            return
+        try:
+            broken = await trio.to_thread.run_sync(tcp_reset.reset, addresses, RESET_PATIENCE_S)
+        except OSError as error:
+            if not self._told_of_reset:
+                self._told_of_reset = True
+                self.log("vip-reset", f"open connections are not broken: {error.strerror or error}; clients notice when they send")
+            return
+        if broken:
+            self.log("vip-reset", f"{broken} open connections broken")
+
+    async def _release(self, places: Places) -> None:
+        """Every one is tried, whatever becomes of the others."""
+        failures: list[EffectFailed] = []
+        for address, interface in places:
+            try:
+                await self._change(self._let_go, address, interface)
+            except EffectFailed as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _let_go(self, address: Address, interface: Interface) -> None:
+        """Blocks."""
+        try:
+            if self.configs[address].source:
+                source_routes.forget_source(address)
+        finally:
+            links.remove_address(interface, address)
+
+    # ---- helpers ----------------------------------------------------------------------------------------------------------
+
+    def _learn_peer(self) -> None:
+        self.peer_macs |= links.neighbours(self.peer_addresses)
+
+    def _missing(self, interfaces: Sequence[Interface]) -> list[Address]:
+        return [address for address in self.configs if not any(interface.has(address) for interface in interfaces)]
+
+    def _choose(self, interfaces: Sequence[Interface]) -> Places:
+        return [(address, links.choose_interface(interfaces, address, config.interface)) for address, config in self.configs.items()]
 
     async def _read(self) -> list[Interface]:
         try:
-            return await trio.to_thread.run_sync(read_interfaces)
+            return await trio.to_thread.run_sync(links.read_interfaces)
         except (NetlinkError, OSError) as error:
             raise EffectFailed(f"the network interfaces cannot be read: {error}") from error
 
-    def _choose(self, interfaces: Sequence[Interface]) -> None:
-        self._interfaces = {address: choose_interface(interfaces, address, wanted) for address, wanted in self.addresses}
-
-    async def _probe(self, address: IPv4Interface, interface: Interface, granted: bool) -> None:
+    async def _change(self, change: Callable[..., None], *arguments: object) -> None:
+        """In a thread; what netlink refuses is one sentence."""
         try:
-            answers = await arp.probe(interface.name, interface.mac, address.ip)
-        except OSError as error:
-            raise EffectFailed(f"service address {address}: cannot probe on {interface.name}: {error.strerror}") from error
-        foreign = answers - self.peer_macs if granted else answers
-        if foreign:
-            who = ", ".join(sorted(mac.hex(":") for mac in foreign))
-            raise EffectFailed(f"the service address {address.ip} is in use by another machine ({who})")
-
-    async def _change(self, verb: str, address: IPv4Interface, interface: Interface) -> None:
-        try:
-            await trio.to_thread.run_sync(change_address, verb, interface, address)
+            await trio.to_thread.run_sync(change, *arguments)
         except (NetlinkError, OSError) as error:
-            raise EffectFailed(f"service address {address}: ip addr {verb} on {interface.name} failed: {error}") from error
+            names = ", ".join(str(address) for address in self.configs)
+            raise EffectFailed(f"service address {names}: the kernel refuses it: {error}") from error
 
-    async def _announce(self) -> None:
-        self._announced_at = trio.current_time()
-        for address, interface in self._interfaces.items():
-            try:
-                await arp.announce(interface.name, interface.mac, address.ip)
-            except OSError as error:  # the link is down: the address is of no use now, and will be announced again
-                self.log("vip-announce", f"{address} on {interface.name}: {error.strerror}")
+
+def in_use(foreign: Mapping[Address, Collection[bytes]]) -> str:
+    """By whom."""
+    who = "; ".join(f"{address.ip}: {', '.join(sorted(mac.hex(':') for mac in macs))}" for address, macs in foreign.items())
+    return f"the service address is in use by another machine ({who})"

@@ -78,12 +78,13 @@ class World:
 
     def _make_vip(self, config: ModuleConfig) -> Vip:
         peer = self.cluster.nodes[next(name for name in self.cluster.nodes if name != self.node)]
-        addresses = [(vip.address, vip.interface) for vip in config.vips]
 
         def lost(reason: str) -> None:
             self.deliver(ev.AddressLost(trio.current_time(), config.name, reason))
 
-        return Vip(addresses, list(peer.addresses.values()), lost, self._log_of(config.name))
+        vip = Vip(config.vips, list(peer.addresses.values()), lost, self._log_of(config.name))
+        self.nursery.start_soon(vip.learn_for_ever)
+        return vip
 
     def _make_services(self, config: ModuleConfig) -> Services:
         def died(service: str, reason: str) -> None:
@@ -151,6 +152,8 @@ class World:
                 await self._ask_peer("outdate", {"module": name}, OUTDATE_DEADLINE_S + 2.0)
             case act.VipUp():
                 await vip.up(action.granted, action.handed)
+                if action.handed or action.granted:
+                    self.nursery.start_soon(vip.look_afterwards)
             case act.VipDown():
                 await vip.down()
             case act.StartServices():
@@ -168,7 +171,7 @@ class World:
 
     async def probe_address(self, module: str) -> None:
         """Ask whether a foreign machine has the addresses."""
-        await self.vip[module].probe()
+        await self.vip[module].look_ahead()
 
     async def refresh_rfs(self, module: str) -> None:
         """Ask rfsmount for its status."""

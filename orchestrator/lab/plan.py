@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 LANS: tuple[str, ...] = ("lan", "repl")
 PREFIX_BITS = 24
+PREFIX_BITS_6 = 64
 
 ADDRESSES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -14,6 +15,14 @@ ADDRESSES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "node2": {"lan": "10.77.0.12", "repl": "10.77.1.12"},
         "client": {"lan": "10.77.0.20"},
         "witness": {"lan": "10.77.0.21"},
+    }
+)
+ADDRESSES_6: Mapping[str, Mapping[str, str]] = MappingProxyType(  # for service addresses; the cluster itself talks over IPv4
+    {
+        "node1": {"lan": "fd77::11"},
+        "node2": {"lan": "fd77::12"},
+        "client": {"lan": "fd77::20"},
+        "witness": {"lan": "fd77::21"},
     }
 )
 NODES: tuple[str, ...] = tuple(ADDRESSES)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from orchestrator.lab.plan import ADDRESSES, LANS, PREFIX_BITS, mac_address, port_name
+from orchestrator.lab.plan import ADDRESSES, ADDRESSES_6, LANS, PREFIX_BITS, PREFIX_BITS_6, mac_address, port_name
 from orchestrator.lab.tools import tool
 
 Direction = Literal["both", "in", "out"]
@@ -65,6 +65,8 @@ class Switch:
             self._ip("link", "set", port, "master", lan, "up")
             tool(*inside, "address", "add", f"{address}/{PREFIX_BITS}", "broadcast", "+", "dev", lan)
             tool(*inside, "link", "set", lan, "up")
+            if lan in ADDRESSES_6[node]:  # where the kernel has IPv6
+                tool(*inside, "address", "add", f"{ADDRESSES_6[node][lan]}/{PREFIX_BITS_6}", "dev", lan, "nodad", check=False)
             if lan in cuts:
                 self.cut(node, lan, cuts[lan])
 

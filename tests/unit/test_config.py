@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.config import ClusterConfig, NodeConfig, load_cluster, load_modules
+from orchestrator.config import ClusterConfig, HealthConfig, NodeConfig, VipConfig, load_cluster, load_modules
 from orchestrator.config_errors import ConfigError
 from orchestrator.units import parse_duration_s, parse_restarts, parse_size_bytes, show_bytes, show_duration
 
@@ -147,7 +147,7 @@ ping = ["192.0.2.1", 5]
         "4: node[1].addresses: is missing.",
         '6: node[1].addres: is not a key that is known here. Did you mean "addresses"?',
         '9: node[2].addresses.lan: "192.0.2.300" is not an IP address.',
-        "9: node[2].addresses.repl: this release has no IPv6 yet; give an IPv4 address.",
+        "9: node[2].addresses.repl: this release has no IPv6 for the nodes themselves yet; give an IPv4 address.",
         "11: witness.etcd[1]: expected the client address of an etcd like http://192.0.2.21:2379 (a scheme, a host, a port).",
         "12: witness.ping[2]: must be text in quotes, not 5.",
     ]
@@ -209,7 +209,15 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ("192.0.2.100/24", "192.0.2.11/24", "15: vip[1].address: 192.0.2.11 is node1's own address on lan"),
         ("192.0.2.100/24", "203.0.113.1/24", "15: vip[1].address: 203.0.113.0/24 holds no address of both nodes"),
         ("192.0.2.100/24", "192.0.2.0/24", '15: vip[1].address: "192.0.2.0/24" is the address of the network itself'),
-        ("192.0.2.100/24", "2001:db8::1/64", "15: vip[1].address: this release has no IPv6 service addresses yet"),
+        ("192.0.2.100/24", "2001:db8::1", '15: vip[1].address: "2001:db8::1" lacks the prefix length; write for example 2001:db8::1/64.'),
+        ("192.0.2.100/24", "2001:db8::/64", '15: vip[1].address: "2001:db8::/64" is the address of the network itself'),
+        ("192.0.2.100/24", "fe80::1/64", '15: vip[1].address: "fe80::1/64" is valid on one link only; give an address that clients'),
+        ("192.0.2.100/24", "fd77::1%lan/64", '15: vip[1].address: "fd77::1%lan/64" is valid on one link only'),
+        ("192.0.2.100/24", "ff02::5/64", '15: vip[1].address: "ff02::5/64" is not an address that another machine can reach.'),
+        ("192.0.2.100/24", "::1/128", '15: vip[1].address: "::1/128" is not an address that another machine can reach.'),
+        ("192.0.2.100/24", "::ffff:192.0.2.7/120", "is an IPv4 address in IPv6 clothes; give 192.0.2.7."),
+        ("/24", '/24"\nsource = "yes', "16: vip[1].source: must be true or false"),
+        ("/24", '/24"\ntcp_rest = "', '16: vip[1].tcp_rest: is not a key that is known here. Did you mean "tcp_reset"?'),
         ('stop_signal = "INT"', 'stop_signal = "INTT"', '21: service[1].stop_signal: "INTT" is not a signal. Did you mean "SIGINT"?'),
         ('start = ["/usr', 'start = ["usr', "20: service[1].start: a command is a list of words whose first is the program's absolute"),
         ('name = "postgres"\n', 'unit = "x"\n', "service[1].start: cannot be given together with unit, which says it itself."),
@@ -239,6 +247,55 @@ def test_modules_must_not_share(tmp_path: Path) -> None:
     assert any("b.port" not in line and "5601 is the port of module a already" in line for line in said)
     assert any("/srv/pg_wal is given already, in module a." in line for line in said)
     assert any("192.0.2.100 is a service address of module a already." in line for line in said)
+
+
+def test_a_subnet_has_one_source_address(tmp_path: Path) -> None:
+    more = '[[vip]]\naddress = "192.0.2.101/24"\nsource = true\n'
+    said = complaints_of_modules(tmp_path, pg=MODULE.replace('100/24"', '100/24"\nsource = true') + more)
+    assert said == ["28: vip[2].source: 192.0.2.100 is the source address in 192.0.2.0/24 already; there can be one in a subnet."]
+
+
+def test_service_addresses_of_both_families(tmp_path: Path) -> None:
+    more = '[[vip]]\naddress = "2001:DB8:0::64/64"\nsource = true\ntcp_reset = false\n[[vip]]\naddress = "fd00::2/64"\ninterface = "eth7"\n'
+    write(tmp_path, pg=MODULE + more)
+    vips = load_modules(tmp_path, load_cluster(tmp_path))["pg"].vips
+    assert vips == (
+        VipConfig("192.0.2.100/24"),
+        VipConfig("2001:db8::64/64", source=True, tcp_reset=False),
+        VipConfig("fd00::2/64", interface="eth7"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port", "on_node1"),
+    [("0.0.0.0:9010", "0.0.0.0", 9010, "0.0.0.0"), ("[::]:80", "::", 80, "::"), ("lan:9010", "lan", 9010, "192.0.2.11")],
+)
+def test_where_health_is_asked_for(tmp_path: Path, listen: str, host: str, port: int, on_node1: str) -> None:
+    cluster = load_cluster(write(tmp_path, f'{CLUSTER}[health]\nlisten = "{listen}"\n'))
+    assert cluster.health == HealthConfig(host, port)
+    assert cluster.health.address_of(cluster.nodes["node1"]) == on_node1
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        ('listen = "9010"', '13: health.listen: "9010" is not a place to listen at; write for example 0.0.0.0:9010.'),
+        ('listen = "0.0.0.0:99999"', '"0.0.0.0:99999" is not a place to listen at'),
+        ('listen = "192.0.2.11:9010"', '"192.0.2.11:9010" cannot hold on both nodes; write 0.0.0.0:9010, [::]:9010 or NETWORK:9010.'),
+        ('listen = "lam:9010"', '13: health.listen: there is no network "lam". Did you mean "lan"?'),
+        ('listen = "0.0.0.0:5599"', "13: health.listen: 5599 is a port of the cluster's own; 9010 is usual."),
+        ("", "12: health.listen: is missing."),
+    ],
+)
+def test_where_health_cannot_be_asked_for(tmp_path: Path, health: str, expected: str) -> None:
+    said = complaints_of_cluster(tmp_path, f"{CLUSTER}[health]\n{health}\n")
+    assert any(expected in line for line in said), said
+
+
+def test_health_needs_a_port_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, CLUSTER + '[health]\nlisten = "0.0.0.0:5600"\n', pg=MODULE)
+    with pytest.raises(ConfigError, match="5600 is where health is asked for"):
+        load_modules(tmp_path, load_cluster(tmp_path))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
