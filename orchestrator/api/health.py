@@ -69,7 +69,7 @@ class HealthServer:
         told = ""
         while True:
             try:
-                listeners = await trio.open_tcp_listeners(self.port, host=self.host)
+                listeners = await trio.open_tcp_listeners(self.port, host=None if self.host == "::" else self.host)  # None: both families
                 break
             except OSError as error:
                 if (sentence := f"{self.host}:{self.port}: {error.strerror or error}; tried again every {AGAIN_S:.0f} s") != told:

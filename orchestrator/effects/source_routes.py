@@ -17,8 +17,8 @@ import struct
 import sys
 from dataclasses import dataclass, replace
 
-from orchestrator.effects import netlink
-from orchestrator.effects.links import LIFETIME_S, Address, Interface
+from orchestrator.effects import links, netlink
+from orchestrator.effects.links import Address, Interface
 
 NETLINK_ROUTE = 0
 NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
@@ -117,7 +117,7 @@ def twin_of(route: Route, address: Address) -> Route:
     values[PREFERRED_SOURCE] = address.ip.packed
     if address.version == 6:
         values[PRIORITY] = struct.pack("=I", route.priority - 1)
-        values[EXPIRES] = struct.pack("=I", LIFETIME_S)
+        values[EXPIRES] = struct.pack("=I", links.LIFETIME_S)
     return replace(route, protocol=PROTOCOL, attributes=values)
 
 

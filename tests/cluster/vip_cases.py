@@ -7,37 +7,28 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
 
 from orchestrator.config import VipConfig
-from orchestrator.effects import EffectFailed, links, source_routes
+from orchestrator.effects import EffectFailed, links
 from orchestrator.effects.vip import Vip
 from tests.cluster.netns import Outside, ip, mac_of, outside
 
 FOUR, SIX = "10.9.0.100/24", "fd77::100/64"
 LISTEN = """
-import socket, sys
-for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-    s = socket.socket(family, socket.SOCK_STREAM)
-    if family == socket.AF_INET6:
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind((host, 7000))
-    s.listen()
-    sys.modules[f"kept{family}"] = s
+import socket
+listener = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
 print("listening")
-import select
-kept = [sys.modules[f"kept{family}"] for family in (socket.AF_INET, socket.AF_INET6)]
 while True:
-    for s in select.select(kept, [], [])[0]:
-        print(s.accept()[1][0])
+    print(listener.accept()[1][0].removeprefix("::ffff:"))
 """
 CLIENT = """
-import socket, sys, time
-s = socket.create_connection((sys.argv[1] if len(sys.argv) > 1 else "HOST", PORT), 5)
+import socket, time
+s = socket.create_connection(("HOST", PORT), 5)
 s.settimeout(5)
 s.sendall(b"hello")
 assert s.recv(5) == b"hello"
@@ -117,7 +108,7 @@ async def the_whole_life(other: Outside) -> None:
 
 async def lifetimes_end(other: Outside) -> None:
     """hactld is dead: nobody renews."""
-    links.LIFETIME_S = source_routes.LIFETIME_S = 2
+    links.LIFETIME_S = 2
     machine = Machine(VipConfig(FOUR, source=True), VipConfig(SIX, source=True))
     ip("route add default via 10.9.0.254 dev left")
     ip("-6 route add default via fd77::fe dev left")
@@ -309,7 +300,7 @@ async def what_the_outside_sees(other: Outside) -> None:
         assert [sorted(routes.splitlines()) for routes in after] == [sorted(routes.splitlines()) for routes in before], (before, after)
 
 
-async def echo(listener: trio.SocketListener, stop_answering: bool = False) -> None:
+async def echo(listener: trio.SocketListener) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         await stream.send_all(await stream.receive_some(5))
         await trio.sleep_forever()  # and says no more: the connection lingers
@@ -347,8 +338,6 @@ async def hanging_connections(other: Outside) -> None:
 
 async def clients_hear(other: Outside, machine: Machine, places: list[tuple[str, int]], what: str) -> None:
     """Connect from outside, give the addresses back, and see what the clients hear of it, and how soon."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         clients = [stack.enter_context(other.python(CLIENT.replace("HOST", host).replace("PORT", str(port)))) for host, port in places]
         for client in clients:
@@ -407,7 +396,7 @@ print(reset)
     listener.close()
 
 
-CASES: dict[str, Callable[[Outside], object]] = {
+CASES: dict[str, Callable[[Outside], Awaitable[None]]] = {
     case.__name__: case
     for case in (
         the_whole_life, lifetimes_end, who_else_has_it, the_peer_is_known_by_heart, the_neighbours_believe_it,

@@ -15,7 +15,7 @@ def valid_checksum(frame: bytes) -> bool:
     """Over the pseudo header and the message with its checksum, the sum is all ones."""
     message = frame[54:]
     data = frame[22:54] + struct.pack("!II", len(message), 58) + message
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total == 0xFFFF

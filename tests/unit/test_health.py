@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -119,6 +120,13 @@ async def test_many_idle_connections_keep_nobody_out() -> None:
             assert await idle[0].receive_some() == b"", "the oldest had to go"
         for stream in idle:
             await stream.aclose()
+
+
+async def test_everywhere_is_both_families() -> None:
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(HealthServer("::", 0, runner_in(State.PRIM), lambda text: None).run)
+        assert {listener.socket.family for listener in listeners} == {socket.AF_INET, socket.AF_INET6}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_place_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
