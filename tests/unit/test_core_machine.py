@@ -141,6 +141,40 @@ def test_a_yielding_peer_is_relieved_at_once() -> None:
     assert act.PromoteRfs in kinds(ordered(node_with(running(SECOND_VIEW), peer=peer), ev.Tick(100.0)))
 
 
+def second(view: RfsView) -> Module:
+    return running(view, shown=(State.SECOND, Readiness.READY))
+
+
+def test_the_address_is_probed_for_when_the_link_is_lost_and_when_the_role_is_taken() -> None:
+    node = node_with(second(replace(SECOND_VIEW, link="paired")))
+    node, actions = step(node, ev.RfsStatus(100.0, "pg", 1, SECOND_VIEW))
+    assert act.ProbeVip in kinds(list(actions))
+    assert act.ProbeVip in kinds(ordered(node_with(second(SECOND_VIEW), peer_silent=True), ev.Tick(100.0)))
+    node = node_with(second(replace(SECOND_VIEW, link="paired", data="CONSISTENT")))
+    assert act.ProbeVip not in kinds(ordered(node, ev.RfsStatus(100.0, "pg", 1, replace(SECOND_VIEW, data="CONSISTENT"))))
+
+
+def how_taken(module: Module) -> tuple[bool, bool]:
+    """An address that is taken: granted, handed."""
+    serving = RfsView(role="primary", link="alone", mode="alone", data="UPTODATE", term=4)
+    actions = ordered(node_with(module), ev.RfsStatus(100.0, "pg", 1, serving))
+    return next((action.granted, action.handed) for action in actions if isinstance(action, act.VipUp))
+
+
+def test_what_the_peer_gave_back_is_taken_at_once_and_only_that() -> None:
+    given, _ = step(node_with(second(SECOND_VIEW)), ev.PeerAskedPromote(100.0, "pg", 1))
+    assert how_taken(given.modules["pg"]) == (False, True)
+    forced, _ = step(node_with(second(SECOND_VIEW)), ev.PeerAskedPromote(100.0, "pg", 1, force=True))
+    assert how_taken(forced.modules["pg"]) == (True, False)
+    taken, _ = step(node_with(second(SECOND_VIEW), peer_silent=True), ev.Tick(100.0))
+    assert how_taken(taken.modules["pg"]) == (True, False)
+    left, _ = step(node_with(second(replace(SECOND_VIEW, consent=True))), ev.Tick(100.0))
+    assert how_taken(left.modules["pg"]) == (False, True)
+    lost = replace(given.modules["pg"], address=Hold.ON, retry_at={})
+    careful, _ = step(node_with(lost), ev.AddressLost(100.0, "pg", "a stranger has it"))
+    assert not careful.modules["pg"].handed and not careful.modules["pg"].granted
+
+
 def test_the_peer_may_not_outdate_a_node_that_is_taking_over() -> None:
     node = node_with(running(SECOND_VIEW, order=Order.PROMOTE, shown=(State.SECOND, Readiness.TRANSIENT)))
     replies = [action for action in ordered(node, ev.PeerAskedOutdate(100.0, "pg", 9)) if isinstance(action, act.Reply)]
