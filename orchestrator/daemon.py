@@ -30,9 +30,10 @@ from orchestrator.effects.journal import Journal
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
 from orchestrator.guard import lay_guards
-from orchestrator.heartbeat import Heartbeats, Network, summary_to_wire
+from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerServer
+from orchestrator.pulse import summary_to_wire
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.security import Keys, key_store
@@ -101,6 +102,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             deliver=runner.deliver,
             log=lambda text: history.add("", "heartbeat", text),
             secrets=Secrets(keys.store, peer_name),
+            timeout_s=cluster.heartbeat_timeout_s,
         )
         connect(world, runner, heartbeats)
 
@@ -112,6 +114,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             return paths.module_log(module), paths.rfs_log(module)
 
         routes = Routes(runner, peer, history, status, logs, shared, keys)
+        routes.told = heartbeats.told
         server = PeerServer(
             cluster.name, peer_name, networks, routes.answer_peer, keys.store, lambda text: history.add("", "peer", text)
         )  # fmt: skip
