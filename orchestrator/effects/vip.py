@@ -2,7 +2,7 @@
 
 The address lives 15 s in the kernel and is renewed every 3 s, but only when the core says so (`keep`): so a hactld that is
 restarted loses nothing, a dead one loses the address within 15 s, and one that stood still renews nothing before it has
-checked that the role is still its own. Netlink runs in a worker thread: pyroute2 blocks.
+checked that the role is still its own. Netlink runs in a worker thread: it blocks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import trio
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
-from orchestrator.effects import EffectFailed, arp
+from orchestrator.effects import EffectFailed, arp, rtnetlink
 
 LIFETIME_S = 15
 RENEW_EVERY_S = 3.0
@@ -40,35 +38,20 @@ class Interface:
 
 def read_interfaces() -> list[Interface]:
     """All links with their IPv4 addresses (blocking)."""
-    with IPRoute() as route:
-        addresses: dict[int, list[IPv4Interface]] = {}
-        for message in route.get_addr(family=2):
-            local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            addresses.setdefault(message["index"], []).append(IPv4Interface(f"{local}/{message['prefixlen']}"))
-        return [
-            Interface(
-                name=link.get_attr("IFLA_IFNAME"),
-                index=link["index"],
-                mac=bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "00:00:00:00:00:00").replace(":", "")),
-                addresses=tuple(addresses.get(link["index"], ())),
-            )
-            for link in route.get_links()
-        ]
+    return [
+        Interface(link.name, link.index, link.mac, tuple(each for each in link.addresses if isinstance(each, IPv4Interface)))
+        for link in rtnetlink.read_links()
+    ]
 
 
-def change_address(verb: str, interface: Interface, address: IPv4Interface) -> None:
+def change_address(verb: Literal["replace", "del"], interface: Interface, address: IPv4Interface) -> None:
     """Add or renew (`replace`), or remove (`del`) the address (blocking)."""
-    lifetime = {} if verb == "del" else {"IFA_CACHEINFO": {"ifa_preferred": LIFETIME_S, "ifa_valid": LIFETIME_S}}
-    parameters: dict[str, Any] = {"index": interface.index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
-    if lifetime:
-        parameters["preferred_lft"] = LIFETIME_S
-        parameters["valid_lft"] = LIFETIME_S
-    with IPRoute() as route:
-        try:
-            route.addr(verb, **parameters)
-        except NetlinkError as error:
-            if not (verb == "del" and error.code in (EADDRNOTAVAIL, ENODEV)):
-                raise
+    lifetime_s = 0 if verb == "del" else LIFETIME_S
+    try:
+        rtnetlink.change_address(verb, interface.index, address, valid_s=lifetime_s, preferred_s=lifetime_s)
+    except OSError as error:
+        if not (verb == "del" and error.errno in (EADDRNOTAVAIL, ENODEV)):
+            raise
 
 
 def choose_interface(interfaces: Sequence[Interface], address: IPv4Interface, wanted: str | None) -> Interface:
@@ -190,7 +173,7 @@ class Vip:
     async def _read(self) -> list[Interface]:
         try:
             return await trio.to_thread.run_sync(read_interfaces)
-        except (NetlinkError, OSError) as error:
+        except OSError as error:
             raise EffectFailed(f"the network interfaces cannot be read: {error}") from error
 
     def _choose(self, interfaces: Sequence[Interface]) -> None:
@@ -206,10 +189,10 @@ class Vip:
             who = ", ".join(sorted(mac.hex(":") for mac in foreign))
             raise EffectFailed(f"the service address {address.ip} is in use by another machine ({who})")
 
-    async def _change(self, verb: str, address: IPv4Interface, interface: Interface) -> None:
+    async def _change(self, verb: Literal["replace", "del"], address: IPv4Interface, interface: Interface) -> None:
         try:
             await trio.to_thread.run_sync(change_address, verb, interface, address)
-        except (NetlinkError, OSError) as error:
+        except OSError as error:
             raise EffectFailed(f"service address {address}: ip addr {verb} on {interface.name} failed: {error}") from error
 
     async def _announce(self) -> None:
