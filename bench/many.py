@@ -165,8 +165,8 @@ def node_dies(many: ManyModules, scratch: Path) -> dict[str, Any]:
     prober = many.lab.spawn("client", words)
     try:
         many.until(lambda: len(answers(out)) == len(lost), "the client does not reach all addresses", 20)
-        many.lab.kill("node1")
         killed = time.monotonic()
+        many.lab.kill("node1")
         many.until(lambda: all_of(many, "node2", lost, "ALONE Ready"), "node2 has not taken everything over", TAKEN_S)
         served_s = time.monotonic() - killed
         many.until(lambda: min(answers(out).values()) > killed, "not all addresses answer", TAKEN_S)

@@ -197,7 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
-        return run(cluster, modules, keys, paths, history)
+        try:
+            return run(cluster, modules, keys, paths, history)
+        finally:
+            history.flush()
 
 
 def run(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> int:

@@ -9,6 +9,7 @@ before it hears anything else. What brings nothing new is noted and not stepped 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -55,7 +56,11 @@ class Effects(Protocol):
         ...
 
     def remember(self, module: str, memory: Memory) -> None:
-        """Durable when it returns."""
+        """To be written down."""
+        ...
+
+    async def write_down(self) -> None:
+        """What is remembered now is durable when it returns."""
         ...
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
@@ -97,6 +102,7 @@ class Runner:
         self.node, self.effects = node, effects
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](math.inf)
         self._lanes: dict[tuple[str, Lane], LaneWork] = {}
+        self._unwritten: Counter[str] = Counter()  # by module: what it remembers and is not on the disk yet
         self._keeping: set[str] = set()
         self._taken_at: dict[str, float] = {}  # the address
         self._keep_at: dict[str, float] = {}
@@ -177,10 +183,13 @@ class Runner:
                 nursery.start_soon(self.effects.refresh_rfs, action.module)
             case act.Remember():
                 self.effects.remember(action.module, action.memory)
+                self._unwritten[action.module] += 1
+                nursery.start_soon(self._write_down, action.module)
             case act.Reply():
-                if (waiting := self._waiting.get(action.request)) is not None:
-                    waiting[1].append(Answer(action.code, action.message))
-                    waiting[0].set()
+                if self._unwritten[action.module]:
+                    nursery.start_soon(self._reply_when_written, action)
+                else:
+                    self._reply(action)
             case act.TellPeer():
                 self.effects.pulse_now()
                 if action.call:
@@ -189,6 +198,20 @@ class Runner:
                 self.effects.notify(action.module, action.kind, action.text, action.inputs)
             case _:
                 raise AssertionError(f"nobody performs {type(action).__name__}")
+
+    async def _write_down(self, module: str) -> None:
+        await self.effects.write_down()
+        self._unwritten[module] -= 1
+
+    async def _reply_when_written(self, reply: act.Reply) -> None:
+        """Who is told that something will be so must find it so after a crash. Nobody else waits for the disk."""
+        await self.effects.write_down()
+        self._reply(reply)
+
+    def _reply(self, reply: act.Reply) -> None:
+        if (waiting := self._waiting.get(reply.request)) is not None:
+            waiting[1].append(Answer(reply.code, reply.message))
+            waiting[0].set()
 
     async def _work(self, action: act.Ticketed, key: tuple[str, Lane], work: LaneWork, before: LaneWork | None) -> None:
         try:
