@@ -24,6 +24,7 @@ from orchestrator.pulse import DATAGRAM_BYTES_MAX, ECHOES_MAX, BadPulse, Pulse, 
 from orchestrator.seal import Opener, Sealer, Secrets, Unsealed
 
 PORT = 5599
+GAP_S = 0.01  # many modules that change at once are a few pulses, not one for each change
 IP_FREEBIND = 15  # the address may come up after hactld
 
 
@@ -111,7 +112,8 @@ class Heartbeats:
                 await self._send(sockets, self.say())
             else:
                 self._complain("nothing is sent", f": {self._secrets.trouble or 'no key of the peer is paired'}")
-            with trio.move_on_after(self.interval_s):
+            await trio.sleep(min(GAP_S, self.interval_s))
+            with trio.move_on_after(self.interval_s - GAP_S):
                 await self._now.wait()
 
     async def _send(self, sockets: Mapping[str, trio.socket.SocketType], modules: Mapping[str, Summary]) -> None:
