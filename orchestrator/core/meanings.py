@@ -224,11 +224,15 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
 
 def mourn(turn: Turn, event: ev.ServiceDied) -> None:
     """A service died: start again here while the limit allows, else give the role away or stay and say so."""
-    if turn.module.services is not Hold.ON:
+    if turn.module.services not in (Hold.ON, Hold.COMING):
         return
     turn.note("service-died", f"{event.service}: {event.reason}")
     count_service_failure(turn, f"service {event.service} died: {event.reason}")
-    turn.set(restarting=not turn.module.services_failed)
+    if turn.module.services is Hold.ON:
+        turn.set(restarting=not turn.module.services_failed)
+    else:  # it was up, and is dead before the start has ended, which would say that all are up
+        turn.order(act.StopServices, kill=True)
+        turn.set(services=Hold.GOING, urgent=True)
 
 
 def readdress(turn: Turn, event: ev.AddressLost) -> None:
