@@ -17,9 +17,10 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
-from orchestrator.core.states import Lane, Memory, Module, Surroundings
+from orchestrator.core.states import Module, Surroundings
 from orchestrator.core.turn import Node
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
+from tests.sim.machine import Machine
 from tests.sim.networks import NETWORKS, Networks
 from tests.sim.oracle import Oracle, Seen
 
@@ -28,34 +29,6 @@ ADDRESS_LIFETIME_S = 15.0
 TICK_S = 0.25
 HANG_S = {act.StartServices: 15.0, act.StopServices: 10.0}  # then the runner's deadline has ended it
 PEOPLE = (ev.Start, ev.Stop, ev.Restart, ev.StopStart, ev.Switch, ev.Swap, ev.Prim, ev.Second)
-
-
-class Machine:
-    """One server."""
-
-    def __init__(self, name: str, mint: Callable[[], int]) -> None:
-        self.name = name
-        self.rfs = FakeRfs(name, mint)
-        self.powered = False
-        self.frozen = False
-        self.hactld = False
-        self.core: Node | None = None
-        self.services = False
-        self.address_until = -1.0
-        self.memory = Memory()
-        self.reaches_ping = True
-        self.counter = 0
-        self.incarnation = 0
-        self.backlog: list[ev.Event] = []
-        self.heard: dict[str, tuple[int, int]] = {}
-        self.lanes: dict[Lane, int] = {}
-        self.session = 0
-        self.last_view: object = None
-        self.last_step_at = 0.0
-        self.published_at = 0.0
-        self.thawed_at = -1e9
-        self.max_restarts = 50
-        self.hangs = False  # its services: neither start nor stop ends before its deadline
 
 
 class Cluster:
@@ -84,7 +57,8 @@ class Cluster:
         self.max_restarts = 50
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
-        self.slow_status_s = 0.05
+        self.talkative = False  # everything is told over the call channel as well
+        self.slow_status_s, self.slow_done_s = 0.05, 0.1
         self.oracle = Oracle(self)
         self.at(0.0, self.world_tick)
 
@@ -161,7 +135,9 @@ class Cluster:
         view, session = machine.rfs.view(), machine.session
         if view != machine.last_view:
             machine.last_view = view
-            machine.published_at = max(machine.published_at, self.now + self.random.uniform(0.0, self.slow_status_s))  # one socket: in order
+            machine.published_at = max(
+                machine.published_at, self.now + self.random.uniform(0.0, self.slow_status_s)
+            )  # one socket: in order
             self.at(machine.published_at, lambda: self.deliver(machine, ev.RfsStatus(self.now, MODULE, session, view)))
 
     # ---- hactld -------------------------------------------------------------------------------------------------------
@@ -195,7 +171,7 @@ class Cluster:
         rfs, address = machine.rfs, machine.address_until > self.now
         memory = machine.memory
         found = ev.Found(
-            self.now, MODULE, memory.wanted, rfs.record is not None, False, rfs.alive, machine.services, address,
+            self.now, MODULE, memory.wanted, rfs.record is not None, machine.holds_files, rfs.alive, machine.services, address,
             memory.paused, memory.led, memory.boot,
         )  # fmt: skip
         self.deliver(machine, found)
@@ -227,6 +203,13 @@ class Cluster:
             pulse = (network, machine.incarnation, machine.counter, echo_incarnation, echo, machine.core.summaries())
             self.after(*self.networks.delay_s(network), lambda pulse=pulse: self.hear(peer, *pulse))  # type: ignore[misc]
 
+    def tell_peer(self, machine: Machine) -> None:
+        """The same over the call channel."""
+        assert machine.core is not None
+        peer, said = self.other(machine), (machine.incarnation, machine.counter, machine.core.summaries())
+        if self.reachable():
+            self.after(0.005, 0.1, lambda: self.deliver(peer, ev.PeerTold(self.now, *said)))
+
     def hear(self, machine: Machine, network: str, incarnation: int, counter: int, echo_incarnation: int, echo: int, modules: dict) -> None:
         if machine.hactld and machine.powered:
             newest = machine.heard.get(network, (0, 0))
@@ -250,17 +233,19 @@ class Cluster:
         assert machine.core is not None
         machine.last_step_at = self.now
         self.visited.add((machine.core.modules[MODULE].shown[0].value, type(event).__name__))
-        before = machine.core.detector.incarnation
+        before = machine.core.detector
         was_paired = all(self.oracle.recently(each, "paired") for each in self.machines.values())
         machine.core, actions = step(machine.core, replace(event, now=self.now))
         if isinstance(event, ev.Heartbeat):
             self.oracle.heard(machine, before)
             if event.incarnation == machine.core.detector.incarnation:
                 self.oracle.seen[machine.name].heard_at = self.now
+        answers = [action.code for action in actions if isinstance(action, act.Reply)]
+        if isinstance(event, PEOPLE) and answers and answers[0] == 0:
+            self.oracle.forgive(machine, event)
         for action in actions:
             self.perform(machine, action)
         if isinstance(event, PEOPLE):
-            answers = [action.code for action in actions if isinstance(action, act.Reply) and action.request == event.request]
             self.oracle.commanded(machine, event, answers[0] if answers else None, was_paired)
 
     # ---- effects ------------------------------------------------------------------------------------------------------
@@ -280,6 +265,8 @@ class Cluster:
                 machine.memory = action.memory
             case act.TellPeer():
                 self.send_heartbeats(machine)
+                if action.call or self.talkative:
+                    self.tell_peer(machine)
             case act.KeepVip():
                 if machine.address_until > self.now:
                     machine.address_until = self.now + ADDRESS_LIFETIME_S
@@ -321,13 +308,15 @@ class Cluster:
             self.deliver(machine, ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True))
             return
         self.publish(machine)
-        self.after(0.06, 0.1, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))
+        self.after(0.06, self.slow_done_s, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))
 
     def carry_out(self, machine: Machine, action: act.Ticketed) -> None:
         rfs, other = machine.rfs, self.other(machine).rfs
         match action:
             case act.StartRfs():
                 if not rfs.alive:
+                    if action.replace_data:
+                        rfs.record, machine.holds_files = None, False
                     rfs.start(action.role)
                 machine.session, machine.last_view = action.session, None
             case act.StopRfs():

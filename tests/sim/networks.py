@@ -1,4 +1,4 @@
-"""The networks between two simulated nodes: each may be cut, both ways or one way, lose datagrams, be slow, or carry no datagrams at all."""
+"""The networks between two simulated nodes: each may be cut, both ways or one way, lose datagrams, or be slow."""
 
 from __future__ import annotations
 

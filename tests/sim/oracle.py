@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
+from orchestrator.core.detector import Detector
 from orchestrator.core.states import Lane
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster, Machine
+    from tests.sim.cluster import Cluster
+    from tests.sim.machine import Machine
 
 RECENT_S: Final = 2.5
 SHARED_ADDRESS_S: Final = 6.0  # on two nodes that clients reach
@@ -118,7 +120,9 @@ class Oracle:
         shared = both and cluster.networks.connects("lan")
         self.both_addresses_since = (self.both_addresses_since if self.both_addresses_since is not None else now) if both else None
         self.shared_since = (self.shared_since if self.shared_since is not None else now) if shared else None
-        self.must(self.both_addresses_since is None or now - self.both_addresses_since < STOLEN_ADDRESS_S, "two living nodes keep the address")
+        self.must(
+            self.both_addresses_since is None or now - self.both_addresses_since < STOLEN_ADDRESS_S, "two living nodes keep the address"
+        )
         self.must(self.shared_since is None or now - self.shared_since < SHARED_ADDRESS_S, "clients find the address on two nodes")
 
     # ---- at every order ---------------------------------------------------------------------------------------------------
@@ -179,9 +183,16 @@ class Oracle:
         self.must(reply.request not in self.answered, f"{machine.name} answers twice")
         self.answered.add(reply.request)
 
+    def forgive(self, machine: Machine, command: ev.Command) -> None:
+        """A person's command was accepted: what failed before does not count any more."""
+        if not isinstance(command, ev.Switch):
+            seen = self.seen[machine.name]
+            seen.failures = seen.failbacks = 0
+            seen.stopped_at = self.cluster.now if isinstance(command, ev.Stop) else None
+
     def commanded(self, machine: Machine, command: ev.Command, code: int | None, was_paired: bool) -> None:
         """A person's command was taken: the answer is there, and what was promised is written down."""
-        name, seen = machine.name, self.seen[machine.name]
+        name = machine.name
         self.must(code is not None, f"{name} does not answer to {type(command).__name__}")
         if code != 0:
             return
@@ -191,16 +202,15 @@ class Oracle:
             self.must(machine.memory.paused is (command.value == "off"), f"{name} would have forgotten the switch after a crash")
         if isinstance(command, ev.Swap):
             self.must(was_paired, f"{name} promises a swap with a peer that is not in sync")
-        if not isinstance(command, ev.Switch):
-            seen.failures = seen.failbacks = 0
-            seen.stopped_at = self.cluster.now if isinstance(command, ev.Stop) else None
 
-    def heard(self, machine: Machine, before: int) -> None:
-        """A heartbeat came in: nobody who was replaced is believed again."""
+    def heard(self, machine: Machine, before: Detector) -> None:
+        """A heartbeat came in: nobody who was replaced is believed again, and no counter goes back."""
         assert machine.core is not None
-        now = machine.core.detector.incarnation
-        order = self.cluster.incarnations
-        self.must(order.get(now, 0) >= order.get(before, 0), f"{machine.name} hears a hactld that was replaced")
+        now, order = machine.core.detector, self.cluster.incarnations
+        self.must(order.get(now.incarnation, 0) >= order.get(before.incarnation, 0), f"{machine.name} hears a hactld that was replaced")
+        if now.incarnation == before.incarnation:
+            back = [name for name, heard in now.networks.items() if heard.counter < before.networks[name].counter]
+            self.must(not back, f"{machine.name} takes a late heartbeat for a new one")
 
     def at_peace(self) -> None:
         """Nothing more is broken, and all is well: what the nodes show is so."""
