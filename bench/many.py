@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.words import say
-from orchestrator.lab.cluster import POLL_S, SERVERS, LabCluster, Trouble
+from orchestrator.lab.cluster import POLL_S, SERVERS, LabCluster
 from orchestrator.lab.lab import Lab, kill_group
 from orchestrator.lab.plan import ADDRESSES
 
@@ -242,4 +242,10 @@ def run(lab: Lab, names: list[str], scratch: Path, make: Callable[[Lab], ManyMod
         lab.down()
 
 
-__all__ = ["ManyModules", "Trouble", "idle", "judged_idle", "node_dies", "run"]
+def line_of(row: dict[str, Any]) -> str:
+    """For the table. Pure."""
+    if row["name"] == "idle":
+        cpu, memory = max(row["cpu"].values()), max(row["rss_bytes"].values()) / 1e6
+        verdict = "met" if row["met"] else "MISSED"
+        return f"{row['text']:40} {cpu:.2%} of a processor (asked 2 %), {memory:.0f} MB (asked 150)  {verdict}"
+    return f"{row['text']:40} {row['median_s']:6.2f} s {row['worst_s']:6.2f} s  all served after {row['served_s']:.2f} s"

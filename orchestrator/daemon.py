@@ -29,6 +29,7 @@ from orchestrator.core.turn import Node
 from orchestrator.effects.journal import Journal
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
+from orchestrator.endurance import endure
 from orchestrator.guard import lay_guards
 from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
@@ -190,7 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"hactld: {error.filename}: {error.strerror}", file=sys.stderr)
         return exit_codes.FAILED
+    refused = endure()
     history = History(paths.log / "hactld.log", echo=options.foreground, journal=Journal())
+    for complaint in refused:
+        history.add("", "hactld", complaint)
     with (paths.run / "hactld.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
