@@ -31,10 +31,12 @@ from orchestrator.effects.journal import Journal
 from orchestrator.effects.logs import keep_bounded
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
+from orchestrator.endurance import endure
 from orchestrator.guard import lay_guards
-from orchestrator.heartbeat import Heartbeats, Network, summary_to_wire
+from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerServer
+from orchestrator.pulse import summary_to_wire
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.security import Keys, key_store
@@ -105,6 +107,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             deliver=runner.deliver,
             log=lambda text: history.add("", "heartbeat", text),
             secrets=Secrets(keys.store, peer_name),
+            timeout_s=cluster.heartbeat_timeout_s,
         )
         connect(world, runner, heartbeats)
 
@@ -116,6 +119,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
         routes = Routes(runner, peer, history, status, logs, shared, keys)
+        routes.told = heartbeats.told
         server = PeerServer(
             cluster.name, peer_name, networks, routes.answer_peer, keys.store, lambda text: history.add("", "peer", text)
         )  # fmt: skip
@@ -196,14 +200,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"hactld: {error.filename}: {error.strerror}", file=sys.stderr)
         return exit_codes.FAILED
+    refused = endure()
     history = History(paths.log / "hactld.log", echo=options.foreground, journal=Journal())
+    for complaint in refused:
+        history.add("", "hactld", complaint)
     with (paths.run / "hactld.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
-        return run(cluster, modules, keys, paths, history)
+        try:
+            return run(cluster, modules, keys, paths, history)
+        finally:
+            history.flush()
 
 
 def run(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> int:

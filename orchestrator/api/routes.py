@@ -13,8 +13,8 @@ from orchestrator.api.server import ApiError, Request
 from orchestrator.core import events as ev
 from orchestrator.core.states import State
 from orchestrator.core.what_if import QUESTIONS
-from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
+from orchestrator.pulse import BadPulse, modules_from_wire
 from orchestrator.runner import Answer, Runner
 from orchestrator.security import Keys
 from orchestrator.view import DECISIONS, simulated, why
@@ -90,6 +90,7 @@ class Routes:
         self.runner, self.peer, self.history, self.status, self.logs_of = runner, peer, history, status, logs
         self.shared = shared  # the modules that name the peer: it may act for no other
         self.keys = keys
+        self.told: Callable[[ev.PeerTold], None] = runner.deliver  # what the peer says over the call channel
 
     @property
     def node(self) -> str:
@@ -293,7 +294,7 @@ class Routes:
         if type(incarnation) is not int or type(counter) is not int:
             raise PeerRefused("malformed", exit_codes.USAGE)
         shared = {name: summary for name, summary in modules.items() if name in self.shared}
-        self.runner.deliver(ev.PeerTold(trio.current_time(), incarnation, counter, shared))
+        self.told(ev.PeerTold(trio.current_time(), incarnation, counter, shared))
 
     def _raise(self, answer: Answer) -> dict[str, Any]:
         if answer.code != exit_codes.DONE:

@@ -47,7 +47,8 @@ class World:
         self.keys = keys
         self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
         self.nursery = nursery
-        self.remembered = statefile.read(self.state_file)
+        self.remembered = self._on_disk = statefile.read(self.state_file)
+        self._writing = trio.Lock()
         self.deliver: Callable[[ev.Event], None] = lambda event: None
         self.pulse: Callable[[], None] = lambda: None
         self.pulses: Callable[[], int] = lambda: 0
@@ -178,12 +179,21 @@ class World:
         await self.rfs[module].refresh()
 
     def remember(self, module: str, memory: Memory) -> None:
-        """Durable when it returns."""
+        """From now on; `write_down` makes it durable."""
         self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
-        try:
-            statefile.write(self.state_file, self.remembered)
-        except OSError as error:
-            self.history.add(module, "statefile", f"{self.state_file}: {error.strerror}; after a boot the last remembered wish counts")
+
+    async def write_down(self) -> None:
+        """Durable when it returns. In a thread: a busy disk keeps an fsync for seconds. Who waits together is written together."""
+        async with self._writing:
+            remembered = self.remembered
+            if remembered is self._on_disk:
+                return
+            try:
+                await trio.to_thread.run_sync(statefile.write, self.state_file, remembered)
+            except OSError as error:
+                text = f"{self.state_file}: {error.strerror}; after a boot the last remembered wish counts"
+                self.history.add("", "statefile", text)
+            self._on_disk = remembered
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""
