@@ -130,11 +130,59 @@ def working_in(directories: Iterable[str], user_id: int) -> list[Process]:
     return found
 
 
+def marked(mark: str, found: list[Process]) -> None:
+    """Append to `found` who was started with this mark in its environment, or descends from such a process: also orphans in sessions
+    of their own, where there is no cgroup. To be called in a thread: reading a process that hangs may hang."""
+    wanted = mark.encode()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and (process := find(int(entry.name))) is not None:
+            with suppress(OSError):
+                if wanted in Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0") and process.alive():
+                    found.append(process)
+
+
+def describe(process: Process) -> str:
+    """Who it is and what it waits for, for people who have to do something about it."""
+    stat = read_stat(process.pid)
+    if stat is None or stat.start_ticks != process.start_ticks:
+        return f"{process.pid} (gone)"
+    return f"{process.pid} ({name_of(process)}) in state {stat.state}, waiting in {_waits_in(process.pid)}"
+
+
+def _waits_in(pid: int) -> str:
+    """The kernel's function, of whichever thread is stuck; the stack says more than the innermost function, where root may read it."""
+    for thread in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda path: "State:\tD" not in _text(path / "status")):
+        calls = [line.partition("] ")[2].partition("+")[0] for line in _text(thread / "stack").splitlines()]
+        if calls := [call for call in calls if call and not call.startswith("0x")]:
+            return " < ".join(calls[:4])
+        if (call := _text(thread / "wchan").strip()) not in ("", "0"):
+            return call
+    return "the kernel (it does not say where)"
+
+
+def name_of(process: Process) -> str:
+    """The short name that the kernel keeps of what it runs."""
+    return _text(Path(f"/proc/{process.pid}/comm")).strip() or "?"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 async def kill_all(victims: Iterable[Process], patience_s: float) -> bool:
     """SIGKILL for each, until all are dead or patience is over."""
     waiting = list(victims)
     for victim in waiting:
         send_signal(victim, signal.SIGKILL)
+    return await all_dead(waiting, patience_s)
+
+
+async def all_dead(waiting: Iterable[Process], patience_s: float) -> bool:
+    """Wait until all have ended or patience is over."""
+    waiting = list(waiting)
     with trio.move_on_after(patience_s):
         for victim in waiting:
             await wait_dead(victim)

@@ -12,7 +12,9 @@ import trio
 
 from orchestrator.config import ModuleConfig, ReplicatedConfig, ServiceConfig
 from orchestrator.effects import EffectFailed, commands, processes
-from orchestrator.effects.services import Services, signal_number, systemd_runs
+from orchestrator.effects.service_command import signal_number
+from orchestrator.effects.services import Services
+from orchestrator.effects.systemd import systemd_runs
 from orchestrator.paths import Paths
 
 
