@@ -53,7 +53,8 @@ for name in ("DBUS_SESSION_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS"):
     environment.pop(name, None)
 said = open("/run/systemd/said", "w")
 manager = subprocess.Popen(
-    [sys.argv[1], "--user", "--log-target=console", "--unit=basic.target"], env=environment, stdout=said, stderr=said, stdin=subprocess.DEVNULL
+    [sys.argv[1], "--user", "--log-target=console", "--unit=basic.target"],
+    env=environment, stdout=said, stderr=said, stdin=subprocess.DEVNULL,
 )
 
 def systemctl(*words):
