@@ -138,3 +138,30 @@ def test_which_connection_is_ours() -> None:
         "44 23 8:1 / /srv/f rw - ext4 /dev/sda1 rw\n"
     )
     assert mount_abort.connections(mountinfo, ["/srv/a b", "/srv/c", "/srv/d", "/srv/f"]) == {51: "/srv/a b"}
+
+
+THREADS = """
+import os, sys, threading
+threading.Thread(target=os.stat, args=(sys.argv[1] + "/hang",), daemon=True).start()
+threading.Event().wait()
+"""
+
+
+async def test_a_process_lives_as_long_as_its_last_thread(stuck: Stuck) -> None:
+    """The first thread is a zombie at once, and one hangs: to take that for dead would start the next service beside it."""
+    child = await trio.to_thread.run_sync(lambda: subprocess.Popen([sys.executable, "-c", THREADS, str(stuck.directory)]))
+    await hangs(stuck)
+    process = processes.find(child.pid)
+    assert process is not None
+    with trio.fail_after(10):
+        while "in state D" not in processes.describe(process):
+            await trio.sleep(0.01)
+    processes.send_signal(process, signal.SIGKILL)
+    with trio.fail_after(10):
+        while (stat := processes.read_stat(child.pid)) is not None and stat.state != "Z":
+            await trio.sleep(0.01)
+    assert process.alive() and processes.find(child.pid) == process
+    assert not await processes.all_dead([process], 0.1)
+    mount_abort.abort([str(stuck.directory)])
+    assert await processes.all_dead([process], 5.0)
+    await trio.to_thread.run_sync(child.wait)
