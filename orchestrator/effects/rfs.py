@@ -34,6 +34,8 @@ RECONNECT_FOR_S = 3.0
 STOP_DEADLINE_S = 60.0
 KILL_PATIENCE_S = 5.0
 ANSWER_DEADLINE_S = 1.0
+# At a shutdown systemd ends it after hactld, which stops the modules in order, and before the network.
+SCOPE_ORDER = ("Before=hactld.service", "After=network.target network-online.target")
 REFRESH_DEADLINE_S = 5.0
 
 
@@ -170,7 +172,8 @@ class Rfs:
         else:
             line += [word for replicated in config.replicated for required in replicated.require for word in ("--require", required)]
         if Path("/run/systemd/system").exists() and (scope := shutil.which("systemd-run")):
-            return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *line]
+            order = [f"--property={word}" for word in SCOPE_ORDER]
+            return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *order, *line]
         return line
 
     async def stop(self) -> None:

@@ -8,7 +8,6 @@ it is back. A unit that does not stop ends as every service does (`ending.py`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -84,7 +83,7 @@ class UnitService:
 
     async def running(self) -> bool:
         """Whatever is not certainly down may be running."""
-        if not self._can_be_asked():
+        if not systemd.can_be_asked(self.bus):
             return False
         try:
             state = await self._within(LOOK_DEADLINE_S, self._look, "was not told of")
@@ -271,12 +270,9 @@ class UnitService:
         status = await manager.service_property(path, "ExecMainStatus")
         return f"{result} {status}" if result in ("exit-code", "signal", "core-dump") else str(result)
 
-    def _can_be_asked(self) -> bool:
-        return self.bus != systemd.SYSTEM_BUS or bool(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS")) or systemd.systemd_runs()
-
     async def _within(self, deadline_s: float, action: Callable[[Manager], Awaitable[T]], trouble: str) -> T:
         """Do it, again when the bus goes away in between (all of it may be done twice), until the deadline."""
-        if not self._can_be_asked():
+        if not systemd.can_be_asked(self.bus):
             advice = "give the service a 'start' command instead"
             raise EffectFailed(f"unit {self.unit}: systemd does not run on this node; {advice}", refused=True)
         last = "systemd does not answer"

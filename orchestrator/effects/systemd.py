@@ -7,6 +7,7 @@ something is asked. Nothing here decides; `service_unit.py` does.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import deque
 from collections.abc import AsyncIterator
@@ -92,6 +93,11 @@ def full_name(unit: str) -> str:
 def systemd_runs() -> bool:
     """Is systemd this machine's init?"""
     return Path("/run/systemd/system").exists() and shutil.which("systemctl") is not None
+
+
+def can_be_asked(bus: str) -> bool:
+    """Is it worth trying? On a machine without systemd only when somebody names a bus."""
+    return bus != SYSTEM_BUS or bool(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS")) or systemd_runs()
 
 
 @asynccontextmanager

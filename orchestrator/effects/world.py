@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -46,6 +47,7 @@ class World:
         self.keys = keys
         self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
         self.nursery = nursery
+        self.machine_goes_down = False  # then to stop is nobody's wish, and is not remembered
         self.remembered = statefile.read(self.state_file)
         self.deliver: Callable[[ev.Event], None] = lambda event: None
         self.pulse: Callable[[], None] = lambda: None
@@ -163,6 +165,8 @@ class World:
 
     def remember(self, module: str, memory: Memory) -> None:
         """Durable when it returns."""
+        if self.machine_goes_down and (before := self.remembered.get(module)) is not None:
+            memory = replace(memory, wanted=before.memory.wanted)
         self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
         try:
             statefile.write(self.state_file, self.remembered)

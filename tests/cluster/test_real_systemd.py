@@ -62,7 +62,9 @@ def systemctl(*words):
 
 from orchestrator.config import ModuleConfig, ReplicatedConfig, ServiceConfig
 from orchestrator.effects import EffectFailed
+from orchestrator.effects.rfs import SCOPE_ORDER
 from orchestrator.effects.services import Services
+from orchestrator.shutdown import machine_goes_down
 from orchestrator.paths import Paths
 
 paths = Paths(pathlib.Path("/run/systemd/root"))
@@ -108,6 +110,15 @@ async def main():
         print("DONE")
 
 async def tests():
+    assert not await machine_goes_down(f"unix:path={runtime}/bus")
+    scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=lockstep-rfs-pg"]
+    scope += [f"--property={word}" for word in SCOPE_ORDER]
+    running = subprocess.Popen([*scope, "sleep", "1000"], env=environment)
+    await until(lambda: systemctl("is-active", "lockstep-rfs-pg.scope").returncode == 0)
+    order = dict(line.split("=") for line in systemctl("show", "--property=Before,After", "lockstep-rfs-pg.scope").stdout.splitlines())
+    assert "hactld.service" in order["Before"] and "network-online.target" in order["After"], order
+    running.kill()
+
     async with trio.open_nursery() as nursery:
         app = unit("app")
         assert systemctl("enable", "app.service").returncode == 0

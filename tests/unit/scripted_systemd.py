@@ -2,6 +2,8 @@
 
 Its units have real processes, so that whoever kills them, by KillUnit or by signals, really does. Jobs, their results and the signals
 about them come in systemd's order: JobNew is left out, PropertiesChanged goes to who subscribed, JobRemoved ends a job.
+
+    python -m tests.unit.scripted_systemd DIRECTORY STATE      a bus at DIRECTORY/bus, and a systemd without units in that state
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -118,6 +121,7 @@ class ScriptedSystemd:
         self.address = address
         self.units = {unit.name: unit for unit in units}
         self.calls: list[str] = []
+        self.state = "running"
         self._jobs = 0
         self._subscribed = False
         self._connection: DBusConnection | None = None
@@ -195,6 +199,8 @@ class ScriptedSystemd:
                 return "o", (unit.path,), None
             case "GetAll":
                 return "a{sv}", (self._at(path).properties(),), None
+            case "Get" if path == systemd.MANAGER_PATH:
+                return "v", ({"SystemState": ("s", self.state)}[body[1]],), None
             case "Get":
                 return "v", (self._at(path).service_properties()[body[1]],), None
             case "GetUnitFileState":
@@ -307,3 +313,16 @@ async def on_bus(bus: PrivateBus, fake: ScriptedSystemd) -> AsyncIterator[trio.N
             nursery.cancel_scope.cancel()
     finally:
         fake.close()
+
+
+async def serve_alone(directory: Path, state: str) -> None:
+    """Until killed."""
+    bus = PrivateBus(directory)
+    bus.start()
+    fake = ScriptedSystemd(bus.address, ())
+    fake.state = state
+    await fake.serve()
+
+
+if __name__ == "__main__":
+    trio.run(serve_alone, Path(sys.argv[1]), sys.argv[2])

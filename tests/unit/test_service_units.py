@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from orchestrator import shutdown
 from orchestrator.config import ModuleConfig, ReplicatedConfig, ServiceConfig
 from orchestrator.effects import EffectFailed, ending, service_unit
 from orchestrator.effects.services import Services
@@ -377,6 +378,22 @@ async def test_the_bus_dies_in_the_middle_of_a_stop(tmp_path: Path, monkeypatch:
         with trio.fail_after(10):
             await stopped.wait()
         assert not unit.alive()
+
+
+# ---- the machine ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "expected"), [("running", False), ("degraded", False), ("starting", False), ("stopping", True)])
+async def test_does_the_machine_go_down(tmp_path: Path, state: str, expected: bool) -> None:
+    async with bench(tmp_path) as (made, _):
+        made.systemd.state = state
+        assert await shutdown.machine_goes_down(made.bus.address) is expected
+
+
+async def test_without_an_answer_only_hactld_ends(tmp_path: Path) -> None:
+    async with bench(tmp_path) as (made, _):
+        made.bus.stop()
+        assert not await shutdown.machine_goes_down(made.bus.address)
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------
