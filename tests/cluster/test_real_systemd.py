@@ -48,6 +48,25 @@ for name, start, more in (
 ):
     (units / f"{name}.service").write_text(service.format(start=start, more=more))
 (units / "masked.service").symlink_to("/dev/null")
+# As hactld.service, with a program in its place that starts one command in a cgroup of its own, and is found by its note when started anew.
+KEEPER = '''
+import pathlib, time
+from orchestrator.effects import cgroups, commands
+note = pathlib.Path("/run/systemd/kept")
+if not note.exists():
+    group = cgroups.Cgroup(cgroups.find_place() / "pg.app.mark")
+    inside = group.path if group.create() else None
+    child = commands.spawn(["/bin/sleep", "1000"], commands.identity_of(None), {}, pathlib.Path("/run/systemd/kept.log"), inside)
+    note.write_text(f"{child.pid} {inside}")
+time.sleep(1000)
+'''
+pathlib.Path("/run/systemd/keeper.py").write_text(KEEPER)
+installed = dict(line.split("=", 1) for line in open("orchestrator/systemd/hactld.service") if "=" in line and not line.startswith("#"))
+kept_lines = [f"{key}={installed[key].strip()}" for key in ("KillMode", "Delegate", "TasksMax", "OOMPolicy")]
+kept_lines += [f"Environment=PYTHONPATH={os.getcwd()}"]
+(units / "keeper.service").write_text(
+    service.format(start=f"{sys.executable} /run/systemd/keeper.py", more="\n".join(kept_lines))
+)
 environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
 for name in ("DBUS_SESSION_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS"):
     environment.pop(name, None)
@@ -148,6 +167,21 @@ async def tests():
         assert not deaths, deaths
         await again.stop(True, "ALONE")
         assert not await again.running(), "killed, and not restarted"
+
+        systemctl("start", "keeper.service")
+        kept = pathlib.Path("/run/systemd/kept")
+        await until(kept.exists)
+        await until(lambda: " " in kept.read_text())
+        pid, group = kept.read_text().split()
+        before = main_pid("keeper.service")
+        for verb in ("restart", "stop", "start"):
+            assert systemctl(verb, "keeper.service").returncode == 0
+        assert main_pid("keeper.service") != before
+        members = open(f"{group}/cgroup.procs").read().split() if group != "None" else [pid]
+        assert members == [pid] and "sleep" in open(f"/proc/{pid}/cmdline").read(), "a service must not notice that hactld is started anew"
+        print("IN A CGROUP" if group != "None" else "WITHOUT CGROUPS")
+        os.kill(int(pid), signal.SIGKILL)
+        systemctl("stop", "keeper.service")
 
         for name, words in (("bad", "did not start: exit-code 1"), ("masked", "is masked"), ("nosuch", "does not exist on this node")):
             said = await refused(unit(name), nursery)
