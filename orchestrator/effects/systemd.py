@@ -2,7 +2,8 @@
 
 `connect` gives a Manager; it asks, hears signals, and raises SystemdAway when the bus (or systemd on it) went away: whoever wants to go
 on then connects again and looks anew. What systemd refuses is SystemdRefused with its own words. Signals wait in a queue while
-something is asked. Nothing here decides; `service_unit.py` does.
+something is asked. Without a bus there is still the socket on which systemd listens for its own systemctl, where nobody stands
+between: what must be killed can be killed while the bus is dead. Nothing here decides; `service_unit.py` does.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import Any
 
 import trio
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageType, message_bus, new_method_call
-from jeepney.auth import BEGIN, AuthenticationError, Authenticator
+from jeepney.auth import BEGIN, make_auth_external
 from jeepney.bus import get_bus
 from jeepney.io.trio import DBusConnection
 
 from orchestrator.effects import processes
 
-SYSTEM_BUS = "SYSTEM"  # $DBUS_SYSTEM_BUS_ADDRESS, or where a system bus usually is
+SYSTEM_BUS = "SYSTEM"  # $DBUS_SYSTEM_BUS_ADDRESS, or where a system bus usually is, and then systemd's own socket
+DEFAULT_ADDRESSES = "unix:path=/run/dbus/system_bus_socket;unix:path=/run/systemd/private"
+DIRECT = "systemd/private"  # the end of the name of a socket with systemd itself at the other end
 NAME = "org.freedesktop.systemd1"
 MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
@@ -33,6 +36,7 @@ UNIT = f"{NAME}.Unit"
 SERVICE = f"{NAME}.Service"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 BUS_NAME = "org.freedesktop.DBus"
+BUS_PATH = "/org/freedesktop/DBus"
 
 CONNECT_DEADLINE_S = 5.0
 REPLY_DEADLINE_S = 25.0
@@ -103,33 +107,46 @@ def can_be_asked(bus: str) -> bool:
 @asynccontextmanager
 async def connect(bus: str = SYSTEM_BUS) -> AsyncIterator[Manager]:
     """A connection of its own, subscribed to what happens to jobs."""
-    with trio.move_on_after(CONNECT_DEADLINE_S) as deadline:
-        connection = await _open(bus)
-    if deadline.cancelled_caught:
-        raise SystemdAway(f"the D-Bus of systemd ({bus}) does not answer")
+    connection, direct = await _open_first(bus)
     async with connection:
-        manager = Manager(connection)
+        manager = Manager(connection, direct)
         await manager.begin()
         yield manager
 
 
-async def _open(bus: str) -> DBusConnection:
+async def _open_first(bus: str) -> tuple[DBusConnection, bool]:
+    """The first of the addresses at which somebody answers."""
+    addresses = (os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESSES) if bus == SYSTEM_BUS else bus
+    trouble: SystemdAway | None = None
+    for address in addresses.split(";"):
+        try:
+            with trio.fail_after(CONNECT_DEADLINE_S):
+                return await _open(address), address.endswith(DIRECT)
+        except SystemdAway as failure:
+            trouble = trouble or failure
+        except trio.TooSlowError:
+            trouble = trouble or SystemdAway(f"the D-Bus of systemd ({address}) does not answer")
+    raise trouble or SystemdAway("no address of a D-Bus is known")
+
+
+async def _open(address: str) -> DBusConnection:
     stream: trio.SocketStream | None = None
     try:
-        stream = await trio.open_unix_socket(get_bus(bus))
-        await stream.send_all(b"\0")
-        authenticator = Authenticator(inc_null_byte=False)
-        for line in authenticator:
-            await stream.send_all(line)
-            if not (answer := await stream.receive_some()):
+        stream = await trio.open_unix_socket(get_bus(address))
+        # All at once, as systemd's own clients do: systemd overlooks a message that comes together with a BEGIN sent later.
+        await stream.send_all(b"\0" + make_auth_external() + BEGIN)
+        answer = b""
+        while not answer.endswith(b"\r\n"):
+            if not (more := await stream.receive_some()):
                 raise SystemdAway("the D-Bus hung up on us")
-            authenticator.feed(answer)
-        await stream.send_all(BEGIN)
+            answer += more
+        if not answer.startswith(b"OK "):
+            raise SystemdAway(f"the D-Bus of systemd ({address}) does not let us in: {answer.decode(errors='replace').strip()}")
     except BaseException as failure:
         if stream is not None:
             await trio.aclose_forcefully(stream)
-        if isinstance(failure, (OSError, RuntimeError, ValueError, AuthenticationError, trio.BrokenResourceError)):
-            raise SystemdAway(f"the D-Bus of systemd ({bus}) cannot be reached: {failure}") from failure
+        if isinstance(failure, (OSError, RuntimeError, ValueError, trio.BrokenResourceError)):
+            raise SystemdAway(f"the D-Bus of systemd ({address}) cannot be reached: {failure}") from failure
         raise
     return DBusConnection(stream.socket)
 
@@ -137,15 +154,18 @@ async def _open(bus: str) -> DBusConnection:
 class Manager:
     """org.freedesktop.systemd1.Manager at the other end of a connection."""
 
-    def __init__(self, connection: DBusConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: DBusConnection, direct: bool = False) -> None:
+        self._connection, self._direct = connection, direct
         self._signals: deque[Message] = deque()
+        self._followed: set[str] = {MANAGER_PATH, BUS_PATH}
 
     async def begin(self) -> None:
-        """Say hello to the bus, and hear of jobs and of systemd's own end."""
+        """Say hello to the bus, and hear of jobs and of systemd's own end; without a bus systemd says everything to everybody."""
+        if self._direct:
+            return
         await self._ask(message_bus.Hello())
         await self._match(MatchRule(type="signal", sender=NAME, interface=MANAGER, member="JobRemoved", path=MANAGER_PATH))
-        owner = MatchRule(type="signal", sender=BUS_NAME, interface=BUS_NAME, member="NameOwnerChanged", path="/org/freedesktop/DBus")
+        owner = MatchRule(type="signal", sender=BUS_NAME, interface=BUS_NAME, member="NameOwnerChanged", path=BUS_PATH)
         owner.add_arg_condition(0, NAME)
         await self._match(owner)
         await self.call("Subscribe")
@@ -166,7 +186,9 @@ class Manager:
 
     async def follow(self, path: str) -> None:
         """Hear of every change of this unit from now on."""
-        await self._match(MatchRule(type="signal", sender=NAME, interface=PROPERTIES, member="PropertiesChanged", path=path))
+        self._followed.add(path)
+        if not self._direct:
+            await self._match(MatchRule(type="signal", sender=NAME, interface=PROPERTIES, member="PropertiesChanged", path=path))
 
     async def state(self, path: str) -> UnitState:
         """The unit as it is now."""
@@ -255,8 +277,10 @@ class Manager:
             raise SystemdAway("the D-Bus of systemd broke off") from broken
 
     def _keep(self, message: Message) -> None:
-        """An answer that nobody waits for any more is dropped."""
-        if message.header.message_type is MessageType.signal and message.header.fields.get(HeaderFields.member) != "NameAcquired":
+        """An answer that nobody waits for any more is dropped, and so is what nobody asked to hear."""
+        fields = message.header.fields
+        followed = message.header.message_type is MessageType.signal and fields.get(HeaderFields.path) in self._followed
+        if followed and fields.get(HeaderFields.member) in ("JobRemoved", "PropertiesChanged", "NameOwnerChanged"):
             self._signals.append(message)
 
 

@@ -191,6 +191,22 @@ async def tests():
         await stubborn.stop(False, "ALONE")
         assert not await stubborn.running()
         assert any("freezing and killing" in line for line in log), log
+
+        # The bus dies, and with it what most of the above went through: systemd's own socket is left.
+        addresses = f"unix:path={runtime}/bus;unix:path={runtime}/systemd/private"
+        direct = Services(
+            again.config, "node1", paths, lambda name, why: deaths.append(why), lambda kind, text: log.append(text), bus=addresses
+        )
+        await direct.start(nursery, "ALONE")
+        await until(lambda: direct.services[0]._main is not None)  # it is watched
+        (runtime / "bus").unlink()  # nobody starts it by asking for it
+        os.kill(main_pid("dbus.service"), signal.SIGKILL)
+        await until(lambda: any("is watched again" in line for line in log[-2:]))
+        assert not deaths, deaths
+        os.kill(main_pid("again.service"), signal.SIGKILL)
+        await until(lambda: "was restarted by systemd" in log[-1])
+        await direct.stop(True, "ALONE")
+        assert not await direct.running() and not deaths
         nursery.cancel_scope.cancel()
 
 try:
