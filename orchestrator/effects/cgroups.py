@@ -23,28 +23,33 @@ LOOK_EVERY_S = 0.01
 PARENT = "lockstep"
 
 
-def own_place(mountinfo: str, own: str) -> Path | None:
-    """Where groups of ours may be made, from the texts of /proc/self/mountinfo and /proc/self/cgroup."""
+def own_groups(mountinfo: str, own: str) -> list[Path]:
+    """The directories that our own group may have, from the texts of /proc/self/mountinfo and /proc/self/cgroup. Of several, some may
+    be hidden under mounts that came later."""
     inside = next((line[3:] for line in own.splitlines() if line.startswith("0::")), None)
     if inside is None or inside.startswith("/.."):
-        return None
+        return []
+    found = []
     for line in mountinfo.splitlines():
         fields = line.split(" ")
         kind = fields[fields.index("-") + 1]
         root = unescape(fields[3])
         if kind != "cgroup2" or "rw" not in fields[5].split(",") or not (inside + "/").startswith(root.rstrip("/") + "/"):
             continue
-        return Path(unescape(fields[4])) / inside.removeprefix(root.rstrip("/")).lstrip("/") / PARENT
-    return None
+        found.append(Path(unescape(fields[4])) / inside.removeprefix(root.rstrip("/")).lstrip("/"))
+    return found
 
 
 def find_place() -> Path | None:
-    """`own_place` of this process."""
+    """Where groups of ours may be made: below the group in which this process really is."""
     try:
-        texts = [Path(f"/proc/self/{name}").read_text(errors="surrogateescape") for name in ("mountinfo", "cgroup")]
-        return own_place(*texts)
+        mountinfo, own = (Path(f"/proc/self/{name}").read_text(errors="surrogateescape") for name in ("mountinfo", "cgroup"))
     except OSError:
         return None
+    for group in own_groups(mountinfo, own):
+        if os.getpid() in Cgroup(group).direct_members():
+            return group / PARENT
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,14 @@ class Cgroup:
 
     def members(self) -> list[int]:
         """The pids of all that is in it and below."""
-        pids = []
-        for directory, _, _ in os.walk(self.path):
-            with suppress(OSError):  # a group that goes while we look has nobody in it
-                pids += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
+        return [pid for directory, _, _ in os.walk(self.path) for pid in Cgroup(Path(directory)).direct_members()]
+
+    def direct_members(self) -> list[int]:
+        """Not of those below. A group that goes while we look has nobody in it."""
+        try:
+            pids = [int(line) for line in (self.path / "cgroup.procs").read_text().split()]
+        except OSError:
+            return []
         return [pid for pid in pids if pid != 0]  # 0: a process of another PID namespace
 
     async def freeze(self) -> None:

@@ -26,7 +26,7 @@ BUS = "/run/scripted-systemd"
 def restart_daemon_beside_systemd(cluster: LedgerCluster) -> None:
     """hactld of node1, started anew as where systemd runs."""
     cluster.kill_daemon("node1")
-    cluster.lab.run("node1", ["mkdir", "-p", BUS])
+    cluster.lab.run("node1", ["sh", "-c", f"rm -rf {BUS}; mkdir {BUS}"])
     words = ["sh", "-c", f"exec setsid env DBUS_SYSTEM_BUS_ADDRESS=unix:path={BUS}/bus hactld >>/var/log/lockstep/node1.hactld.out 2>&1"]
     cluster.lab.spawn("node1", words)
     cluster.until(lambda: cluster.status("node1") is not None, "hactld of node1 does not answer", 15)
@@ -39,7 +39,7 @@ def test_hactld_ends_with_or_without_the_machine(cluster: LedgerCluster, state: 
     python = shutil.which("python3", path=str(ROOT / ".venv/bin")) or "python3"
     systemd = cluster.lab.spawn("node1", [python, "-m", "tests.unit.scripted_systemd", BUS, state], env={"PYTHONPATH": str(ROOT)})
     try:
-        cluster.until(lambda: cluster.lab.run("node1", ["test", "-S", f"{BUS}/bus"], check=False).returncode == 0, "no bus", 10)
+        cluster.until(lambda: cluster.lab.run("node1", ["test", "-e", f"{BUS}/ready"], check=False).returncode == 0, "no bus", 10)
         rfsmount = cluster.rfs_status("node1")["pid"]
         cluster.wait_acks()
         began = time.monotonic()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.effects.ending import KILL_PATIENCE_S
+from orchestrator.lab.cgroups import unified_root
 from orchestrator.lab.cluster import SERVERS, VIP
 from orchestrator.lab.lab import Lab, kill_group, prefixed
 from tests.cluster.conftest import DIRECTORY, PORT, LedgerCluster
@@ -119,6 +120,17 @@ def stop(cluster: LedgerCluster) -> float:
     assert left(cluster, "node1") == []
     cluster.check_lines()
     return lasted_s
+
+
+def test_the_service_has_a_cgroup_of_its_own_below_hactlds(cluster: LedgerCluster) -> None:
+    if unified_root() is None:
+        pytest.skip("no unified cgroup hierarchy can be written here")
+    script = "cat /run/lockstep/services/ledger.ledger.group; echo; "
+    script += 'cat /proc/$(pgrep -x hactld)/cgroup /proc/$(pgrep -f "[l]ab.ledger")/cgroup'
+    noted, *lines = cluster.lab.run("node1", ["sh", "-c", script]).stdout.splitlines()
+    hactld, service = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    assert service.startswith(f"{hactld}/lockstep/ledger.ledger."), (hactld, service)
+    assert service in noted
 
 
 @pytest.mark.parametrize("behaviour", ["deaf", "orphans"])

@@ -3,7 +3,8 @@
 Its units have real processes, so that whoever kills them, by KillUnit or by signals, really does. Jobs, their results and the signals
 about them come in systemd's order: JobNew is left out, PropertiesChanged goes to who subscribed, JobRemoved ends a job.
 
-    python -m tests.unit.scripted_systemd DIRECTORY STATE      a bus at DIRECTORY/bus, and a systemd without units in that state
+    python -m tests.unit.scripted_systemd DIRECTORY STATE      a bus at DIRECTORY/bus, and a systemd without units in that state;
+                                                               DIRECTORY/ready is there when it answers
 """
 
 from __future__ import annotations
@@ -321,7 +322,9 @@ async def serve_alone(directory: Path, state: str) -> None:
     bus.start()
     fake = ScriptedSystemd(bus.address, ())
     fake.state = state
-    await fake.serve()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(fake.serve)
+        (directory / "ready").touch()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.effects import processes
-from orchestrator.effects.cgroups import Cgroup, find_place, own_place
+from orchestrator.effects.cgroups import Cgroup, find_place, own_groups
 
 DEBIAN = "29 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
@@ -25,21 +26,29 @@ SPACE = "29 23 0:26 / /mnt/a\\040b rw - cgroup2 cgroup2 rw\n"
 @pytest.mark.parametrize(
     ("mountinfo", "own", "expected"),
     [
-        (DEBIAN, "0::/system.slice/hactld.service\n", "/sys/fs/cgroup/system.slice/hactld.service/lockstep"),
-        (DEBIAN, "0::/\n", "/sys/fs/cgroup/lockstep"),
-        (HYBRID, "8:memory:/other\n0::/lab/node1\n", "/sys/fs/cgroup/unified/lab/node1/lockstep"),
-        (BELOW, "0::/docker/abc/hactld\n", "/sys/fs/cgroup/hactld/lockstep"),
-        (BELOW, "0::/docker/abc\n", "/sys/fs/cgroup/lockstep"),
+        (DEBIAN, "0::/system.slice/hactld.service\n", "/sys/fs/cgroup/system.slice/hactld.service"),
+        (DEBIAN, "0::/\n", "/sys/fs/cgroup"),
+        (HYBRID, "8:memory:/other\n0::/lab/node1\n", "/sys/fs/cgroup/unified/lab/node1"),
+        (BELOW, "0::/docker/abc/hactld\n", "/sys/fs/cgroup/hactld"),
+        (BELOW, "0::/docker/abc\n", "/sys/fs/cgroup"),
         (BELOW, "0::/docker/abcd\n", None),
         (READ_ONLY, "0::/\n", None),
         (DEBIAN, "0::/../outside\n", None),
         (DEBIAN, "4:memory:/only/the/old/hierarchies\n", None),
         ("", "0::/\n", None),
-        (SPACE, "0::/x\n", "/mnt/a b/x/lockstep"),
+        (SPACE, "0::/x\n", "/mnt/a b/x"),
     ],
 )
 def test_the_place_is_below_our_own_group(mountinfo: str, own: str, expected: str | None) -> None:
-    assert own_place(mountinfo, own) == (Path(expected) if expected else None)
+    assert own_groups(mountinfo, own) == ([Path(expected)] if expected else [])
+
+
+def test_of_several_mounts_some_may_be_hidden() -> None:
+    """As in a node of the lab, whose /sys lies over the host's: the right one is where we are found."""
+    mountinfo = HYBRID + "60 30 0:50 / /sys rw - sysfs sysfs rw\n61 60 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    assert own_groups(mountinfo, "0::/x\n") == [Path("/sys/fs/cgroup/unified/x"), Path("/sys/fs/cgroup/x")]
+    place = find_place()
+    assert place is None or str(os.getpid()) in (place.parent / "cgroup.procs").read_text().split()
 
 
 def test_a_plain_directory_is_no_cgroup(tmp_path: Path) -> None:
