@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -47,6 +48,7 @@ class World:
         self.keys = keys
         self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
         self.nursery = nursery
+        self.machine_goes_down = False  # then to stop is nobody's wish, and is not remembered
         self.remembered = self._on_disk = statefile.read(self.state_file)
         self._writing = trio.Lock()
         self.deliver: Callable[[ev.Event], None] = lambda event: None
@@ -91,7 +93,7 @@ class World:
         def died(service: str, reason: str) -> None:
             self.deliver(ev.ServiceDied(trio.current_time(), config.name, service, reason))
 
-        return Services(config, self.node, self.paths, died, self._log_of(config.name))
+        return Services(config, self.node, self.paths, died, self._log_of(config.name), abandon=self.rfs[config.name].abandon)
 
     async def find(self, module: str) -> ev.Found:
         """What is there now, when hactld starts."""
@@ -131,6 +133,7 @@ class World:
         rfs, vip, services = self.rfs[name], self.vip[name], self.services[name]
         match action:
             case act.StartRfs():
+                self.nursery.start_soon(services.prepare)
                 await rfs.start(self.nursery, action.session, action.role, action.replace_data)
             case act.StopRfs():
                 await rfs.stop()
@@ -180,6 +183,8 @@ class World:
 
     def remember(self, module: str, memory: Memory) -> None:
         """From now on; `write_down` makes it durable."""
+        if self.machine_goes_down and (before := self.remembered.get(module)) is not None:
+            memory = replace(memory, wanted=before.memory.wanted)
         self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
 
     async def write_down(self) -> None:
