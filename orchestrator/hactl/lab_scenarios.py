@@ -12,7 +12,7 @@ import click
 from orchestrator.hactl.output import print_json, print_rows
 from orchestrator.hactl.session import Failure, Session
 from orchestrator.lab.scenarios import TABLE, Scenario, Theatre, Verdict, play_all, series
-from orchestrator.lab.scenarios.catalogue import ACCEPTANCE, FAULTS, proofs
+from orchestrator.lab.scenarios.catalogue import ACCEPTANCE, FAULTS, ordered, proofs
 from rfs import exit_codes
 
 
@@ -23,9 +23,9 @@ def show_scenarios(session: Session) -> None:
             "scenario": each.name, "text": each.text, "covers": list(each.covers), "stage": each.stage.name, "serves": each.serves,
             "silence_s": each.silence_s, "slow": each.slow,
         }
-        for each in TABLE.values()
+        for each in ordered()
     ]  # fmt: skip
-    rows = [(each.name, " ".join(each.covers), each.text) for each in TABLE.values()]
+    rows = [(each.name, " ".join(each.covers), each.text) for each in ordered()]
     print_rows(session.format, ("scenario", "covers", "what happens"), rows, documents)
 
 

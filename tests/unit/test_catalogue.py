@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.lab.scenarios import TABLE
 from orchestrator.lab.scenarios.catalogue import ACCEPTANCE, FAULTS, Row, of, page, proofs
-from orchestrator.lab.scenarios.running import TAKEN, in_order
+from orchestrator.lab.scenarios.running import in_order, moves
 from orchestrator.lab.scenarios.series import FAULTS as DEEDS
 from orchestrator.lab.scenarios.series import by_name, plan, series
 
@@ -65,8 +65,13 @@ def test_a_random_step_is_the_same_whenever_it_is_played() -> None:
     assert {blow.fault for step in range(400) for blow in plan(7, step)} == set(DEEDS), "a fault that never comes"
 
 
-def test_what_counts_as_taking_the_role() -> None:
-    assert TAKEN.match("from=SECOND Ready to=ALONE Transient cause=starting")
-    assert TAKEN.match("from=WAIT NotReady to=PRIM Transient cause=starting")
-    assert not TAKEN.match("from=PRIM Ready to=ALONE Ready cause=-")
-    assert not TAKEN.match("from=ALONE NotReady to=SECOND Ready cause=-")
+def said(at: float, node: str, text: str) -> dict[str, object]:
+    return {"monotonic_s": at, "node": node, "kind": "transition", "text": text}
+
+
+def test_what_counts_as_a_move_of_the_role() -> None:
+    to_alone, to_prim = "from=SECOND Ready to=ALONE Transient cause=-", "from=WAIT Transient to=PRIM Transient cause=-"
+    assert moves([said(2, "node1", to_alone), said(1, "node2", to_alone)]) == [f"node2 {to_alone}", f"node1 {to_alone}"]
+    assert moves([said(1, "node1", to_prim), said(2, "node1", to_alone)]) == [], "who served last only began again"
+    assert moves([said(1, "node2", "from=ALONE NotReady to=ALONE Ready cause=-")]) == []
+    assert moves([said(1, "node2", "from=PRIM Ready to=SECOND Ready cause=-")]) == []

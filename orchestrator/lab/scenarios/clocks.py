@@ -33,7 +33,7 @@ def with_wrong_clock(pair: LedgerPair, node: str) -> None:
     """hactld and rfsmount of a node, started again under a clock that can be set."""
     environment = {
         "LD_PRELOAD": library(), "FAKETIME_TIMESTAMP_FILE": OFFSET, "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
+        "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }  # fmt: skip
     set_clock(pair, node, "+0")
     pair.command(node, "stop")

@@ -96,6 +96,19 @@ class LedgerPair(LabCluster):
         self.until(one, "not exactly one node serves", 40)
         return found[0]
 
+    def wait_together(self, timeout_s: float = 60) -> str:
+        """Until one is PRIM Ready and the other one SECOND Ready, whichever; who serves."""
+        roles: dict[str, str] = {}
+
+        def together() -> bool:
+            rows = {node: self.row(node) for node in SERVERS}
+            roles.clear()
+            roles.update({str(row["state"]): node for node, row in rows.items() if row["readiness"] == "Ready"})
+            return set(roles) == {"PRIM", "SECOND"}
+
+        self.until(together, "the pair is not redundant", timeout_s)
+        return roles["PRIM"]
+
     def swap(self, primary: str) -> None:
         """As soon as hactld agrees: both nodes must have heard of each other's readiness."""
 
@@ -179,7 +192,7 @@ class LedgerPair(LabCluster):
 
     def calm(self) -> None:
         """Redundant, and the writer is answered."""
-        self.wait_redundant(self.primary(), timeout_s=60)
+        self.wait_together()
         self.wait_acks()
 
     def compare(self) -> None:

@@ -123,7 +123,7 @@ def two_consoles(pair: LedgerPair) -> None:
         at_once([saying(pair, node, verb) for node, verb in zip(SERVERS, verbs, strict=True)])
         for node in SERVERS:
             saying(pair, node, "start")()
-        pair.wait_redundant(pair.primary())
+        pair.wait_together()
 
 
 @scenario("double-click", "each command is given twice at once on the same node", "U1", serves=EITHER, moves=8)
@@ -133,7 +133,7 @@ def double_click(pair: LedgerPair) -> None:
         at_once([saying(pair, node, verb)] * 2)
         for each in SERVERS:
             saying(pair, each, "start")()
-        pair.wait_redundant(pair.primary())
+        pair.wait_together()
 
 
 def saying(pair: LedgerPair, node: str, verb: str) -> Callable[[], None]:
@@ -165,6 +165,25 @@ def at_once(acts: list[Callable[[], None]]) -> None:
         thread.join()
     if failures:
         raise failures[0]
+
+
+@scenario("configuration-differs", "one node's configuration leaves out other names: the two do not pair, and say why", "C1", silence_s=9)
+def configuration_differs(pair: LedgerPair) -> None:
+    module = f"/etc/lockstep/modules/{pair.module}.toml"
+    whole = pair.lab.run("node2", ["cat", module]).stdout
+    directory = f'directory = "{DIRECTORY}"'
+    expect(directory in whole, f"the file is not what it was: {whole}")
+    for text in (whole.replace(directory, f'{directory}\nexclude = ["scratch/**"]'), whole):
+        pair.command("node2", "stop")
+        pair.wait_state("node2", "STOP", None)
+        pair.put("node2", module, text)
+        pair.kill_daemon("node2")
+        pair.start_daemon("node2")
+        pair.command("node2", "start")
+        if text != whole:
+            pair.until(lambda: "leave out different names" in pair.row("node2")["reason"], "node2 does not say why it waits", 15)
+            expect(pair.row("node1")["state"] == "ALONE", "node1 does not go on alone", pair)
+            pair.wait_acks()
 
 
 @scenario(

@@ -158,12 +158,20 @@ def play(pair: LedgerPair, scenario: Scenario, verdict: Verdict) -> None:
         verdict.problems.append(f"{verdict.serves} serves in the end, and {scenario.serves} should")
     if scenario.silence_s is not None and verdict.silence_s > scenario.silence_s:
         verdict.problems.append(f"nobody answered the client for {verdict.silence_s:.1f} s, and {scenario.silence_s:g} s are allowed")
-    taken = [event for event in told if event["kind"] == "transition" and TAKEN.match(event["text"])]
-    if len(taken) > scenario.moves:
-        moves = [f"{event['node']} {event['text']}" for event in taken]
-        verdict.problems.append(f"the role was taken {len(taken)} times, and {scenario.moves} are allowed: {moves}")
+    if len(taken := moves(told)) > scenario.moves:
+        verdict.problems.append(f"the role moved {len(taken)} times, and {scenario.moves} are allowed: {taken}")
     if watch.looks < verdict.silence_s:
         verdict.problems.append(f"the oracle looked {watch.looks} times only")
+
+
+def moves(told: list[dict[str, Any]], holder: str = "node1") -> list[str]:
+    """Each time that a node began to serve which was not the last one to do so. Pure."""
+    found = []
+    for event in sorted(told, key=lambda event: float(event["monotonic_s"])):
+        if event["kind"] == "transition" and TAKEN.match(event["text"]) and event["node"] != holder:
+            holder = event["node"]
+            found.append(f"{holder} {event['text']}")
+    return found
 
 
 QUESTIONS: dict[str, Callable[[LedgerPair, str], str]] = {
