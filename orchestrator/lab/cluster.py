@@ -188,9 +188,16 @@ class LabCluster:
     # ---- waiting ------------------------------------------------------------------------------------------------------------
 
     def until(self, test: Callable[[], bool], sentence: str, timeout_s: float) -> float:
-        """Poll until true; how long it took. Trouble with what is so now when it does not come."""
+        """Poll until true; how long it took. Trouble with what is so now when it does not come. Who does not answer yet may do so later."""
         began = time.monotonic()
-        while not test():
+
+        def holds() -> bool:
+            try:
+                return test()
+            except LabError:
+                return False
+
+        while not holds():
             if time.monotonic() - began > timeout_s:
                 raise Trouble(f"{sentence} (after {timeout_s:.0f} s)\n{self.describe()}")
             time.sleep(POLL_S)

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.api.client import ApiFailure
 from orchestrator.lab.cluster import SERVERS, VIP
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.plan import LANS
 from orchestrator.lab.scenarios.disks import fill
 from orchestrator.lab.scenarios.pair import LedgerPair
-from orchestrator.lab.scenarios.scenario import EITHER, PLAIN, Scenario, expect
+from orchestrator.lab.scenarios.scenario import EITHER, PLAIN, Scenario
 from orchestrator.lab.switch import Direction
 from orchestrator.lab.wire import Flaws
 
@@ -77,10 +76,7 @@ def stand_still(pair: LedgerPair, node: str, chance: random.Random) -> None:
 
 def say(pair: LedgerPair, node: str, chance: random.Random) -> None:
     """A command; it may be refused, with a sentence."""
-    try:
-        pair.command(node, chance.choice(COMMANDS))
-    except ApiFailure as failure:
-        expect(bool(str(failure)), "a refusal without a reason")
+    pair.say(node, chance.choice(COMMANDS))
 
 
 def stranger(pair: LedgerPair, node: str, chance: random.Random) -> None:
@@ -162,15 +158,7 @@ def mend(pair: LedgerPair) -> None:
         if pair.status(node) is None:
             pair.start_daemon(node)
     for node in SERVERS:
-        say_start(pair, node)
-
-
-def say_start(pair: LedgerPair, node: str) -> None:
-    """Also to one that runs: the word of a person makes services that failed too often start again."""
-    try:
-        pair.command(node, "start")
-    except ApiFailure as failure:
-        expect(bool(str(failure)), "a refusal without a reason")
+        pair.say(node, "start")  # also to one that runs: a person's word makes services that failed too often start again
 
 
 def step_of(seed: int, step: int) -> Scenario:
