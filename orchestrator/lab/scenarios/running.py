@@ -8,7 +8,6 @@ plays on a new stage.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import tempfile
 import time
@@ -30,7 +29,6 @@ from orchestrator.sentence import Sentence
 
 FAILURES = (Trouble, LabError, ApiFailure, Sentence, OSError, subprocess.SubprocessError, AssertionError, KeyError, IndexError, ValueError)
 DISK_SIZE_BYTES = 1 << 30
-TAKEN = re.compile("from=(STOP|WAIT|SECOND) .*to=(ALONE|PRIM)")  # a node that did not serve does
 
 
 @dataclass
@@ -165,10 +163,10 @@ def play(pair: LedgerPair, scenario: Scenario, verdict: Verdict) -> None:
 
 
 def moves(told: list[dict[str, Any]], holder: str = "node1") -> list[str]:
-    """Each time that a node began to serve which was not the last one to do so. Pure."""
+    """Each time that writes began to be acknowledged on a node which was not the last one to do so. Pure."""
     found = []
     for event in sorted(told, key=lambda event: float(event["monotonic_s"])):
-        if event["kind"] == "transition" and TAKEN.match(event["text"]) and event["node"] != holder:
+        if event["kind"] == "serving" and event["node"] != holder:
             holder = event["node"]
             found.append(f"{holder} {event['text']}")
     return found
