@@ -60,7 +60,7 @@ class Wire:
     """Between two interfaces of this namespace."""
 
     def __init__(self, ends: tuple[str, str], flaws: Flaws) -> None:
-        self.flaws, self.random = flaws, random.Random(flaws.seed)
+        self.ends, self.flaws, self.random = ends, flaws, random.Random(flaws.seed)
         self.sockets = [self._open(name) for name in ends]
         self.late: list[tuple[float, int, int, bytes]] = []
         self.count = 0
@@ -77,7 +77,11 @@ class Wire:
         while True:
             patience = max(0.0, self.late[0][0] - time.monotonic()) if self.late else None
             for ready in select.select(self.sockets, [], [], patience)[0]:
-                frame, sender = ready.recvfrom(FRAME_BYTES_MAX)
+                try:
+                    frame, sender = ready.recvfrom(FRAME_BYTES_MAX)
+                except OSError:  # the interface went down, perhaps for a moment; when it is gone for good, its name is
+                    socket.if_nametoindex(self.ends[self.sockets.index(ready)])
+                    continue
                 if sender[2] != socket.PACKET_OUTGOING:
                     self.take(frame, 1 - self.sockets.index(ready))
             while self.late and self.late[0][0] <= time.monotonic():
@@ -105,8 +109,8 @@ class Wire:
                 self.send(frame, to)
 
     def send(self, frame: bytes, to: int) -> None:
-        """A full queue loses frames, as cables do."""
-        with contextlib.suppress(BlockingIOError):
+        """A full queue, or an interface that is not quite up, loses frames, as cables do."""
+        with contextlib.suppress(OSError):
             self.sockets[to].send(frame)
 
 
@@ -139,14 +143,15 @@ def lay(lab: str, node: str, lan: str, init_pid: int, flaws: Flaws) -> None:
     tool("ip", "netns", "exec", namespace, *here, "plain", far)
     for words in ((near, "up"), (far, "master", lan, "up"), (port, "nomaster")):
         tool("ip", "-n", namespace, "link", "set", *words)
-    command = ["ip", "netns", "exec", namespace, *here, "run", f"--lab={lab}", port, near, json.dumps(asdict(flaws))]
+    # The kernel looks at new cables once a second only; until then the bridge passes nothing on to this one.
+    wait_until(lambda: '"operstate":"UP"' in tool("ip", "-n", namespace, "-j", "link", "show", "dev", far), READY_PATIENCE_S)
+    # Not by `ip netns exec`: that makes a mount namespace, which here is one too many (see power.held_open).
+    command = ["nsenter", f"--net=/run/netns/{namespace}", *here, "run", f"--lab={lab}", port, near, json.dumps(asdict(flaws))]
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     assert started.stdout is not None
     select.select([started.stdout], [], [], READY_PATIENCE_S)
     started.stdout.close()
     _UNREAPED.append(started)
-    # The kernel looks at new cables once a second only; until then the bridge passes nothing on to this one.
-    wait_until(lambda: '"operstate":"UP"' in tool("ip", "-n", namespace, "-j", "link", "show", "dev", far), READY_PATIENCE_S)
 
 
 _UNREAPED: list[subprocess.Popen[bytes]] = []  # killed by their number; their ends are collected with the next one

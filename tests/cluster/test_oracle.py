@@ -55,9 +55,9 @@ def test_what_is_wrong_is_the_verdict_and_leaves_evidence(theatre: Theatre, tmp_
         pair.wait_redundant("node2")
 
     verdict = theatre.play(Scenario("wrong", "", (), wrong, PLAIN, "node1", 0.0, 0, False, False), tmp_path)
-    assert [problem.split(",")[0] for problem in verdict.problems][0] == "node2 serves in the end"
+    assert verdict.problems[0].split(",")[0] == "node2 serves in the end"
     assert any("nobody answered the client for" in problem for problem in verdict.problems)
-    assert any("the role was taken 1 times" in problem for problem in verdict.problems)
+    assert any("the role moved 1 times" in problem for problem in verdict.problems)
     found = {path.name for path in Path(verdict.evidence).iterdir()}
     assert {"verdict.json", "now.txt", "node1.history.json", "node2.log.txt"} <= found
     assert "takeover" in (Path(verdict.evidence) / "node2.history.json").read_text()

@@ -163,11 +163,10 @@ def lossy_link(pair: LedgerPair) -> None:
     pair.lab.heal()
 
 
-@scenario("half-lost", "both networks of the secondary lose every other frame: it may leave, nothing worse", "N4", silence_s=15)
+@scenario("half-lost", "both networks of the secondary lose every other frame for 12 s: writes may wait as long, nothing worse", "N4")
 def half_lost(pair: LedgerPair) -> None:
     worsen(pair, Flaws(loss=0.5, seed=50))
-    pair.wait_acks(20, timeout_s=60)
-    time.sleep(5)
+    time.sleep(12)  # heartbeats come through now and then, so the peer is not silent; no call does, so it cannot be asked to step aside
     pair.lab.heal()
 
 

@@ -55,7 +55,7 @@ def both_power_cut_in_turn(pair: LedgerPair) -> None:
     pair.power_off("node1")
     pair.boot("node2")
     pair.until(lambda: pair.rfs_status("node2")["role"] == "secondary", "rfsmount does not come up on node2", 20)
-    pair.until(lambda: pair.row("node2")["state"] == "WAIT" and "newer data" in pair.row("node2")["reason"], "node2 does not wait", 20)
+    pair.until(lambda: pair.row("node2")["state"] == "WAIT" and "waiting for" in pair.row("node2")["reason"], "node2 does not wait", 20)
     pair.boot("node1")
 
 

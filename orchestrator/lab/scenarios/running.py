@@ -183,7 +183,9 @@ QUESTIONS: dict[str, Callable[[LedgerPair, str], str]] = {
 
 def keep_evidence(pair: LedgerPair, verdict: Verdict, where: Path | None) -> str:
     """Everything that tells how it came about, in a directory of its own."""
-    directory = Path(tempfile.mkdtemp(prefix=f"{verdict.name}-", dir=where or "/var/tmp"))
+    where = where or Path("/var/tmp")
+    where.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{verdict.name}-", dir=where))
     (directory / "verdict.json").write_text(json.dumps(verdict.as_json(), indent=2))
     (directory / "now.txt").write_text(pair.describe())
     for node in SERVERS:
