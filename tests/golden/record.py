@@ -26,7 +26,7 @@ from orchestrator.core.turn import Turn
 from tests.golden import shape
 from tests.golden.evidence import replayed
 from tests.sim import test_sequences as sequences
-from tests.sim.cluster import Cluster, paired
+from tests.sim.cluster import Cluster, paired, settle
 from tests.sim.test_seeds import disturb, make_peace
 
 HERE = Path(__file__).parent
@@ -145,10 +145,19 @@ def lives() -> Iterator[tuple[str, Cluster, list[str]]]:
         yield told, cluster, list(names)
 
 
+def worn_out() -> Iterator[tuple[str, Cluster, list[str]]]:
+    """What dies more often than it may."""
+    for place, name in enumerate(("service dies node1", "rfsmount dies node1", "service dies node2", "rfsmount dies node2")):
+        cluster = Cluster(place, witness=place % 2 == 1)
+        cluster.max_restarts = 1
+        settle(cluster)
+        yield f"{name}, four times with max_restarts 1", cluster, [name] * 4
+
+
 def simulate() -> dict[str, list[shape.Plain]]:
     """Everything that the stories bring up, by kind."""
     with Recorder() as recorder:
-        for story, cluster, names in lives():
+        for story, cluster, names in itertools.chain(worn_out(), lives()):
             recorder.story, recorder.cluster = story, cluster
             for name in names:
                 if cluster.witness is None and sequences.parts(cluster, name):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from orchestrator.hactl.cli import run
 from orchestrator.lab.scenarios import TABLE
 from orchestrator.lab.scenarios.catalogue import ACCEPTANCE, FAULTS, Row, of, page, proofs
 from orchestrator.lab.scenarios.running import in_order, moves
@@ -73,3 +75,14 @@ def test_what_counts_as_a_move_of_the_role() -> None:
     assert moves([said(2, "node1"), said(1, "node2")]) == ["node2 rfs serves", "node1 rfs serves"]
     assert moves([said(1, "node1"), said(2, "node1")]) == [], "who served last only began again"
     assert moves([said(1, "node2", "transition"), said(2, "node2", "takeover")]) == [], "asked for, and not got"
+
+
+def test_hactl_lists_scenarios_and_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lab", "run", "-o", "jsonl"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["scenario"] for each in listed} == set(TABLE)
+    assert run(["lab", "run", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "N9" in shown and "mtu-black-hole" in shown and "waits for the checkers" in shown
+    assert run(["lab", "run", "random-7"]) == 2
+    assert "there is no scenario random-7" in capsys.readouterr().err

@@ -227,7 +227,7 @@ def part(pair: LedgerPair) -> None:
 
 @scenario(
     "split-brain", "the nodes lose only each other, and nobody judges: by the policy both go on, and nothing is overwritten", "N1 S10 S18",
-    serves=EITHER, moves=1, two_may_serve=True,
+    serves=EITHER, moves=3, two_may_serve=True,
 )  # fmt: skip
 def split_brain(pair: LedgerPair) -> None:
     part(pair)
