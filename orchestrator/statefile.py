@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,3 +66,23 @@ def wanted_at_start(kept: Kept | None, boot_policy: str, boot_id: str) -> bool:
     if kept.boot_id == boot_id:
         return kept.memory.wanted
     return {"auto": kept.memory.wanted, "on": True, "off": False}[kept.memory.boot or boot_policy]
+
+
+class Memories:
+    """The file as long as hactld runs. It has one owner, whom all pairs tell what they remember: the file is always whole."""
+
+    def __init__(self, path: Path, boot_id: str, log: Callable[[str, str], None]) -> None:
+        self.path, self.boot_id, self.log = path, boot_id, log
+        self._remembered: Remembered = read(path)
+
+    def of(self, module: str) -> Kept | None:
+        """What is remembered of a module."""
+        return self._remembered.get(module)
+
+    def remember(self, module: str, memory: Memory) -> None:
+        """Durable when it returns."""
+        self._remembered = {**self._remembered, module: Kept(self.boot_id, memory)}
+        try:
+            write(self.path, self._remembered)
+        except OSError as error:
+            self.log(module, f"{self.path}: {error.strerror}; after a boot the last remembered wish counts")

@@ -1,4 +1,4 @@
-"""All effects of one node behind the one door that the runner knows (runner.Effects)."""
+"""All effects of one pair's modules behind the one door that the runner knows (runner.Effects)."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ class World:
         modules: Mapping[str, ModuleConfig],
         node: str,
         paths: Paths,
-        boot: str,
+        memories: statefile.Memories,
         peer: PeerClient,
         history: History,
         nursery: trio.Nursery,
         keys: KeyStore | None,
     ) -> None:
         self.keys = keys
-        self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
+        self.cluster, self.node, self.paths, self.memories, self.peer, self.history = cluster, node, paths, memories, peer, history
         self.nursery = nursery
-        self.remembered = statefile.read(self.state_file)
         self.deliver: Callable[[ev.Event], None] = lambda event: None
         self.pulse: Callable[[], None] = lambda: None
         self.pulses: Callable[[], int] = lambda: 0
@@ -77,7 +76,7 @@ class World:
         return Rfs(config, self.cluster, self.node, self.paths, keys=self.keys, status=status, gone=gone, log=self._log_of(name))
 
     def _make_vip(self, config: ModuleConfig) -> Vip:
-        peer = self.cluster.nodes[next(name for name in self.cluster.nodes if name != self.node)]
+        peer = self.cluster.nodes[self.peer.peer]
 
         def lost(reason: str) -> None:
             self.deliver(ev.AddressLost(trio.current_time(), config.name, reason))
@@ -95,8 +94,8 @@ class World:
     async def find(self, module: str) -> ev.Found:
         """What is there now, when hactld starts."""
         rfs, services = self.rfs[module], self.services[module]
-        kept = self.remembered.get(module)
-        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.boot)
+        kept = self.memories.of(module)
+        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.memories.boot_id)
         memory = kept.memory if kept is not None else Memory()
         services_run = await services.running()
         entered, announced = self.scripts[module].found()
@@ -179,11 +178,7 @@ class World:
 
     def remember(self, module: str, memory: Memory) -> None:
         """Durable when it returns."""
-        self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
-        try:
-            statefile.write(self.state_file, self.remembered)
-        except OSError as error:
-            self.history.add(module, "statefile", f"{self.state_file}: {error.strerror}; after a boot the last remembered wish counts")
+        self.memories.remember(module, memory)
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""
@@ -201,11 +196,6 @@ class World:
             self.history.add("", "peer", f"{failure}; the heartbeats say the same")
 
     # ---- helpers ------------------------------------------------------------------------------------------------------
-
-    @property
-    def state_file(self) -> Any:
-        """Where wishes are remembered."""
-        return self.paths.state / "hactld" / "state.json"
 
     async def _ask_peer(self, method: str, parameters: dict[str, Any], deadline_s: float) -> None:
         try:

@@ -80,7 +80,6 @@ def test_a_good_cluster_file(tmp_path: Path) -> None:
     node2 = NodeConfig("node2", {"lan": "192.0.2.12", "repl": "198.51.100.12"})
     assert cluster == ClusterConfig("plant7", "consistency", 0.25, 2.0, {"node1": node1, "node2": node2}, ("192.0.2.1",))
     assert cluster.networks() == ("lan", "repl")
-    assert cluster.peer_of("node1") == node2
 
 
 def test_a_good_module_file(tmp_path: Path) -> None:
@@ -158,12 +157,12 @@ ping = ["192.0.2.1", 5]
     [
         ('"consistency"', '"consistancy"', 'policy: "consistancy" is not one of: availability, consistency. Did you mean "consistency"?'),
         ('timeout = "2s"', 'timeout = "500ms"', "heartbeat.timeout: must be at least three times the interval, or one lost packet is"),
-        ('name = "node2"', 'name = "node1"', 'node[2].name: "node1" is the name of the other node already.'),
+        ('name = "node2"', 'name = "node1"', 'node[2].name: "node1" is the name of another node already.'),
         ("192.0.2.12", "192.0.2.11", "node[2].addresses.lan: 192.0.2.11 is given twice; it is node1's address on lan already."),
         ('192.0.2.1"]', '192.0.2.12"]', "ping[1]: 192.0.2.12 is node2's address on lan: a node that reaches itself proves nothing."),
         ('name = "plant7"\n', "", "name: is missing."),
         ('name = "plant7"', "name = 7", "name: must be text in quotes, not 7."),
-        ('[[node]]\nname = "node2"', '[[nodes]]\nname = "node2"', "a cluster has two nodes, each with its own [[node]]; here are 1."),
+        ('[[node]]\nname = "node2"', '[[nodes]]\nname = "node2"', "a cluster has two to 16 nodes, each with its own [[node]]; here are 1."),
     ],
 )
 def test_one_mistake_in_a_cluster(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -281,7 +280,7 @@ def test_where_health_is_asked_for(tmp_path: Path, listen: str, host: str, port:
     [
         ('listen = "9010"', '13: health.listen: "9010" is not a place to listen at; write for example 0.0.0.0:9010.'),
         ('listen = "0.0.0.0:99999"', '"0.0.0.0:99999" is not a place to listen at'),
-        ('listen = "192.0.2.11:9010"', '"192.0.2.11:9010" cannot hold on both nodes; write 0.0.0.0:9010, [::]:9010 or NETWORK:9010.'),
+        ('listen = "192.0.2.11:9010"', '"192.0.2.11:9010" cannot hold on every node; write 0.0.0.0:9010, [::]:9010 or NETWORK:9010.'),
         ('listen = "lam:9010"', '13: health.listen: there is no network "lam". Did you mean "lan"?'),
         ('listen = "0.0.0.0:5599"', "13: health.listen: 5599 is a port of the cluster's own; 9010 is usual."),
         ("", "12: health.listen: is missing."),
