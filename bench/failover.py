@@ -2,7 +2,7 @@
 
 A client writes a line to a small ledger behind the address, over a new connection each time; a line is answered when it is on both nodes'
 disks. A figure is the longest time between two answers around an event, so it holds all of it: that the event is noticed, the decision, the
-address, the start of the service, the first durable write.
+address, the start of the service, the first durable write. Two rows are of 32 modules (many.py).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import many, pressure
 from bench.words import machine, say
 from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, ledger_module
 from orchestrator.lab.lab import Lab, kill_group
 
-FILE = "failover.json"
+FILE, SCHEMA = "failover.json", "lockstep.bench.failover/2"
 PROBER = Path(__file__).resolve().parent / "prober.py"
 DIRECTORY, PORT, STATE = "/srv/ha", 7000, "/var/lib/lockstep/modules/ha"
 SETTLE_S = 2.0  # both nodes must trust each other again before the next event
@@ -119,12 +120,13 @@ ROWS = (
     FailoverRow("swap", "planned swap", swapped, 0.3, 5),
     FailoverRow("node_tuned", "node killed, heartbeat 100 ms and 1 s", node_dies, 1.5, 10, TUNED),
 )
-NAMES = [row.name for row in ROWS]
+MANY = ("idle", "many")
+NAMES = [*(row.name for row in ROWS), *MANY]
 
 
 def run(lab: Lab, names: list[str], divisor: int) -> dict[str, Any]:
     """Every row that is asked for; those of one configuration on one pair."""
-    results: dict[str, Any] = {"schema": "lockstep.bench.failover/1", "machine": machine(), "rows": []}
+    results: dict[str, Any] = {"schema": SCHEMA, "machine": machine(), "rows": []}
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-", dir="/var/tmp") as scratch:
         for heartbeat in (USUAL, TUNED):
             rows = [row for row in ROWS if row.heartbeat == heartbeat and row.name in names]
@@ -135,6 +137,8 @@ def run(lab: Lab, names: list[str], divisor: int) -> dict[str, Any]:
                 results["rows"] += [measure(stage, row, max(1, row.rounds // divisor)) for row in rows]
             finally:
                 stage.close()
+        if wanted := [name for name in MANY if name in names]:
+            results["many"] = many.run(lab, wanted, Path(scratch))
     return results
 
 
@@ -154,16 +158,33 @@ def judged(runs: list[float], limit_s: float) -> dict[str, Any]:
 
 
 def keep(results: Mapping[str, Any], directory: Path) -> None:
-    """For later runs to be compared with."""
+    """For later runs to be compared with. What this run did not measure stays as it was measured before."""
     directory.mkdir(exist_ok=True)
-    (directory / FILE).write_text(json.dumps(results, indent=2) + "\n")
+    kept = json.loads((directory / FILE).read_text()) if (directory / FILE).exists() else {}
+    (directory / FILE).write_text(json.dumps(merged(kept, results), indent=2) + "\n")
+
+
+def merged(kept: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """New rows in the place of old ones of the same name. Pure."""
+    both = {**kept, **results}
+    for section in ("rows", "many"):
+        new = {row["name"]: row for row in results.get(section, ())}
+        old = {row["name"]: row for row in kept.get(section, ())}
+        if new or old:
+            both[section] = list({**old, **new}.values())
+    return both
 
 
 def table(results: Mapping[str, Any]) -> str:
     """A line for each row. Pure."""
-    lines = [f"{'nobody answers for':40} {'median':>8} {'worst':>8} {'asked':>8}"]
-    for row in results["rows"]:
+    lines = []
+    if results.get("rows"):
+        lines.append(f"{'nobody answers for':40} {'median':>8} {'worst':>8} {'asked':>8}")
+    for row in results.get("rows", ()):
         verdict = "met" if row["met"] else "MISSED"
         text = f"{row['text']} ({len(row['runs_s'])} times)"
         lines.append(f"{text:40} {row['median_s']:6.2f} s {row['worst_s']:6.2f} s {row['limit_s']:6.2f} s  {verdict}")
+    lines += [many.line_of(row) for row in results.get("many", ())]
+    if "false_failovers" in results:
+        lines.append(pressure.line_of(results["false_failovers"]))
     return "\n".join(lines)

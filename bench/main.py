@@ -1,4 +1,4 @@
-"""bench/run [--json] [--quick] [--peers] [--resync] [--only ROW[,ROW]]
+"""bench/run [--json] [--quick] [--peers] [--resync] [--failover] [--false-failovers [--minutes N]] [--only ROW[,ROW]]
 
 Measures on the lab named "bench", prints a table and keeps it as results/latest.json, with pictures.
 """
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import failover, floor, memory, plot, postgres, resync
+from bench import failover, floor, memory, plot, postgres, pressure, resync
 from bench.bed import DISK_SIZE_BYTES, Bed
 from bench.figures import figures
 from bench.gluster import Gluster
@@ -93,6 +93,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="also GlusterFS and PostgreSQL's own replication")
     parser.add_argument("--resync", action="store_true", help="instead: what the return of a node costs")
     parser.add_argument("--failover", action="store_true", help="instead: for how long nobody answers when something dies or moves")
+    parser.add_argument("--false-failovers", action="store_true", help="instead: both nodes under full load; nothing may move")
+    parser.add_argument("--minutes", type=float, default=pressure.MINUTES, help="of --false-failovers; default: %(default)g")
+    parser.add_argument("--keep", action="store_true", help="with --failover --only: keep these rows beside those of other runs")
     parser.add_argument("--only", metavar="ROW[,ROW]", default="", help=f"of {with_resync}; results are printed, not kept")
     options = parser.parse_args(arguments)
     names = resync.NAMES if options.resync else failover.NAMES if options.failover else names
@@ -108,7 +111,10 @@ def main(arguments: Sequence[str]) -> int:
     lab = Lab(prefixed("bench"), disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)
-        if options.failover:
+        if options.false_failovers:
+            found = pressure.run(lab, options.minutes)
+            results = {"schema": failover.SCHEMA, "false_failovers": found}
+        elif options.failover:
             results = failover.run(lab, options.rows, 5 if options.quick else 1)
         elif options.resync:
             results = resync.run(bed, options.rows)
@@ -117,10 +123,11 @@ def main(arguments: Sequence[str]) -> int:
             results = run(bed, rows, peers=options.peers, with_memory=MEMORY in options.rows)
     finally:
         lab.down()
-    if not options.only:
-        kept = resync.keep if options.resync else failover.keep if options.failover else lambda found, _: keep(found)
+    of_failover = options.failover or options.false_failovers
+    if not options.only or (options.keep and of_failover):
+        kept = resync.keep if options.resync else failover.keep if of_failover else lambda found, _: keep(found)
         kept(results, RESULTS)
-    shown = resync.table if options.resync else failover.table if options.failover else table
+    shown = resync.table if options.resync else failover.table if of_failover else table
     print(json.dumps(results, indent=2) if options.json else shown(results))
     return 0
 

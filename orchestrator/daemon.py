@@ -30,6 +30,7 @@ from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.journal import Journal
 from orchestrator.effects.logs import keep_bounded
 from orchestrator.effects.notify import History
+from orchestrator.endurance import endure
 from orchestrator.guard import lay_guards
 from orchestrator.pair import Pairs, Site
 from orchestrator.paths import Paths
@@ -56,7 +57,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         return lambda text: history.add("", kind, text)
 
     pulses, calls = PulseDoor(line("heartbeat")), CallDoor(line("peer"))
-    memories = Memories(paths.state / "hactld" / "state.json", boot, lambda module, text: history.add(module, "statefile", text))
+    memories = Memories(paths.state / "hactld" / "state.json", boot, line("statefile"))
     incarnation = int.from_bytes(os.urandom(7), "big") | 1
     site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls)
     async with trio.open_nursery() as nursery:
@@ -137,14 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"hactld: {error.filename}: {error.strerror}", file=sys.stderr)
         return exit_codes.FAILED
+    refused = endure()
     history = History(paths.log / "hactld.log", echo=options.foreground, journal=Journal())
+    for complaint in refused:
+        history.add("", "hactld", complaint)
     with (paths.run / "hactld.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
-        return run(cluster, modules, keys, paths, history)
+        try:
+            return run(cluster, modules, keys, paths, history)
+        finally:
+            history.flush()
 
 
 def run(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> int:

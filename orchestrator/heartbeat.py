@@ -1,7 +1,8 @@
 """The pulse: a small UDP datagram on every network, every interval, and at once when what we say about a module changes.
 
 It carries who speaks (cluster, node, boot, incarnation of this hactld), one counter for all networks, the newest counter of
-the peer heard on this network (so that each side sees both directions), and a summary of every module. It is sealed
+the peer heard on this network (so that each side sees both directions), and a summary of every module: in one datagram, or, when there
+are many modules, in a few, each complete in itself and with a counter of its own (pulse.py, peer_words.py). It is sealed
 (seal.py): only the peer can have made it, and only now. Whatever is not a well-formed pulse of our peer, from the peer's own
 address, is dropped, counted, and logged once per kind: a stranger on the network must be able neither to confuse hactld nor
 to fill its log.
@@ -11,151 +12,19 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import msgpack
 import trio
 
-from orchestrator.core.events import Heartbeat
-from orchestrator.core.states import Readiness, State, Summary
-from orchestrator.seal import RUN_BYTES, Opener, Sealer, Secrets, Unsealed
+from orchestrator.core.events import Heartbeat, PeerTold
+from orchestrator.core.states import Summary
+from orchestrator.peer_words import PeerWords
+from orchestrator.pulse import ECHOES_MAX, BadPulse, Pulse, Speech, decode, encode
+from orchestrator.seal import Opener, Sealer, Secrets, Unsealed
 
 PORT = 5599
-VERSION = 2
-ECHOES_MAX = 4
-PULSE_BYTES_MAX = 8192
-MODULES_MAX = 64
-REASON_CHARACTERS_MAX = 200
+GAP_S = 0.01  # many modules that change at once are a few pulses, not one for each change
 IP_FREEBIND = 15  # the address may come up after hactld
-
-
-class BadPulse(Exception):
-    """These bytes are no pulse of our peer; `kind` is what is counted."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """One datagram."""
-
-    cluster: str
-    node: str
-    boot: str
-    incarnation: int
-    counter: int
-    echoes: Mapping[bytes, int]  # runs of the receiver (seal.py) -> the newest counter of theirs heard on this network
-    modules: Mapping[str, Summary]
-
-
-LATER_FLAGS = ("paused", "led")  # a peer of the first release does not send them
-
-
-def summary_to_wire(summary: Summary) -> dict[str, Any]:
-    """Only plain values."""
-    return {
-        "state": summary.state.value,
-        "readiness": summary.readiness.value,
-        "data": summary.data,
-        "generation": summary.generation,
-        "role": summary.role,
-        "term": summary.term,
-        "link": summary.link,
-        "serves": summary.serves,
-        "rfs_alive": summary.rfs_alive,
-        "yielded": summary.yielded,
-        "complete": summary.complete,
-        "services_failed": summary.services_failed,
-        "paused": summary.paused,
-        "led": summary.led,
-        "service": summary.service,
-        "reason": summary.reason[:REASON_CHARACTERS_MAX],
-    }
-
-
-def summary_from_wire(wire: object) -> Summary:
-    """Every field checked; BadPulse for anything else."""
-    if not isinstance(wire, dict):
-        raise BadPulse("malformed")
-    flags = ("serves", "rfs_alive", "yielded", "complete", "services_failed", *LATER_FLAGS)
-    kinds: dict[str, type] = {"term": int, **dict.fromkeys(flags, bool)}
-    fields: dict[str, Any] = {}
-    for name in ("data", "generation", "role", "link", "service", "reason", *kinds):
-        value = wire.get(name, False) if name in LATER_FLAGS else wire.get(name)
-        if type(value) is not kinds.get(name, str) or (isinstance(value, str) and len(value) > REASON_CHARACTERS_MAX):
-            raise BadPulse("malformed")
-        fields[name] = value
-    try:
-        return Summary(state=State(wire.get("state")), readiness=Readiness(wire.get("readiness")), **fields)
-    except ValueError as error:
-        raise BadPulse("malformed") from error
-
-
-def modules_from_wire(wire: object) -> dict[str, Summary]:
-    """A map of names to summaries."""
-    if not isinstance(wire, dict) or len(wire) > MODULES_MAX or not all(isinstance(name, str) and len(name) <= 64 for name in wire):
-        raise BadPulse("malformed")
-    return {name: summary_from_wire(value) for name, value in wire.items()}
-
-
-def encode(pulse: Pulse) -> bytes:
-    """The datagram. Reasons are left out when it would become too long."""
-    modules = {name: summary_to_wire(summary) for name, summary in pulse.modules.items()}
-    document = {
-        "lockstep": VERSION,
-        "cluster": pulse.cluster,
-        "node": pulse.node,
-        "boot": pulse.boot,
-        "incarnation": pulse.incarnation,
-        "counter": pulse.counter,
-        "echoes": [[run, counter] for run, counter in pulse.echoes.items()],
-        "modules": modules,
-    }
-    data: bytes = msgpack.packb(document)
-    if len(data) > PULSE_BYTES_MAX:
-        document["modules"] = {name: {**wire, "reason": ""} for name, wire in modules.items()}
-        data = msgpack.packb(document)
-    return data
-
-
-def decode(data: bytes, cluster: str, peer: str) -> Pulse:
-    """The pulse in a datagram that claims to come from `peer` of `cluster`."""
-    if len(data) > PULSE_BYTES_MAX:
-        raise BadPulse("too-long")
-    try:
-        document = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
-        raise BadPulse("malformed") from error
-    if not isinstance(document, dict) or type(document.get("lockstep")) is not int:
-        raise BadPulse("malformed")
-    if document["lockstep"] != VERSION:
-        raise BadPulse("other-version")
-    if document.get("cluster") != cluster:
-        raise BadPulse("other-cluster")
-    if document.get("node") != peer:
-        raise BadPulse("unknown-node")
-    numbers = [document.get(name) for name in ("incarnation", "counter")]
-    if not all(type(number) is int and 0 <= number < 2**64 for number in numbers) or not isinstance(document.get("boot"), str):
-        raise BadPulse("malformed")
-    incarnation, counter = (int(number) for number in numbers if number is not None)
-    modules = modules_from_wire(document.get("modules"))
-    return Pulse(cluster, peer, document["boot"], incarnation, counter, _echoes(document.get("echoes")), modules)
-
-
-def _echoes(wire: object) -> dict[bytes, int]:
-    if not isinstance(wire, list) or len(wire) > ECHOES_MAX:
-        raise BadPulse("malformed")
-    found: dict[bytes, int] = {}
-    for entry in wire:
-        match entry:
-            case [bytes(run), int(counter)] if len(run) == RUN_BYTES and type(counter) is int and 0 <= counter < 2**64:
-                found[run] = counter
-            case _:
-                raise BadPulse("malformed")
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +66,11 @@ class Heartbeats:
         networks: tuple[Network, ...],
         interval_s: float,
         say: Callable[[], Mapping[str, Summary]],
-        deliver: Callable[[Heartbeat], None],
+        deliver: Callable[[Heartbeat | PeerTold], None],
         log: Callable[[str], None],
         secrets: Secrets,
         port: int = PORT,
+        timeout_s: float = 3.0,
     ) -> None:
         self.cluster, self.node, self.peer, self.boot, self.incarnation = cluster, node, peer, boot, incarnation
         self.networks, self.interval_s, self.say, self.deliver, self.log, self.port = networks, interval_s, say, deliver, log, port
@@ -212,6 +82,8 @@ class Heartbeats:
         self._opener = Opener(secrets, node, lambda: self.counter)
         self._newest: dict[tuple[str, bytes], int] = {}  # network and the peer's run -> its newest counter
         self._first_heard = FirstHeard()
+        self._speech = Speech(cluster, node, boot)
+        self._words = PeerWords(timeout_s)
         self._now = trio.Event()
 
     def pulse_now(self) -> None:
@@ -225,23 +97,25 @@ class Heartbeats:
     async def _pulse_forever(self, sockets: Mapping[str, trio.socket.SocketType]) -> None:
         while True:
             self._now = trio.Event()
-            self.counter += 1
             if self._sealer.renew():
                 await self._send(sockets, self.say())
             else:
                 self._complain("nothing is sent", f": {self._secrets.trouble or 'no key of the peer is paired'}")
-            with trio.move_on_after(self.interval_s):
+            await trio.sleep(min(GAP_S, self.interval_s))
+            with trio.move_on_after(self.interval_s - GAP_S):
                 await self._now.wait()
 
     async def _send(self, sockets: Mapping[str, trio.socket.SocketType], modules: Mapping[str, Summary]) -> None:
-        counter = self.counter
-        for index, network in enumerate(self.networks):
-            pulse = Pulse(self.cluster, self.node, self.boot, self.incarnation, counter, self._echoes_on(network), modules)
-            try:
-                sealed = self._sealer.seal(encode(pulse), index, network.name, counter)
-                await sockets[network.name].sendto(sealed, (network.there, self.port))
-            except OSError as error:  # the network is down or refuses: silence is the message, the peer's detector reads it
-                self._complain(f"send on {network.name}: {error.strerror}")
+        for share, packed in self._speech.parts(modules):
+            self.counter += 1
+            counter = self.counter
+            for index, network in enumerate(self.networks):
+                pulse = Pulse(self.cluster, self.node, self.boot, self.incarnation, counter, self._echoes_on(network), share)
+                try:
+                    sealed = self._sealer.seal(encode(pulse, packed), index, network.name, counter)
+                    await sockets[network.name].sendto(sealed, (network.there, self.port))
+                except OSError as error:  # the network is down or refuses: silence is the message, the peer's detector reads it
+                    self._complain(f"send on {network.name}: {error.strerror}")
 
     def _echoes_on(self, network: Network) -> dict[bytes, int]:
         """Of the peer's run that is believed, and of the newest of those that have yet to prove that they are there."""
@@ -275,7 +149,15 @@ class Heartbeats:
             self._first_heard = FirstHeard()
         self.peer_boot = pulse.boot
         at = self._first_heard.note(pulse.counter, trio.current_time())
-        self.deliver(Heartbeat(at, network.name, pulse.incarnation, pulse.counter, echo, pulse.modules))
+        self._words.heard(pulse.incarnation, pulse.counter, pulse.share, at)
+        words = self._words.now(trio.current_time())
+        self.deliver(Heartbeat(at, network.name, pulse.incarnation, pulse.counter, echo, words))
+
+    def told(self, told: PeerTold) -> None:
+        """What the peer said over the call channel, because it could not wait for the next pulse. It joins what the pulses say: else the
+        next one, which may speak of other modules, would bring back what was said before."""
+        if self._words.told(told.incarnation, told.counter, told.modules, told.now):
+            self.deliver(replace(told, modules=self._words.now(told.now)))
 
     def _complain(self, kind: str, first: str = "") -> None:
         """Kinds are few, whoever sends whatever: the address that a stranger may choose is told once and not counted by."""

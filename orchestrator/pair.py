@@ -22,9 +22,10 @@ from orchestrator.core.turn import Node
 from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
-from orchestrator.heartbeat import Heartbeats, Network, summary_to_wire
+from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
 from orchestrator.peer import Handler, PeerClient, PeerServer
+from orchestrator.pulse import summary_to_wire
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.statefile import Memories
@@ -104,8 +105,9 @@ class Pair:
             deliver=self.runner.deliver,
             log=lambda text: history.add("", "heartbeat", text),
             secrets=Secrets(site.keys, peer),
+            timeout_s=cluster.heartbeat_timeout_s,
         )
-        self.told = self.runner.deliver  # what the peer says over the call channel
+        self.told = self.heartbeats.told  # what the peer says over the call channel
         self.server: PeerServer | None = None
         self._connect()
 

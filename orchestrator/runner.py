@@ -3,21 +3,22 @@
 The loop is the only place where the core's state changes, so nothing in it needs a lock. Actions of one lane of a module run one
 after the other: a newer order cancels the older one, waits until that has put things in order, and only then begins. The loop
 watches its own pulse: if it was not scheduled for longer than a tick and a second, the process stood still, and the core hears that
-before it hears anything else.
+before it hears anything else. What brings nothing new is noted and not stepped through.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import trio
 
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
-from orchestrator.core.machine import step
+from orchestrator.core.machine import observe, step
 from orchestrator.core.states import Lane, Memory
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
@@ -25,7 +26,11 @@ from orchestrator.effects import EffectFailed
 TICK_S = 0.25
 LATE_S = 1.0
 AT_ONCE_S = 0.001  # rounding must not make it a moment too early
+KEEP_EVERY_S = 1.0  # an address is looked at so often; it lives 15 s
+KEEP_OFTEN_S = 0.2  # and so often while it is new: its first announcements may be lost
+NEW_FOR_S = 2.0
 REPLY_DEADLINE_S = 90.0
+QUIET = (ev.Heartbeat, ev.PingVerdict)  # what mostly says only that all is as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,11 @@ class Effects(Protocol):
         ...
 
     def remember(self, module: str, memory: Memory) -> None:
-        """Durable when it returns."""
+        """To be written down."""
+        ...
+
+    async def write_down(self) -> None:
+        """What is remembered now is durable when it returns."""
         ...
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
@@ -84,6 +93,13 @@ class LaneWork:
     over: trio.Event = field(default_factory=trio.Event)
 
 
+def says_nothing_new(before: Node, after: Node) -> bool:
+    """Did an event only move the clocks? What follows from those, the next tick finds: with 32 modules a dozen heartbeats come in a second,
+    and each would settle all of them."""
+    as_before = replace(before.around, now=after.around.now, peer_heard_at=after.around.peer_heard_at)
+    return after.peer_modules == before.peer_modules and after.around == as_before
+
+
 class Runner:
     """Owns the core's state."""
 
@@ -91,7 +107,10 @@ class Runner:
         self.node, self.effects = node, effects
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](math.inf)
         self._lanes: dict[tuple[str, Lane], LaneWork] = {}
+        self._unwritten: Counter[str] = Counter()  # by module: what it remembers and is not on the disk yet
         self._keeping: set[str] = set()
+        self._taken_at: dict[str, float] = {}  # the address
+        self._keep_at: dict[str, float] = {}
         self._requests = 0
         self._waiting: dict[int, tuple[trio.Event, list[Answer]]] = {}
         self._changed = trio.Event()
@@ -145,6 +164,10 @@ class Runner:
             self.deliver(ev.Tick(trio.current_time()))
 
     def _step(self, nursery: trio.Nursery, event: ev.Event) -> None:
+        noted = observe(self.node, event) if isinstance(event, QUIET) else None
+        if noted is not None and says_nothing_new(self.node, noted):
+            self.node = noted
+            return
         self.node, actions = step(self.node, event)
         for action in actions:
             self._perform(nursery, action)
@@ -154,6 +177,8 @@ class Runner:
     def _perform(self, nursery: trio.Nursery, action: act.Action) -> None:
         match action:
             case act.Ticketed():
+                if isinstance(action, act.VipUp):
+                    self._taken_at[action.module] = self._keep_at[action.module] = trio.current_time()
                 key = (action.module, act.LANE_OF[type(action)])
                 before, work = self._lanes.get(key), LaneWork()
                 self._lanes[key] = work
@@ -161,7 +186,10 @@ class Runner:
                     before.scope.cancel()
                 nursery.start_soon(self._work, action, key, work, before)
             case act.KeepVip():
-                if action.module not in self._keeping:
+                now = trio.current_time()
+                if action.module not in self._keeping and now >= self._keep_at.get(action.module, now):
+                    is_new = now - self._taken_at.get(action.module, -math.inf) < NEW_FOR_S
+                    self._keep_at[action.module] = now + (KEEP_OFTEN_S if is_new else KEEP_EVERY_S)
                     self._keeping.add(action.module)
                     nursery.start_soon(self._keep, action.module)
             case act.ProbeVip():
@@ -170,10 +198,13 @@ class Runner:
                 nursery.start_soon(self.effects.refresh_rfs, action.module)
             case act.Remember():
                 self.effects.remember(action.module, action.memory)
+                self._unwritten[action.module] += 1
+                nursery.start_soon(self._write_down, action.module)
             case act.Reply():
-                if (waiting := self._waiting.get(action.request)) is not None:
-                    waiting[1].append(Answer(action.code, action.message))
-                    waiting[0].set()
+                if self._unwritten[action.module]:
+                    nursery.start_soon(self._reply_when_written, action)
+                else:
+                    self._reply(action)
             case act.TellPeer():
                 self.effects.pulse_now()
                 if action.call:
@@ -182,6 +213,20 @@ class Runner:
                 self.effects.notify(action.module, action.kind, action.text, action.inputs)
             case _:
                 raise AssertionError(f"nobody performs {type(action).__name__}")
+
+    async def _write_down(self, module: str) -> None:
+        await self.effects.write_down()
+        self._unwritten[module] -= 1
+
+    async def _reply_when_written(self, reply: act.Reply) -> None:
+        """Who is told that something will be so must find it so after a crash. Nobody else waits for the disk."""
+        await self.effects.write_down()
+        self._reply(reply)
+
+    def _reply(self, reply: act.Reply) -> None:
+        if (waiting := self._waiting.get(reply.request)) is not None:
+            waiting[1].append(Answer(reply.code, reply.message))
+            waiting[0].set()
 
     async def _work(self, action: act.Ticketed, key: tuple[str, Lane], work: LaneWork, before: LaneWork | None) -> None:
         try:

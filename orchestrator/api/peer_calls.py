@@ -10,8 +10,8 @@ import trio
 from orchestrator.api.here import Here, Side
 from orchestrator.api.server import ApiError
 from orchestrator.core import events as ev
-from orchestrator.heartbeat import BadPulse, modules_from_wire
 from orchestrator.peer import PeerRefused
+from orchestrator.pulse import BadPulse, modules_from_wire
 from orchestrator.runner import Answer
 from rfs import exit_codes
 from rfs.errors import SaidNo

@@ -151,7 +151,7 @@ class RefreshRfs(Action):
 
 @dataclass(frozen=True, slots=True)
 class Remember(Action):
-    """Durable before anything that follows: it outlives hactld."""
+    """It outlives hactld; durable before whoever asked for it is answered."""
 
     memory: Memory
 

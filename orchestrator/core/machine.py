@@ -26,7 +26,7 @@ from orchestrator.core import events as ev
 from orchestrator.core import failover_rules as rules
 from orchestrator.core import meanings as on
 from orchestrator.core import points
-from orchestrator.core.states import Hold, Lane, Level, Order, Point, State, Summary
+from orchestrator.core.states import Hold, Lane, Level, Module, Order, Point, State, Summary
 from orchestrator.core.turn import FAILED, REFUSED, Node, Turn
 
 # ---- the table --------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def step(node: Node, event: ev.Event) -> tuple[Node, tuple[act.Action, ...]]:
         actions += turn.actions
         if turn.call_peer:
             actions.append(act.TellPeer(name, call=True))
-    if node.modules is not before.modules and said(node) != said(before):
+    if says_otherwise(before, node):
         actions.append(act.TellPeer("", call=False))
     return node, tuple(actions)
 
@@ -274,6 +274,12 @@ def conclude(node: Node, turn: Turn) -> Node:
     return replace(node, modules=modules, reasons={**node.reasons, turn.module.name: reason}, tickets=turn.tickets)
 
 
-def said(node: Node) -> dict[str, Summary]:
-    """What the peer must learn at once when it changes; a new reason alone can wait for the next pulse."""
-    return {name: replace(summary, reason="") for name, summary in node.summaries().items()}
+def says_otherwise(before: Node, node: Node) -> bool:
+    """Is there something that the peer must learn at once? A new reason alone can wait for the next pulse."""
+    changed = [name for name, module in node.modules.items() if module is not before.modules[name]]
+    return any(said(before.modules[name]) != said(node.modules[name]) for name in changed)
+
+
+def said(module: Module) -> Summary | None:
+    """What the heartbeats say of it, apart from the reason."""
+    return rules.summary(module, "") if module.found else None

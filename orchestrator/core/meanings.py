@@ -269,7 +269,7 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
 
 def mourn(turn: Turn, event: ev.ServiceDied) -> None:
     """A service died: start again here while the limit allows, else give the role away or stay and say so."""
-    if turn.module.services is not Hold.ON:
+    if turn.module.services not in (Hold.ON, Hold.COMING):
         return
     turn.note("service-died", f"{event.service}: {event.reason}")
     problem = f"service {event.service} died: {event.reason}"
@@ -282,7 +282,12 @@ def mourn(turn: Turn, event: ev.ServiceDied) -> None:
 def act_on_death(turn: Turn, problem: str) -> None:
     """What died is started again with everything around it, while the limit allows."""
     count_service_failure(turn, problem)
-    turn.set(restarting=not turn.module.services_failed, found_dead="")
+    turn.set(found_dead="")
+    if turn.module.services is Hold.ON:
+        turn.set(restarting=not turn.module.services_failed)
+    elif turn.module.services is Hold.COMING:  # it was up, and is dead before the start has ended, which would say that all are up
+        turn.order(act.StopServices, kill=True)
+        turn.set(services=Hold.GOING, urgent=True)
 
 
 def readdress(turn: Turn, event: ev.AddressLost) -> None:

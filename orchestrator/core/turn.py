@@ -41,8 +41,9 @@ class Turn:
         self.call_peer = False
 
     def set(self, **changes: Any) -> None:
-        """New facts."""
-        self.module = replace(self.module, **changes)
+        """New facts, if they are."""
+        if any(getattr(self.module, name) != value for name, value in changes.items()):
+            self.module = replace(self.module, **changes)
 
     def order(self, kind: type[act.Ticketed], **parameters: Any) -> None:
         """Order an action; whatever ran in its lane is replaced by it."""

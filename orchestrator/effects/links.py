@@ -7,26 +7,20 @@ same subnet: that route is the node's, and must neither get the lifetime nor go 
 
 from __future__ import annotations
 
-import ipaddress
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from orchestrator.effects import EffectFailed
+from orchestrator.effects import EffectFailed, rtnetlink
 
 LIFETIME_S = 15
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
-AF_INET, AF_INET6 = 2, 10
-EADDRNOTAVAIL, ENODEV = 99, 19
 ARP_TABLE = Path("/proc/net/arp")
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
-Address = IPv4Interface | IPv6Interface  # with its prefix length
+Address = rtnetlink.Address  # with its prefix length
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +43,7 @@ class Interface:
 
 def read_interfaces() -> list[Interface]:
     """All links with their addresses of both families."""
-    with IPRoute() as route:
-        addresses: dict[int, list[Address]] = {}
-        for message in route.get_addr():
-            local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if local is not None and message["family"] in (AF_INET, AF_INET6):
-                addresses.setdefault(message["index"], []).append(ipaddress.ip_interface(f"{local}/{message['prefixlen']}"))
-        return [
-            Interface(
-                name=link.get_attr("IFLA_IFNAME"),
-                index=link["index"],
-                mac=bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "").replace(":", "")),
-                addresses=tuple(addresses.get(link["index"], ())),
-            )
-            for link in route.get_links()
-        ]
+    return [Interface(link.name, link.index, link.mac, link.addresses) for link in rtnetlink.read_links()]
 
 
 def choose_interface(interfaces: Sequence[Interface], address: Address, wanted: str | None) -> Interface:
@@ -103,21 +83,21 @@ def preferred_s(address: Address, as_source: bool) -> int:
 
 def hold_address(interface: Interface, address: Address, as_source: bool) -> None:
     """Add it, or begin its lifetime anew."""
-    words: dict[str, Any] = {"preferred_lft": preferred_s(address, as_source), "valid_lft": LIFETIME_S}
+    flags = 0
     if address.version == 6:
-        words["flags"] = IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if interface.in_subnet_of(address) else 0)
-    with IPRoute() as route:
-        route.addr("replace", index=interface.index, address=str(address.ip), prefixlen=address.network.prefixlen, **words)
+        flags = IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if interface.in_subnet_of(address) else 0)
+    rtnetlink.change_address(
+        "replace", interface.index, address, valid_s=LIFETIME_S, preferred_s=preferred_s(address, as_source), flags=flags
+    )
 
 
 def remove_address(interface: Interface, address: Address) -> None:
     """Fine if it is gone, or the interface with it."""
-    with IPRoute() as route:
-        try:
-            route.addr("del", index=interface.index, address=str(address.ip), prefixlen=address.network.prefixlen)
-        except NetlinkError as error:
-            if error.code not in (EADDRNOTAVAIL, ENODEV):
-                raise
+    try:
+        rtnetlink.change_address("del", interface.index, address)
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+            raise
 
 
 def neighbours(of: Sequence[IPv4Address | IPv6Address]) -> set[bytes]:

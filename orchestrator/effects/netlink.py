@@ -1,5 +1,8 @@
-"""Netlink by hand, for what pyroute2 has no clean words for: requests as bytes, answers as bytes. Blocks, for as long as the
-socket's timeout says."""
+"""Netlink by hand: requests as bytes, answers as bytes. Blocks, for microseconds, or for as long as the socket's timeout says.
+
+pyroute2 has no words for some of what is needed here, and makes an event loop and its objects for every question: milliseconds, and with
+32 modules that renew their addresses every 3 s that was the largest part of what hactld took.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 REQUEST, ACKNOWLEDGE, DUMP = 0x001, 0x004, 0x300
+INTERRUPTED = 0x010  # something changed under a dump
+DUMP_TRIES = 5
 REPLACE, CREATE = 0x100, 0x400
 ERROR, DONE = 2, 3
 HEADER = struct.Struct("=IHHII")
@@ -46,13 +51,24 @@ def pack_attributes(values: Mapping[int, bytes]) -> bytes:
 
 
 def dump(sock: socket.socket, kind: int, body: bytes) -> list[bytes]:
-    """All that the kernel lists; OSError when it does not."""
+    """All that the kernel lists, asked again when it changed meanwhile; OSError when it does not."""
+    found: list[bytes] = []
+    for _ in range(DUMP_TRIES):
+        found, whole = _dump_once(sock, kind, body)
+        if whole:
+            break
+    return found
+
+
+def _dump_once(sock: socket.socket, kind: int, body: bytes) -> tuple[list[bytes], bool]:
     sock.send(message(kind, DUMP, body))
     found: list[bytes] = []
+    whole = True
     while True:
-        for answered, answer in messages(sock.recv(RECEIVE_BYTES)):
+        for answered, flags, answer in messages(sock.recv(RECEIVE_BYTES)):
+            whole = whole and not flags & INTERRUPTED
             if answered == DONE:
-                return found
+                return found, whole
             if answered == ERROR:
                 raise failure(error_in(answer))
             found.append(answer)
@@ -63,7 +79,7 @@ def order(sock: socket.socket, kind: int, flags: int, bodies: Sequence[bytes]) -
     sock.send(b"".join(message(kind, ACKNOWLEDGE | flags, body) for body in bodies))
     errors: list[int] = []
     while len(errors) < len(bodies):
-        errors += [error_in(answer) for answered, answer in messages(sock.recv(RECEIVE_BYTES)) if answered == ERROR]
+        errors += [error_in(answer) for answered, _, answer in messages(sock.recv(RECEIVE_BYTES)) if answered == ERROR]
     return errors
 
 
@@ -72,11 +88,11 @@ def failure(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and body of each."""
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and body of each."""
     while len(data) >= HEADER.size:
-        length, kind, *_ = HEADER.unpack_from(data)
-        yield kind, data[HEADER.size : length]
+        length, kind, flags, *_ = HEADER.unpack_from(data)
+        yield kind, flags, data[HEADER.size : length]
         data = data[(length + 3) & ~3 :]
 
 

@@ -2,7 +2,7 @@
 
 Three places get every line. `history.jsonl` is the one that is read back: bounded (two files), and the newest lines of it are in
 memory from the start, so numbers go on over restarts. `hactld.log` is for eyes and grep. The journal gets it where there is one. A full
-disk must not stop a failover: what cannot be written is shown on stderr.
+or slow disk must not stop a failover: a thread writes (appender.py), and what cannot be written is shown on stderr.
 
 Wall time is here for people only; nothing reads it back to decide anything.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
 
 EVENTS_MAX = 2000
@@ -68,6 +69,7 @@ class History:
     def __init__(self, log_file: Path | None, *, echo: bool = False, journal: Journal | None = None) -> None:
         self.lines: deque[Line] = deque(maxlen=EVENTS_MAX)
         self.log_file, self.echo, self.journal = log_file, echo, journal
+        self._files = Appender(LOG_BYTES_MAX, self._old)
         self.kept_file = log_file.with_name("history.jsonl") if log_file is not None else None
         self._read()
         self._number = self.lines[-1].number if self.lines else 0
@@ -90,7 +92,7 @@ class History:
             sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
             return []
         if text and not text.endswith("\n"):  # a crash has torn it: what comes next is not to be torn as well
-            self._append(path, "\n")
+            self._files.append(path, "\n")
         return text.splitlines()
 
     @staticmethod
@@ -111,17 +113,12 @@ class History:
         if self.journal is not None:
             self.journal.send(f"{module or '-'} {kind} {text}{by}", module, kind)
         if self.log_file is not None and self.kept_file is not None:
-            self._append(self.log_file, written)
-            self._append(self.kept_file, json.dumps(shown) + "\n")
+            self._files.append(self.log_file, written)
+            self._files.append(self.kept_file, json.dumps(shown) + "\n")
 
-    def _append(self, path: Path, text: str) -> None:
-        try:
-            if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-                path.rename(self._old(path))
-            with path.open("a") as file:
-                file.write(text)
-        except OSError as error:
-            sys.stderr.write(f"hactld: {path}: {error.strerror}\n")
+    def flush(self) -> None:
+        """Until all of it is in the files."""
+        self._files.flush()
 
     def after(self, number: int) -> list[Line]:
         """Everything newer than `number`."""

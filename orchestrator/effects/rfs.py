@@ -75,6 +75,7 @@ class Rfs:
         self.status, self.gone, self.log = status, gone, log
         self.state_directory = paths.module_state(config.name)
         self.last: Mapping[str, Any] = {}
+        self._told: tuple[int, RfsView] | None = None
         self._client: ControlClient | None = None
         self._session = 0
         self._connection: trio.CancelScope | None = None
@@ -234,7 +235,7 @@ class Rfs:
                             started = True
                             task_status.started()
                         async for status in client.subscribe():
-                            self._publish(session, status)
+                            self._publish(session, status, asked=False)
                 except ControlLost:
                     if not started:
                         raise
@@ -257,10 +258,14 @@ class Rfs:
             await processes.kill_all([process], KILL_PATIENCE_S)
         return True
 
-    def _publish(self, session: int, status: Mapping[str, Any]) -> None:
-        if session == self._session:
-            self.last = status
-            self.status(session, view_from(status))
+    def _publish(self, session: int, status: Mapping[str, Any], *, asked: bool = True) -> None:
+        """What was not asked for comes every second whatever happens: the core hears of it when it decides on something else."""
+        if session != self._session:
+            return
+        self.last, view = status, view_from(status)
+        if asked or (session, view) != self._told:
+            self._told = (session, view)
+            self.status(session, view)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
@@ -303,6 +308,7 @@ class Rfs:
 
     async def refresh(self) -> None:
         """Ask for the status now."""
+        self._told = None  # whatever comes next is news, also when this question has no answer
         if self._client is not None:
             try:
                 with trio.move_on_after(REFRESH_DEADLINE_S):

@@ -3,7 +3,7 @@
 They live 15 s in the kernel and are renewed every 3 s, but only when the core says so (`keep`): so a hactld that is restarted loses
 nothing, a dead one loses them within 15 s, and one that stood still renews nothing before it has checked that the role is still
 its own. They are taken together: when one is somebody else's, or cannot be added, none is left behind. Before they go, the
-connections that still hang on them are broken. Netlink runs in a worker thread: pyroute2 blocks.
+connections that still hang on them are broken. Netlink runs in a worker thread: it blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 
 import trio
-from pyroute2.netlink.exceptions import NetlinkError
 
 from orchestrator.config import VipConfig
 from orchestrator.effects import EffectFailed, links, source_routes, tcp_reset, wire
@@ -263,14 +262,14 @@ class Vip:
     async def _read(self) -> list[Interface]:
         try:
             return await trio.to_thread.run_sync(links.read_interfaces)
-        except (NetlinkError, OSError) as error:
+        except OSError as error:
             raise EffectFailed(f"the network interfaces cannot be read: {error}") from error
 
     async def _change(self, change: Callable[..., None], *arguments: object) -> None:
         """In a thread; what netlink refuses is one sentence."""
         try:
             await trio.to_thread.run_sync(change, *arguments)
-        except (NetlinkError, OSError) as error:
+        except OSError as error:
             names = ", ".join(str(address) for address in self.configs)
             raise EffectFailed(f"service address {names}: the kernel refuses it: {error}") from error
 

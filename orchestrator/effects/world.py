@@ -177,8 +177,12 @@ class World:
         await self.rfs[module].refresh()
 
     def remember(self, module: str, memory: Memory) -> None:
-        """Durable when it returns."""
+        """From now on; `write_down` makes it durable."""
         self.memories.remember(module, memory)
+
+    async def write_down(self) -> None:
+        """Durable when it returns."""
+        await self.memories.write_down()
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""

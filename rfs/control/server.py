@@ -7,6 +7,7 @@ sent yet is replaced by the next one instead of being queued.
 
 import errno
 import logging
+import math
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +26,8 @@ Method = Callable[[protocol.Message], Awaitable[protocol.Message]]
 HELLO_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 2.0  # the answer to `unmount` is still sent while everything else already ends
 CONNECTIONS_MAX = 64
+IDLE_PUSH_EVERY_S = 5.0  # 32 idle modules would wake hactld 32 times a second to tell it that time passes
+AGES = ("since_s", "last_heard_s")  # they grow by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,13 @@ class _Connection:
             await self._send(answer)
 
     async def _push_status(self) -> None:
+        pushed, pushed_at = protocol.Message(), -math.inf
         while True:
-            await self._send({"event": "status", "status": self._service.status()})
+            status, now = self._service.status(), trio.current_time()
+            apart_from_ages = {name: value for name, value in status.items() if name not in AGES}
+            if apart_from_ages != pushed or now - pushed_at >= IDLE_PUSH_EVERY_S:
+                pushed, pushed_at = apart_from_ages, now
+                await self._send({"event": "status", "status": status})
             await self._service.changed()
 
     async def _send(self, message: protocol.Message) -> None:

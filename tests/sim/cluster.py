@@ -1,7 +1,8 @@
 """Two real cores in a fake world: time, networks, rfsmount, services and addresses are simulated, everything decided is real.
 
-Node faults: power off and on, freeze and thaw, death of hactld, of rfsmount, of the service. Network faults: each network cut, the
-node cut off from everything. The oracle runs after every event: never two nodes that acknowledge, never old data served.
+Node faults: power off and on, freeze and thaw, death of hactld, of rfsmount, of the service, services that hang or do not start. Network
+faults: each network cut, both ways or one way, lossy or slow, the node cut off from everything (networks.py). The oracle (oracle.py) looks
+after every event and at every order.
 """
 
 from __future__ import annotations
@@ -16,41 +17,18 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
-from orchestrator.core.states import Lane, Memory, Module, Point, Surroundings
+from orchestrator.core.states import Module, Point, Surroundings
 from orchestrator.core.turn import Node
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
+from tests.sim.machine import Machine
+from tests.sim.networks import NETWORKS, Networks
+from tests.sim.oracle import Oracle, Seen
 
-NETWORKS = ("lan", "repl")
 MODULE = "pg"
 ADDRESS_LIFETIME_S = 15.0
 TICK_S = 0.25
-
-
-class Machine:
-    """One server."""
-
-    def __init__(self, name: str, mint: Callable[[], int]) -> None:
-        self.name = name
-        self.rfs = FakeRfs(name, mint)
-        self.powered = False
-        self.frozen = False
-        self.hactld = False
-        self.core: Node | None = None
-        self.services = False
-        self.address_until = -1.0
-        self.memory = Memory()
-        self.entered: frozenset[Point] = frozenset()
-        self.scripts: list[str] = []
-        self.reaches_ping = True
-        self.counter = 0
-        self.incarnation = 0
-        self.backlog: list[ev.Event] = []
-        self.heard: dict[str, tuple[int, int]] = {}
-        self.lanes: dict[Lane, int] = {}
-        self.session = 0
-        self.last_view: object = None
-        self.last_step_at = 0.0
-        self.published_at = 0.0
+HANG_S = {act.StartServices: 15.0, act.StopServices: 10.0}  # then the runner's deadline has ended it
+PEOPLE = (ev.Start, ev.Stop, ev.Restart, ev.StopStart, ev.Switch, ev.Swap, ev.Prim, ev.Second)
 
 
 class Cluster:
@@ -67,7 +45,8 @@ class Cluster:
         self.machines = {name: Machine(name, lambda: next(names)) for name in ("node1", "node2")}
         for machine in self.machines.values():
             machine.rfs.witness = self.witness
-        self.cut: set[str] = set()
+        self.networks = Networks(self.random)
+        self.incarnations: dict[int, int] = {}  # of all hactld, in the order in which they were started
         self.requests: dict[tuple[str, int], Callable[[int, str], None]] = {}
         self.request_numbers = itertools.count(1)
         self.acknowledged = 0
@@ -80,6 +59,9 @@ class Cluster:
         self.max_restarts = 50
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
+        self.talkative = False  # everything is told over the call channel as well
+        self.slow_status_s, self.slow_done_s = 0.05, 0.1
+        self.oracle = Oracle(self)
         self.at(0.0, self.world_tick)
 
     # ---- time ---------------------------------------------------------------------------------------------------------
@@ -95,7 +77,7 @@ class Cluster:
         while self.heap and self.heap[0][0] <= end:
             self.now, _, what = heapq.heappop(self.heap)
             what()
-            self.check()
+            self.oracle.look()
         self.now = end
 
     def other(self, machine: Machine) -> Machine:
@@ -104,31 +86,17 @@ class Cluster:
     def note(self, text: str) -> None:
         self.trace.append(f"{self.now:8.2f} {text}")
 
-    # ---- the oracle ---------------------------------------------------------------------------------------------------
-
     def acknowledges(self, machine: Machine) -> bool:
         return machine.powered and not machine.frozen and machine.services and machine.rfs.serves
 
-    def check(self) -> None:
-        writers = [machine for machine in self.machines.values() if self.acknowledges(machine)]
-        assert len(writers) <= 1, f"two nodes acknowledge at {self.now:.2f}\n" + "\n".join(self.trace[-80:])
-        for machine in writers:
-            record = machine.rfs.record
-            assert record is not None
-            if self.forgive_old_data:  # an administrator wanted it
-                record.content += 1
-                continue
-            assert record.content == self.acknowledged, f"{machine.name} serves old data\n" + "\n".join(self.trace[-80:])
-            record.content = self.acknowledged = self.acknowledged + 1
-            if machine.rfs.mode == "paired":
-                peer = self.other(machine).rfs.record
-                assert peer is not None
-                peer.content = self.acknowledged
+    @property
+    def cut(self) -> set[str]:
+        return self.networks.cut
 
     # ---- the world moves ----------------------------------------------------------------------------------------------
 
     def data_link(self) -> bool:
-        return "repl" not in self.cut and all(m.powered and not m.frozen and m.rfs.alive for m in self.machines.values())
+        return self.networks.connects("repl") and all(m.powered and not m.frozen and m.rfs.alive for m in self.machines.values())
 
     def world_tick(self) -> None:
         one, two = self.machines.values()
@@ -169,7 +137,9 @@ class Cluster:
         view, session = machine.rfs.view(), machine.session
         if view != machine.last_view:
             machine.last_view = view
-            machine.published_at = max(machine.published_at, self.now + self.random.uniform(0.0, 0.05))  # one socket: in order
+            machine.published_at = max(
+                machine.published_at, self.now + self.random.uniform(0.0, self.slow_status_s)
+            )  # one socket: in order
             self.at(machine.published_at, lambda: self.deliver(machine, ev.RfsStatus(self.now, MODULE, session, view)))
 
     # ---- hactld -------------------------------------------------------------------------------------------------------
@@ -185,6 +155,9 @@ class Cluster:
         machine = self.machines[name]
         machine.hactld = True
         machine.incarnation = self.random.randrange(1, 2**60)
+        machine.max_restarts = self.max_restarts
+        self.incarnations[machine.incarnation] = len(self.incarnations) + 1
+        self.oracle.seen[name] = Seen()
         machine.counter, machine.heard, machine.backlog, machine.lanes, machine.last_view = 0, {}, [], {}, None
         machine.session = 0
         around = Surroundings(
@@ -200,7 +173,7 @@ class Cluster:
         rfs, address = machine.rfs, machine.address_until > self.now
         memory = machine.memory
         found = ev.Found(
-            self.now, MODULE, memory.wanted, rfs.record is not None, False, rfs.alive, machine.services, address,
+            self.now, MODULE, memory.wanted, rfs.record is not None, machine.holds_files, rfs.alive, machine.services, address,
             memory.paused, memory.led, memory.boot, memory.unchecked, machine.entered,
         )  # fmt: skip
         self.deliver(machine, found)
@@ -226,15 +199,24 @@ class Cluster:
         machine.counter += 1
         peer = self.other(machine)
         for network in NETWORKS:
-            if network in self.cut:
+            if not self.networks.carries(network, machine.name):
                 continue
             echo_incarnation, echo = machine.heard.get(network, (0, 0))
             pulse = (network, machine.incarnation, machine.counter, echo_incarnation, echo, machine.core.summaries())
-            self.after(0.001, 0.03, lambda pulse=pulse: self.hear(peer, *pulse))  # type: ignore[misc]
+            self.after(*self.networks.delay_s(network), lambda pulse=pulse: self.hear(peer, *pulse))  # type: ignore[misc]
+
+    def tell_peer(self, machine: Machine) -> None:
+        """The same over the call channel."""
+        assert machine.core is not None
+        peer, said = self.other(machine), (machine.incarnation, machine.counter, machine.core.summaries())
+        if self.reachable():
+            self.after(0.005, 0.1, lambda: self.deliver(peer, ev.PeerTold(self.now, *said)))
 
     def hear(self, machine: Machine, network: str, incarnation: int, counter: int, echo_incarnation: int, echo: int, modules: dict) -> None:
-        if machine.hactld:
-            machine.heard[network] = (incarnation, counter)
+        if machine.hactld and machine.powered:
+            newest = machine.heard.get(network, (0, 0))
+            if self.incarnations[incarnation] >= self.incarnations.get(newest[0], 0):
+                machine.heard[network] = max((incarnation, counter), newest) if incarnation == newest[0] else (incarnation, counter)
             known = echo if echo_incarnation == machine.incarnation else 0
             self.deliver(machine, ev.Heartbeat(self.now, network, incarnation, counter, known, modules))
 
@@ -253,9 +235,20 @@ class Cluster:
         assert machine.core is not None
         machine.last_step_at = self.now
         self.visited.add((machine.core.modules[MODULE].shown[0].value, type(event).__name__))
+        before = machine.core.detector
+        was_paired = all(self.oracle.recently(each, "paired") for each in self.machines.values())
         machine.core, actions = step(machine.core, replace(event, now=self.now))
+        if isinstance(event, ev.Heartbeat):
+            self.oracle.heard(machine, before)
+            if event.incarnation == machine.core.detector.incarnation:
+                self.oracle.seen[machine.name].heard_at = self.now
+        answers = [action.code for action in actions if isinstance(action, act.Reply)]
+        if isinstance(event, PEOPLE) and answers and answers[0] == 0:
+            self.oracle.forgive(machine, event)
         for action in actions:
             self.perform(machine, action)
+        if isinstance(event, PEOPLE):
+            self.oracle.commanded(machine, event, answers[0] if answers else None, was_paired)
 
     # ---- effects ------------------------------------------------------------------------------------------------------
 
@@ -263,7 +256,9 @@ class Cluster:
         match action:
             case act.Notify():
                 self.note(f"{machine.name} {action.kind} {action.text}")
+                self.oracle.decided(machine, action)
             case act.Reply():
+                self.oracle.replied(machine, action)
                 self.replies.append((action.code, action.message))
                 answer = self.requests.pop((machine.name, action.request), None)
                 if answer:
@@ -272,6 +267,8 @@ class Cluster:
                 machine.memory = action.memory
             case act.TellPeer():
                 self.send_heartbeats(machine)
+                if action.call or self.talkative:
+                    self.tell_peer(machine)
             case act.KeepVip():
                 if machine.address_until > self.now:
                     machine.address_until = self.now + ADDRESS_LIFETIME_S
@@ -281,6 +278,7 @@ class Cluster:
                 machine.last_view = None
             case act.Ticketed():
                 self.note(f"{machine.name} {action}")
+                self.oracle.ordered(machine, action)
                 machine.lanes[act.LANE_OF[type(action)]] = action.ticket
                 if isinstance(action, act.AskPeerPromote | act.AskPeerOutdate):
                     self.ask_peer(machine, action)
@@ -288,31 +286,40 @@ class Cluster:
                     slow = isinstance(action, act.StartServices | act.StopServices | act.StartRfs)
                     least = 0.0 if isinstance(action, act.RunScript) else 0.05
                     incarnation = machine.incarnation
-                    self.after(least, 0.8 if slow else 0.2, lambda: self.complete(machine, incarnation, action))
+                    if machine.hangs and type(action) in HANG_S and not (isinstance(action, act.StopServices) and action.kill):
+                        self.at(self.now + HANG_S[type(action)], lambda: self.complete(machine, incarnation, action, late=True))
+                    else:
+                        self.after(least, 0.8 if slow else 0.2, lambda: self.complete(machine, incarnation, action))
 
     def deliver_later(self, machine: Machine, event: ev.Event) -> None:
         self.after(0.0, 0.02, lambda: self.deliver(machine, event))
 
-    def complete(self, machine: Machine, incarnation: int, action: act.Ticketed) -> None:
+    def complete(self, machine: Machine, incarnation: int, action: act.Ticketed, *, late: bool = False) -> None:
         lane = act.LANE_OF[type(action)]
         if not (machine.powered and machine.hactld and machine.incarnation == incarnation) or machine.lanes.get(lane) != action.ticket:
             return
         if machine.frozen:
-            self.at(self.now + 0.1, lambda: self.complete(machine, incarnation, action))
+            self.at(self.now + 0.1, lambda: self.complete(machine, incarnation, action, late=late))
             return
         try:
+            if late and isinstance(action, act.StartServices):
+                raise Refused("the service was not ready in time")
             self.carry_out(machine, action)
         except Refused as refusal:
+            if isinstance(action, act.StartServices):
+                self.oracle.seen[machine.name].failures += 1
             self.deliver(machine, ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True))
             return
         self.publish(machine)
-        self.after(0.06, 0.1, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))
+        self.after(0.06, self.slow_done_s, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))
 
     def carry_out(self, machine: Machine, action: act.Ticketed) -> None:
         rfs, other = machine.rfs, self.other(machine).rfs
         match action:
             case act.StartRfs():
                 if not rfs.alive:
+                    if action.replace_data:
+                        rfs.record, machine.holds_files = None, False
                     rfs.start(action.role)
                 machine.session, machine.last_view = action.session, None
             case act.StopRfs():
@@ -385,7 +392,7 @@ class Cluster:
         self.at(self.now + 7.0, lambda: finish(ev.Failed(self.now, MODULE, lane, action.ticket, "the peer did not answer")))
 
     def reachable(self) -> bool:
-        return not set(NETWORKS) <= self.cut and all(m.powered for m in self.machines.values())
+        return any(self.networks.connects(network) for network in NETWORKS) and all(m.powered for m in self.machines.values())
 
     # ---- people and faults --------------------------------------------------------------------------------------------
 
@@ -410,6 +417,7 @@ class Cluster:
         if machine.rfs.alive:
             self.note(f"{name} rfsmount dies")
             machine.rfs.die()
+            self.oracle.seen[name].failures += machine.hactld
             gone = ev.RfsGone(self.now, MODULE, machine.session, "rfsmount died", machine.rfs.record is not None, False)
             self.deliver_later(machine, gone)
 
@@ -417,6 +425,7 @@ class Cluster:
         if machine.services:
             self.note(f"{machine.name} service dies")
             machine.services = False
+            self.oracle.seen[machine.name].failures += machine.hactld
             self.deliver_later(machine, ev.ServiceDied(self.now, MODULE, "postgres", "it ended"))
 
     def freeze(self, name: str) -> None:
@@ -426,7 +435,7 @@ class Cluster:
     def thaw(self, name: str) -> None:
         machine = self.machines[name]
         self.note(f"{name} is thawed")
-        machine.frozen = False
+        machine.frozen, machine.thawed_at = False, self.now
         if not self.data_link() or not self.other(machine).rfs.linked:
             machine.rfs.lose_link()
         backlog, machine.backlog = machine.backlog, []
@@ -435,7 +444,7 @@ class Cluster:
 
     def cut_network(self, *networks: str, isolated: str | None = None) -> None:
         self.note(f"cut {networks} isolated={isolated}")
-        self.cut |= set(networks)
+        self.cut.update(networks)
         if isolated:
             self.machines[isolated].reaches_ping = False
             if self.witness is not None:
@@ -443,7 +452,7 @@ class Cluster:
 
     def heal(self) -> None:
         self.note("healed")
-        self.cut.clear()
+        self.networks.heal()
         if self.witness is not None:
             self.witness.out_of_reach.clear()
         for machine in self.machines.values():

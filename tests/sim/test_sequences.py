@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.core import events as ev
 from tests.sim.cluster import Cluster, paired
-from tests.sim.test_seeds import make_peace
+from tests.sim.walk import make_peace
 
 SHARES = 40  # of the threes, one is gone through a day
 SHARE = os.environ.get("LOCKSTEP_SIM_SHARE", str(datetime.datetime.now(datetime.UTC).timetuple().tm_yday % SHARES))  # or "all"

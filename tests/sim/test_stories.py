@@ -171,6 +171,20 @@ def test_service_dies_and_restarts_in_place() -> None:
     cluster.wait(8.0, node1="PRIM Ready", node2="SECOND Ready")
 
 
+def test_service_that_dies_while_the_start_has_not_ended_is_not_taken_for_up() -> None:
+    cluster = paired(13)
+    node1 = cluster.machines["node1"]
+    cluster.service_dies(node1)
+    for _ in range(100):
+        cluster.run(0.02)
+        if node1.services:  # started, and nobody has heard of it yet
+            break
+    cluster.service_dies(node1)
+    cluster.run(5.0)
+    cluster.wait(10.0, node1="PRIM Ready", node2="SECOND Ready")
+    assert node1.services
+
+
 def test_service_that_fails_too_often_moves() -> None:
     cluster = paired(18)
     core = cluster.machines["node1"].core

@@ -229,10 +229,10 @@ async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> Non
         await routes.route(Request("POST", ("v1", "cluster", "rotate-keys"), {}, {}))
     assert failed.value.code == 5 and store.own().known.pin == before
     told = FakePeer({})
-    routes.peer = told
+    routes.here.sides = [FakeSide(told, routes.here.sides[0].runner)]
     answer = await ask(routes, "POST", "/v1/cluster/rotate-keys")
     assert [method for method, _ in told.asked] == ["pin", "hello"]
-    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin}]} and store.own().known.pin != before
+    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin, "not_told": []}]} and store.own().known.pin != before
     assert len(store.every_own()) == 1
 
 

@@ -71,6 +71,7 @@ def test_history(tmp_path: Path) -> None:
         history.add("pg", "transition", f"number {number}")
     assert len(history.lines) == EVENTS_MAX
     assert [line.text for line in history.after(EVENTS_MAX + 3)] == [f"number {EVENTS_MAX + 3}", f"number {EVENTS_MAX + 4}"]
+    history.flush()
     assert (tmp_path / "hactld.log").read_text().count("\n") == EVENTS_MAX + 5
 
 
@@ -134,12 +135,29 @@ async def test_http_over_the_unix_socket(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+def written(history: History, *line: str, **more: Any) -> None:
+    history.add(*line, **more)
+    history.flush()
+
+
+def test_a_disk_that_hangs_holds_up_no_line(tmp_path: Path) -> None:
+    """A pipe that nobody reads: to open it for writing waits for ever."""
+    os.mkfifo(tmp_path / "hactld.log")
+    history = History(tmp_path / "hactld.log")
+    for number in range(EVENTS_MAX):
+        history.add("pg", "transition", f"number {number}")
+    assert history.lines[-1].text == f"number {EVENTS_MAX - 1}"
+    with (tmp_path / "hactld.log").open() as reader:
+        assert reader.readline().endswith("number 0\n"), "it goes on where it was when the disk comes back"
+        history.flush()
+
+
 def test_history_goes_on_where_it_was(tmp_path: Path) -> None:
-    History(tmp_path / "hactld.log").add("pg", "command", "stop: pg stops", who="ann on node1")
+    written(History(tmp_path / "hactld.log"), "pg", "command", "stop: pg stops", who="ann on node1")
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"number": 2, "wall')  # a crash in the middle of a line
     again = History(tmp_path / "hactld.log")
-    again.add("pg", "takeover", "node2 is silent", inputs={"around": {"peer_silent": True}})
+    written(again, "pg", "takeover", "node2 is silent", inputs={"around": {"peer_silent": True}})
     assert [(line.number, line.kind) for line in again.lines] == [(1, "command"), (2, "takeover")]
     assert again.lines[0].as_json("node1")["who"] == "ann on node1"
     assert "(by ann on node1)" in (tmp_path / "hactld.log").read_text()
@@ -147,7 +165,7 @@ def test_history_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text('{"number": 7, "wall')
-    History(tmp_path / "hactld.log").add("pg", "transition", "after the crash")
+    written(History(tmp_path / "hactld.log"), "pg", "transition", "after the crash")
     assert [line.text for line in History(tmp_path / "hactld.log").lines] == ["after the crash"]
 
 
@@ -156,6 +174,7 @@ def test_history_is_bounded_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     history = History(tmp_path / "hactld.log")
     for number in range(100):
         history.add("pg", "transition", f"number {number}")
+    history.flush()
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["hactld.log", "hactld.log.1", "history.jsonl", "history.jsonl.1"]
     assert all(path.stat().st_size < 2400 for path in tmp_path.iterdir())

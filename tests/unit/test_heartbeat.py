@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,20 @@ import msgpack
 import pytest
 import trio
 
-from orchestrator import heartbeat, peer
+from orchestrator import peer, pulse
 from orchestrator.core.detector import Detector
-from orchestrator.core.events import Heartbeat
+from orchestrator.core.events import Heartbeat, PeerTold
 from orchestrator.core.states import Readiness, State, Summary
 from orchestrator.doors import CallDoor, PulseDoor
-from orchestrator.heartbeat import BadPulse, FirstHeard, Heartbeats, Network, Pulse, decode, encode
+from orchestrator.heartbeat import FirstHeard, Heartbeats, Network
+from orchestrator.pulse import BadPulse, Pulse, Share, Speech, decode, encode
 from orchestrator.seal import Secrets
 from rfs import tls
 from rfs.keys import NEXT, KeyStore
 from tests.unit.keyring import paired_keys
 
 SUMMARY = Summary(state=State.PRIM, readiness=Readiness.READY, data="UPTODATE", role="primary", term=3, serves=True, rfs_alive=True)
-PULSE = Pulse("plant7", "node1", "boot", 7, 12, {b"r" * 16: 11}, {"pg": SUMMARY})
+PULSE = Pulse("plant7", "node1", "boot", 7, 12, {b"r" * 16: 11}, Share(modules={"pg": SUMMARY}))
 HERE, THERE = Network("lan", "127.0.0.11", "127.0.0.12"), Network("lan", "127.0.0.12", "127.0.0.11")
 
 
@@ -38,13 +40,20 @@ def free_port() -> int:
 
 
 def make(
-    network: Network, port: int, events: list[Heartbeat], logged: list[str], keys: KeyStore | None = None, incarnation: int = 0
-) -> Heartbeats:
+    network: Network, port: int, events: list[Heartbeat], logged: list[str], keys: KeyStore | None = None, incarnation: int = 0,
+    modules: Mapping[str, Summary] | None = None,
+) -> Heartbeats:  # fmt: skip
     node, other = ("node1", "node2") if network is HERE else ("node2", "node1")
+
+    def deliver(event: Heartbeat | PeerTold) -> None:
+        assert isinstance(event, Heartbeat)
+        events.append(event)
+
+    said = {"pg": SUMMARY} if modules is None else modules
     return Heartbeats(
         cluster="plant7", node=node, peer=other, boot="boot", networks=(network,),
         incarnation=incarnation or (100 if network is HERE else 200),
-        interval_s=0.02, say=lambda: {"pg": SUMMARY}, deliver=events.append, log=logged.append, port=port,
+        interval_s=0.02, say=lambda: said, deliver=deliver, log=logged.append, port=port,
         secrets=Secrets(keys, other),
     )  # fmt: skip
 
@@ -84,11 +93,34 @@ def test_a_pulse_survives_the_wire() -> None:
     assert decode(encode(PULSE), "plant7", "node1") == PULSE
 
 
-def test_a_pulse_is_bounded() -> None:
-    long = Summary(reason="x" * 5000)
-    data = encode(Pulse("plant7", "node1", "boot", 7, 12, {}, {f"module{number}": long for number in range(25)}))
-    assert len(data) <= heartbeat.PULSE_BYTES_MAX
-    assert len(decode(data, "plant7", "node1").modules) == 25
+@pytest.mark.parametrize("count", [0, 1, 12, 32, 64])
+def test_no_datagram_is_cut_into_pieces_by_any_path(count: int) -> None:
+    """However many modules, and whatever is said of them; together the datagrams say it all, each about a range of its own."""
+    long = Summary(state=State.WAIT, readiness=Readiness.TRANSIENT, data="INCONSISTENT", generation="f" * 16, reason="\u00fc" * 5000)
+    modules = {f"{number:02}" + "m" * 30: long for number in range(count)}
+    cluster, node, echoes = "c" * 64, "n" * 63, {bytes([run]) * 16: 2**63 for run in range(pulse.ECHOES_MAX)}
+    known: dict[str, Summary] = {}
+    upto = ""
+    for share, packed in Speech(cluster, node, "b" * 36).parts(modules):
+        data = encode(Pulse(cluster, node, "b" * 36, 2**63, 2**63, echoes, share), packed)
+        assert len(data) <= pulse.PULSE_BYTES_MAX
+        heard = decode(data, cluster, node).share
+        assert heard.after == upto
+        known, upto = {**known, **heard.modules}, heard.upto
+    assert upto == "" and list(known) == list(modules)
+    assert all(len(summary.reason.encode()) == pulse.REASON_BYTES_MAX for summary in known.values())
+
+
+def test_32_modules_are_three_datagrams() -> None:
+    usual = replace(SUMMARY, generation="9f3c61d0a2b47e15", link="paired", service="on")
+    assert len(Speech("plant7", "node1", "b" * 36).parts({f"module{number}": usual for number in range(32)})) == 3
+
+
+def test_what_is_said_is_packed_once() -> None:
+    speech = Speech("plant7", "node1", "boot")
+    first = speech.parts({"pg": SUMMARY})
+    assert speech.parts({"pg": replace(SUMMARY)}) is first
+    assert speech.parts({"pg": replace(SUMMARY, term=4)})[0][0].modules["pg"].term == 4
 
 
 def altered(**changes: Any) -> bytes:
@@ -98,6 +130,16 @@ def altered(**changes: Any) -> bytes:
     return packed
 
 
+def summaries(wire: Any) -> bytes:
+    return altered(modules=msgpack.packb(wire))
+
+
+def spoiled(place: int, value: Any) -> list[Any]:
+    wire = pulse.summary_to_wire(SUMMARY)
+    wire[place] = value
+    return wire
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -105,22 +147,35 @@ def altered(**changes: Any) -> bytes:
         (b"\xff" * 40, "malformed"),
         (msgpack.packb([1, 2]), "malformed"),
         (b"x" * 9000, "too-long"),
-        (altered(lockstep=1), "other-version"),
+        (altered(lockstep=2), "other-version"),
         (altered(cluster="plant8"), "other-cluster"),
         (altered(node="node3"), "unknown-node"),
         (altered(counter=-1), "malformed"),
         (altered(counter="5"), "malformed"),
         (altered(incarnation=True), "malformed"),
         (altered(modules=[]), "malformed"),
+        (altered(modules={"pg": pulse.summary_to_wire(SUMMARY)}), "malformed"),
+        (altered(modules=b"\xff"), "malformed"),
+        (altered(range=["a"]), "malformed"),
+        (altered(range=["q", ""]), "malformed"),
+        (altered(range=["", "p"]), "malformed"),
+        (altered(range=["", "x" * 65]), "malformed"),
         (altered(echoes={}), "malformed"),
         (altered(echoes=[[b"short", 1]]), "malformed"),
         (altered(echoes=[[b"r" * 16, True]]), "malformed"),
         (altered(echoes=[[b"r" * 16, -1]]), "malformed"),
         (altered(echoes=[[b"r" * 16, 1]] * 5), "malformed"),
-        (altered(modules={"pg": {}}), "malformed"),
-        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "state": "GOD"}}), "malformed"),
-        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "term": "9"}}), "malformed"),
-        (altered(modules={"pg": {**heartbeat.summary_to_wire(SUMMARY), "yielded": 1}}), "malformed"),
+        (summaries({"pg": {}}), "malformed"),
+        (summaries({"": pulse.summary_to_wire(SUMMARY)}), "malformed"),
+        (summaries({"pg": [*pulse.summary_to_wire(SUMMARY), 1]}), "malformed"),
+        (summaries({"pg": spoiled(0, "GOD")}), "malformed"),
+        (summaries({"pg": spoiled(0, ["STOP"])}), "malformed"),
+        (summaries({"pg": spoiled(2, 1 << 7)}), "malformed"),
+        (summaries({"pg": spoiled(2, True)}), "malformed"),
+        (summaries({"pg": spoiled(3, "9")}), "malformed"),
+        (summaries({"pg": spoiled(4, 5)}), "malformed"),
+        (summaries({"pg": spoiled(4, "x" * 41)}), "malformed"),
+        (summaries({"pg": spoiled(-1, "x" * 201)}), "malformed"),
     ],
 )
 def test_what_is_no_pulse_is_named(data: bytes, kind: str) -> None:
@@ -152,6 +207,19 @@ async def test_two_nodes_hear_each_other_and_the_echo() -> None:
         assert at_one[0].incarnation == 200
         counters = [event.counter for event in at_two]
         assert counters == sorted(counters)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_modules_arrive_whole() -> None:
+    port, at_one, at_two = free_port(), list[Heartbeat](), list[Heartbeat]()
+    modules = {f"module{number}": replace(SUMMARY, term=number) for number in range(64)}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(at_door(make(HERE, port, at_one, [], modules=modules)))
+        await nursery.start(at_door(make(THERE, port, at_two, [])))
+        await until(lambda: bool(at_two) and at_two[-1].modules == modules)
+        heard = len(at_two)
+        await until(lambda: len(at_two) > heard + 10)
+        assert all(event.modules is at_two[heard].modules for event in at_two[heard:]), "nothing new is the same object"
         nursery.cancel_scope.cancel()
 
 

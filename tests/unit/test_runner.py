@@ -12,7 +12,7 @@ import trio.testing
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
-from orchestrator.core.states import Hold, Lane, Memory, Module, Point, Readiness, RfsView, State, Surroundings
+from orchestrator.core.states import Hold, Lane, Memory, Module, Point, Readiness, RfsView, State, Summary, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
 from orchestrator.runner import Runner
@@ -27,6 +27,9 @@ class FakeEffects:
         self.done: list[str] = []
         self.notes: list[str] = []
         self.wanted: list[bool] = []
+        self.written: list[bool] = []
+        self.disk = trio.Event()
+        self.disk.set()
         self.kept = 0
         self.block: set[str] = set()
         self.fail: set[str] = set()
@@ -50,6 +53,10 @@ class FakeEffects:
 
     def remember(self, module: str, memory: Memory) -> None:
         self.wanted.append(memory.wanted)
+
+    async def write_down(self) -> None:
+        await self.disk.wait()
+        self.written = list(self.wanted)
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         self.notes.append(f"{kind}: {text}")
@@ -148,8 +155,65 @@ async def test_commands_are_remembered_before_they_are_answered(autojump_clock: 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)
         assert (await runner.ask(lambda now, request: ev.Stop(now, "pg", request))).code == 0
-        assert effects.wanted == [False]
+        assert effects.written == [False]
         assert (await runner.ask(lambda now, request: ev.Stop(now, "web", request))).code == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_hangs_holds_up_an_answer_and_nothing_else(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    effects.disk = trio.Event()
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        answers: list[int] = []
+
+        async def stop() -> None:
+            answers.append((await runner.ask(lambda now, request: ev.Stop(now, "pg", request))).code)
+
+        nursery.start_soon(stop)
+        await trio.sleep(20)
+        assert "StopServices ends" in effects.done and "VipDown ends" in effects.done
+        assert effects.written == [] and answers == []
+        effects.disk.set()
+        await trio.sleep(0.1)
+        assert effects.written == [False] and answers == [0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_heartbeats_that_say_nothing_new_are_only_noted(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await trio.sleep(0.1)
+        peer = {"pg": Summary(state=State.WAIT)}
+        for counter in range(1, 12):
+            changed = runner.changed
+            with trio.move_on_after(0.01) as unchanged:
+                nursery.start_soon(changed)
+                runner.deliver(ev.Heartbeat(trio.current_time(), "lan", 7, counter, counter, peer))
+                await changed()
+            assert unchanged.cancelled_caught is (counter > 1), "the first brings a peer and its modules"
+        assert runner.node.detector.networks["lan"].counter == 11
+        assert not runner.node.around.peer_silent
+        await trio.sleep(4)
+        assert runner.node.around.peer_silent, "silence is found by the ticks"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_address_is_kept_often_only_while_it_is_new(autojump_clock: trio.testing.MockClock) -> None:
+    effects = FakeEffects()
+    runner = make_runner(effects, serving())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await trio.sleep(10)
+        assert 9 <= effects.kept <= 11
+        runner.deliver(ev.AddressLost(trio.current_time(), "pg", "it is gone"))
+        await trio.sleep(2.5)  # put back after a pause
+        kept = effects.kept
+        await trio.sleep(1)
+        assert effects.kept >= kept + 3
         nursery.cancel_scope.cancel()
 
 
