@@ -28,18 +28,20 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
     by_policy = around.policy == "consistency" and around.peer_silent and not around.has_witness
     paused = paused_reason(node)
     blocked = around.isolated or by_policy or witness_is_away(node)
+    silent, networks = around.peer_silent or not around.peer_heard, node.detector.verdicts(around.now)
     return {
         "schema": SCHEMA,
         "cluster": cluster.name,
         "node": around.node,
         "peer": around.peer,
-        "partial": around.peer_silent or not around.peer_heard,
+        "partial": silent,
         "verdict": worst([module["verdict"] for module in modules]),
         "failover": {
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
-        "networks": node.detector.verdicts(around.now),
+        "networks": networks,
+        "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
         "warnings": warnings,
         "insecure": False,

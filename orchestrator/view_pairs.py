@@ -38,7 +38,7 @@ def status(
             "reason": "; ".join(dict.fromkeys(failover["reason"] for failover in failovers if failover["reason"])),
         },
         "networks": worst_networks([document["networks"] for document in documents]),
-        "peers": [{"node": each["peer"], "silent": each["partial"], "networks": each["networks"]} for each in documents],
+        "peers": [peer for document in documents for peer in document["peers"]],
         "modules": shown,
         "warnings": [warning for at, warning in enumerate(warnings) if warning not in warnings[:at]],
     }
