@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from orchestrator import view, view_pairs
+from orchestrator import statefile, view, view_pairs
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig
-from orchestrator.core.states import Module, Readiness, State, Summary
+from orchestrator.core.states import Memory, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
+from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.notify import History
+from orchestrator.pair import Pairs, Site
+from orchestrator.paths import Paths
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.runner import Runner
 from orchestrator.security import Keys
+from orchestrator.statefile import Kept, Memories
 from orchestrator.topology import home_of, links_of, peers_of
 from tests.unit.keyring import make_keys, pair_keys
 from tests.unit.test_runner import FakeEffects, make_runner, serving
@@ -172,7 +179,7 @@ class FakeSide:
         self.told = runner.deliver
 
 
-class Site:
+class Backup:
     """node3, the peer of node1 (a) and node2 (b)."""
 
     def __init__(self, path: Path, answers: dict[str, dict[str, Any] | None], state: State = State.PRIM) -> None:
@@ -216,7 +223,7 @@ class Site:
 
 
 async def test_a_command_goes_to_the_pair_of_its_module(tmp_path: Path) -> None:
-    site = Site(tmp_path, {})
+    site = Backup(tmp_path, {})
     assert (await site.ask("POST", "/v1/modules/b/start", "node2"))["results"][0]["node"] == "node2"
     assert site.clients["node2"].asked == [("command", "b")] and site.clients["node1"].asked == []
     assert (await site.ask("POST", "/v1/modules/a/pause", "all"))["results"][1]["node"] == "node1"
@@ -225,20 +232,20 @@ async def test_a_command_goes_to_the_pair_of_its_module(tmp_path: Path) -> None:
 
 
 async def test_a_swap_finds_the_primary_of_its_module(tmp_path: Path) -> None:
-    site = Site(tmp_path, {}, State.SECOND)
+    site = Backup(tmp_path, {}, State.SECOND)
     assert [result["node"] for result in (await site.ask("POST", "/v1/modules/b/swap"))["results"]] == ["node2"]
     assert site.clients["node1"].asked == []
 
 
 async def test_a_light_module_on_all_its_nodes(tmp_path: Path) -> None:
-    answer = await Site(tmp_path, {"node2": None}).ask("POST", "/v1/modules/watch/restart", "all")
+    answer = await Backup(tmp_path, {"node2": None}).ask("POST", "/v1/modules/watch/restart", "all")
     assert [(result["node"], result["code"]) for result in answer["results"]] == [("node3", 0), ("node1", 0), ("node2", 5)]
     assert answer["code"] == 5
 
 
 async def test_status_of_all(tmp_path: Path) -> None:
     line = {"node": "node1", "state": "SECOND", "said": "by itself"}
-    site = Site(tmp_path, {"node1": {"modules": [{"name": "a", "nodes": [line]}]}, "node2": None})
+    site = Backup(tmp_path, {"node1": {"modules": [{"name": "a", "nodes": [line]}]}, "node2": None})
     document = await site.ask("GET", "/v1/status", "all")
     assert document["partial"] is True and [(peer["node"], peer["silent"]) for peer in document["peers"]] == [
         ("node1", False), ("node2", True),
@@ -249,7 +256,7 @@ async def test_status_of_all(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_asked_here_is_told_where(tmp_path: Path) -> None:
-    site = Site(tmp_path, {})
+    site = Backup(tmp_path, {})
     assert await site.refused("GET", "/v1/events", "node4") == (
         "2: node4 shares no mirror module with node3 and cannot be asked from here: run the command on node4"
     )
@@ -260,7 +267,7 @@ async def test_what_cannot_be_asked_here_is_told_where(tmp_path: Path) -> None:
 
 
 async def test_a_peer_acts_for_the_modules_that_it_shares(tmp_path: Path) -> None:
-    site = Site(tmp_path, {})
+    site = Backup(tmp_path, {})
     for side, foreign in zip(site.sides, ("b", "a"), strict=True):
         for method in ("promote", "outdate", "command", "logs", "why"):
             with pytest.raises(PeerRefused) as refused:
@@ -278,7 +285,7 @@ async def test_a_peer_acts_for_the_modules_that_it_shares(tmp_path: Path) -> Non
 
 
 async def test_a_new_key_is_used_when_every_peer_has_it(tmp_path: Path) -> None:
-    site = Site(tmp_path, {"node2": None})
+    site = Backup(tmp_path, {"node2": None})
     store = site.keys["node3"]
     before = store.own().known.pin
     assert await site.refused("POST", "/v1/cluster/rotate-keys") == "5: node2 could not be told of the new key; try again: gone"
@@ -291,13 +298,13 @@ async def test_a_new_key_is_used_when_every_peer_has_it(tmp_path: Path) -> None:
 
 
 async def test_who_is_paired_and_not_a_peer_is_named(tmp_path: Path) -> None:
-    site = Site(tmp_path, {})
+    site = Backup(tmp_path, {})
     pair_keys(site.keys["node3"], site.keys["node4"])
     assert (await site.ask("POST", "/v1/cluster/rotate-keys"))["rotated"][0]["not_told"] == ["node4"]
 
 
 async def test_a_peer_that_is_not_paired_yet_keeps_no_rotation_up(tmp_path: Path) -> None:
-    site = Site(tmp_path, {"node2": None})
+    site = Backup(tmp_path, {"node2": None})
     site.keys["node3"].forget("node2")
     assert (await site.ask("POST", "/v1/cluster/rotate-keys"))["rotated"][0]["node"] == "node3"
     site.keys["node3"].forget("node1")
@@ -305,7 +312,7 @@ async def test_a_peer_that_is_not_paired_yet_keeps_no_rotation_up(tmp_path: Path
 
 
 async def test_a_peers_new_key_is_pinned_for_that_peer(tmp_path: Path) -> None:
-    site = Site(tmp_path, {})
+    site = Backup(tmp_path, {})
     staged, used = site.keys["node2"].make("node2", name="next.pem"), site.keys["node2"].own().known.pin
     with pytest.raises(PeerRefused, match="refused"):
         await PeerCalls(site.here, site.sides[0]).answer("pin", {"certificate": staged.known.certificate}, used)
@@ -319,3 +326,64 @@ def test_each_peer_that_is_not_paired_is_a_warning(tmp_path: Path) -> None:
     (warning,) = Keys(store, "node3", ("node1", "node2")).warnings()
     assert warning["text"] == "no key of node2 is paired with this node" and "--for node2" in warning["fix"]
     assert "node2" not in store.trust().peers
+
+
+# ---- the pairs of a node -------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def pairs_of(path: Path, node: str, log: list[str]) -> AsyncIterator[Pairs]:
+    """Real ones, without keys, whose doors stay shut."""
+    paths = Paths(path)
+    paths.make()
+    configs = {name: config for name, config in CONFIGS.items() if node in config.nodes}
+    memories = Memories(paths.state / "hactld" / "state.json", "boot1", log.append)
+    site = Site(FOUR, configs, node, "boot1", 7, paths, None, History(None), memories, PulseDoor(log.append), CallDoor(log.append))
+    async with trio.open_nursery() as nursery:
+        yield Pairs(site, peers_of(FOUR, CONFIGS, node), nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_module_lives_in_one_pair_and_is_told_to_all_its_nodes(tmp_path: Path) -> None:
+    async with pairs_of(tmp_path, "node3", []) as pairs:
+        assert [(pair.peer, sorted(pair.modules), sorted(pair.shared)) for pair in pairs] == [
+            ("node1", ["a", "watch"], ["a", "watch"]), ("node2", ["b"], ["b", "watch"]),
+        ]  # fmt: skip
+        assert sorted(pairs.runners()) == ["a", "b", "watch"]
+        for pair in pairs:
+            known = {name: replace(module, found=True) for name, module in pair.runner.node.modules.items()}
+            pair.runner.node = replace(pair.runner.node, modules=known)
+        assert [sorted(pair.heartbeats.say()) for pair in pairs] == [["a", "watch"], ["b", "watch"]]
+        assert sorted(pairs.all[1].world.say()["modules"]) == ["b", "watch"]
+        assert [(pair.runner.node.around.node, pair.runner.node.around.peer) for pair in pairs] == [("node3", "node1"), ("node3", "node2")]
+        assert [network.there for pair in pairs for network in pair.networks] == ["10.0.0.1", "10.1.0.1", "10.0.0.2", "10.1.0.2"]
+        assert [pair.world.vip[name].peer_addresses for pair in pairs for name in pair.modules if name != "watch"] == [
+            [IPv4Address("10.0.0.1"), IPv4Address("10.1.0.1")], [IPv4Address("10.0.0.2"), IPv4Address("10.1.0.2")],
+        ]  # fmt: skip
+        command = pairs.all[1].world.rfs["b"].command("secondary", False)
+        assert command[command.index("--peer") + 1] == "10.0.0.2:5600" and command[command.index("--listen") + 1] == "10.0.0.3:5600"
+
+
+async def test_what_each_pair_remembers_is_in_one_whole_file(tmp_path: Path) -> None:
+    async with pairs_of(tmp_path, "node3", []) as pairs:
+        one, two = (pair.world for pair in pairs)
+        one.remember("a", Memory(wanted=True))
+        two.remember("b", Memory(paused=True))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.write_down)
+            nursery.start_soon(two.write_down)
+    kept = statefile.read(Paths(tmp_path).state / "hactld" / "state.json")
+    assert kept == {"a": Kept("boot1", Memory(wanted=True)), "b": Kept("boot1", Memory(paused=True))}
+    async with pairs_of(tmp_path, "node3", []) as pairs:
+        assert (await pairs.all[1].world.find("b")).paused and (await pairs.all[0].world.find("a")).wanted
+
+
+async def test_a_disk_that_takes_no_memory_is_told(tmp_path: Path) -> None:
+    log: list[str] = []
+    async with pairs_of(tmp_path, "node3", log) as pairs:
+        (tmp_path / "var/lib/lockstep/hactld").rmdir()
+        (tmp_path / "var/lib/lockstep/hactld").write_text("in the way")
+        world = pairs.all[0].world
+        world.remember("a", Memory(wanted=True))
+        await world.write_down()
+    assert len(log) == 1 and "the last remembered wish counts" in log[0]
