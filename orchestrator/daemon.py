@@ -1,7 +1,7 @@
 """hactld: builds the objects, starts the tasks, handles signals. No policy.
 
 SIGTERM is an orderly exit of hactld alone: rfsmount, services and, for its lifetime, the address stay as they are, so an upgrade
-does not disturb the application. `hactl stop` is the way to stop modules.
+does not disturb the application. `hactl stop` is the way to stop modules. Only when the whole machine goes down they are stopped first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from orchestrator import view, view_pairs
+from orchestrator import shutdown, view, view_pairs
 from orchestrator.api.health import HealthServer
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
@@ -98,7 +98,10 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 break
-        history.add("", "hactld", "ends; modules stay as they are")
+        if await shutdown.machine_goes_down():
+            await shutdown.stop_modules(pairs.runners(), memories, history)
+        else:
+            history.add("", "hactld", "ends; modules stay as they are")
         nursery.cancel_scope.cancel()
 
 

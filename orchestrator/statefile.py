@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Memories:
         self.path, self.boot_id, self.log = path, boot_id, log
         self._remembered = self._on_disk = read(path)
         self._writing = trio.Lock()
+        self.machine_goes_down = False  # then to stop is nobody's wish, and is not remembered
 
     def of(self, module: str) -> Kept | None:
         """What is remembered of a module."""
@@ -84,6 +85,8 @@ class Memories:
 
     def remember(self, module: str, memory: Memory) -> None:
         """From now on; `write_down` makes it durable."""
+        if self.machine_goes_down and (before := self.of(module)) is not None:
+            memory = replace(memory, wanted=before.memory.wanted)
         self._remembered = {**self._remembered, module: Kept(self.boot_id, memory)}
 
     async def write_down(self) -> None:

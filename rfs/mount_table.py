@@ -28,7 +28,7 @@ class MountEntry:
         return "ro" in self.options
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     """The kernel writes space, tab, newline and backslash as three octal digits."""
     raw = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text.encode(errors="surrogateescape"))
     return raw.decode(errors="surrogateescape")
@@ -41,7 +41,7 @@ def parse_mount_table(lines: Iterable[str]) -> list[MountEntry]:
         fields = line.split(" ")
         kind = fields.index("-") + 1
         options = frozenset(fields[5].split(","))
-        entries.append(MountEntry(int(fields[0]), int(fields[1]), _unescape(fields[4]), options, fields[kind]))
+        entries.append(MountEntry(int(fields[0]), int(fields[1]), unescape(fields[4]), options, fields[kind]))
     return entries
 
 

@@ -2,7 +2,9 @@
 
 Every effect method either succeeds, raises EffectFailed with one sentence, or is cancelled because a newer order replaced it
 (then it leaves things in a state from which the newer one can go on). `rfs.py` drives rfsmount, `vip.py` and `arp.py` the service
-address, `services.py`, `processes.py` and `scripts.py` the application, `notify.py` the log and the history that people read.
+address, `services.py` the application: its services are commands (`service_command.py`, `commands.py`, `cgroups.py`, `processes.py`) or
+units (`service_unit.py`, `systemd.py`), and end by `ending.py` and `mount_abort.py`; `scripts.py` runs the administrator's own steps,
+`notify.py` is the log and the history that people read.
 """
 
 

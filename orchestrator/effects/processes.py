@@ -20,9 +20,9 @@ class Process:
     start_ticks: int  # field 22 of /proc/PID/stat
 
     def alive(self) -> bool:
-        """Does it still run? A zombie does not."""
+        """Does anything of it still run?"""
         stat = read_stat(self.pid)
-        return stat is not None and stat.start_ticks == self.start_ticks and stat.state not in "ZX"
+        return stat is not None and stat.start_ticks == self.start_ticks and not stat.ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,13 @@ class Stat:
     state: str
     parent: int
     session: int
+    threads: int
     start_ticks: int
+
+    @property
+    def ended(self) -> bool:
+        """A zombie has, unless one of its threads goes on: one that waits in the kernel outlives the first thread, and SIGKILL."""
+        return self.state in "ZX" and self.threads <= 1
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -43,13 +49,13 @@ def read_stat(pid: int) -> Stat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text[text.rindex(")") + 2 :].split()
-    return Stat(pid, state=fields[0], parent=int(fields[1]), session=int(fields[3]), start_ticks=int(fields[19]))
+    return Stat(pid, fields[0], parent=int(fields[1]), session=int(fields[3]), threads=int(fields[17]), start_ticks=int(fields[19]))
 
 
 def find(pid: int) -> Process | None:
     """The process that has this pid now."""
     stat = read_stat(pid)
-    return Process(pid, stat.start_ticks) if stat and stat.state not in "ZX" else None
+    return Process(pid, stat.start_ticks) if stat and not stat.ended else None
 
 
 def write_pid_file(path: Path, process: Process) -> None:
@@ -130,11 +136,59 @@ def working_in(directories: Iterable[str], user_id: int) -> list[Process]:
     return found
 
 
+def marked(mark: str, found: list[Process]) -> None:
+    """Append to `found` who was started with this mark in its environment, or descends from such a process: also orphans in sessions
+    of their own, where there is no cgroup. To be called in a thread: reading a process that hangs may hang."""
+    wanted = mark.encode()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and (process := find(int(entry.name))) is not None:
+            with suppress(OSError):
+                if wanted in Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0") and process.alive():
+                    found.append(process)
+
+
+def describe(process: Process) -> str:
+    """Who it is and what it waits for, for people who have to do something about it."""
+    stat = read_stat(process.pid)
+    if stat is None or stat.start_ticks != process.start_ticks:
+        return f"{process.pid} (gone)"
+    threads = {path: _text(path / "status").partition("State:\t")[2][:1] for path in Path(f"/proc/{process.pid}/task").glob("*")}
+    stuck = next((path for path, state in threads.items() if state == "D"), Path(f"/proc/{process.pid}"))
+    return f"{process.pid} ({name_of(process)}) in state {threads.get(stuck, stat.state)}, waiting in {_waits_in(stuck)}"
+
+
+def _waits_in(thread: Path) -> str:
+    """The kernel's functions, the innermost first; the stack says more than one name, where root may read it."""
+    calls = [line.partition("] ")[2].partition("+")[0] for line in _text(thread / "stack").splitlines()]
+    if calls := [call for call in calls if call and not call.startswith("0x")]:
+        return " < ".join(calls[:4])
+    call = _text(thread / "wchan").strip()
+    return call if call not in ("", "0") else "the kernel (it does not say where)"
+
+
+def name_of(process: Process) -> str:
+    """The short name that the kernel keeps of what it runs."""
+    return _text(Path(f"/proc/{process.pid}/comm")).strip() or "?"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 async def kill_all(victims: Iterable[Process], patience_s: float) -> bool:
     """SIGKILL for each, until all are dead or patience is over."""
     waiting = list(victims)
     for victim in waiting:
         send_signal(victim, signal.SIGKILL)
+    return await all_dead(waiting, patience_s)
+
+
+async def all_dead(waiting: Iterable[Process], patience_s: float) -> bool:
+    """Wait until all have ended or patience is over."""
+    waiting = list(waiting)
     with trio.move_on_after(patience_s):
         for victim in waiting:
             await wait_dead(victim)

@@ -20,7 +20,7 @@ import trio
 
 from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core.states import RfsView
-from orchestrator.effects import EffectFailed, commands, processes
+from orchestrator.effects import EffectFailed, commands, mount_abort, processes
 from orchestrator.paths import Paths
 from rfs import exit_codes
 from rfs.control.client import ControlClient, ControlLost, open_client
@@ -33,6 +33,9 @@ CONNECT_EVERY_S = 0.05
 RECONNECT_FOR_S = 3.0
 STOP_DEADLINE_S = 60.0
 KILL_PATIENCE_S = 5.0
+ANSWER_DEADLINE_S = 1.0
+# At a shutdown systemd ends it after hactld, which stops the modules in order, and before the network.
+SCOPE_ORDER = ("Before=hactld.service", "After=network.target network-online.target")
 REFRESH_DEADLINE_S = 5.0
 
 
@@ -169,7 +172,8 @@ class Rfs:
         else:
             line += [word for replicated in config.replicated for required in replicated.require for word in ("--require", required)]
         if Path("/run/systemd/system").exists() and (scope := shutil.which("systemd-run")):
-            return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *line]
+            order = [f"--property={word}" for word in SCOPE_ORDER]
+            return [scope, "--scope", "--quiet", "--collect", f"--unit=lockstep-rfs-{config.name}", *order, *line]
         return line
 
     async def stop(self) -> None:
@@ -194,6 +198,22 @@ class Rfs:
         if process.alive() and not await processes.kill_all([process], KILL_PATIENCE_S):
             raise EffectFailed("rfsmount survives SIGKILL: it probably waits for the disk")
         self._reap()
+
+    async def abandon(self, reason: str) -> None:
+        """The mount is given up, because processes hang in it that even SIGKILL does not end: its connection is aborted and rfsmount, which
+        does not answer, is killed. What was acknowledged is safe, as at every death of rfsmount; the mount answers ENOTCONN until the next
+        start."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_PATIENCE_S):
+            directories = [replicated.directory for replicated in self.config.replicated]
+            aborted = await trio.to_thread.run_sync(mount_abort.abort, directories, abandon_on_cancel=True)
+            process = None
+            with trio.move_on_after(ANSWER_DEADLINE_S):
+                process = await self._process()
+            process = process or self._holder()
+            what = f"rfsmount {process.pid} is killed" if process else "no rfsmount runs"
+            self.log("rfs-abort", f"the mount is given up, because {reason}: {len(aborted)} connection(s) aborted, {what}")
+            if process is not None:
+                await processes.kill_all([process], KILL_PATIENCE_S)
 
     async def _process(self) -> processes.Process | None:
         if self._client is not None:

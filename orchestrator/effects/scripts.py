@@ -104,9 +104,10 @@ class Scripts:
             raise EffectFailed(f"{name} ended with exit code {code}; see 'hactl logs {self.config.name}'")
 
     def _new_log(self, name: str) -> Path:
-        """An empty log for one run; the oldest make way (blocking)."""
+        """An empty log for one run, and the directory that scripts may use; the oldest logs make way (blocking)."""
         directory = self.paths.script_logs(self.config.name)
-        directory.mkdir(parents=True, exist_ok=True)
+        for made in (directory, self.paths.script_state(self.config.name)):
+            made.mkdir(parents=True, exist_ok=True)
         for old in sorted(directory.glob("*.log"))[: -(RUNS_KEPT - 1)]:
             old.unlink(missing_ok=True)
         now = time.time()

@@ -89,7 +89,7 @@ class World:
         def died(service: str, reason: str) -> None:
             self.deliver(ev.ServiceDied(trio.current_time(), config.name, service, reason))
 
-        return Services(config, self.node, self.paths, died, self._log_of(config.name))
+        return Services(config, self.node, self.paths, died, self._log_of(config.name), abandon=self.rfs[config.name].abandon)
 
     async def find(self, module: str) -> ev.Found:
         """What is there now, when hactld starts."""
@@ -129,6 +129,7 @@ class World:
         rfs, vip, services = self.rfs[name], self.vip[name], self.services[name]
         match action:
             case act.StartRfs():
+                self.nursery.start_soon(services.prepare)
                 await rfs.start(self.nursery, action.session, action.role, action.replace_data)
             case act.StopRfs():
                 await rfs.stop()

@@ -76,9 +76,12 @@ class NodeCgroup:
             (self.path / "cgroup.kill").write_text("1")
 
     def remove(self) -> None:
-        """Remove the empty cgroup, and the lab's when this was the last."""
+        """Remove the empty cgroup with those that the node made in it, and the lab's when this was the last."""
         if self.path is None:
             return
+        for directory, _, _ in os.walk(self.path, topdown=False):
+            if Path(directory) != self.path:
+                wait_until(_removes(Path(directory)), FREEZE_TIMEOUT_S)
         for path in (self.path, self.path.parent):
             if path.exists():
                 wait_until(_removes(path), FREEZE_TIMEOUT_S)

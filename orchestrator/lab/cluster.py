@@ -94,8 +94,12 @@ class LabCluster:
         self.put("node1", f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
         self.pair()
 
-    def pair(self, *more: str, inviter: str = "node1", joiner: str = "node2", invite: Iterable[str] = ()) -> float:
-        """`hactl cluster init` (with `invite`) on one node, `hactl cluster join` (with `more`) on the other; how long it took."""
+    def pair(self, *more: str) -> float:
+        """`hactl cluster init` on node1, `hactl cluster join` (with `more`) on node2; how long it took."""
+        return self.introduce("node1", "node2", more=more)
+
+    def introduce(self, inviter: str, joiner: str, invite: Iterable[str] = (), more: Iterable[str] = ()) -> float:
+        """Pair two nodes: `hactl cluster init` (with `invite`) on the one, `hactl cluster join` (with `more`) on the other."""
         began = time.monotonic()
         read_end, write_end = os.pipe()
         with open(read_end) as shown:

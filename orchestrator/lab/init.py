@@ -37,6 +37,7 @@ def make_system_mounts() -> None:
     mount("-t", "proc", "-o", "nosuid,nodev,noexec", "proc", "/proc")
     mount("-t", "sysfs", "-o", "nosuid,nodev,noexec", "sysfs", "/sys")
     try_mount("-t", "fusectl", "fusectl", "/sys/fs/fuse/connections")
+    try_mount("-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")  # the node's processes are in a group of its own; hactld makes more below it
 
 
 def make_disk_mounts(image: str) -> None:

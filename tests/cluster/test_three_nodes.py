@@ -119,7 +119,7 @@ class ThreeNodes:
         for served in (self.a, self.b):
             self.a.put(BACKUP, f"/etc/lockstep/modules/{served.module}.toml", served.module_toml)
         for served in (self.a, self.b):
-            self.a.pair(inviter=BACKUP, joiner=served.primary, invite=("--for", served.primary))
+            self.a.introduce(BACKUP, served.primary, ("--for", served.primary))
         for node in SERVERS:
             self.a.start_daemon(node)
         for served in (self.a, self.b):

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core import detector, failover_rules, machine, meanings, states, turn
-from tests.sim import test_sequences, test_stories
+from orchestrator.core import detector, failover_rules, machine, meanings, points, states, turn
+from tests.sim import test_scripts, test_sequences, test_stories
 from tests.sim.fake_rfs import FakeWitness
 from tests.sim.walk import walk
 
@@ -22,6 +22,7 @@ HOMES: dict[str, Any] = {
     "rules": failover_rules,
     "on": meanings,
     "machine": machine,
+    "points": points,
     "Detector": detector.Detector,
     "Surroundings": states.Surroundings,
     "Turn": turn.Turn,
@@ -89,7 +90,7 @@ BUILDS: dict[str, Broken] = {
     "statuses of a dead rfsmount count": Broken(WHOLE, "on.believe", "event.session != turn.module.rfs_session or ", ""),
     "the pause of failover is ignored": Broken(WORD, "rules.promotion", " or module.paused", ""),
     # a role is a scope
-    "services before the address": Broken(ORDER, "machine.settle_services", "should_run and module.address is Hold.ON", "should_run"),
+    "services before the address": Broken(ORDER, "machine.settle_services", "prepared and module.address is Hold.ON", "prepared"),
     "the role goes before services and address": Broken(
         ORDER, "machine.settle_role", "goal is not None and module.services is Hold.OFF and module.address is Hold.OFF", "goal is not None"
     ),
@@ -102,12 +103,25 @@ BUILDS: dict[str, Broken] = {
     "a failure of a replaced order counts": Broken(
         ORDER, "on.fail", "if turn.module.tickets.get(event.lane) != event.ticket:", "if False:"
     ),
-    "a lost address is not missed": Broken(ORDER, "on.readdress", "turn.set(address=Hold.OFF, problem=event.reason)", "pass"),
+    "a lost address is not missed": Broken(ORDER, "on.readdress", "turn.set(address=Hold.OFF, ", "turn.set("),
     "a service that dies early is taken for up": Broken(
         ORDER, "on.mourn", "not in (Hold.ON, Hold.COMING)", "is not Hold.ON",
         test_stories.test_service_that_dies_while_the_start_has_not_ended_is_not_taken_for_up,
     ),  # fmt: skip
     "two orders of the role at a time": Broken(CALM, "machine.settle_role", "if module.order is not None or module.rfs", "if module.rfs"),
+    # scripts
+    "stop_second is not waited for": Broken(
+        ORDER, "machine.settle_services", "and Point.SECOND not in module.entered and busy not in (Point.BOTH, Point.SECOND)", ""
+    ),
+    "poststop does not wait": Broken(
+        ORDER, "points.may_leave", "module.entered == {Point.MODULE} and not module.holds", "module.entered == {Point.MODULE}"
+    ),
+    "a start script that is no longer wanted is waited for": Broken(
+        LIVE, "points.due", "if lost and now.entering:", "if False:", test_scripts.test_a_start_script_that_is_no_longer_wanted_is_cut_short
+    ),
+    "a peer's missing rfsmount is believed by who was cut off": Broken(
+        SAFE, "rules.permission", "if not may_trust_silence(module, around):", "if False:", sequence("isolated node1", "power off node2")
+    ),
     # nothing without end
     "no pause after a failure": Broken(CALM, "Turn.pause", "self.around.now + RETRY_S[lane]", "self.around.now"),
     "failed services are not counted": Broken(
@@ -119,10 +133,10 @@ BUILDS: dict[str, Broken] = {
         test_stories.test_a_default_primary_that_dies_again_and_again_gets_the_role_back_only_so_often,
     ),  # fmt: skip
     # people
-    "a swap to a peer that is not in sync": Broken(WORD, "on.swap", "if not rules.ready", "if False and not rules.ready"),
+    "a swap to a peer that is not in sync": Broken(WORD, "on.swap", "in_sync = rules", "in_sync = True or rules"),
     "what people want is not written down": Broken(WORD, "machine.conclude", "if before.found and", "if False and"),
     "a command without an answer": Broken(WORD, "on.refuse", "turn.reply(", "(lambda *said: None)("),
-    "a stop is forgotten": Broken(WORD, "on.leave", "want(turn, False)", "want(turn, turn.module.wanted)"),
+    "a stop is forgotten": Broken(WORD, "on.leave", "want(turn, False, by=event)", "want(turn, turn.module.wanted, by=event)"),
     # the pair becomes well again
     "a node that yielded waits for ever": Broken(LIVE, "rules.why_not_started", "< YIELD_PATIENCE_S", "< 1e9"),
     "a yield is not taken": Broken(
@@ -130,7 +144,7 @@ BUILDS: dict[str, Broken] = {
         test_stories.test_rfsmount_killed_on_the_primary_hands_over_at_once,
     ),  # fmt: skip
     "a swap that came to nothing is waited for": Broken(
-        LIVE, "on.fail", "turn.set(order=None, swapping=False, wish=wish)", "turn.set(order=None, wish=wish)"
+        LIVE, "on.fail", "order=None, swapping=False, unsynced=False, wish=wish", "order=None, wish=wish"
     ),
     "after a pause rfsmount is not asked": Broken(LIVE, "on.forget", "turn.actions.append(act.RefreshRfs(turn.module.name))", "pass"),
 }  # fmt: skip

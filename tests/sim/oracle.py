@@ -25,6 +25,7 @@ STOLEN_ADDRESS_S: Final = 20.0  # on two nodes that live
 BARE_SERVICES_S: Final = 20.0
 STOPPED_S: Final = 45.0
 STORM_S, STORM_MAX = 10.0, 25
+SCRIPTS_MAX: Final = 80  # each way down and up again has some twelve of them
 SLACK: Final = 2  # failures that were on their way when the limit was reached
 ADMINISTRATOR: Final = "an administrator said so"
 
@@ -34,7 +35,8 @@ class Seen:
 
     def __init__(self) -> None:
         self.at: dict[str, float] = {}
-        self.orders: dict[Lane, deque[float]] = {lane: deque(maxlen=STORM_MAX) for lane in Lane}
+        most = {Lane.SCRIPTS: SCRIPTS_MAX}
+        self.orders: dict[Lane, deque[float]] = {lane: deque(maxlen=most.get(lane, STORM_MAX)) for lane in Lane}
         self.failures = 0
         self.failbacks = 0
         self.stopped_at: float | None = None
@@ -161,7 +163,7 @@ class Oracle:
             case act.OutdateRfs():
                 self.must(self.recently(machine, "secondary"), f"{name} outdates a primary")
         seen.orders[lane].append(now)
-        storm = len(seen.orders[lane]) == STORM_MAX and now - seen.orders[lane][0] < STORM_S
+        storm = len(seen.orders[lane]) == seen.orders[lane].maxlen and now - seen.orders[lane][0] < STORM_S
         self.must(not storm, f"{name} orders again and again: {action}")
 
     def decided(self, machine: Machine, notice: act.Notify) -> None:

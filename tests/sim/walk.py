@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from orchestrator.core import events as ev
+from orchestrator.core.states import Point
 from tests.sim.cluster import Cluster, settle
 from tests.sim.machine import Machine
 from tests.sim.networks import NETWORKS
@@ -116,8 +117,30 @@ def services_fail(cluster: Cluster, chance: random.Random, name: str) -> None:
 
 def services_recover(cluster: Cluster, chance: random.Random, name: str) -> None:
     cluster.service_fails = False
+    cluster.failing_scripts.clear()
     for machine in cluster.machines.values():
         machine.hangs = False
+
+
+SCRIPTS = (*(point.start_script for point in Point), *(point.stop_script for point in Point), "transition")
+
+
+def scripts_fail(cluster: Cluster, chance: random.Random, name: str) -> None:
+    script = chance.choice(SCRIPTS)
+    cluster.note(f"{script} fails on both")
+    cluster.failing_scripts.add(script)
+
+
+def counted(cluster: Cluster, chance: random.Random, name: str) -> None:
+    """A script counts, or a checker asks for something."""
+    if chance.random() < 0.5:
+        cluster.command(name, ev.Count, what=chance.choice(("count", "check", "reset")), checker="loop")
+    else:
+        cluster.command(name, chance.choice((ev.Restart, ev.StopStart, ev.Swap)), checker="a checker")
+
+
+def checkers(cluster: Cluster, chance: random.Random, name: str) -> None:
+    cluster.command(name, ev.Switch, switch="checkers", value=chance.choice(("on", "on", "off")))
 
 
 def rfs_dies(cluster: Cluster, chance: random.Random, name: str) -> None:
@@ -229,7 +252,8 @@ FAULTS: tuple[Fault, ...] = (
     rfs_dies, rfs_dies, rfs_dies_again_and_again, service_dies, service_dies_again_and_again, cut, cut, isolate, cut_one_way, flap, weather,
     silence_of_datagrams, heal, heal, heal, witness_dies, services_hang, services_fail, services_recover, services_recover, slow_socket,
     address_is_taken_away, told(ev.Stop, ev.Start, ev.Swap, ev.Restart, ev.Start), told(ev.Swap), told(ev.Stop, ev.Restart),
-    told(ev.StopStart), told_twice, switch, second, prim, second_behind_a_cut, peer_dies_during_a_pause, prim_where_the_peer_is_dead,
+    told(ev.StopStart), told_twice, switch, scripts_fail, scripts_fail, counted, checkers,
+    second, prim, second_behind_a_cut, peer_dies_during_a_pause, prim_where_the_peer_is_dead,
 )  # fmt: skip
 
 
@@ -261,6 +285,7 @@ def make_peace(cluster: Cluster) -> None:
             cluster.start_hactld(name)
         cluster.run(0.3)
         cluster.command(name, ev.Switch, switch="failover", value="on")
+        cluster.command(name, ev.Switch, switch="checkers", value="on")
         cluster.command(name, ev.Start)
 
 

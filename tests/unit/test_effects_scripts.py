@@ -99,9 +99,9 @@ async def test_how_scripts_fail(stage: Stage) -> None:
     os.chmod(stage.config.scripts_dir / "start_prim", 0o644)
     with pytest.raises(EffectFailed, match="chmod"):
         await stage.run("start_prim", MODULE, BOTH, PRIM)
-    (stage.config.scripts_dir / "start_prim").write_text("no interpreter")
+    (stage.config.scripts_dir / "start_prim").write_text("#!/no/such/interpreter\n")
     os.chmod(stage.config.scripts_dir / "start_prim", 0o755)
-    with pytest.raises(EffectFailed, match="cannot be started"):
+    with pytest.raises(EffectFailed, match="exit code 127"):
         await stage.run("start_prim", MODULE, BOTH, PRIM)
 
 

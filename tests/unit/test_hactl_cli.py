@@ -272,7 +272,7 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
         (("lab", "run", "crash"), 2, "this release has no lab scenarios yet"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
-        (("lab", "kill", "node3"), 2, "node3"),
+        (("lab", "kill", "node9"), 2, "node9"),
         (("lab", "--name", "no-such-lab", "status"), 1, "The lab is not up; `hactl lab up --name no-such-lab` builds it."),
     ],
 )

@@ -375,6 +375,9 @@ async def test_what_each_pair_remembers_is_in_one_whole_file(tmp_path: Path) -> 
     kept = statefile.read(Paths(tmp_path).state / "hactld" / "state.json")
     assert kept == {"a": Kept("boot1", Memory(wanted=True)), "b": Kept("boot1", Memory(paused=True))}
     async with pairs_of(tmp_path, "node3", []) as pairs:
+        pairs.all[0].site.memories.machine_goes_down = True
+        pairs.all[0].world.remember("a", Memory(wanted=False, led=True))
+        assert pairs.all[0].site.memories.of("a") == Kept("boot1", Memory(wanted=True, led=True)), "nobody wants it stopped"
         assert (await pairs.all[1].world.find("b")).paused and (await pairs.all[0].world.find("a")).wanted
 
 
