@@ -189,9 +189,11 @@ def _check_cluster(model: ClusterModel, text: ConfigText) -> Iterator[Complaint]
                 known = set.union(*networks) - {network}
                 yield text.complain(place, f'only {node.name} is on network "{network}".{did_you_mean(network, known)}')
     host, port = split_listen(model.health.listen) if model.health is not None else ("::", 0)
-    if host not in ("0.0.0.0", "::", *set.union(*networks)):
-        known = set.union(*networks)
+    known = set().union(*networks)
+    if host not in ("0.0.0.0", "::", *known):
         yield text.complain(("health", "listen"), f'there is no network "{host}".{did_you_mean(host, known)}')
+    elif host in known and not all(host in others for others in networks):
+        yield text.complain(("health", "listen"), f'not every node is on network "{host}"; write 0.0.0.0:{port}.')
     if BASE_PORT - 3 <= port < BASE_PORT:
         yield text.complain(("health", "listen"), f"{port} is a port of the cluster's own; 9010 is usual.")
     for index, address in enumerate(model.witness.ping):

@@ -8,7 +8,7 @@ pairs share is the Site: the configuration, the keys, the history, the file in w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -86,12 +86,12 @@ class Pair:
 
     def __init__(self, site: Site, peer: str, pairs: Pairs, nursery: trio.Nursery) -> None:
         self.site, self.peer = site, peer
-        cluster, node, history = site.cluster, site.node, site.history
+        cluster, node = site.cluster, site.node
         self.modules = {name: config for name, config in site.modules.items() if pairs.homes[name] == peer}
         self.shared = frozenset(name for name, config in site.modules.items() if peer in config.nodes)  # it may act for no other
         self.networks = networks_of(cluster, node, peer)
         self.client = PeerClient(cluster.name, node, peer, self.networks, site.keys)
-        self.world = World(cluster, self.modules, node, site.paths, site.memories, self.client, history, nursery, site.keys)
+        self.world = World(cluster, self.modules, node, site.paths, site.memories, self.client, site.history, nursery, site.keys)
         self.runner = Runner(first_node(cluster, self.modules, node, peer, trio.current_time()), self.world)
         self.heartbeats = Heartbeats(
             cluster=cluster.name,
@@ -103,13 +103,16 @@ class Pair:
             interval_s=cluster.heartbeat_interval_s,
             say=lambda: pairs.summaries_for(self),
             deliver=self.runner.deliver,
-            log=lambda text: history.add("", "heartbeat", text),
+            log=self._log_of("heartbeat"),
             secrets=Secrets(site.keys, peer),
             timeout_s=cluster.heartbeat_timeout_s,
         )
         self.told = self.heartbeats.told  # what the peer says over the call channel
         self.server: PeerServer | None = None
         self._connect()
+
+    def _log_of(self, kind: str) -> Callable[[str], None]:
+        return lambda text: self.site.history.add("", kind, f"{self.peer}: {text}")
 
     def _connect(self) -> None:
         """The effects report to the runner, and speak to the peer through the heartbeats."""
@@ -128,7 +131,7 @@ class Pair:
     def open(self, answer: Handler) -> None:
         """What comes from the peer's addresses is for this pair; its calls are answered by `answer`."""
         site = self.site
-        self.server = PeerServer(site.cluster.name, self.peer, answer, site.keys, lambda text: site.history.add("", "peer", text))
+        self.server = PeerServer(site.cluster.name, self.peer, answer, site.keys, self._log_of("peer"))
         for network in self.networks:
             site.pulses.expect(network, partial(self.heartbeats.hear, network))
             site.calls.expect(network, self.server.serve)

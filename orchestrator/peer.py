@@ -101,7 +101,7 @@ class PeerClient:
                     await send(secured, request)
                     answer = await receive(secured)
         except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError, Refused, SaidNo) as error:
-            raise PeerUnreachable(f"the peer did not answer '{method}' ({str(error) or type(error).__name__})") from error
+            raise PeerUnreachable(f"{self.peer} did not answer '{method}' ({str(error) or type(error).__name__})") from error
         if isinstance(failure := answer.get("error"), dict):
             code = failure.get("code")
             raise PeerRefused(str(failure.get("message", ""))[:1000], code if type(code) is int else exit_codes.FAILED)
@@ -121,7 +121,7 @@ class PeerClient:
             except (OSError, trio.TooSlowError) as error:
                 sock.close()
                 why = error
-        raise OSError(f"no network leads to the peer: {why}")
+        raise OSError(f"no network leads to it: {why}")
 
 
 class PeerServer:

@@ -27,7 +27,8 @@ def status(
         if configs[name].mode == "light":
             add_others(module, configs[name], nodes)
     shown = [modules[name] for name in configs if name in modules]
-    failovers = [document["failover"] for document in documents]
+    moving = [document for document in documents if any(module["mode"] == "mirror" for module in document["modules"])]
+    failovers = [document["failover"] for document in moving or documents]  # a pair without a role has nothing that could move
     warnings = [warning for document in documents for warning in document["warnings"]]
     return {
         **documents[0],

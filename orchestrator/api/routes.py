@@ -179,7 +179,7 @@ class Routes:
         try:
             return await self._side_of(node).client.call(method, parameters, PEER_DEADLINE_S)
         except PeerUnreachable as error:
-            raise ApiError(f"{node}: {error}", exit_codes.PEER_NOT_REACHABLE) from error
+            raise ApiError(str(error), exit_codes.PEER_NOT_REACHABLE) from error
         except PeerRefused as error:
             raise ApiError(f"{node}: {error}", error.code) from error
 

@@ -208,4 +208,4 @@ class World:
         except PeerUnreachable as failure:
             raise EffectFailed(str(failure)) from failure
         except PeerRefused as refusal:
-            raise EffectFailed(f"the peer refused '{method}': {refusal}", refused=refusal.code == exit_codes.REFUSED) from refusal
+            raise EffectFailed(f"{self.peer.peer} refused '{method}': {refusal}", refused=refusal.code == exit_codes.REFUSED) from refusal

@@ -364,6 +364,12 @@ def test_a_network_of_one_among_three(tmp_path: Path) -> None:
     ]
 
 
+def test_a_health_address_is_one_of_every_node(tmp_path: Path) -> None:
+    said = complaints_of_cluster(tmp_path, THREE + '[health]\nlisten = "repl:9010"\n')
+    assert said == ['16: health.listen: not every node is on network "repl"; write 0.0.0.0:9010.']
+    assert load_cluster(write(tmp_path, THREE + '[health]\nlisten = "lan:9010"\n')).health == HealthConfig("lan", 9010)
+
+
 def test_how_many_nodes(tmp_path: Path) -> None:
     def nodes(count: int) -> str:
         return 'name = "c"\n' + "".join(

@@ -141,6 +141,14 @@ async def test_failover_of_several_pairs() -> None:
     assert failover["state"] == "blocked" and failover["reason"].count("no ping address answers") == 1
 
 
+async def test_a_pair_without_a_role_blocks_no_failover() -> None:
+    silent = core("node1", light("watch"))
+    silent = replace(silent, around=replace(silent.around, policy="consistency"))
+    document = view_pairs.status([silent, core("node2", named("b"), heard={"b": SECOND})], FOUR, CONFIGS, {})
+    assert document["failover"] == {"state": "armed", "reason": ""} and document["partial"] is True
+    assert view_pairs.status([silent], FOUR, CONFIGS, {})["failover"]["state"] == "blocked", "as it is said of two nodes"
+
+
 async def test_a_light_module_on_three_nodes() -> None:
     up = Summary(state=State.UP, readiness=Readiness.READY)
     nodes = [core("node1", light("watch"), heard={"watch": up}), core("node2", heard={"watch": up})]
