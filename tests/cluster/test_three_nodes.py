@@ -35,6 +35,13 @@ addresses = {{ lan = "{ADDRESSES[node]["lan"]}", repl = "{ADDRESSES[node]["repl"
 """
     for node in SERVERS
 )
+LIGHT = """\
+mode = "light"
+boot = "on"
+[[service]]
+name = "watch"
+start = ["/bin/sleep", "infinity"]
+"""
 
 
 class Served(LabCluster):
@@ -118,6 +125,7 @@ class ThreeNodes:
         self.a.put(BACKUP, "/etc/lockstep/cluster.toml", CLUSTER)
         for served in (self.a, self.b):
             self.a.put(BACKUP, f"/etc/lockstep/modules/{served.module}.toml", served.module_toml)
+        self.a.put(BACKUP, "/etc/lockstep/modules/watch.toml", LIGHT)
         for served in (self.a, self.b):
             self.a.introduce(BACKUP, served.primary, ("--for", served.primary))
         for node in SERVERS:
@@ -193,7 +201,7 @@ def test_each_node_knows_its_own_peers(three: ThreeNodes) -> None:
         "node1": ["node3"], "node2": ["node3"], "node3": ["node1", "node2"],
     }  # fmt: skip
     assert {node: [module["name"] for module in document["modules"]] for node, document in documents.items()} == {
-        "node1": ["a"], "node2": ["b"], "node3": ["a", "b"],
+        "node1": ["a", "watch"], "node2": ["b", "watch"], "node3": ["a", "b", "watch"],
     }  # fmt: skip
     assert {document["verdict"] for document in documents.values()} == {"redundant"}
     assert not any(document["partial"] for document in documents.values())
@@ -204,6 +212,23 @@ def test_each_node_knows_its_own_peers(three: ThreeNodes) -> None:
     assert code == 2 and "there is no module b" in said
     assert hactl(three, "node3", "why", "b", "-H", "node2")[1].startswith("b is PRIM Ready on node2")
     assert hactl(three, "node1", "why", "a", "-H", "node3")[1].startswith("a is SECOND Ready on node3")
+
+
+def test_a_light_module_on_all_of_them(three: ThreeNodes) -> None:
+    """It lives beside a on node1 and node3, and beside b on node2; node1 and node2 know nothing of each other."""
+    three.settle()
+
+    def states(node: str) -> list[str]:
+        status = three.a.status(node) or {"modules": []}
+        return [line["state"] for module in status["modules"] if module["name"] == "watch" for line in module["nodes"]]
+
+    seen = {"node1": ["UP", "UNKNOWN", "UP"], "node2": ["UNKNOWN", "UP", "UP"], "node3": ["UP", "UP", "UP"]}
+    three.a.until(lambda: {node: states(node) for node in SERVERS} == seen, "not all are UP, or not known to be", 15)
+    assert hactl(three, BACKUP, "stop", "watch", "-H", "all")[0] == 0
+    three.a.until(lambda: states(BACKUP) == ["STOP", "STOP", "STOP"], "not all have stopped", 15)
+    assert hactl(three, BACKUP, "start", "watch", "-H", "all", "--wait")[0] == 0
+    code, said = hactl(three, "node1", "restart", "watch", "-H", "node2")
+    assert code == 2 and "run the command on node2" in said
 
 
 def test_a_command_finds_the_pair_of_its_module(three: ThreeNodes) -> None:
