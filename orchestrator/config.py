@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
 CLUSTER_FILE = "cluster.toml"
 MODULES_DIR = "modules"
 BASE_PORT = 5600
+NODES_MAX = 16
 
 Policy = Literal["availability", "consistency"]
 Boot = Literal["auto", "on", "off"]
@@ -26,7 +27,7 @@ Boot = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One of the two servers: `addresses` maps a network's name to the node's address there."""
+    """One of the servers: `addresses` maps a network's name to the node's address there."""
 
     name: str
     addresses: Mapping[str, str]
@@ -46,15 +47,15 @@ class ClusterConfig:
     witness_ca: str = ""
     health: HealthConfig | None = None
 
-    def peer_of(self, node: str) -> NodeConfig:
-        """The other node of the pair."""
-        assert node in self.nodes, f"{node} is no node of cluster {self.name}"
-        return next(config for name, config in self.nodes.items() if name != node)
-
-    def networks(self) -> tuple[str, ...]:
-        """Networks on which both nodes have an address, in the order of the file."""
-        first, *others = self.nodes.values()
+    def networks(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
+        """Networks on which all of these nodes (all of the cluster's) have an address, in the order of the file."""
+        first, *others = (self.nodes[name] for name in (nodes if nodes is not None else self.nodes))
         return tuple(network for network in first.addresses if all(network in other.addresses for other in others))
+
+    @property
+    def names(self) -> str:
+        """The nodes, for a sentence."""
+        return listed(self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,12 @@ class ModuleConfig:
     script_start_timeout_s: float = 300.0
     script_stop_timeout_s: float = 60.0
     script_force_timeout_s: float = 30.0
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def own_name() -> str:

@@ -21,6 +21,7 @@ from orchestrator.config import (
     BASE_PORT,
     CLUSTER_FILE,
     MODULES_DIR,
+    NODES_MAX,
     ClusterConfig,
     HealthConfig,
     ModuleConfig,
@@ -43,7 +44,7 @@ MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
 
 def read_cluster(config_dir: Path) -> ClusterConfig:
     """`cluster.toml`, or a `ConfigError` with all that is wrong with it."""
-    text = read_config_text(config_dir / CLUSTER_FILE, "is missing; it names the cluster and its two nodes, see docs/interfaces.md.")
+    text = read_config_text(config_dir / CLUSTER_FILE, "is missing; it names the cluster and its nodes, see docs/interfaces.md.")
     model, text, complaints = _validate(ClusterModel, text)
     if model is not None:
         complaints += _check_cluster(model, text)
@@ -163,9 +164,10 @@ def _known_keys(kind: type[Model], location: Sequence[str | int]) -> list[str]:
 
 
 def _check_cluster(model: ClusterModel, text: ConfigText) -> Iterator[Complaint]:
-    count = len(model.node) + (0 if "node" not in text.kept else 2 - len(model.node))  # a spoilt one has been complained of
-    if count != 2:
-        yield text.complain(("node",), f"a cluster has two nodes, each with its own [[node]]; here are {count}.")
+    spoilt = "node" in text.kept  # has been complained of, and says nothing about the others
+    if not spoilt and not 2 <= len(model.node) <= NODES_MAX:
+        sentence = f"a cluster has two to {NODES_MAX} nodes, each with its own [[node]]; here are {len(model.node)}."
+        yield text.complain(("node",), sentence)
     interval_s, timeout_s = parse_duration_s(model.heartbeat.interval), parse_duration_s(model.heartbeat.timeout)
     if interval_s < 0.05:
         yield text.complain(("heartbeat", "interval"), "less than 50ms loads the network for nothing.")
@@ -176,20 +178,22 @@ def _check_cluster(model: ClusterModel, text: ConfigText) -> Iterator[Complaint]
     networks = [set(node.addresses) for node in model.node]
     for index, node in enumerate(model.node):
         if node.name in names:
-            yield text.complain(("node", index, "name"), f'"{node.name}" is the name of the other node already.')
+            yield text.complain(("node", index, "name"), f'"{node.name}" is the name of another node already.')
         names.add(node.name)
         for network, address in node.addresses.items():
             place = ("node", index, "addresses", network)
             if address in seen:
                 yield text.complain(place, f"{address} is given twice; it is {seen[address]} already.")
             seen.setdefault(address, f"{node.name}'s address on {network}")
-            if "node" not in text.kept and not all(network in others for others in networks):
+            if not spoilt and len(networks) > 1 and sum(network in others for others in networks) == 1:
                 known = set.union(*networks) - {network}
                 yield text.complain(place, f'only {node.name} is on network "{network}".{did_you_mean(network, known)}')
     host, port = split_listen(model.health.listen) if model.health is not None else ("::", 0)
-    if host not in ("0.0.0.0", "::", *set.union(*networks)):
-        known = set.union(*networks)
+    known = set().union(*networks)
+    if host not in ("0.0.0.0", "::", *known):
         yield text.complain(("health", "listen"), f'there is no network "{host}".{did_you_mean(host, known)}')
+    elif host in known and not all(host in others for others in networks):
+        yield text.complain(("health", "listen"), f'not every node is on network "{host}"; write 0.0.0.0:{port}.')
     if BASE_PORT - 3 <= port < BASE_PORT:
         yield text.complain(("health", "listen"), f"{port} is a port of the cluster's own; 9010 is usual.")
     for index, address in enumerate(model.witness.ping):
@@ -201,7 +205,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
     """`written` is the file as it was before wrong values were taken out: what was given wrongly is not missing as well."""
     for index, node in enumerate(model.nodes or ()):
         if node not in cluster.nodes:
-            sentence = f'the cluster has no node "{node}"; it has {" and ".join(cluster.nodes)}.{did_you_mean(node, cluster.nodes)}'
+            sentence = f'the cluster has no node "{node}"; it has {cluster.names}.{did_you_mean(node, cluster.nodes)}'
             yield text.complain(("nodes", index), sentence)
     if model.mode == "light":
         yield from _check_light(model, text, written)
@@ -209,17 +213,22 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         return
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
+    if "nodes" not in written and len(cluster.nodes) > 2:
+        yield text.complain(("nodes",), f"is missing; a mirror module runs on two of the cluster's nodes, {cluster.names}.")
     nodes = model.nodes or list(cluster.nodes)
     if model.default_primary not in ("alone", "lastprim", *nodes):
         hint = did_you_mean(model.default_primary, ("alone", "lastprim", *nodes))
         sentence = f'"{model.default_primary}" is neither "alone" nor "lastprim" nor one of this module\'s nodes.{hint}'
         yield text.complain(("default_primary",), sentence)
-    networks = cluster.networks()
-    if model.replication_network is None and len(networks) != 1 and "replication_network" not in written:
+    known = [node for node in dict.fromkeys(nodes) if node in cluster.nodes]
+    networks = cluster.networks(known or None)
+    if len(known) == 2 and not networks:
+        yield text.complain(("nodes",), f"{' and '.join(known)} have no network in common.")
+    elif model.replication_network is None and len(networks) != 1 and "replication_network" not in written:
         yield text.complain(("replication_network",), f"is missing; choose one of the cluster's networks: {', '.join(networks)}.")
     if model.replication_network is not None and model.replication_network not in networks:
         hint = did_you_mean(model.replication_network, networks)
-        sentence = f'the cluster has no network "{model.replication_network}" on both nodes; it has {", ".join(networks)}.{hint}'
+        sentence = f'the cluster has no network "{model.replication_network}" on both nodes; it has {", ".join(networks) or "none"}.{hint}'
         yield text.complain(("replication_network",), sentence)
     if not written.get("replicated"):
         yield text.complain(("replicated",), "is missing; a mirror module names at least one directory in a [[replicated]].")
@@ -227,7 +236,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         if (reason := _unfit(replicated.directory)) is not None:
             yield text.complain(("replicated", index, "directory"), reason)
     for index, vip in enumerate(model.vip):
-        yield from _check_vip(text, index, vip, cluster)
+        yield from _check_vip(text, index, vip, cluster, known)
     yield from _check_services(model.service, text)
 
 
@@ -260,7 +269,7 @@ def _unfit(directory: str) -> str | None:
     return None
 
 
-def _check_vip(text: ConfigText, index: int, vip: VipModel, cluster: ClusterConfig) -> Iterator[Complaint]:
+def _check_vip(text: ConfigText, index: int, vip: VipModel, cluster: ClusterConfig, nodes: Sequence[str]) -> Iterator[Complaint]:
     wanted = ipaddress.ip_interface(vip.address)
     place = ("vip", index, "address")
     for node in cluster.nodes.values():
@@ -269,8 +278,8 @@ def _check_vip(text: ConfigText, index: int, vip: VipModel, cluster: ClusterConf
                 yield text.complain(place, f"{own} is {node.name}'s own address on {network}; a service address must be a free one.")
     if vip.interface is not None or wanted.version == 6:  # the nodes' IPv6 addresses are not in the file: found when it is taken
         return
-    for network in cluster.networks():
-        if all(ipaddress.ip_address(node.addresses[network]) in wanted.network for node in cluster.nodes.values()):
+    for network in cluster.networks(nodes) if nodes else ():
+        if all(ipaddress.ip_address(cluster.nodes[node].addresses[network]) in wanted.network for node in nodes):
             return
     yield text.complain(place, f"{wanted.network} holds no address of both nodes; correct it, or name the interface.")
 
@@ -297,17 +306,21 @@ def _service_name(service: ServiceModel) -> str:
 
 
 def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: ClusterConfig) -> Iterator[Complaint]:
-    """What two modules, or two tables of one, must not share."""
+    """What two modules that meet on a node, or two tables of one, must not share; a service address, no two modules at all."""
     directories: list[tuple[PurePosixPath, str]] = []
     vips: dict[str, str] = {}
-    sources: dict[Any, str] = {}
-    ports: dict[int, str] = {}
+    sources: list[tuple[Any, str, str]] = []  # subnet, address, module
+    ports: list[tuple[int, str]] = []
+    nodes = {text.path.stem: set(model.nodes or cluster.nodes) for text, model in read}
     for (text, model), port in zip(read, _ports(read), strict=True):
         module = text.path.stem
+        met = {other for other in nodes if nodes[other] & nodes[module]}
         for index, replicated in enumerate(model.replicated):
             path = PurePosixPath(replicated.directory)
             for other, owner in directories:
                 where = "already" if owner == module else f"already, in module {owner}"
+                if owner not in met:
+                    continue
                 if path == other:
                     yield text.complain(("replicated", index, "directory"), f"{path} is given {where}.")
                 elif path.is_relative_to(other) or other.is_relative_to(path):
@@ -321,15 +334,17 @@ def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: Cluster
             vips.setdefault(address, module)
             if vip.source:
                 subnet = ipaddress.ip_interface(vip.address).network
-                if subnet in sources:
-                    sentence = f"{sources[subnet]} is the source address in {subnet} already; there can be one in a subnet."
-                    yield text.complain(("vip", index, "source"), sentence)
-                sources.setdefault(subnet, address)
+                for taken, source, owner in sources:
+                    if taken == subnet and owner in met:
+                        sentence = f"{source} is the source address in {subnet} already; there can be one in a subnet."
+                        yield text.complain(("vip", index, "source"), sentence)
+                sources.append((subnet, address, module))
         if cluster.health is not None and port == cluster.health.port:
             yield text.complain(("port",), f"{port} is where health is asked for, see cluster.toml; give port = … another number.")
-        if port and port in ports:
-            yield text.complain(("port",), f"{port} is the port of module {ports[port]} already; give port = … another number.")
-        ports.setdefault(port, module)
+        for taken_port, owner in ports:
+            if port == taken_port and port and owner in met:
+                yield text.complain(("port",), f"{port} is the port of module {owner} already; give port = … another number.")
+        ports.append((port, module))
 
 
 def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
@@ -346,11 +361,12 @@ def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
 
 def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, port: int) -> ModuleConfig:
     max_restarts, period_s = parse_restarts(model.max_restarts)
+    nodes = tuple(model.nodes or cluster.nodes)
     return ModuleConfig(
         name=text.path.stem,
         mode=model.mode,
-        nodes=tuple(model.nodes or cluster.nodes),
-        replication_network=model.replication_network or cluster.networks()[0],
+        nodes=nodes,
+        replication_network=model.replication_network or next(iter(cluster.networks(nodes)), ""),  # a light module replicates nothing
         default_primary=model.default_primary,
         boot=model.boot,
         max_restarts=max_restarts,

@@ -79,7 +79,7 @@ def _listen(text: str) -> str:
     if not colon or not host or not (port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f'"{text}" is not a place to listen at; write for example 0.0.0.0:9010')
     if host not in ("0.0.0.0", "[::]") and not _NAME.fullmatch(host):
-        raise ValueError(f'"{text}" cannot hold on both nodes; write 0.0.0.0:{port}, [::]:{port} or NETWORK:{port}')
+        raise ValueError(f'"{text}" cannot hold on every node; write 0.0.0.0:{port}, [::]:{port} or NETWORK:{port}')
     return text
 
 

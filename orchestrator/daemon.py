@@ -11,45 +11,36 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from orchestrator import shutdown, view
+from orchestrator import shutdown, view, view_pairs
 from orchestrator.api.health import HealthServer
+from orchestrator.api.here import Here, Roster
+from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.core import events as ev
-from orchestrator.core.detector import Detector
-from orchestrator.core.states import Module, Surroundings
-from orchestrator.core.turn import Node
+from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.journal import Journal
 from orchestrator.effects.logs import keep_bounded
 from orchestrator.effects.notify import History
-from orchestrator.effects.world import World
 from orchestrator.endurance import endure
 from orchestrator.guard import lay_guards
-from orchestrator.heartbeat import Heartbeats, Network
+from orchestrator.pair import Pairs, Site
 from orchestrator.paths import Paths
-from orchestrator.peer import PeerClient, PeerServer
-from orchestrator.pulse import summary_to_wire
-from orchestrator.runner import Runner
-from orchestrator.seal import Secrets
 from orchestrator.security import Keys, key_store
 from orchestrator.shim import lay as lay_shim
+from orchestrator.statefile import Memories
+from orchestrator.topology import peers_of
 from orchestrator.witness.ping import Ping
 from rfs import exit_codes
 from rfs.errors import SaidNo
-
-
-def networks_of(cluster: ClusterConfig, node: str, peer: str) -> tuple[Network, ...]:
-    """The networks on which both nodes have an address."""
-    here, there = cluster.nodes[node].addresses, cluster.nodes[peer].addresses
-    return tuple(Network(name, here[name], there[name]) for name in here if name in there)
 
 
 def boot_id() -> str:
@@ -57,114 +48,61 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node: str, networks: tuple[Network, ...]) -> Node:
-    """The core's state before the first event."""
-    peer = next(name for name in cluster.nodes if name != node)
-    now, timeout_s = trio.current_time(), cluster.heartbeat_timeout_s
-    around = Surroundings(
-        node=node,
-        peer=peer,
-        policy=cluster.policy,
-        timeout_s=timeout_s,
-        has_ping=bool(cluster.ping),
-        has_witness=bool(cluster.witness),
-        now=now,
-    )
-    mine = {
-        name: Module(
-            name=name,
-            light=config.mode == "light",
-            max_restarts=config.max_restarts,
-            max_restarts_period_s=config.max_restarts_period_s,
-            default_primary=config.default_primary,
-            since=now,
-        )
-        for name, config in modules.items()
-        if node in config.nodes
-    }
-    return Node(around=around, detector=Detector.new(tuple(network.name for network in networks), timeout_s, now), modules=mine)
-
-
 async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], keys: Keys, paths: Paths, history: History) -> None:
     """Until SIGTERM or SIGINT."""
-    node, peer_name = keys.node, keys.peer
-    networks, boot = networks_of(cluster, node, peer_name), boot_id()
+    node, boot = keys.node, boot_id()
     mine = {name: config for name, config in modules.items() if node in config.nodes}
-    shared = {name for name, config in mine.items() if peer_name in config.nodes}
-    peer = PeerClient(cluster.name, node, peer_name, networks, keys.store)
+
+    def line(kind: str) -> Callable[[str], None]:
+        return lambda text: history.add("", kind, text)
+
+    pulses, calls = PulseDoor(line("heartbeat")), CallDoor(line("peer"))
+    memories = Memories(paths.state / "hactld" / "state.json", boot, line("statefile"))
+    incarnation = int.from_bytes(os.urandom(7), "big") | 1
+    site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls)
     async with trio.open_nursery() as nursery:
-        world = World(cluster, mine, node, paths, boot, peer, history, nursery, keys.store)
-        runner = Runner(first_node(cluster, mine, node, networks), world)
-        heartbeats = Heartbeats(
-            cluster=cluster.name,
-            node=node,
-            peer=peer_name,
-            boot=boot,
-            incarnation=int.from_bytes(os.urandom(7), "big") | 1,
-            networks=networks,
-            interval_s=cluster.heartbeat_interval_s,
-            say=lambda: runner.node.summaries(),
-            deliver=runner.deliver,
-            log=lambda text: history.add("", "heartbeat", text),
-            secrets=Secrets(keys.store, peer_name),
-            timeout_s=cluster.heartbeat_timeout_s,
-        )
-        connect(world, runner, heartbeats)
+        pairs = Pairs(site, keys.peers, nursery)
 
         def status() -> dict[str, Any]:
-            document = view.status(runner.node, cluster, mine, {name: rfs.last for name, rfs in world.rfs.items()})
-            return view.with_security(document, keys.store is None, keys.warnings(), heartbeats.dropped + server.refused)
+            rfs = {name: rfs.last for pair in pairs for name, rfs in pair.world.rfs.items()}
+            document = view_pairs.status([pair.runner.node for pair in pairs], cluster, mine, rfs)
+            refused = sum((pair.refused for pair in pairs), pulses.dropped + calls.refused)
+            return view.with_security(document, keys.store is None, keys.warnings(), refused)
 
         def logs(module: str) -> tuple[Path, Path, Path]:
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
-        routes = Routes(runner, peer, history, status, logs, shared, keys)
-        routes.told = heartbeats.told
-        server = PeerServer(
-            cluster.name, peer_name, networks, routes.answer_peer, keys.store, lambda text: history.add("", "peer", text)
-        )  # fmt: skip
-        ping = Ping(
-            cluster.ping,
-            deliver=lambda ok: runner.deliver(ev.PingVerdict(trio.current_time(), ok)),
-            log=lambda text: history.add("", "ping", text),
-        )
-        for name in mine:
-            found = await world.find(name)
-            runner.deliver(found)
-            world.adopt(found)
-        nursery.start_soon(runner.run)
-        nursery.start_soon(ping.run)
-        await nursery.start(heartbeats.run)
-        await nursery.start(server.run)
+        roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
+        here = Here(roster, pairs.all, history, status, logs, keys)
+
+        def pinged(ok: bool) -> None:
+            for pair in pairs:
+                pair.runner.deliver(ev.PingVerdict(trio.current_time(), ok))
+
+        for pair in pairs:
+            pair.open(PeerCalls(here, pair).answer)
+            await pair.begin(nursery)
+        nursery.start_soon(Ping(cluster.ping, deliver=pinged, log=line("ping")).run)
+        await nursery.start(pulses.run)
+        for pair in pairs:
+            nursery.start_soon(pair.pulse)
+        await nursery.start(calls.run)
         nursery.start_soon(keep_bounded, paths, list(mine), lambda kind, text: history.add("", kind, text))
-        nursery.start_soon(keys.watch, lambda text: history.add("", "keys", text))
-        await nursery.start(ApiServer(paths.socket, routes.route).run)
+        nursery.start_soon(keys.watch, line("keys"))
+        await nursery.start(ApiServer(paths.socket, Routes(here).route).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])
-            nursery.start_soon(HealthServer(host, place.port, runner, lambda text: history.add("", "health", text)).run)
-        history.add("", "hactld", f"started on {node}: cluster={cluster.name} modules={','.join(mine) or '-'}")
+            nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health")).run)
+        listed = f"modules={','.join(mine) or '-'} peers={','.join(keys.peers)}"
+        history.add("", "hactld", f"started on {node}: cluster={cluster.name} {listed}")
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 break
         if await shutdown.machine_goes_down():
-            await shutdown.stop_modules(runner, world, mine, history)
+            await shutdown.stop_modules(pairs.runners(), memories, history)
         else:
             history.add("", "hactld", "ends; modules stay as they are")
         nursery.cancel_scope.cancel()
-
-
-def connect(world: World, runner: Runner, heartbeats: Heartbeats) -> None:
-    """The effects report to the runner, and speak to the peer through the heartbeats."""
-    world.deliver = runner.deliver
-    world.pulse = heartbeats.pulse_now
-    world.pulses = lambda: heartbeats.counter
-    world.state_of = lambda module: runner.node.modules[module].shown[0].value
-
-    def say() -> dict[str, Any]:
-        modules = {name: summary_to_wire(summary) for name, summary in runner.node.summaries().items()}
-        return {"incarnation": heartbeats.incarnation, "counter": heartbeats.counter, "modules": modules}
-
-    world.say = say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
     if options.node not in cluster.nodes:
-        names = " and ".join(cluster.nodes)
-        print(f"hactld: this node is called {options.node}, but the cluster has {names}; give its name with --node", file=sys.stderr)
+        sentence = f"this node is called {options.node}, but the cluster has {cluster.names}; give its name with --node"
+        print(f"hactld: {sentence}", file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
     if options.guard:
         return lay_guards(modules, options.node, Paths(options.root))
-    peer = next(name for name in cluster.nodes if name != options.node)
-    keys = Keys(None if options.insecure else key_store(options.config_dir), options.node, peer)
+    peers = peers_of(cluster, modules, options.node)
+    keys = Keys(None if options.insecure else key_store(options.config_dir), options.node, peers)
     try:
         keys.check()
     except SaidNo as refusal:

@@ -10,7 +10,6 @@ to fill its log.
 
 from __future__ import annotations
 
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import trio
 from orchestrator.core.events import Heartbeat, PeerTold
 from orchestrator.core.states import Summary
 from orchestrator.peer_words import PeerWords
-from orchestrator.pulse import DATAGRAM_BYTES_MAX, ECHOES_MAX, BadPulse, Pulse, Speech, decode, encode
+from orchestrator.pulse import ECHOES_MAX, BadPulse, Pulse, Speech, decode, encode
 from orchestrator.seal import Opener, Sealer, Secrets, Unsealed
 
 PORT = 5599
@@ -91,19 +90,9 @@ class Heartbeats:
         """Something changed that the peer must not learn half a second late."""
         self._now.set()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
-        sockets: dict[str, trio.socket.SocketType] = {}
-        for network in self.networks:
-            sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-            await sock.bind((network.here, self.port))
-            sockets[network.name] = sock
-        async with trio.open_nursery() as nursery:
-            for network in self.networks:
-                nursery.start_soon(self._hear, network, sockets[network.name])
-            task_status.started()
-            await self._pulse_forever(sockets)
+    async def run(self, sockets: Mapping[str, trio.socket.SocketType]) -> None:
+        """Pulse until cancelled, with the door's sockets (doors.py), by the network's name."""
+        await self._pulse_forever(sockets)
 
     async def _pulse_forever(self, sockets: Mapping[str, trio.socket.SocketType]) -> None:
         while True:
@@ -133,22 +122,16 @@ class Heartbeats:
         runs = [self._opener.proven or b"", *self._opener.unproven[-(ECHOES_MAX - 1) :]]
         return {run: self._newest[network.name, run] for run in runs if (network.name, run) in self._newest}
 
-    async def _hear(self, network: Network, sock: trio.socket.SocketType) -> None:
-        while True:
-            try:
-                data, (host, *_) = await sock.recvfrom(DATAGRAM_BYTES_MAX + 1)
-            except OSError:  # an ICMP "unreachable" for one of our own pulses
-                continue
-            try:
-                if host != network.there:
-                    raise BadPulse("unknown-address")
-                text, run, number = self._opener.open(data, network.name)
-                pulse = decode(text, self.cluster, self.peer)
-                if pulse.counter != number:
-                    raise BadPulse("malformed")
-                self._accept(network, run, pulse)
-            except (BadPulse, Unsealed) as bad:
-                self._complain(f"{bad.kind} on {network.name}", f" from {host}")
+    def hear(self, network: Network, data: bytes) -> None:
+        """A datagram from the peer's address on this network."""
+        try:
+            text, run, number = self._opener.open(data, network.name)
+            pulse = decode(text, self.cluster, self.peer)
+            if pulse.counter != number:
+                raise BadPulse("malformed")
+            self._accept(network, run, pulse)
+        except (BadPulse, Unsealed) as bad:
+            self._complain(f"{bad.kind} on {network.name}", f" from {network.there}")
 
     def _accept(self, network: Network, run: bytes, pulse: Pulse) -> None:
         newest = self._newest.get((network.name, run))

@@ -4,9 +4,9 @@ A call tries the networks in the order of the configuration, each with its share
 used. A question is never sent twice: what could have been heard is not asked again on another network, so a command cannot
 run twice.
 
-Every call is under TLS with the nodes' pinned keys (rfs/tls.py), so whoever asks is the peer, by its key. The server looks only at the
-peer's own addresses; who has not proven its key within seconds is dropped, and only a few may try at a time. The key is judged once
-more when the question is there: one that was revoked or replaced meanwhile asks nothing.
+Every call is under TLS with the nodes' pinned keys (rfs/tls.py), so whoever asks is the peer, by its key. The server is given only
+what comes from the peer's own addresses (doors.py); who has not proven its key within seconds is dropped, and only a few may try at a
+time. The key is judged once more when the question is there: one that was revoked or replaced meanwhile asks nothing.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class PeerClient:
                     await send(secured, request)
                     answer = await receive(secured)
         except (trio.TooSlowError, OSError, EOFError, ValueError, trio.BrokenResourceError, Refused, SaidNo) as error:
-            raise PeerUnreachable(f"the peer did not answer '{method}' ({str(error) or type(error).__name__})") from error
+            raise PeerUnreachable(f"{self.peer} did not answer '{method}' ({str(error) or type(error).__name__})") from error
         if isinstance(failure := answer.get("error"), dict):
             code = failure.get("code")
             raise PeerRefused(str(failure.get("message", ""))[:1000], code if type(code) is int else exit_codes.FAILED)
@@ -121,49 +121,31 @@ class PeerClient:
             except (OSError, trio.TooSlowError) as error:
                 sock.close()
                 why = error
-        raise OSError(f"no network leads to the peer: {why}")
+        raise OSError(f"no network leads to it: {why}")
 
 
 class PeerServer:
-    """Answers to the peer."""
+    """Answers to one peer."""
 
     def __init__(
         self,
         cluster: str,
         peer: str,
-        networks: tuple[Network, ...],
         handle: Handler,
         keys: KeyStore | None,
         log: Callable[[str], None],
-        port: int = PORT,
     ) -> None:
-        self.cluster, self.peer, self.networks, self.port = cluster, peer, networks, port
+        self.cluster, self.peer = cluster, peer
         self.handle, self.keys, self.log = handle, keys, log
         self.limit = trio.Semaphore(CALLS_MAX)
         self.refused: Counter[str] = Counter()
         self._half_open = 0
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
-        listeners = []
-        for network in self.networks:
-            sock = trio.socket.socket()
-            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
-            sock.setsockopt(trio.socket.IPPROTO_IP, IP_FREEBIND, 1)
-            await sock.bind((network.here, self.port))
-            sock.listen(64)
-            listeners.append(trio.SocketListener(sock))
-        async with trio.open_nursery() as nursery:
-            for listener in listeners:
-                nursery.start_soon(trio.serve_listeners, self._serve, [listener])
-            task_status.started()
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """One connection from an address of the peer's (doors.py): one question."""
+        remote = f"an address of {self.peer}'s"
         try:
-            remote = stream.socket.getpeername()[0]
-            if remote not in {network.there for network in self.networks}:
-                self._refuse("unknown-address", f"from {remote}")
-                return
+            remote = str(stream.socket.getpeername()[0])
             secured, pin = await self._known(stream)
             async with self.limit:
                 with trio.fail_after(QUESTION_DEADLINE_S):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import trio
 
-from orchestrator.peer import PeerClient
+from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from rfs import exit_codes
 from rfs.errors import SaidNo
 from rfs.keys import NEXT, KeyStore
@@ -26,8 +26,8 @@ def key_store(config_dir: Path) -> KeyStore:
 class Keys:
     """This node's keys as its daemon sees them; `store` is None with --insecure."""
 
-    def __init__(self, store: KeyStore | None, node: str, peer: str) -> None:
-        self.store, self.node, self.peer = store, node, peer
+    def __init__(self, store: KeyStore | None, node: str, peers: Collection[str]) -> None:
+        self.store, self.node, self.peers = store, node, tuple(peers)
 
     def check(self) -> None:
         """At the start: a key of this very node. A peer that is not paired (any more) is a warning: this node must serve without it."""
@@ -41,27 +41,35 @@ class Keys:
             )
         self.store.own_of(self.node)
 
-    async def pin(self, certificate: str, under: str) -> None:
-        """The peer's next key, which it told over a connection that it had proven with its present one."""
+    async def pin(self, peer: str, certificate: str, under: str) -> None:
+        """A peer's next key, which it told over a connection that it had proven with its present one."""
         if self.store is None:
             raise ValueError("this node runs with --insecure")
         store = self.store
-        await trio.to_thread.run_sync(lambda: store.pin(self.peer, certificate, under=under))
+        await trio.to_thread.run_sync(lambda: store.pin(peer, certificate, under=under))
 
-    async def rotate(self, peer: PeerClient) -> str:
-        """Replace this node's key without an interruption; the new key's pin. What is cut short goes on when it is tried again.
+    async def rotate(self, clients: Mapping[str, PeerClient]) -> tuple[str, list[str]]:
+        """Replace this node's key without an interruption; the new key's pin, and who is paired but cannot be told from here: nodes with
+        which this one shares nothing. What is cut short goes on when it is tried again.
 
-        The peer pins the new key beside the old one, told under the old one; then it is used; with its first use the old one counts no
-        longer. Established connections go on under the key that they began with."""
+        Every peer pins the new key beside the old one, told under the old one; only when all have it is it used; with its first use the
+        old one counts no longer. Established connections go on under the key that they began with."""
         if self.store is None:
             raise SaidNo("this node runs with --insecure: it has no key", exit_codes.REFUSED)
         store = self.store
+        trust = await trio.to_thread.run_sync(store.trust)
+        paired = [peer for peer in trust.peers if trust.of(peer)]
+        told = {peer: client for peer, client in clients.items() if peer in paired}
+        if not told:
+            raise SaidNo(f"no key of {' or '.join(clients)} is paired with this node: there is nobody to tell", exit_codes.REFUSED)
         staged = await trio.to_thread.run_sync(lambda: store.make(self.node, name=NEXT))
-        await peer.call("pin", {"certificate": staged.known.certificate}, ROTATE_DEADLINE_S)
+        for peer, client in told.items():
+            await tell(peer, client, "pin", {"certificate": staged.known.certificate})
         await trio.to_thread.run_sync(store.activate_next)
-        await peer.call("hello", {}, ROTATE_DEADLINE_S)
+        for peer, client in told.items():
+            await tell(peer, client, "hello", {})
         await trio.to_thread.run_sync(store.drop_former)
-        return staged.known.pin
+        return staged.known.pin, [peer for peer in paired if peer not in told]
 
     def warnings(self) -> list[Warning_]:
         """For status."""
@@ -69,13 +77,23 @@ class Keys:
             text = "the links between the nodes are not protected (--insecure)"
             return [{"code": "INSECURE", "text": text, "fix": "hactl cluster init, then start hactld without --insecure"}]
         try:
-            if not self.store.trust().of(self.peer):
-                text = f"no key of {self.peer} is paired with this node"
-                return [{"code": "NOT_PAIRED", "text": text, "fix": "hactl cluster init here, hactl cluster join there"}]
-            alarms = self.store.expiry_alarms(self.peer)
+            trust = self.store.trust()
+            unknown = [peer for peer in self.peers if not trust.of(peer)]
+            alarms = dict.fromkeys(alarm for peer in self.peers if peer not in unknown for alarm in self.store.expiry_alarms(peer))
         except SaidNo as trouble:
             return [{"code": "KEYS_UNREADABLE", "text": trouble.sentence, "fix": "as it says"}]
-        return [{"code": "KEY_EXPIRES", "text": alarm, "fix": f"hactl cluster rotate-keys on {node}"} for node, alarm in alarms]
+        which = " --for {}" if len(self.peers) > 1 else ""
+        return [
+            *(
+                {
+                    "code": "NOT_PAIRED",
+                    "text": f"no key of {peer} is paired with this node",
+                    "fix": f"hactl cluster init{which.format(peer)} here, hactl cluster join there",
+                }
+                for peer in unknown
+            ),
+            *({"code": "KEY_EXPIRES", "text": alarm, "fix": f"hactl cluster rotate-keys on {node}"} for node, alarm in alarms),
+        ]
 
     async def watch(self, log: Callable[[str], None]) -> None:
         """An alarm is a line in the log as well, once."""
@@ -87,3 +105,13 @@ class Keys:
                     log(text)
             told = texts
             await trio.sleep(LOOK_EVERY_S)
+
+
+async def tell(peer: str, client: PeerClient, method: str, parameters: dict[str, str]) -> None:
+    """One call of a rotation; SaidNo with the peer's name when it does not succeed."""
+    try:
+        await client.call(method, parameters, ROTATE_DEADLINE_S)
+    except PeerUnreachable as error:
+        raise SaidNo(f"{peer} could not be told of the new key; try again: {error}", exit_codes.PEER_NOT_REACHABLE) from error
+    except PeerRefused as error:
+        raise SaidNo(f"{peer} refuses: {error}", error.code) from error

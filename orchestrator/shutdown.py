@@ -7,7 +7,7 @@ is no systemd it is always the latter. All of it lasts no longer than DEADLINE_S
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import trio
 
@@ -16,8 +16,8 @@ from orchestrator.core.states import State
 from orchestrator.effects import systemd
 from orchestrator.effects.notify import History
 from orchestrator.effects.systemd import SystemdAway, SystemdRefused
-from orchestrator.effects.world import World
 from orchestrator.runner import Runner
+from orchestrator.statefile import Memories
 
 ASK_DEADLINE_S = 5.0
 DEADLINE_S = 240.0
@@ -37,22 +37,21 @@ async def machine_goes_down(bus: str = systemd.SYSTEM_BUS) -> bool:
     return False
 
 
-async def stop_modules(runner: Runner, world: World, modules: Iterable[str], history: History) -> None:
-    """As `hactl stop` of each, all at the same time; returns when all are stopped or the time is over."""
-    names = list(modules)
-    history.add("", "hactld", f"the machine goes down: stopping {', '.join(names) or 'nothing'}")
-    world.machine_goes_down = True
+async def stop_modules(runners: Mapping[str, Runner], memories: Memories, history: History) -> None:
+    """`runners`: by module. As `hactl stop` of each, all at the same time; returns when all are stopped or the time is over."""
+    history.add("", "hactld", f"the machine goes down: stopping {', '.join(runners) or 'nothing'}")
+    memories.machine_goes_down = True
     began = trio.current_time()
 
-    async def stop(name: str) -> None:
+    async def stop(name: str, runner: Runner) -> None:
         await runner.ask(lambda now, request: ev.Stop(now, name, request))
         while runner.node.modules[name].shown[0] is not State.STOP:
             await runner.changed()
 
     with trio.move_on_after(DEADLINE_S) as deadline:
         async with trio.open_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(stop, name)
-    left = [name for name in names if runner.node.modules[name].shown[0] is not State.STOP]
+            for name, runner in runners.items():
+                nursery.start_soon(stop, name, runner)
+    left = [name for name, runner in runners.items() if runner.node.modules[name].shown[0] is not State.STOP]
     how = f"not stopped: {', '.join(left)}" if deadline.cancelled_caught else "all stopped"
     history.add("", "hactld", f"{how} after {trio.current_time() - began:.1f} s")

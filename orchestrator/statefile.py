@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import trio
 
 from orchestrator.core.states import Memory
 
@@ -66,3 +68,35 @@ def wanted_at_start(kept: Kept | None, boot_policy: str, boot_id: str) -> bool:
     if kept.boot_id == boot_id:
         return kept.memory.wanted
     return {"auto": kept.memory.wanted, "on": True, "off": False}[kept.memory.boot or boot_policy]
+
+
+class Memories:
+    """The file as long as hactld runs. It has one owner, whom all pairs tell what they remember: the file is always whole."""
+
+    def __init__(self, path: Path, boot_id: str, log: Callable[[str], None]) -> None:
+        self.path, self.boot_id, self.log = path, boot_id, log
+        self._remembered = self._on_disk = read(path)
+        self._writing = trio.Lock()
+        self.machine_goes_down = False  # then to stop is nobody's wish, and is not remembered
+
+    def of(self, module: str) -> Kept | None:
+        """What is remembered of a module."""
+        return self._remembered.get(module)
+
+    def remember(self, module: str, memory: Memory) -> None:
+        """From now on; `write_down` makes it durable."""
+        if self.machine_goes_down and (before := self.of(module)) is not None:
+            memory = replace(memory, wanted=before.memory.wanted)
+        self._remembered = {**self._remembered, module: Kept(self.boot_id, memory)}
+
+    async def write_down(self) -> None:
+        """Durable when it returns. In a thread: a busy disk keeps an fsync for seconds. Who waits together is written together."""
+        async with self._writing:
+            remembered = self._remembered
+            if remembered is self._on_disk:
+                return
+            try:
+                await trio.to_thread.run_sync(write, self.path, remembered)
+            except OSError as error:
+                self.log(f"{self.path}: {error.strerror}; after a boot the last remembered wish counts")
+            self._on_disk = remembered

@@ -21,32 +21,38 @@ LEADING = (State.ALONE.value, State.PRIM.value)
 
 
 def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfig], rfs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole document."""
+    """The document of one pair; with several, view_pairs.py makes one of them."""
     modules = [module_status(node, configs[name], module, rfs.get(name, {})) for name, module in node.modules.items()]
     warnings = [warning for module in modules for warning in module.pop("warnings")] + network_warnings(node)
-    verdicts = [module["verdict"] for module in modules]
-    order = ("diverged", "down", "resyncing", "degraded", "redundant")
     around = node.around
     by_policy = around.policy == "consistency" and around.peer_silent and not around.has_witness
     paused = paused_reason(node)
     blocked = around.isolated or by_policy or witness_is_away(node)
+    silent, networks = around.peer_silent or not around.peer_heard, node.detector.verdicts(around.now)
     return {
         "schema": SCHEMA,
         "cluster": cluster.name,
         "node": around.node,
         "peer": around.peer,
-        "partial": around.peer_silent or not around.peer_heard,
-        "verdict": next((verdict for verdict in order if verdict in verdicts), "down"),
+        "partial": silent,
+        "verdict": worst([module["verdict"] for module in modules]),
         "failover": {
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
-        "networks": node.detector.verdicts(around.now),
+        "networks": networks,
+        "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
         "warnings": warnings,
         "insecure": False,
         "refused": {},
     }
+
+
+def worst(verdicts: Sequence[str]) -> str:
+    """The verdict of all."""
+    order = ("diverged", "down", "resyncing", "degraded", "redundant")
+    return next((verdict for verdict in order if verdict in verdicts), "down")
 
 
 def with_security(
@@ -184,7 +190,7 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
 def witness_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
     """What rfsmount says of the witness: nothing is lost yet, but the next failure would find nobody to ask."""
     texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "WITNESS"]
-    return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on both nodes says more"} for text in texts]
+    return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on each node says more"} for text in texts]
 
 
 def network_warnings(node: Node) -> list[dict[str, str]]:

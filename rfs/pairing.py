@@ -359,6 +359,13 @@ async def _accept(
     files = _files(theirs.get("files"))
     if certificate_digest(pem) != shown:
         raise PeerProtocolError("a certificate that is not the one of this connection")
+    trust = await trio.to_thread.run_sync(keys.trust)
+    if (others := [name for name in trust.peers if name != peer and trust.of(name)]) and trust.cluster != cluster:
+        raise SaidNo(
+            f"this node is paired with {', '.join(others)} already, and {peer} is not of that cluster: let this node invite, "
+            f"'init' here and 'join' on {peer}",
+            exit_codes.REFUSED,
+        )
     if store is not None:
         await store(files)
     try:

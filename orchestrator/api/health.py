@@ -27,18 +27,18 @@ CONNECTIONS_MAX = 64
 AGAIN_S = 5.0
 
 
-def judge(runner: Runner, module: str) -> tuple[bool, str] | None:
+def judge(runners: Mapping[str, Runner], module: str) -> tuple[bool, str] | None:
     """Does the module serve here, and in which words; None: there is no such module on this node."""
-    found = runner.node.modules.get(module)
-    if found is None:
+    runner = runners.get(module)
+    if runner is None:
         return None
-    state, readiness = found.shown
+    state, readiness = runner.node.modules[module].shown
     if runner.is_late or runner.node.around.unsure:
         return False, "unsure"
     return state.value in SERVING and readiness is Readiness.READY, f"{state.value} {readiness.value}"
 
 
-def respond(runner: Runner, method: str, target: str) -> tuple[int, str]:
+def respond(runners: Mapping[str, Runner], method: str, target: str) -> tuple[int, str]:
     """Status and line."""
     if method not in ("GET", "HEAD"):
         return 405, "only GET and HEAD"
@@ -49,7 +49,7 @@ def respond(runner: Runner, method: str, target: str) -> tuple[int, str]:
             otherwise = 404
         case _:
             return 404, "not here"
-    verdict = judge(runner, module)
+    verdict = judge(runners, module)
     if verdict is None:
         return 404, "no such module"
     serves, words = verdict
@@ -57,10 +57,11 @@ def respond(runner: Runner, method: str, target: str) -> tuple[int, str]:
 
 
 class HealthServer:
-    """Answers on TCP. A place that is in use, or an address that is not there yet, is tried again: failover does not depend on it."""
+    """Answers on TCP. `runners`: by module, whose core decides about it. A place that is in use, or an address that is not there yet, is
+    tried again: failover does not depend on it."""
 
-    def __init__(self, host: str, port: int, runner: Runner, log: Callable[[str], None]) -> None:
-        self.host, self.port, self.runner, self.log = host, port, runner, log
+    def __init__(self, host: str, port: int, runners: Mapping[str, Runner], log: Callable[[str], None]) -> None:
+        self.host, self.port, self.runners, self.log = host, port, runners, log
         self._open: dict[int, trio.CancelScope] = {}
         self._number = 0
 
@@ -101,7 +102,7 @@ class HealthServer:
                 return
             method = asked[0].method.decode("ascii", "replace")
             head_only = method == "HEAD"
-            status, line = respond(self.runner, method, asked[0].target.decode("ascii", "replace"))
+            status, line = respond(self.runners, method, asked[0].target.decode("ascii", "replace"))
         except http.TooLong:
             status, line = 413, "no body, please"
         except h11.RemoteProtocolError as error:

@@ -150,8 +150,8 @@ class Rfs:
     def command(self, role: str, replace_data: bool) -> list[str]:
         """The command line; under systemd in a scope of its own, because a service's processes die with it."""
         config, network = self.config, self.config.replication_network
-        here = self.cluster.nodes[self.node].addresses[network]
-        there = next(other.addresses[network] for name, other in self.cluster.nodes.items() if name != self.node)
+        peer = next(name for name in config.nodes if name != self.node)
+        here, there = (self.cluster.nodes[name].addresses[network] for name in (self.node, peer))
         program = Path(sys.executable).with_name("rfsmount")
         found = str(program) if program.exists() else shutil.which("rfsmount")
         line = [found] if found else [sys.executable, "-m", "rfs.cli"]
@@ -159,7 +159,6 @@ class Rfs:
         line += ["--state", str(self.state_directory), "--role", role]
         line += ["--listen", f"{here}:{config.port}", "--peer", f"{there}:{config.port}", "--on-peer-loss", "freeze"]
         line += ["--module", config.name, "--node", self.node, "--cluster", self.cluster.name, "--foreground"]
-        peer = next(name for name in config.nodes if name != self.node)
         line += ["--insecure"] if self.keys is None else ["--keys", str(self.keys.directory), "--peer-node", peer]
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         line += ["--ack", config.ack]

@@ -1,9 +1,8 @@
-"""All effects of one node behind the one door that the runner knows (runner.Effects)."""
+"""All effects of one pair's modules behind the one door that the runner knows (runner.Effects)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import trio
@@ -39,18 +38,15 @@ class World:
         modules: Mapping[str, ModuleConfig],
         node: str,
         paths: Paths,
-        boot: str,
+        memories: statefile.Memories,
         peer: PeerClient,
         history: History,
         nursery: trio.Nursery,
         keys: KeyStore | None,
     ) -> None:
         self.keys = keys
-        self.cluster, self.node, self.paths, self.boot, self.peer, self.history = cluster, node, paths, boot, peer, history
+        self.cluster, self.node, self.paths, self.memories, self.peer, self.history = cluster, node, paths, memories, peer, history
         self.nursery = nursery
-        self.machine_goes_down = False  # then to stop is nobody's wish, and is not remembered
-        self.remembered = self._on_disk = statefile.read(self.state_file)
-        self._writing = trio.Lock()
         self.deliver: Callable[[ev.Event], None] = lambda event: None
         self.pulse: Callable[[], None] = lambda: None
         self.pulses: Callable[[], int] = lambda: 0
@@ -80,7 +76,7 @@ class World:
         return Rfs(config, self.cluster, self.node, self.paths, keys=self.keys, status=status, gone=gone, log=self._log_of(name))
 
     def _make_vip(self, config: ModuleConfig) -> Vip:
-        peer = self.cluster.nodes[next(name for name in self.cluster.nodes if name != self.node)]
+        peer = self.cluster.nodes[self.peer.peer]
 
         def lost(reason: str) -> None:
             self.deliver(ev.AddressLost(trio.current_time(), config.name, reason))
@@ -98,8 +94,8 @@ class World:
     async def find(self, module: str) -> ev.Found:
         """What is there now, when hactld starts."""
         rfs, services = self.rfs[module], self.services[module]
-        kept = self.remembered.get(module)
-        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.boot)
+        kept = self.memories.of(module)
+        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.memories.boot_id)
         memory = kept.memory if kept is not None else Memory()
         services_run = await services.running()
         entered, announced = self.scripts[module].found()
@@ -183,22 +179,11 @@ class World:
 
     def remember(self, module: str, memory: Memory) -> None:
         """From now on; `write_down` makes it durable."""
-        if self.machine_goes_down and (before := self.remembered.get(module)) is not None:
-            memory = replace(memory, wanted=before.memory.wanted)
-        self.remembered = {**self.remembered, module: statefile.Kept(self.boot, memory)}
+        self.memories.remember(module, memory)
 
     async def write_down(self) -> None:
-        """Durable when it returns. In a thread: a busy disk keeps an fsync for seconds. Who waits together is written together."""
-        async with self._writing:
-            remembered = self.remembered
-            if remembered is self._on_disk:
-                return
-            try:
-                await trio.to_thread.run_sync(statefile.write, self.state_file, remembered)
-            except OSError as error:
-                text = f"{self.state_file}: {error.strerror}; after a boot the last remembered wish counts"
-                self.history.add("", "statefile", text)
-            self._on_disk = remembered
+        """Durable when it returns."""
+        await self.memories.write_down()
 
     def notify(self, module: str, kind: str, text: str, inputs: Mapping[str, Any] | None) -> None:
         """A line for people."""
@@ -217,15 +202,10 @@ class World:
 
     # ---- helpers ------------------------------------------------------------------------------------------------------
 
-    @property
-    def state_file(self) -> Any:
-        """Where wishes are remembered."""
-        return self.paths.state / "hactld" / "state.json"
-
     async def _ask_peer(self, method: str, parameters: dict[str, Any], deadline_s: float) -> None:
         try:
             await self.peer.call(method, parameters, deadline_s)
         except PeerUnreachable as failure:
             raise EffectFailed(str(failure)) from failure
         except PeerRefused as refusal:
-            raise EffectFailed(f"the peer refused '{method}': {refusal}", refused=refusal.code == exit_codes.REFUSED) from refusal
+            raise EffectFailed(f"{self.peer.peer} refused '{method}': {refusal}", refused=refusal.code == exit_codes.REFUSED) from refusal

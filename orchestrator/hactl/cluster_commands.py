@@ -1,4 +1,6 @@
-"""`hactl cluster init|join|show|rotate-keys|forget`: two nodes become a cluster, and what becomes of their keys later."""
+"""`hactl cluster init|join|show|rotate-keys|forget`: nodes become a cluster, two at a time, and what becomes of their keys later.
+
+Pairing is between two nodes. In a bigger cluster each pair of nodes that share a mirror module pairs once (orchestrator/topology.py)."""
 
 from __future__ import annotations
 
@@ -9,12 +11,13 @@ import click
 import trio
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.config import CLUSTER_FILE, ClusterConfig, load_cluster, own_name
+from orchestrator.config import CLUSTER_FILE, ClusterConfig, listed, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.security import key_store
+from orchestrator.topology import peers_of
 from rfs import exit_codes, keys_command, pairing
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore, Own
@@ -34,7 +37,7 @@ addresses = {{ {addresses} }}
 
 @click.group()
 def cluster() -> None:
-    """The two nodes: their keys, and how they learn of each other."""
+    """The nodes: their keys, and how they learn of each other."""
 
 
 def _cluster_of(session: Session) -> ClusterConfig:
@@ -64,11 +67,12 @@ def _write_cluster(config_dir: Path, name: str, members: tuple[str, ...]) -> Non
 @cluster.command()
 @click.option("--name", help="Of the cluster, when there is no cluster.toml yet.")
 @click.option(
-    "--member", "members", multiple=True, metavar="NODE,NET=ADDR[,NET=ADDR]", help="Both nodes, when there is no cluster.toml yet."
+    "--member", "members", multiple=True, metavar="NODE,NET=ADDR[,NET=ADDR]", help="Every node, when there is no cluster.toml yet."
 )
+@click.option("--for", "peer", metavar="NODE", help="Which node is to join, where several may.")
 @click.option("--new-key", is_flag=True, help="Replace this node's key: it was revoked, or is not to be used any more.")
 @session_options
-def init(session: Session, name: str | None, members: tuple[str, ...], new_key: bool) -> None:
+def init(session: Session, name: str | None, members: tuple[str, ...], peer: str | None, new_key: bool) -> None:
     """Make this node's key, show a one-time code, and wait for the other node to join.
 
     \b
@@ -80,8 +84,8 @@ def init(session: Session, name: str | None, members: tuple[str, ...], new_key: 
     if name is not None or members:
         if written.exists():
             raise Failure(f"{written}: is there already; leave --name and --member out", exit_codes.USAGE)
-        if name is None or len(members) != 2:
-            raise Failure("a new cluster needs --name and two times --member", exit_codes.USAGE)
+        if name is None or len(members) < 2:
+            raise Failure("a new cluster needs --name, and --member for every node", exit_codes.USAGE)
         _write_cluster(session.config_dir, name, members)
         try:
             _cluster_of(session)
@@ -90,22 +94,53 @@ def init(session: Session, name: str | None, members: tuple[str, ...], new_key: 
             raise
     config, node = _cluster_of(session), own_name()
     if node not in config.nodes:
-        raise Failure(f"this node is called {node}, but {written} has {' and '.join(config.nodes)}", exit_codes.CONFIGURATION_INVALID)
+        raise Failure(f"this node is called {node}, but {written} has {config.names}", exit_codes.CONFIGURATION_INVALID)
     try:
-        paired = trio.run(_invite, session, config, node, new_key)
+        chosen = _peer_to_invite(session, config, node, peer)
+        paired = trio.run(_invite, session, config, node, chosen, new_key)
         keys_command.after_pairing(key_store(session.config_dir), new=new_key)
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired)
+    _warn_of_others(session, paired, new_key)
 
 
-async def _invite(session: Session, config: ClusterConfig, node: str, new_key: bool) -> Paired:
-    keys, peer = key_store(session.config_dir), config.peer_of(node).name
+def _warn_of_others(session: Session, paired: Paired, new_key: bool) -> None:
+    """A new key is known to the node that was paired now, and to no other."""
+    trust = key_store(session.config_dir).trust()
+    others = [peer for peer in trust.peers if trust.of(peer) and peer != paired.peer]
+    if new_key and others:
+        click.echo(f"{listed(others)} know the old key only: pair with each anew as well, without --new-key", err=True)
+
+
+def _peer_to_invite(session: Session, config: ClusterConfig, node: str, wanted: str | None) -> str:
+    """The one that was named; the only one that there is; the only one that shares a module with this node and is not paired yet."""
+    others = [name for name in config.nodes if name != node]
+    if wanted is not None:
+        if wanted not in others:
+            raise Failure(f"there is no other node {wanted} in this cluster; there is {listed(others)}", exit_codes.USAGE)
+        return wanted
+    if len(others) > 1:
+        try:
+            others = list(peers_of(config, load_modules(session.config_dir, config), node))
+        except ConfigError as error:
+            raise Failure(str(error), exit_codes.CONFIGURATION_INVALID) from None
+        trust = key_store(session.config_dir).trust()
+        others = [name for name in others if not trust.of(name)] or others
+    if len(others) > 1:
+        raise Failure(f"say which node is to join: {' or '.join(f'--for {name}' for name in others)}", exit_codes.USAGE)
+    return others[0]
+
+
+async def _invite(session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool) -> Paired:
+    keys = key_store(session.config_dir)
     own = keys_command.to_show(keys, keys.make(node), new=new_key)
-    addresses = list(dict.fromkeys(config.nodes[node].addresses.values()))
+    addresses = [config.nodes[node].addresses[network] for network in config.networks((node, peer))]
+    if not addresses:
+        raise SaidNo(f"{node} and {peer} have no network in common, see {session.config_dir / CLUSTER_FILE}")
 
     def accepts(name: str) -> str:
-        return "" if name == peer else f"it is called {name}, and the cluster's other node {peer}"
+        return "" if name == peer else f"it is called {name}, and is to be {peer}"
 
     callers = frozenset(config.nodes[peer].addresses.values())
     inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts, callers)
@@ -139,6 +174,7 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
     _say_paired(session, paired)
     if session.format == "table":
         click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
+    _warn_of_others(session, paired, new_key)
 
 
 async def _join(session: Session, keys: KeyStore, own: Own, invitation: str) -> Paired:
@@ -174,13 +210,16 @@ def show(session: Session) -> None:
 @cluster.command("rotate-keys")
 @session_options
 def rotate_keys(session: Session) -> None:
-    """Replace this node's key (-H all: both nodes') without an interruption."""
+    """Replace this node's key (-H all: its peers' as well) without an interruption. Every peer is told."""
     answer = session.client.rotate_keys(session.node)
     if session.format in ("json", "jsonl"):
         print_json(answer, one_line=session.format == "jsonl")
         return
     for rotated in answer["rotated"]:
         click.echo(f"{rotated['node']} has a new key, {rotated['pin'][:16]}; established links go on under the old one")
+        if rotated.get("not_told"):
+            others = listed(rotated["not_told"])
+            click.echo(f"{others}: no mirror module with {rotated['node']}, so not told; pair anew before there is one", err=True)
 
 
 def _refuse_while_it_serves(session: Session, peer: str) -> None:
@@ -189,7 +228,8 @@ def _refuse_while_it_serves(session: Session, peer: str) -> None:
         document = session.client.status()
     except ApiFailure:
         return  # no daemon here: nothing to part
-    heard = not document.get("partial")
+    silent = {entry["node"]: entry["silent"] for entry in document.get("peers", ())}
+    heard = not silent.get(peer, document.get("partial"))
     runs = [
         module["name"] for module in document["modules"] for node in module["nodes"] if node["node"] == peer and node["state"] != "STOP"
     ]

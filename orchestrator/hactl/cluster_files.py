@@ -60,10 +60,8 @@ def store(files: Files, config_dir: Path, node: str, *, replace: bool) -> None:
                 f"the other node's configuration is not valid: {str(error).splitlines()[0]}", exit_codes.CONFIGURATION_INVALID
             ) from error
         if node not in cluster.nodes:
-            names = " and ".join(cluster.nodes)
-            raise SaidNo(
-                f"this node is called {node}, but the cluster has {names}: set HACTL_NODE or the hostname", exit_codes.CONFIGURATION_INVALID
-            )
+            sentence = f"this node is called {node}, but the cluster has {cluster.names}: set HACTL_NODE or the hostname"
+            raise SaidNo(sentence, exit_codes.CONFIGURATION_INVALID)
         _move(Path(scratch), config_dir, list(paths), replace)
 
 

@@ -60,7 +60,7 @@ def check(session: Session) -> None:
         print_json({"schema": "hactl.config/1", "valid": True, "problems": []}, one_line=session.format == "jsonl")
         return
     listed = ", ".join(modules) or "none"
-    click.echo(f"{session.config_dir}: cluster {cluster.name}, nodes {' and '.join(cluster.nodes)}, modules: {listed}. No problems.")
+    click.echo(f"{session.config_dir}: cluster {cluster.name}, nodes {cluster.names}, modules: {listed}. No problems.")
 
 
 @config.command()

@@ -42,10 +42,10 @@ def events(session: Session, follow: bool, after: int) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="With what each decision rested on.")
 @session_options
 def history(session: Session, module: str | None, lines: int, kinds: tuple[str, ...], verbose: bool) -> None:
-    """What happened to a module, or to all, who asked for it, and why; -H all: on both nodes, in the order of their clocks."""
+    """What happened to a module, or to all, who asked for it, and why; -H all: on all its nodes, in the order of their clocks."""
     if module is not None:
         chosen_module(session.client.status(), module)
-    nodes = both_nodes(session) if session.node == "all" else [session.node]
+    nodes = all_nodes(session) if session.node == "all" else [session.node]
     found = [event for node in nodes for event in session.client.events(0, node)["events"]]
     wanted = [event for event in found if module in (None, event["module"]) and (not kinds or event["kind"] in kinds)]
     shown = sorted(wanted, key=lambda event: event["wall_s"])[-lines:]
@@ -58,10 +58,10 @@ def history(session: Session, module: str | None, lines: int, kinds: tuple[str, 
             show_inputs(event.get("inputs"))
 
 
-def both_nodes(session: Session) -> list[str | None]:
-    """This node and the other one."""
+def all_nodes(session: Session) -> list[str | None]:
+    """This node and its peers."""
     document = session.client.status()
-    return [document["node"], document["peer"]]
+    return [document["node"], *(peer["node"] for peer in document["peers"])]
 
 
 def show_event(session: Session, event: Mapping[str, Any], *, with_node: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`hactl lab`: two nodes, a client and a witness on this machine."""
+"""`hactl lab`: two nodes (or three), a client and a witness on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ node_argument = click.argument("node", type=click.Choice(NODES))
 @click.option("--name", envvar="LOCKSTEP_LAB", default=DEFAULT_NAME, show_default=True, help="Which lab, where several are built.")
 @click.pass_context
 def lab(context: click.Context, name: str) -> None:
-    """Two nodes, a client and a witness on this machine, out of namespaces."""
+    """Two nodes or three, a client and a witness on this machine, out of namespaces."""
     context.meta["lab"] = name
 
 
@@ -41,10 +41,11 @@ def size_option(_: click.Context, __: click.Parameter, value: str) -> int:
 @lab.command()
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where the nodes' disks are made (default /var/tmp).")
 @click.option("--disk-size", metavar="SIZE", callback=size_option, default="4GiB", show_default=True, help="Of each disk.")
+@click.option("--nodes", type=click.IntRange(2, 3), default=2, show_default=True, help="How many servers; with 3 there is a node3.")
 @session_options
-def up(session: Session, directory: Path | None, disk_size: int) -> None:
+def up(session: Session, directory: Path | None, disk_size: int, nodes: int) -> None:
     """Build the lab anew and boot all its nodes."""
-    Lab(str(click.get_current_context().meta["lab"]), directory=directory, disk_size_bytes=disk_size).up()
+    Lab(str(click.get_current_context().meta["lab"]), directory=directory, disk_size_bytes=disk_size, nodes=nodes).up()
     show(session)
 
 

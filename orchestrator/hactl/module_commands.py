@@ -39,7 +39,7 @@ def status(session: Session, module: str | None, watch: bool, interval: float, c
     if check and document["verdict"] != "redundant":
         raise SystemExit(CHECK.get(document["verdict"], exit_codes.FAILED))
     if session.node is not None and document.get("partial"):
-        raise Failure("the other node did not answer; what is shown of it was last known here", exit_codes.PEER_NOT_REACHABLE)
+        raise Failure("another node did not answer; what is shown of it was last known here", exit_codes.PEER_NOT_REACHABLE)
 
 
 def show_status(session: Session, document: Mapping[str, Any], *, again: bool) -> None:
@@ -219,7 +219,7 @@ def second(session: Session, module: str | None, fullsync: bool) -> None:
 @session_options
 def wait(session: Session, module: str | None, word: str) -> None:
     """Return when the module is in a state on this node (-H: another, or all), exit code 7 when it does not get there."""
-    where = "both nodes" if session.node == "all" else session.node or "this node"
+    where = "all its nodes" if session.node == "all" else session.node or "this node"
     wait_for(session, module, goal_for(word, session.node), f"{word} on {where}")
 
 

@@ -95,7 +95,9 @@ def _reasons(document: Mapping[str, Any]) -> Iterator[str]:
                 place = f"{module['name']} on {node['node']}" if several else node["node"]
                 yield f"{place}: {node['reason']}"
     if document.get("partial"):
-        yield f"{document.get('peer', 'the other node')} did not answer: its line is what was last known."
+        silent = [peer["node"] for peer in document.get("peers", ()) if peer["silent"]]
+        for node in silent or [document.get("peer", "the other node")]:
+            yield f"{node} did not answer: its line is what was last known."
 
 
 def _paint(line: str, words: Sequence[str], readiness: str) -> str:

@@ -58,7 +58,7 @@ def describe(entry: Mapping[str, Any]) -> str:
 
 
 def chosen_nodes(entry: Mapping[str, Any], answering: str, wanted: str | None) -> list[Mapping[str, Any]]:
-    """The lines that -H is about: this node's, the named one's, or both."""
+    """The lines that -H is about: this node's, the named one's, or all."""
     return [node for node in entry["nodes"] if wanted == "all" or node["node"] == (wanted or answering)]
 
 

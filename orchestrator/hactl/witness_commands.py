@@ -27,7 +27,7 @@ def status(session: Session) -> None:
     found = [entry for module in document["modules"] for entry in _entries(document, module)]
     if not found:
         raise Failure(
-            "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on both nodes, and restart the modules",
+            "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on every node, and restart the modules",
             exit_codes.FAILED,
         )
     print_rows(session.format, HEADER, [_row(entry) for entry in found], found)

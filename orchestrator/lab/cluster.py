@@ -99,17 +99,21 @@ class LabCluster:
 
     def pair(self, *more: str) -> float:
         """`hactl cluster init` on node1, `hactl cluster join` (with `more`) on node2; how long it took."""
+        return self.introduce("node1", "node2", more=more)
+
+    def introduce(self, inviter: str, joiner: str, invite: Iterable[str] = (), more: Iterable[str] = ()) -> float:
+        """Pair two nodes: `hactl cluster init` (with `invite`) on the one, `hactl cluster join` (with `more`) on the other."""
         began = time.monotonic()
         read_end, write_end = os.pipe()
         with open(read_end) as shown:
             with open(write_end, "wb") as said:
-                waiting = self.lab.spawn("node1", ["hactl", "cluster", "init"], log=said)
+                waiting = self.lab.spawn(inviter, ["hactl", "cluster", "init", *invite], log=said)
             try:
                 invitation = next((line.split()[-1] for line in shown if "hactl cluster join" in line), "")
-                joined = self.lab.run("node2", ["hactl", "cluster", "join", "-", *more], input=invitation + "\n")
+                joined = self.lab.run(joiner, ["hactl", "cluster", "join", "-", *more], input=invitation + "\n")
                 rest = shown.read()
                 if waiting.wait(10) != 0 or not _fingerprint(rest) or _fingerprint(rest) != _fingerprint(joined.stdout):
-                    raise Trouble(f"pairing failed: node1 says {rest!r}, node2 says {joined.stdout!r}")
+                    raise Trouble(f"pairing failed: {inviter} says {rest!r}, {joiner} says {joined.stdout!r}")
             finally:
                 kill_group(waiting)
         return time.monotonic() - began

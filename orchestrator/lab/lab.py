@@ -15,7 +15,7 @@ from orchestrator.lab import disk, mount_points, wire
 from orchestrator.lab.cgroups import NodeCgroup
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.init import DISK, KEPT_DIRECTORIES, VOLATILE_DIRECTORIES
-from orchestrator.lab.plan import ADDRESSES, LANS, NODES
+from orchestrator.lab.plan import ADDRESSES, LANS, NODES, members
 from orchestrator.lab.power import find_inits, power_off, power_on
 from orchestrator.lab.state import LabState, NodeState, StateFile
 from orchestrator.lab.switch import Direction, Switch
@@ -37,7 +37,9 @@ def prefixed(name: str) -> str:
 class Lab:
     """A lab by its name. Labs of different names do not meet; the object itself holds nothing that a new one lacks."""
 
-    def __init__(self, name: str = DEFAULT_NAME, *, directory: Path | None = None, disk_size_bytes: int = DEFAULT_DISK_SIZE_BYTES) -> None:
+    def __init__(
+        self, name: str = DEFAULT_NAME, *, directory: Path | None = None, disk_size_bytes: int = DEFAULT_DISK_SIZE_BYTES, nodes: int = 2
+    ) -> None:
         if not name.replace("-", "").isalnum():
             raise LabError(f'"{name}" cannot be a lab\'s name: use letters, digits and dashes.')
         if disk_size_bytes < DISK_SIZE_BYTES_MIN:
@@ -45,6 +47,7 @@ class Lab:
         self.name = name
         self.directory = (directory or Path("/var/tmp")).absolute() / f"lockstep-{name}"  # ours alone: `down` empties it
         self.disk_size_bytes = disk_size_bytes
+        self.servers = nodes
         self._file = StateFile(name)
         self._switch = Switch(name)
 
@@ -68,7 +71,7 @@ class Lab:
                 mount_points.make([str(DISK), *KEPT_DIRECTORIES.values(), *VOLATILE_DIRECTORIES])
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._switch.build()
-                for node in NODES:
+                for node in members(self.servers):
                     disk.create(state.image(node), self.disk_size_bytes)
                     state.nodes[node] = NodeState()
                     self._power_on(state, node)
@@ -153,7 +156,7 @@ class Lab:
         """Mend every cable, or those of one node."""
         with self._file.locked():
             state = self._file.require()
-            for name in NODES if node is None else (node,):
+            for name in state.nodes if node is None else (node,):
                 state, which = self._known(name, state)
                 which.cuts.clear()
                 for lan in ADDRESSES[name] if which.running() else ():
@@ -278,7 +281,7 @@ class Lab:
     def _known(self, node: str, state: LabState | None = None) -> tuple[LabState, NodeState]:
         state = state or self._file.require()
         if node not in state.nodes:
-            raise LabError(f"There is no node {node} in the lab; it has {', '.join(NODES)}.")
+            raise LabError(f"There is no node {node} in the lab; it has {', '.join(state.nodes)}.")
         return state, state.nodes[node]
 
     def _running(self, node: str) -> tuple[LabState, NodeState]:

@@ -15,6 +15,7 @@ ADDRESSES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "node2": {"lan": "10.77.0.12", "repl": "10.77.1.12"},
         "client": {"lan": "10.77.0.20"},
         "witness": {"lan": "10.77.0.21"},
+        "node3": {"lan": "10.77.0.13", "repl": "10.77.1.13"},
     }
 )
 ADDRESSES_6: Mapping[str, Mapping[str, str]] = MappingProxyType(  # for service addresses; the cluster itself talks over IPv4
@@ -23,9 +24,16 @@ ADDRESSES_6: Mapping[str, Mapping[str, str]] = MappingProxyType(  # for service 
         "node2": {"lan": "fd77::12"},
         "client": {"lan": "fd77::20"},
         "witness": {"lan": "fd77::21"},
+        "node3": {"lan": "fd77::13"},
     }
 )
-NODES: tuple[str, ...] = tuple(ADDRESSES)
+NODES: tuple[str, ...] = tuple(ADDRESSES)  # all that there may be
+THIRD = "node3"  # only in a lab of three servers
+
+
+def members(servers: int) -> tuple[str, ...]:
+    """Who is in a lab of so many servers."""
+    return tuple(node for node in NODES if node != THIRD or servers == 3)
 
 
 def mac_address(node: str, lan: str) -> str:

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 import trio
 
-from orchestrator import view
-from orchestrator.api.routes import Routes, make_command, merge
+from orchestrator import view, view_pairs
+from orchestrator.api.commands import make_command
+from orchestrator.api.here import Here, Roster
+from orchestrator.api.peer_calls import PeerCalls
+from orchestrator.api.routes import Routes, merge
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, VipConfig
 from orchestrator.core import events as ev
 from orchestrator.core.states import Hold, Readiness, State, Summary
 from orchestrator.effects.notify import History
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
+from orchestrator.runner import Runner
 from orchestrator.security import Keys
 from rfs.keys import NEXT, KeyStore
 from tests.unit.keyring import paired_keys
@@ -44,6 +48,14 @@ class FakePeer(PeerClient):
         return self.answer
 
 
+class FakeSide:
+    """A pair without its networks."""
+
+    def __init__(self, client: FakePeer, runner: Runner, shared: tuple[str, ...] = ("pg",)) -> None:
+        self.peer, self.client, self.runner, self.shared = client.peer, client, runner, shared
+        self.told = runner.deliver
+
+
 def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Routes:
     runner = make_runner(FakeEffects(), replace(serving(), shown=(state, Readiness.READY)))
     history = History(None)
@@ -51,16 +63,22 @@ def make_routes(peer: FakePeer, tmp_path: Path, state: State = State.PRIM) -> Ro
     (tmp_path / "pg.log").write_text("one\ntwo\nthree\n")
 
     def status() -> dict[str, Any]:
-        return view.status(runner.node, CLUSTER, {"pg": CONFIG}, {})
+        return view_pairs.status([runner.node], CLUSTER, {"pg": CONFIG}, {})
 
-    keys = Keys(paired_keys(tmp_path)[0], "node1", "node2")
+    keys = Keys(paired_keys(tmp_path)[0], "node1", ["node2"])
     logs = (tmp_path / "pg.log", tmp_path / "none", tmp_path / "scripts")
-    return Routes(runner, peer, history, status, lambda module: logs, {"pg"}, keys)
+    roster = Roster("node1", ("node1", "node2"), {"pg": ("node1", "node2")})
+    return Routes(Here(roster, [FakeSide(peer, runner)], history, status, lambda module: logs, keys))
+
+
+async def answer_peer(routes: Routes, method: str, parameters: dict[str, Any], pin: str = "") -> dict[str, Any]:
+    return await PeerCalls(routes.here, routes.here.sides[0]).answer(method, parameters, pin)
 
 
 async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(routes.runner.run)
+        for side in routes.here.sides:
+            nursery.start_soon(side.runner.run)
         answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, "ann"))
         nursery.cancel_scope.cancel()
     return answer
@@ -144,7 +162,7 @@ async def test_what_cannot_be_asked(method: str, path: str, query: dict[str, str
 )
 async def test_a_nonsensical_call_of_the_peer_is_refused(method: str, parameters: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PeerRefused):
-        await make_routes(FakePeer({}), tmp_path).answer_peer(method, parameters)
+        await answer_peer(make_routes(FakePeer({}), tmp_path), method, parameters)
 
 
 def test_prim_and_second_take_their_options() -> None:
@@ -184,7 +202,7 @@ async def test_the_peer_acts_only_for_modules_that_name_it(tmp_path: Path) -> No
     routes = make_routes(FakePeer({}), tmp_path)
     for method in ("promote", "outdate", "command", "rfs_state", "logs"):
         with pytest.raises(PeerRefused) as refused:
-            await routes.answer_peer(method, {"module": "web", "verb": "stop"})
+            await answer_peer(routes, method, {"module": "web", "verb": "stop"})
         assert refused.value.code == 8
 
 
@@ -193,28 +211,28 @@ async def test_a_new_key_of_the_peer_is_pinned_or_refused(tmp_path: Path) -> Non
     staged = KeyStore(tmp_path / "node2.keys").make("node2", name=NEXT)
     used = KeyStore(tmp_path / "node2.keys").own().known.pin
     with pytest.raises(PeerRefused, match="does not count any more"):
-        await routes.answer_peer("pin", {"certificate": staged.known.certificate}, "00" * 32)
-    assert await routes.answer_peer("pin", {"certificate": staged.known.certificate}, used) == {}
-    assert routes.keys.store is not None and routes.keys.store.trust().of("node2")[-1].pin == staged.known.pin
+        await answer_peer(routes, "pin", {"certificate": staged.known.certificate}, "00" * 32)
+    assert await answer_peer(routes, "pin", {"certificate": staged.known.certificate}, used) == {}
+    assert routes.here.keys.store is not None and routes.here.keys.store.trust().of("node2")[-1].pin == staged.known.pin
     with pytest.raises(PeerRefused, match="where one of 'node2'"):
-        await routes.answer_peer("pin", {"certificate": routes.keys.store.own().known.certificate}, used)
+        await answer_peer(routes, "pin", {"certificate": routes.here.keys.store.own().known.certificate}, used)
     with pytest.raises(PeerRefused, match="refused"):
-        await routes.answer_peer("pin", {"certificate": "nonsense"}, used)
+        await answer_peer(routes, "pin", {"certificate": "nonsense"}, used)
 
 
 async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> None:
     routes = make_routes(FakePeer(PeerUnreachable("gone")), tmp_path)
-    store = routes.keys.store
+    store = routes.here.keys.store
     assert store is not None
     before = store.own().known.pin
     with pytest.raises(ApiError) as failed:
         await routes.route(Request("POST", ("v1", "cluster", "rotate-keys"), {}, {}))
     assert failed.value.code == 5 and store.own().known.pin == before
     told = FakePeer({})
-    routes.peer = told
+    routes.here.sides = [FakeSide(told, routes.here.sides[0].runner)]
     answer = await ask(routes, "POST", "/v1/cluster/rotate-keys")
     assert [method for method, _ in told.asked] == ["pin", "hello"]
-    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin}]} and store.own().known.pin != before
+    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin, "not_told": []}]} and store.own().known.pin != before
     assert len(store.every_own()) == 1
 
 

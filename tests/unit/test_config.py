@@ -80,7 +80,6 @@ def test_a_good_cluster_file(tmp_path: Path) -> None:
     node2 = NodeConfig("node2", {"lan": "192.0.2.12", "repl": "198.51.100.12"})
     assert cluster == ClusterConfig("plant7", "consistency", 0.25, 2.0, {"node1": node1, "node2": node2}, ("192.0.2.1",))
     assert cluster.networks() == ("lan", "repl")
-    assert cluster.peer_of("node1") == node2
 
 
 def test_a_good_module_file(tmp_path: Path) -> None:
@@ -158,12 +157,12 @@ ping = ["192.0.2.1", 5]
     [
         ('"consistency"', '"consistancy"', 'policy: "consistancy" is not one of: availability, consistency. Did you mean "consistency"?'),
         ('timeout = "2s"', 'timeout = "500ms"', "heartbeat.timeout: must be at least three times the interval, or one lost packet is"),
-        ('name = "node2"', 'name = "node1"', 'node[2].name: "node1" is the name of the other node already.'),
+        ('name = "node2"', 'name = "node1"', 'node[2].name: "node1" is the name of another node already.'),
         ("192.0.2.12", "192.0.2.11", "node[2].addresses.lan: 192.0.2.11 is given twice; it is node1's address on lan already."),
         ('192.0.2.1"]', '192.0.2.12"]', "ping[1]: 192.0.2.12 is node2's address on lan: a node that reaches itself proves nothing."),
         ('name = "plant7"\n', "", "name: is missing."),
         ('name = "plant7"', "name = 7", "name: must be text in quotes, not 7."),
-        ('[[node]]\nname = "node2"', '[[nodes]]\nname = "node2"', "a cluster has two nodes, each with its own [[node]]; here are 1."),
+        ('[[node]]\nname = "node2"', '[[nodes]]\nname = "node2"', "a cluster has two to 16 nodes, each with its own [[node]]; here are 1."),
     ],
 )
 def test_one_mistake_in_a_cluster(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -281,7 +280,7 @@ def test_where_health_is_asked_for(tmp_path: Path, listen: str, host: str, port:
     [
         ('listen = "9010"', '13: health.listen: "9010" is not a place to listen at; write for example 0.0.0.0:9010.'),
         ('listen = "0.0.0.0:99999"', '"0.0.0.0:99999" is not a place to listen at'),
-        ('listen = "192.0.2.11:9010"', '"192.0.2.11:9010" cannot hold on both nodes; write 0.0.0.0:9010, [::]:9010 or NETWORK:9010.'),
+        ('listen = "192.0.2.11:9010"', '"192.0.2.11:9010" cannot hold on every node; write 0.0.0.0:9010, [::]:9010 or NETWORK:9010.'),
         ('listen = "lam:9010"', '13: health.listen: there is no network "lam". Did you mean "lan"?'),
         ('listen = "0.0.0.0:5599"', "13: health.listen: 5599 is a port of the cluster's own; 9010 is usual."),
         ("", "12: health.listen: is missing."),
@@ -296,6 +295,98 @@ def test_health_needs_a_port_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, CLUSTER + '[health]\nlisten = "0.0.0.0:5600"\n', pg=MODULE)
     with pytest.raises(ConfigError, match="5600 is where health is asked for"):
         load_modules(tmp_path, load_cluster(tmp_path))
+
+
+THREE = CLUSTER.replace(
+    "[witness]", '[[node]]\nname = "node3"\naddresses = { lan = "192.0.2.13", repl = "198.51.100.13", far = "203.0.113.13" }\n[witness]'
+).replace('repl = "198.51.100.12" }', 'far = "203.0.113.12" }')  # node1: lan repl, node2: lan far, node3: all of them
+N_1 = MODULE.replace('"node2"]', '"node3"]')
+
+
+def test_three_nodes(tmp_path: Path) -> None:
+    cluster = load_cluster(write(tmp_path, THREE, a=N_1))
+    assert list(cluster.nodes) == ["node1", "node2", "node3"] and cluster.names == "node1, node2 and node3"
+    assert (cluster.networks(), cluster.networks(("node1", "node3")), cluster.networks(("node2", "node3"))) == (
+        ("lan",), ("lan", "repl"), ("lan", "far"),
+    )  # fmt: skip
+    assert load_modules(tmp_path, cluster)["a"].nodes == ("node1", "node3")
+
+
+def test_modules_that_do_not_meet_may_share(tmp_path: Path) -> None:
+    """Directories, ports and source addresses are a node's; a service address is the network's."""
+    four = THREE.replace("[witness]", '[[node]]\nname = "node4"\naddresses = { lan = "192.0.2.14", far = "203.0.113.14" }\n[witness]')
+    other = MODULE.replace('nodes = ["node1", "node2"]', 'nodes = ["node2", "node4"]').replace('network = "repl"', 'network = "far"')
+    fixed, source = "port = 5600\n", '100/24"\nsource = true'
+    write(tmp_path, four, a=fixed + N_1.replace('100/24"', source), b=(fixed + other).replace('100/24"', source).replace("2.100", "2.101"))
+    modules = load_modules(tmp_path, load_cluster(tmp_path))
+    assert {name: (config.port, config.nodes) for name, config in modules.items()} == {
+        "a": (5600, ("node1", "node3")), "b": (5600, ("node2", "node4")),
+    }  # fmt: skip
+    write(tmp_path, four, b=fixed + other.replace('"node4"', '"node3"'))
+    with pytest.raises(ConfigError) as caught:
+        load_modules(tmp_path, load_cluster(tmp_path))
+    said = " ".join(complaint.sentence for complaint in caught.value.complaints)
+    assert "in module a" in said and "5600 is the port of module a" in said and "service address of module a" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('nodes = ["node1", "node3"]\n', "", "is missing; a mirror module runs on two of the cluster's nodes, node1, node2 and node3."),
+        ('"node1", "node3"]', '"node1", "node2", "node3"]', "2: nodes: a mirror module runs on two nodes; name both."),
+        ('"node1", "node3"]', '"node1", "node2"]', '3: replication_network: the cluster has no network "repl" on both nodes; it has lan.'),
+        ('"node3"]', '"node4"]', '2: nodes[2]: the cluster has no node "node4"; it has node1, node2 and node3. Did you mean "node3"?'),
+        ('primary = "alone"', 'primary = "node2"', '"node2" is neither "alone" nor "lastprim" nor one of this module\'s nodes.'),
+        ("192.0.2.100/24", "203.0.113.100/24", "15: vip[1].address: 203.0.113.0/24 holds no address of both nodes"),
+        ("192.0.2.100/24", "192.0.2.12/24", "15: vip[1].address: 192.0.2.12 is node2's own address on lan"),
+    ],
+)
+def test_one_mistake_in_a_module_of_three_nodes(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in N_1
+    write(tmp_path, THREE, a=N_1.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_modules(tmp_path, load_cluster(tmp_path))
+    said = [f"{complaint.line}: {complaint.key}: {complaint.sentence}" for complaint in caught.value.complaints]
+    assert any(expected in line for line in said), said
+
+
+def test_two_nodes_that_cannot_reach_each_other(tmp_path: Path) -> None:
+    apart = THREE.replace('name = "node1"\naddresses = { lan = "192.0.2.11", repl', 'name = "node1"\naddresses = { repl')
+    write(tmp_path, apart, a=N_1.replace('"node3"', '"node2"').replace('replication_network = "repl"\n', ""))
+    with pytest.raises(ConfigError, match="node1 and node2 have no network in common"):
+        load_modules(tmp_path, load_cluster(tmp_path))
+
+
+def test_a_network_of_one_among_three(tmp_path: Path) -> None:
+    assert complaints_of_cluster(tmp_path, THREE.replace('far = "203.0.113.12"', 'fer = "203.0.113.12"')) == [
+        '9: node[2].addresses.fer: only node2 is on network "fer". Did you mean "far"?',
+        '12: node[3].addresses.far: only node3 is on network "far". Did you mean "fer"?',
+    ]
+
+
+def test_a_health_address_is_one_of_every_node(tmp_path: Path) -> None:
+    said = complaints_of_cluster(tmp_path, THREE + '[health]\nlisten = "repl:9010"\n')
+    assert said == ['16: health.listen: not every node is on network "repl"; write 0.0.0.0:9010.']
+    assert load_cluster(write(tmp_path, THREE + '[health]\nlisten = "lan:9010"\n')).health == HealthConfig("lan", 9010)
+
+
+def test_how_many_nodes(tmp_path: Path) -> None:
+    def nodes(count: int) -> str:
+        return 'name = "c"\n' + "".join(
+            f'[[node]]\nname = "n{number}"\naddresses = {{ lan = "10.0.0.{number}" }}\n' for number in range(1, count + 1)
+        )
+
+    assert len(load_cluster(write(tmp_path, nodes(16))).nodes) == 16
+    for count in (1, 17):
+        said = complaints_of_cluster(tmp_path, nodes(count))
+        assert said == [f"2: node: a cluster has two to 16 nodes, each with its own [[node]]; here are {count}."]
+
+
+def test_a_light_module_on_any_nodes(tmp_path: Path) -> None:
+    service = '[[service]]\nname = "x"\nstart = ["/bin/x"]\n'
+    write(tmp_path, THREE, all='mode = "light"\n' + service, two='mode = "light"\nnodes = ["node1", "node2"]\n' + service)
+    modules = load_modules(tmp_path, load_cluster(tmp_path))
+    assert {name: config.nodes for name, config in modules.items()} == {"all": ("node1", "node2", "node3"), "two": ("node1", "node2")}
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ import pytest
 
 from orchestrator.hactl.cli import run
 from orchestrator.hactl.status_view import render
+from rfs.errors import SaidNo
+from rfs.keys import KeyStore
+from tests.unit.keyring import make_keys
 
 STATUS: dict[str, Any] = {
     "schema": "hactl.status/1",
@@ -275,7 +278,7 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
         (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
-        (("lab", "kill", "node3"), 2, "node3"),
+        (("lab", "kill", "node9"), 2, "node9"),
         (("lab", "--name", "no-such-lab", "status"), 1, "The lab is not up; `hactl lab up --name no-such-lab` builds it."),
     ],
 )
@@ -349,6 +352,87 @@ def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, caps
     assert run(["cluster", "init", "--name", "plant7", *members, "--config-dir", str(tmp_path)]) == 3
     assert "192.0.2.400" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+THREE_NODES = 'name = "plant7"\n' + "".join(
+    f'[[node]]\nname = "node{number}"\naddresses = {{ lan = "192.0.2.1{number}" }}\n' for number in (1, 2, 3)
+)
+MIRROR = 'nodes = ["{0}", "node3"]\n[[replicated]]\ndirectory = "/srv/{1}"\n'
+
+
+@pytest.mark.parametrize(
+    ("node", "paired", "words", "peer"),
+    [
+        ("node1", (), (), "node3"),  # the only one that it shares a module with
+        ("node3", ("node1",), (), "node2"),  # the only one that is not paired yet
+        ("node3", (), ("--for", "node2"), "node2"),
+        ("node1", (), ("--for", "node2"), "node2"),
+    ],
+)
+def test_who_is_to_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str, paired: tuple[str, ...], words: tuple[str, ...], peer: str
+) -> None:
+    three_nodes(tmp_path, monkeypatch, node, paired)
+    invited: list[str] = []
+
+    async def invite(session: object, config: object, node: str, peer: str, new_key: bool) -> None:
+        invited.append(peer)
+        raise SaidNo("enough")
+
+    monkeypatch.setattr("orchestrator.hactl.cluster_commands._invite", invite)
+    assert run(["cluster", "init", *words, "--config-dir", str(tmp_path)]) == 6
+    assert invited == [peer]
+
+
+def three_nodes(directory: Path, monkeypatch: pytest.MonkeyPatch, node: str, paired: tuple[str, ...]) -> None:
+    (directory / "modules").mkdir()
+    (directory / "cluster.toml").write_text(THREE_NODES)
+    for name, primary in (("a", "node1"), ("b", "node2")):
+        (directory / "modules" / f"{name}.toml").write_text(MIRROR.format(primary, name))
+    monkeypatch.setenv("HACTL_NODE", node)
+    keys = KeyStore(directory / "keys")
+    keys.make(node)
+    for other in paired:
+        keys.pin(other, make_keys(directory, other).own().known.certificate)
+
+
+def test_who_is_to_join_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    three_nodes(tmp_path, monkeypatch, "node3", ())
+    assert run(["cluster", "init", "--config-dir", str(tmp_path)]) == 2
+    assert "say which node is to join: --for node1 or --for node2" in capsys.readouterr().err
+    assert run(["cluster", "init", "--for", "node9", "--config-dir", str(tmp_path)]) == 2
+    assert "there is no other node node9 in this cluster; there is node1 and node2" in capsys.readouterr().err
+
+
+def test_peers_that_did_not_answer_are_named(hactl: Hactl, hactld: FakeHactld) -> None:
+    peers = [{"node": node, "silent": node != "node2", "networks": {"lan": "ok"}} for node in ("node2", "node3", "node4")]
+    hactld.answers["/v1/status"] = [(200, {**STATUS, "partial": True, "peers": peers})]
+    _, out, _ = hactl("status")
+    assert [line for line in out.splitlines() if "did not answer" in line] == [
+        "node3 did not answer: its line is what was last known.",
+        "node4 did not answer: its line is what was last known.",
+    ]
+
+
+def test_a_history_of_all_nodes(hactl: Hactl, hactld: FakeHactld) -> None:
+    peers = [{"node": node, "silent": False, "networks": {}} for node in ("node2", "node3")]
+    hactld.answers["/v1/status"] = [(200, {**STATUS, "peers": peers})]
+    hactld.answers["/v1/events"] = [(200, {"node": "node1", "events": [], "last": 0})]
+    assert hactl("history", "-H", "all")[0] == 0
+    assert [target.partition("node=")[2] for _, target, _ in hactld.asked if target.startswith("/v1/events")] == ["node1", "node2", "node3"]
+
+
+def test_only_the_peer_that_is_alive_is_not_forgotten(
+    hactl: Hactl, hactld: FakeHactld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """node3 is dead and node2 is not: the one may be forgotten while it is shown as running, the other may not."""
+    three_nodes(tmp_path, monkeypatch, "node1", ("node2", "node3"))
+    peers = [{"node": node, "silent": node == "node3", "networks": {}} for node in ("node2", "node3")]
+    modules = [{"name": name, "nodes": [{"node": node, "state": "SECOND"}]} for name, node in (("a", "node2"), ("b", "node3"))]
+    hactld.answers["/v1/status"] = [(200, {**STATUS, "partial": True, "peers": peers, "modules": modules})]
+    code, _, err = hactl("cluster", "forget", "node2", "--config-dir", str(tmp_path))
+    assert code == 6 and "node2 is alive and takes part in a" in err
+    assert hactl("cluster", "forget", "node3", "--config-dir", str(tmp_path))[0] == 0
 
 
 def test_the_witness(hactl: Hactl, hactld: FakeHactld) -> None:

@@ -26,7 +26,7 @@ def runner_in(state: State, readiness: Readiness = Readiness.READY) -> Runner:
 async def listening(runner: Runner) -> AsyncIterator[int]:
     """The port."""
     async with trio.open_nursery() as nursery:
-        server = HealthServer("127.0.0.1", 0, runner, lambda text: None)
+        server = HealthServer("127.0.0.1", 0, {"pg": runner}, lambda text: None)
         listeners = await nursery.start(server.run)
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
@@ -135,7 +135,7 @@ async def test_a_place_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     blocker = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port = blocker.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(HealthServer("127.0.0.1", port, runner_in(State.PRIM), told.append).run)
+        nursery.start_soon(HealthServer("127.0.0.1", port, {"pg": runner_in(State.PRIM)}, told.append).run)
         with trio.fail_after(5):
             while not told:
                 await trio.sleep(0.01)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from orchestrator import peer, pulse
 from orchestrator.core.detector import Detector
 from orchestrator.core.events import Heartbeat, PeerTold
 from orchestrator.core.states import Readiness, State, Summary
+from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.heartbeat import FirstHeard, Heartbeats, Network
 from orchestrator.pulse import BadPulse, Pulse, Share, Speech, decode, encode
 from orchestrator.seal import Secrets
@@ -54,6 +56,31 @@ def make(
         interval_s=0.02, say=lambda: said, deliver=deliver, log=logged.append, port=port,
         secrets=Secrets(keys, other),
     )  # fmt: skip
+
+
+Start = Callable[..., Awaitable[None]]
+
+
+def at_door(beats: Heartbeats, door: PulseDoor | None = None) -> Start:
+    """What runs these heartbeats at a door of their own."""
+    door = door or PulseDoor(beats.log, beats.port)
+    for network in beats.networks:
+        door.expect(network, partial(beats.hear, network))
+
+    async def run(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(door.run)
+            task_status.started()
+            await beats.run(door.sockets_of(beats.networks))
+
+    return run
+
+
+def listening(server: peer.PeerServer, port: int) -> Start:
+    """What answers calls with this server at a door of its own."""
+    door = CallDoor([].append, port)
+    door.expect(HERE, server.serve)
+    return door.run
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -173,8 +200,8 @@ async def test_two_nodes_hear_each_other_and_the_echo() -> None:
     port, at_one, at_two = free_port(), list[Heartbeat](), list[Heartbeat]()
     async with trio.open_nursery() as nursery:
         one, two = make(HERE, port, at_one, []), make(THERE, port, at_two, [])
-        await nursery.start(one.run)
-        await nursery.start(two.run)
+        await nursery.start(at_door(one))
+        await nursery.start(at_door(two))
         await until(lambda: any(event.echo > 0 for event in at_one) and any(event.echo > 0 for event in at_two))
         assert at_two[0].modules == {"pg": SUMMARY}
         assert at_one[0].incarnation == 200
@@ -187,8 +214,8 @@ async def test_many_modules_arrive_whole() -> None:
     port, at_one, at_two = free_port(), list[Heartbeat](), list[Heartbeat]()
     modules = {f"module{number}": replace(SUMMARY, term=number) for number in range(64)}
     async with trio.open_nursery() as nursery:
-        await nursery.start(make(HERE, port, at_one, [], modules=modules).run)
-        await nursery.start(make(THERE, port, at_two, []).run)
+        await nursery.start(at_door(make(HERE, port, at_one, [], modules=modules)))
+        await nursery.start(at_door(make(THERE, port, at_two, [])))
         await until(lambda: bool(at_two) and at_two[-1].modules == modules)
         heard = len(at_two)
         await until(lambda: len(at_two) > heard + 10)
@@ -199,14 +226,14 @@ async def test_many_modules_arrive_whole() -> None:
 async def test_strangers_are_counted_and_logged_once() -> None:
     port, events, logged = free_port(), list[Heartbeat](), list[str]()
     async with trio.open_nursery() as nursery:
-        beats = make(HERE, port, events, logged)
-        await nursery.start(beats.run)
+        beats, door = make(HERE, port, events, logged), PulseDoor(logged.append, port)
+        await nursery.start(at_door(beats, door))
         for source, data in (("127.0.0.99", encode(PULSE)), ("127.0.0.12", b"garbage")):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.bind((source, 0))
                 for _ in range(20):
                     sock.sendto(data, (HERE.here, port))
-        await until(lambda: beats.dropped["unknown-address on lan"] + beats.dropped["malformed on lan"] == 40)
+        await until(lambda: door.dropped["unknown-address on lan"] + beats.dropped["malformed on lan"] == 40)
         assert events == []
         assert len([line for line in logged if "from" in line]) == 2
         nursery.cancel_scope.cancel()
@@ -218,7 +245,7 @@ async def test_keys_that_cannot_be_read_are_why_nothing_is_sent(tmp_path: Path) 
     logged = list[str]()
     async with trio.open_nursery() as nursery:
         beats = make(HERE, free_port(), [], logged, one)
-        await nursery.start(beats.run)
+        await nursery.start(at_door(beats))
         await until(lambda: beats.dropped["nothing is sent"] > 1)
         assert len(logged) == 1 and "chmod 600" in logged[0]
         nursery.cancel_scope.cancel()
@@ -237,15 +264,15 @@ async def test_with_keys_only_the_peer_is_heard(tmp_path: Path) -> None:
         listen = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         await listen.bind((HERE.here, port))
         async with trio.open_nursery() as earlier:  # somebody records what the peer says to a node1 of before
-            await earlier.start(make(THERE, port, [], [], two, 300).run)
+            await earlier.start(at_door(make(THERE, port, [], [], two, 300)))
             for _ in range(5):
                 recorded.append((await listen.recvfrom(9000))[0])
             earlier.cancel_scope.cancel()
         listen.close()
-        await nursery.start(here.run)
+        await nursery.start(at_door(here))
         for keys in (stranger, None):
             async with trio.open_nursery() as other:
-                await other.start(make(THERE, port, [], [], keys, 400).run)
+                await other.start(at_door(make(THERE, port, [], [], keys, 400)))
                 await until(lambda: here.dropped["not-authentic on lan"] >= 5)
                 other.cancel_scope.cancel()
             here.dropped.clear()
@@ -255,7 +282,7 @@ async def test_with_keys_only_the_peer_is_heard(tmp_path: Path) -> None:
             await sender.sendto(data, (HERE.here, port))
         await until(lambda: here.dropped["replayed on lan"] == 10)
         assert events == [], "a run that was only recorded cannot prove that it is there"
-        await nursery.start(make(THERE, port, [], [], two, 200).run)
+        await nursery.start(at_door(make(THERE, port, [], [], two, 200)))
         await until(lambda: len(events) > 3)
         assert {event.incarnation for event in events} == {200}
         nursery.cancel_scope.cancel()
@@ -271,8 +298,8 @@ async def test_keys_are_replaced_and_revoked_under_the_pulse(tmp_path: Path) -> 
         await until(lambda: len(at_one) > counts[0] + 3 and len(at_two) > counts[1] + 3)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(make(HERE, port, at_one, [], one).run)
-        await nursery.start(make(THERE, port, at_two, [], two).run)
+        await nursery.start(at_door(make(HERE, port, at_one, [], one)))
+        await nursery.start(at_door(make(THERE, port, at_two, [], two)))
         await go_on()
         staged = two.make("node2", name=NEXT)
         await go_on()
@@ -311,13 +338,13 @@ def test_a_pulse_that_was_held_back_stands_for_the_time_when_it_was_said() -> No
 async def test_a_flood_from_forged_addresses_is_one_line() -> None:
     port, logged = free_port(), list[str]()
     async with trio.open_nursery() as nursery:
-        beats = make(HERE, port, [], logged)
-        await nursery.start(beats.run)
+        door = PulseDoor(logged.append, port)
+        await nursery.start(at_door(make(HERE, port, [], logged), door))
         for last in range(1, 255):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.bind((f"127.0.9.{last}", 0))
                 sock.sendto(b"garbage", (HERE.here, port))
-        await until(lambda: beats.dropped["unknown-address on lan"] == 254)
+        await until(lambda: door.dropped["unknown-address on lan"] == 254)
         assert len([line for line in logged if "dropped" in line and "send on" not in line]) == 1
         nursery.cancel_scope.cancel()
 
@@ -335,11 +362,11 @@ async def handle(method: str, parameters: peer.Message, pin: str) -> peer.Messag
 
 async def test_calls() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
+    server = peer.PeerServer("plant7", "node2", handle, None, [].append)
     dead = Network("repl", "127.0.0.12", "127.0.0.13")
     client = peer.PeerClient("plant7", "node2", "node1", (dead, THERE), None, port)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         assert await client.call("hello", {"a": 1}, 5.0) == {"method": "hello", "a": 1}
         with pytest.raises(peer.PeerRefused) as refused:
             await client.call("refuse", {}, 5.0)
@@ -361,9 +388,9 @@ async def test_calls_with_keys(tmp_path: Path) -> None:
     stranger = KeyStore(tmp_path / "stranger")
     stranger.make("node2")
     stranger.pin("node1", one.own().known.certificate)
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, one, logged.append, port)
+    server = peer.PeerServer("plant7", "node2", handle, one, logged.append)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         client = peer.PeerClient("plant7", "node2", "node1", (THERE,), two, port)
         assert await client.call("hello", {"a": 1}, 5.0) == {"method": "hello", "a": 1}
         for keys in (stranger, None):
@@ -385,9 +412,9 @@ async def test_a_key_that_is_revoked_meanwhile_asks_nothing(tmp_path: Path) -> N
         return {}
 
     one, two = paired_keys(tmp_path)
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle_it, one, [].append, port)
+    server = peer.PeerServer("plant7", "node2", handle_it, one, [].append)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         sock = trio.socket.socket()
         await sock.bind((THERE.here, 0))
         await sock.connect((HERE.here, port))
@@ -405,9 +432,9 @@ async def test_a_few_silent_callers_do_not_keep_the_peer_out_for_long(tmp_path: 
     monkeypatch.setattr("rfs.tls.HANDSHAKE_TIMEOUT_S", 0.3)
     port = free_port()
     one, two = paired_keys(tmp_path)
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, one, [].append, port)
+    server = peer.PeerServer("plant7", "node2", handle, one, [].append)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         silent = []
         for _ in range(peer.HALF_OPEN_MAX + 2):
             sock = trio.socket.socket()
@@ -424,10 +451,10 @@ async def test_a_few_silent_callers_do_not_keep_the_peer_out_for_long(tmp_path: 
 
 async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
+    server = peer.PeerServer("plant7", "node2", handle, None, [].append)
     client = peer.PeerClient("plant7", "node2", "node1", (THERE,), None, port)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", struct.pack(">I", 4) + b"\xc1\xc1\xc1\xc1", struct.pack(">I", 1 << 31), b"\0"):
             sock = trio.socket.socket()
             await sock.bind((THERE.here, 0))
@@ -443,10 +470,10 @@ async def test_garbage_on_the_call_port_drops_the_connection_only() -> None:
 
 async def test_a_connection_reset_before_it_is_accepted_ends_nothing() -> None:
     port = free_port()
-    server = peer.PeerServer("plant7", "node2", (HERE,), handle, None, [].append, port)
+    server = peer.PeerServer("plant7", "node2", handle, None, [].append)
     client = peer.PeerClient("plant7", "node2", "node1", (THERE,), None, port)
     async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+        await nursery.start(listening(server, port))
         for _ in range(3):
             with socket.socket() as sock:  # blocking, on loopback: no task runs between the connection and its reset
                 sock.bind((THERE.here, 0))

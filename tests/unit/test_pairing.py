@@ -117,6 +117,28 @@ async def test_two_nodes_pair_and_the_configuration_comes_along(tmp_path: Path, 
     assert again.value.exit_code == exit_codes.PEER_NOT_REACHABLE, "a code is good once"
 
 
+async def test_three_nodes_become_one_cluster(tmp_path: Path, invite: Invite) -> None:
+    """Whoever belongs to a cluster invites: by joining somebody outside it would leave the peers that it has."""
+    one, two, three = (make_keys(tmp_path, f"node{number}") for number in (1, 2, 3))
+    await join(one, one.own(), (await invite(three)).text)
+    outsider = await invite(two)
+    with pytest.raises(SaidNo, match="paired with node1 already, and node2 is not of that cluster: let this node invite") as refused:
+        await join(three, three.own(), outsider.text)
+    assert refused.value.exit_code == exit_codes.REFUSED and not three.trust().of("node2")
+    await join(two, two.own(), (await invite(three)).text)
+    assert one.trust().cluster == two.trust().cluster == three.trust().cluster
+    await join(one, one.own(), (await invite(two)).text)
+    assert sorted(one.trust().peers) == ["node2", "node3"], "all of one cluster: any two may pair"
+
+
+async def test_a_peer_that_was_set_up_anew_may_be_joined(tmp_path: Path, invite: Invite) -> None:
+    one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
+    await join(two, two.own(), (await invite(one)).text)
+    anew = make_keys(tmp_path / "anew", "node1")
+    await join(two, two.own(), (await invite(anew)).text)
+    assert two.trust().cluster == anew.trust().cluster
+
+
 async def test_wrong_codes_are_counted_and_void_the_right_one(tmp_path: Path, invite: Invite) -> None:
     one, two = make_keys(tmp_path, "node1"), make_keys(tmp_path, "node2")
     invitation = await invite(one)

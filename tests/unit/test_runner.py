@@ -74,10 +74,10 @@ class FakeEffects:
         return 5
 
 
-def make_runner(effects: FakeEffects, module: Module) -> Runner:
+def make_runner(effects: FakeEffects, *modules: Module, node: str = "node1", peer: str = "node2") -> Runner:
     now = trio.current_time()
-    node = Node(Surroundings("node1", "node2", now=now), Detector.new(("lan",), 3.0, now), {"pg": module})
-    return Runner(node, effects)
+    around = Surroundings(node, peer, now=now)
+    return Runner(Node(around, Detector.new(("lan",), 3.0, now), {module.name: module for module in modules}), effects)
 
 
 def serving() -> Module:

@@ -35,7 +35,7 @@ class Shell:
         return done.returncode, done.stdout.decode().strip()
 
     def history(self) -> list[tuple[str, str]]:
-        return [(line.kind, line.text) for line in self.routes.history.after(0)]
+        return [(line.kind, line.text) for line in self.routes.here.history.after(0)]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def shell(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Shell]:
     paths.make()
     shim.lay(paths)
     routes = make_routes(FakePeer({}), tmp_path)
-    nursery.start_soon(routes.runner.run)
+    nursery.start_soon(routes.here.sides[0].runner.run)
     await nursery.start(ApiServer(paths.socket, routes.route).run)
     yield Shell(routes, paths)
     nursery.cancel_scope.cancel()
@@ -62,7 +62,7 @@ async def test_counting_failures(shell: Shell) -> None:
         assert (await shell("incloop", "-i", "start_prim"))[0] == 0
     assert (await shell("incloop", "-i", "start_prim"))[0] == 1
     assert (await shell("checkloop", "-m", "pg", module=""))[0] == 1
-    assert len(shell.routes.runner.node.modules["pg"].restarts) == 4
+    assert len(shell.routes.here.runner_of("pg").node.modules["pg"].restarts) == 4
     assert (await shell("resetloop"))[0] == 0
     assert (await shell("checkloop"))[0] == 0
 
@@ -76,12 +76,12 @@ async def test_the_state_as_text_and_as_exit_code(shell: Shell) -> None:
 
 async def test_commands_and_switches(shell: Shell) -> None:
     assert await shell("restart", "-i", "checker1") == (0, "")
-    assert shell.routes.runner.node.modules["pg"].restarts, "a checker's word counts"
-    assert (await shell("errd", "off"))[0] == 0 and shell.routes.runner.node.modules["pg"].unchecked
-    assert (await shell("errd", "on"))[0] == 0 and not shell.routes.runner.node.modules["pg"].unchecked
-    assert (await shell("failover", "off"))[0] == 0 and shell.routes.runner.node.modules["pg"].paused
+    assert shell.routes.here.runner_of("pg").node.modules["pg"].restarts, "a checker's word counts"
+    assert (await shell("errd", "off"))[0] == 0 and shell.routes.here.runner_of("pg").node.modules["pg"].unchecked
+    assert (await shell("errd", "on"))[0] == 0 and not shell.routes.here.runner_of("pg").node.modules["pg"].unchecked
+    assert (await shell("failover", "off"))[0] == 0 and shell.routes.here.runner_of("pg").node.modules["pg"].paused
     assert (await shell("swap"))[0] == 6, "the peer is not ready"
-    assert (await shell("stop"))[0] == 0 and not shell.routes.runner.node.modules["pg"].wanted
+    assert (await shell("stop"))[0] == 0 and not shell.routes.here.runner_of("pg").node.modules["pg"].wanted
 
 
 async def test_a_bounded_command(shell: Shell) -> None:

@@ -1,0 +1,205 @@
+"""What this node answers about itself: to hactl over the unix socket (routes.py), to a peer over the call channel (peer_calls.py)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from orchestrator.api.commands import make_command
+from orchestrator.api.server import ApiError
+from orchestrator.config import listed
+from orchestrator.core import events as ev
+from orchestrator.core.what_if import QUESTIONS
+from orchestrator.peer import PeerClient
+from orchestrator.runner import Answer, Runner
+from orchestrator.security import Keys
+from orchestrator.view import DECISIONS, simulated, why
+from rfs import exit_codes
+from rfs.errors import SaidNo
+
+LINES_MAX = 5000
+NOTE_CHARACTERS_MAX = 2000
+SHOWN_DECISIONS = 5
+
+
+class History(Protocol):
+    """What happened, newest last."""
+
+    def after(self, number: int) -> list[Any]:
+        """Everything newer than `number`."""
+        ...
+
+    def add(self, module: str, kind: str, text: str, *, who: str = "") -> None:
+        """One line more."""
+        ...
+
+
+class Side(Protocol):
+    """What is asked of a pair (pair.py)."""
+
+    @property
+    def peer(self) -> str:
+        """The other node."""
+        ...
+
+    @property
+    def shared(self) -> Collection[str]:
+        """The modules that run on both: the peer may act for no other."""
+        ...
+
+    @property
+    def runner(self) -> Runner:
+        """The core, with the modules that live in this pair."""
+        ...
+
+    @property
+    def client(self) -> PeerClient:
+        """Questions to the peer."""
+        ...
+
+    @property
+    def told(self) -> Callable[[ev.PeerTold], None]:
+        """What the peer says over the call channel."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who is in the cluster, and where its modules run."""
+
+    node: str  # this one
+    nodes: tuple[str, ...]
+    places: Mapping[str, tuple[str, ...]]  # module -> its nodes
+
+
+class Here:
+    """The answers."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        sides: Sequence[Side],
+        history: History,
+        status: Callable[[], dict[str, Any]],
+        logs: Callable[[str], tuple[Path, Path, Path]],
+        keys: Keys,
+    ) -> None:
+        self.roster, self.sides, self.history, self.status, self.logs_of, self.keys = roster, sides, history, status, logs, keys
+        self.node = roster.node
+
+    def runner_of(self, module: str) -> Runner:
+        """The core that decides about a module; ApiError when it does not run here."""
+        for side in self.sides:
+            if module in side.runner.node.modules:
+                return side.runner
+        if (places := self.roster.places.get(module)) is not None:
+            sentence = f"module {module} does not run on {self.node} but on {listed(places)}: ask there"
+            raise ApiError(sentence, exit_codes.USAGE, 404)
+        raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
+
+    async def rotate(self) -> dict[str, Any]:
+        """Replace this node's key; every peer is told."""
+        try:
+            pin, not_told = await self.keys.rotate({side.peer: side.client for side in self.sides})
+        except SaidNo as refusal:
+            raise ApiError(refusal.sentence, refusal.exit_code) from refusal
+        return {"pin": pin, "not_told": not_told}
+
+    async def command(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
+        """Carried out on this node, and in its history."""
+        answer = await self.runner_of(module).ask(make_command(verb, module, options))
+        if verb == "failures-check":
+            return answer
+        given = "".join(f" --{name}" + (f" {value}" if isinstance(value, str) else "") for name, value in options.items() if value)
+        self.history.add(module, "command", f"{verb}{given}: {answer.message}", who=who)
+        return answer
+
+    def note(self, module: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A line of a script's."""
+        kind = "script-error" if body.get("level") == "error" else "script-says"
+        self.history.add(module, kind, str(body.get("text", ""))[:NOTE_CHARACTERS_MAX])
+        return {"code": exit_codes.DONE}
+
+    async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """`events`, `why`, `simulate` or `logs`."""
+        match method:
+            case "events":
+                return self._events(parameters)
+            case "why":
+                return self._why(parameters)
+            case "simulate":
+                return self._simulate(parameters)
+        return await self._logs(parameters)
+
+    def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        after = whole(parameters.get("after"), 0)
+        events = [line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:]
+        return {"node": self.node, "events": events, "last": events[-1]["number"] if events else after}
+
+    def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = self._known(parameters)
+        decided = [line for line in self.history.after(0) if line.module == module and line.kind in DECISIONS]
+        return why(self.runner_of(module).node, module, [line.as_json(self.node) for line in decided[-SHOWN_DECISIONS:]])
+
+    def _simulate(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module, what = self._known(parameters), str(parameters.get("what", ""))
+        if what not in QUESTIONS:
+            raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
+        return simulated(self.runner_of(module).node, module, what)
+
+    def _known(self, parameters: Mapping[str, Any]) -> str:
+        module = str(parameters.get("module", ""))
+        self.runner_of(module)
+        return module
+
+    async def _logs(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = self._known(parameters)
+        lines = max(1, min(whole(parameters.get("lines"), 50), LINES_MAX))
+        services, rfs, scripts = self.logs_of(module)
+        runs = await trio.to_thread.run_sync(runs_in, scripts)
+        run = str(parameters.get("run") or (runs[-1] if runs else ""))
+        if run and run not in runs:
+            raise ApiError(f"no run of a script is kept as '{run}'; 'hactl logs --runs {module}' lists them", exit_codes.USAGE, 404)
+        return {
+            "node": self.node,
+            "module": module,
+            "lines": await trio.to_thread.run_sync(tail, services, lines),
+            "rfs_lines": await trio.to_thread.run_sync(tail, rfs, lines),
+            "runs": runs,
+            "run": run,
+            "run_lines": await trio.to_thread.run_sync(tail, scripts / f"{run}.log", lines) if run else [],
+        }
+
+
+def runs_in(directory: Path) -> list[str]:
+    """The runs of scripts that are kept, oldest first (blocking)."""
+    return sorted(path.stem for path in directory.glob("*.log"))
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log, at most 256 KiB of them (blocking)."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - (256 << 10)))
+            return list(deque(file.read().decode(errors="replace").splitlines(), maxlen=lines))
+    except FileNotFoundError:
+        return []
+
+
+def whole(value: object, default: int) -> int:
+    """A number that the peer sent, or the default for anything else."""
+    return value if type(value) is int else default
+
+
+def number_in(query: Mapping[str, str], name: str, default: int) -> int:
+    """A number of the query string."""
+    try:
+        return int(query.get(name, default))
+    except ValueError as error:
+        raise ApiError(f"'{name}' must be a number", exit_codes.USAGE) from error

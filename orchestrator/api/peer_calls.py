@@ -1,0 +1,87 @@
+"""What a peer's hactld may ask over the call channel (peer.py): of the modules that run on both nodes, and of this node as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from orchestrator.api.here import Here, Side
+from orchestrator.api.server import ApiError
+from orchestrator.core import events as ev
+from orchestrator.peer import PeerRefused
+from orchestrator.pulse import BadPulse, modules_from_wire
+from orchestrator.runner import Answer
+from rfs import exit_codes
+from rfs.errors import SaidNo
+
+WHO_CHARACTERS_MAX = 200
+
+
+class PeerCalls:
+    """The answers to one peer."""
+
+    def __init__(self, here: Here, side: Side) -> None:
+        self.here, self.side = here, side
+
+    async def answer(self, method: str, parameters: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
+        """One call of the peer's hactld, asked under the key `pin`."""
+        module = str(parameters.get("module", ""))
+        if module and module not in self.side.shared:
+            raise PeerRefused(f"{self.side.peer} has no part in a module '{module}'", exit_codes.NOT_PERMITTED)
+        try:
+            match method:
+                case "hello":
+                    return {"node": self.here.node}
+                case "pin":
+                    return await self._pinned(parameters, pin)
+                case "rotate":
+                    return await self.here.rotate()
+                case "tell":
+                    self._told(parameters)
+                    return {}
+                case "promote":
+                    force = parameters.get("force") is True
+                    return await self._ask(module, lambda now, request: ev.PeerAskedPromote(now, module, request, force))
+                case "outdate":
+                    return await self._ask(module, lambda now, request: ev.PeerAskedOutdate(now, module, request))
+                case "command":
+                    options = parameters.get("options")
+                    who = str(parameters.get("who", "") or self.side.peer)[:WHO_CHARACTERS_MAX]
+                    given = options if isinstance(options, dict) else {}
+                    answer = await self.here.command(module, str(parameters.get("verb")), given, who)
+                    return {"code": answer.code, "message": answer.message}
+                case "status":
+                    return self.here.status()
+                case "rfs_state":
+                    return next((entry for entry in self.here.status()["modules"] if entry["name"] == module), {})
+                case "logs" | "events" | "why" | "simulate":
+                    return await self.here.look(method, parameters)
+        except ApiError as error:
+            raise PeerRefused(str(error), error.code) from error
+        raise PeerRefused(f"there is no call '{method}'", exit_codes.USAGE)
+
+    async def _ask(self, module: str, make: Any) -> dict[str, Any]:
+        answer: Answer = await self.here.runner_of(module).ask(make)
+        if answer.code != exit_codes.DONE:
+            raise PeerRefused(answer.message, answer.code)
+        return {"message": answer.message}
+
+    async def _pinned(self, parameters: Mapping[str, Any], pin: str) -> dict[str, Any]:
+        try:
+            await self.here.keys.pin(self.side.peer, str(parameters.get("certificate", "")), pin)
+        except (ValueError, SaidNo, OSError) as error:
+            raise PeerRefused(f"the new key is refused: {error}", exit_codes.REFUSED) from error
+        return {}
+
+    def _told(self, parameters: Mapping[str, Any]) -> None:
+        try:
+            modules = modules_from_wire(parameters.get("modules"))
+        except BadPulse as error:
+            raise PeerRefused("malformed", exit_codes.USAGE) from error
+        incarnation, counter = parameters.get("incarnation"), parameters.get("counter")
+        if type(incarnation) is not int or type(counter) is not int:
+            raise PeerRefused("malformed", exit_codes.USAGE)
+        shared = {name: summary for name, summary in modules.items() if name in self.side.shared}
+        self.side.told(ev.PeerTold(trio.current_time(), incarnation, counter, shared))
