@@ -133,7 +133,6 @@ BUILDS: dict[str, Broken] = {
     "a swap that came to nothing is waited for": Broken(
         LIVE, "on.fail", "turn.set(order=None, swapping=False, wish=wish)", "turn.set(order=None, wish=wish)"
     ),
-    "after a pause rfsmount is not asked": Broken(LIVE, "on.forget", "turn.actions.append(act.RefreshRfs(turn.module.name))", "pass"),
 }  # fmt: skip
 
 
