@@ -116,11 +116,31 @@ def status(session: Session) -> None:
     show(session)
 
 
-@lab.command(context_settings={"ignore_unknown_options": True})
-@click.argument("scenario", nargs=-1, type=click.UNPROCESSED)
-def run(scenario: tuple[str, ...]) -> None:
-    """(Not in this release.)"""
-    raise Failure("this release has no lab scenarios yet; script/demo runs one", exit_codes.USAGE)
+@lab.command()
+@click.argument("names", metavar="[SCENARIO...]", nargs=-1)
+@click.option("--list", "catalogue", is_flag=True, help="The catalogue of faults, and where each row is proven.")
+@click.option(
+    "--random", "faults", type=click.IntRange(1), metavar="N", help="A series of N random faults, each followed by peace and the oracle."
+)
+@click.option("--seed", type=click.IntRange(0), help="Of the random series (default: from the clock; it is shown).")
+@click.option("--keep", is_flag=True, help="Leave the lab up at the end.")
+@click.option(
+    "--evidence", type=click.Path(path_type=Path, file_okay=False), help="Where what failed leaves its evidence (default /var/tmp)."
+)
+@session_options
+def run(
+    session: Session, names: tuple[str, ...], catalogue: bool, faults: int | None, seed: int | None, keep: bool, evidence: Path | None
+) -> None:
+    """Play scenarios (`all`: every one) in a lab of their own and ask the oracle; without a name: list them."""
+    from orchestrator.hactl import lab_scenarios
+
+    lab_name = f"{click.get_current_context().meta['lab']}-run"  # never the lab that somebody works in
+    if catalogue:
+        lab_scenarios.show_catalogue(session)
+    elif not names and faults is None:
+        lab_scenarios.show_scenarios(session)
+    elif not lab_scenarios.play(session, lab_name, lab_scenarios.chosen(names, faults, seed), keep=keep, evidence=evidence):
+        raise Failure("the oracle found something wrong; the evidence lies where the scenario's line says", exit_codes.FAILED)
 
 
 def show(session: Session) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from orchestrator.api.client import ApiClient, ApiFailure
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.lab import Lab, kill_group
 from orchestrator.lab.plan import ADDRESSES
+from orchestrator.lab.rfs_status import RfsStatus
 from orchestrator.lab.trees import differences
+from rfs.control.protocol import SOCKET_NAME
 
 SERVERS = ("node1", "node2")
 VIP = "10.77.0.100"
@@ -77,6 +79,7 @@ class LabCluster:
         self.directories = list(directories)
         self.name, self.policy, self.heartbeat = name, policy, heartbeat
         self.third = third  # what stands under [witness]
+        self._rfs = {node: RfsStatus() for node in SERVERS}
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
@@ -119,10 +122,10 @@ class LabCluster:
         """Write a file on a node."""
         self.lab.run(node, ["sh", "-c", 'cat > "$0"', path], input=text)
 
-    def start_daemon(self, node: str) -> None:
+    def start_daemon(self, node: str, env: Mapping[str, str] | None = None) -> None:
         """hactld, as a service manager would start it."""
         home = Path(f"/var/log/lockstep/{node}.hactld.out")
-        self.lab.spawn(node, ["sh", "-c", f"exec setsid hactld --foreground >>{home} 2>&1"])
+        self.lab.spawn(node, ["sh", "-c", f"exec setsid hactld --foreground >>{home} 2>&1"], env=env)
         self.until(lambda: self.status(node) is not None, f"hactld of {node} does not answer", 15)
 
     def kill_daemon(self, node: str) -> None:
@@ -177,9 +180,10 @@ class LabCluster:
 
     def rfs_status(self, node: str) -> dict[str, Any]:
         """rfsmount.status/1."""
-        state = f"/var/lib/lockstep/modules/{self.module}"
-        out = self.lab.run(node, ["rfsmount", "status", "--state", state, "--json"])
-        return dict(json.loads(out.stdout))
+        found = self._rfs[node].ask(self.lab.path(node, f"/var/lib/lockstep/modules/{self.module}/{SOCKET_NAME}"))
+        if found is None:
+            raise LabError(f"rfsmount of {self.module} does not answer on {node}.")
+        return found
 
     def events(self, node: str, after: int = 0) -> list[dict[str, Any]]:
         """hactld's history on a node."""
@@ -188,9 +192,16 @@ class LabCluster:
     # ---- waiting ------------------------------------------------------------------------------------------------------------
 
     def until(self, test: Callable[[], bool], sentence: str, timeout_s: float) -> float:
-        """Poll until true; how long it took. Trouble with what is so now when it does not come."""
+        """Poll until true; how long it took. Trouble with what is so now when it does not come. Who does not answer yet may do so later."""
         began = time.monotonic()
-        while not test():
+
+        def holds() -> bool:
+            try:
+                return test()
+            except LabError:
+                return False
+
+        while not holds():
             if time.monotonic() - began > timeout_s:
                 raise Trouble(f"{sentence} (after {timeout_s:.0f} s)\n{self.describe()}")
             time.sleep(POLL_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from orchestrator.lab import disk, mount_points
+from orchestrator.lab import disk, mount_points, wire
 from orchestrator.lab.cgroups import NodeCgroup
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.init import DISK, KEPT_DIRECTORIES, VOLATILE_DIRECTORIES
@@ -160,8 +160,19 @@ class Lab:
                 state, which = self._known(name, state)
                 which.cuts.clear()
                 for lan in ADDRESSES[name] if which.running() else ():
-                    self._switch.heal(name, lan)
+                    self._mend(name, lan)
             self._file.save(state)
+
+    def worsen(self, node: str, lan: str, flaws: wire.Flaws) -> None:
+        """A bad cable instead of a cut one, until it is healed."""
+        with self._file.locked():
+            _, which = self._running(node)
+            assert which.init_pid is not None
+            wire.lay(self.name, node, lan, which.init_pid, flaws)
+
+    def _mend(self, node: str, lan: str) -> None:
+        wire.remove(self.name, node, lan)
+        self._switch.heal(node, lan)
 
     # ------------------------------------------------------------------------------------------------ inside a node
 
@@ -256,6 +267,15 @@ class Lab:
             tool("cp", "--reflink=auto", "--sparse=always", str(copy), str(draft))
             draft.replace(image)
 
+    def replace_disk(self, node: str) -> None:
+        """A new, empty disk for a node that is down: a new machine in the place of the old one."""
+        with self._file.locked():
+            state, which = self._known(node)
+            if which.running():
+                raise LabError(f"{node} is running; its disk can be replaced only after `hactl lab kill {node}`.")
+            disk.wait_released(state.image(node))
+            disk.create(state.image(node), state.disk_size_bytes)
+
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _known(self, node: str, state: LabState | None = None) -> tuple[LabState, NodeState]:
@@ -295,6 +315,7 @@ class Lab:
             cgroup = NodeCgroup(self.name, node)
             cgroup.kill()
             cgroup.remove()
+        wire.remove(self.name)
         self._switch.remove()
         directory = Path(state.directory) if state is not None else self.directory
         disk.detach_all(directory)

@@ -1,6 +1,7 @@
 """The smallest application that cannot afford to lose a write: a ledger behind the service address.
 
     python -m orchestrator.lab.ledger serve FILE PORT [--no-sync]      answers "ok N" once line N is written (and synced)
+                                      [--deaf]         and ignores TERM, as badly written services do
     python -m orchestrator.lab.ledger write HOST PORT OUT [FIRST]      sends N, N+1, … for ever; appends every N it was told of to OUT
 
 The writer never reuses a number: a line whose answer was lost may or may not be in the ledger, and that is not a lie.
@@ -9,6 +10,7 @@ The writer never reuses a number: a line whose answer was lost may or may not be
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import socketserver
 import sys
@@ -62,6 +64,8 @@ def main(arguments: list[str]) -> int:
     """See the module's text."""
     match arguments:
         case ["serve", path, port, *flags]:
+            if "--deaf" in flags:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             serve(path, int(port), "--no-sync" not in flags)
         case ["write", host, port, out, *first]:
             write(host, int(port), out, int(first[0]) if first else 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.lab.cgroups import NodeCgroup
@@ -68,6 +70,26 @@ _UNREAPED: list[subprocess.Popen[bytes]] = []
 def power_off(lab: str, node: str, init_pid: int) -> None:
     """Kill the init, and with it, by the kernel's own rule, every process of the node; then wait until all are gone."""
     inside = namespaces(init_pid)
+    with held_open(init_pid):
+        _power_off(lab, node, init_pid, inside)
+
+
+@contextlib.contextmanager
+def held_open(pid: int) -> Iterator[None]:
+    """The namespaces of a process stay as long as we look for who is in them: the number of one that is gone is given to the next that is
+    made, and every `ip -n` of another lab makes one. It was shot for a dead node's process."""
+    descriptors = []
+    for kind in ("mnt", "net", "pid"):
+        with contextlib.suppress(OSError):
+            descriptors.append(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY))
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _power_off(lab: str, node: str, init_pid: int, inside: frozenset[str]) -> None:
     connections = fuse_connections(init_pid)
     cgroup = NodeCgroup(lab, node)
     _kill(init_pid)

@@ -12,8 +12,8 @@ import pytest
 from orchestrator.lab.cluster import SERVERS, LabCluster
 from orchestrator.lab.lab import Lab, prefixed
 from orchestrator.lab.plan import ADDRESSES
+from orchestrator.lab.scenarios.pair import LedgerPair
 from rfs.keys import KeyStore
-from tests.cluster.conftest import LedgerCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
@@ -30,7 +30,7 @@ def keys_of(cluster: LabCluster, node: str) -> KeyStore:
     return KeyStore(cluster.lab.path(node, "/etc/lockstep/keys"))
 
 
-def test_the_links_are_protected_and_nothing_secret_is_to_be_seen(cluster: LedgerCluster) -> None:
+def test_the_links_are_protected_and_nothing_secret_is_to_be_seen(cluster: LedgerPair) -> None:
     for node in SERVERS:
         status = cluster.status(node)
         assert status is not None and status["insecure"] is False
@@ -50,7 +50,7 @@ def test_the_links_are_protected_and_nothing_secret_is_to_be_seen(cluster: Ledge
         assert not [line for line in secret if line in said]
 
 
-def test_keys_are_replaced_without_an_interruption(cluster: LedgerCluster) -> None:
+def test_keys_are_replaced_without_an_interruption(cluster: LedgerPair) -> None:
     before = {node: keys_of(cluster, node).own().known.pin for node in SERVERS}
     rfs = cluster.rfs_status("node1")
     began = time.monotonic()
@@ -68,7 +68,7 @@ def test_keys_are_replaced_without_an_interruption(cluster: LedgerCluster) -> No
     assert cluster.all_heard()
 
 
-def test_strangers_are_counted_and_change_nothing(cluster: LedgerCluster) -> None:
+def test_strangers_are_counted_and_change_nothing(cluster: LedgerPair) -> None:
     script = """
 import socket, sys
 host = sys.argv[1]
@@ -92,7 +92,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pulse:
     assert len(re.findall(r"heartbeat dropped: unknown-address", log)) == 1, "logged once"
 
 
-def test_a_revoked_node_is_out_until_it_is_paired_with_a_new_key(cluster: LedgerCluster) -> None:
+def test_a_revoked_node_is_out_until_it_is_paired_with_a_new_key(cluster: LedgerPair) -> None:
     refused = cluster.lab.run("node1", ["hactl", "cluster", "forget", "node2", "--yes"], check=False)
     assert refused.returncode == 6 and "is alive" in refused.stderr
     cluster.command("node2", "stop")
@@ -113,7 +113,7 @@ def test_a_revoked_node_is_out_until_it_is_paired_with_a_new_key(cluster: Ledger
     assert "NOT_PAIRED" not in _codes(cluster, "node1")
 
 
-def _codes(cluster: LedgerCluster, node: str) -> set[str]:
+def _codes(cluster: LedgerPair, node: str) -> set[str]:
     return {warning["code"] for warning in (cluster.status(node) or {"warnings": []})["warnings"]}
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lab import Lab, LabError
+from orchestrator.lab import Lab, LabError, wire
 from orchestrator.lab.cgroups import NodeCgroup
 from orchestrator.lab.lab import kill_group
+from orchestrator.lab.plan import mac_address
 from orchestrator.lab.power import find_inits
 from orchestrator.lab.state import STATE_ROOT
+from orchestrator.lab.wire import Flaws
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")]
 
@@ -57,6 +59,33 @@ try:
     print(s.recv(64).decode(), flush=True)
 except TimeoutError:
     print("nothing", flush=True)
+"""
+
+RECEIVE = """
+import hashlib, socket
+with socket.create_server(("0.0.0.0", 7009)) as server:
+    stream, _ = server.accept()
+    with stream:
+        count, digest = 0, hashlib.sha256()
+        while data := stream.recv(65536):
+            count, _ = count + len(data), digest.update(data)
+        stream.sendall(f"{count} {digest.hexdigest()}".encode())
+"""
+
+STREAM = """
+import hashlib, os, socket, sys, time
+data = os.urandom(4000000)
+while True:
+    try:
+        stream = socket.create_connection((sys.argv[1], 7009), 10)
+        break
+    except OSError:
+        time.sleep(0.05)
+with stream:
+    stream.sendall(data)
+    stream.shutdown(socket.SHUT_WR)
+    count, digest = stream.makefile().read().split()
+print(count, "same" if digest == hashlib.sha256(data).hexdigest() else "changed")
 """
 
 SEND = 'import socket, sys\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"one-way", (sys.argv[1], 7008))'
@@ -229,6 +258,52 @@ def test_a_frozen_node_does_nothing_until_it_is_thawed(lab: Lab, answering: None
 def test_orphans_are_reaped(lab: Lab) -> None:
     lab.run("node1", ["sh", "-c", "(sh -c 'exit 3' &) ; (setsid sh -c 'exit 4' &)"])
     assert eventually(lambda: "defunct" not in lab.run("node1", ["ps", "ax"]).stdout)
+
+
+def test_a_bad_cable_loses_doubles_and_delays_and_heals(lab: Lab, answering: None) -> None:
+    address = lab.address("node2", "repl")
+    lab.worsen("node2", "repl", Flaws(loss=1.0))
+    assert not reaches(lab, "node1", address, 5)
+    lab.worsen("node2", "repl", Flaws(loss=0.3, duplicated=0.3, reordered=0.3, delay_s=0.01, seed=1))
+    assert reaches(lab, "node1", address, 20)
+    lab.heal()
+    assert reaches(lab, "node1", address, 3)
+    assert wire.find(lab.name) == []
+
+
+def test_a_bad_cable_carries_whole_frames_of_tcp(lab: Lab) -> None:
+    """Segments and checksums that the kernel would leave to the card are made before: a stream arrives as it was sent."""
+    lab.worsen("node2", "repl", Flaws(loss=0.02, reordered=0.1, seed=3))
+    listener = lab.spawn("node2", [sys.executable, "-c", RECEIVE])
+    sent = lab.run("node1", [sys.executable, "-c", STREAM, lab.address("node2", "repl")], timeout_s=60)
+    assert sent.stdout.split() == ["4000000", "same"]
+    assert listener.wait(10) == 0
+
+
+def test_a_cable_that_parts_two_nodes_and_no_others(lab: Lab, answering: None) -> None:
+    lab.worsen("node2", "lan", Flaws(without_peer=mac_address("node1", "lan")))
+    address = lab.address("node2")
+    assert not reaches(lab, "node1", address, 5)
+    assert reaches(lab, "client", address, 10)
+    assert reaches(lab, "node1", lab.address("node2", "repl"), 3)
+
+
+def test_a_node_with_a_bad_cable_may_lose_its_power(lab: Lab) -> None:
+    lab.worsen("node2", "lan", Flaws(loss=0.5))
+    lab.kill("node2")
+    lab.boot("node2")
+    lab.heal()
+    assert heard(lab, "client", "node2", "lan", 5.0) == "one-way"
+
+
+def test_a_new_disk_is_empty(lab: Lab) -> None:
+    lab.run("node1", ["sh", "-c", "echo old > /srv/old"])
+    with pytest.raises(LabError, match="node1 is running"):
+        lab.replace_disk("node1")
+    lab.kill("node1")
+    lab.replace_disk("node1")
+    lab.boot("node1")
+    assert not lab.path("node1", "/srv/old").exists()
 
 
 def test_a_restored_disk_has_lost_what_was_not_synced(lab: Lab) -> None:

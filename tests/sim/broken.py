@@ -40,6 +40,7 @@ class Broken:
     instead: str
     story: Callable[[], object] | None = None  # is told before chance is asked
     most: int = 1500  # lives within which it must be caught
+    hurried: bool = False
     also: tuple[tuple[str, str, str], ...] = ()  # the same of other functions, where one rule alone is covered by another
 
 
@@ -98,10 +99,10 @@ BUILDS: dict[str, Broken] = {
         ORDER, "machine.settle_rfs", "module.services is Hold.OFF and module.address is Hold.OFF and module.order in", "module.order in"
     ),
     "a completion of a replaced order counts": Broken(
-        ORDER, "on.finish", "if turn.module.tickets.get(event.lane) != event.ticket:", "if False:"
+        ORDER, "on.finish", "if turn.module.tickets.get(event.lane) != event.ticket:", "if False:", hurried=True
     ),
     "a failure of a replaced order counts": Broken(
-        ORDER, "on.fail", "if turn.module.tickets.get(event.lane) != event.ticket:", "if False:"
+        ORDER, "on.fail", "if turn.module.tickets.get(event.lane) != event.ticket:", "if False:", hurried=True
     ),
     "a lost address is not missed": Broken(ORDER, "on.readdress", "turn.set(address=Hold.OFF, ", "turn.set("),
     "a service that dies early is taken for up": Broken(
@@ -194,7 +195,7 @@ def detect(build: Broken, first: int = 0) -> tuple[int, str] | None:
             return 0, str(noticed).partition("\n")[0]
         for number in range(build.most):
             try:
-                walk(first + number // 2, witness=number % 2 == 1)
+                walk(first + number // 2, witness=number % 2 == 1, hurried=build.hurried)
             except AssertionError as noticed:
                 return number + 1, str(noticed).partition("\n")[0]
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from orchestrator.core import events as ev
 from orchestrator.core.states import Point
@@ -165,7 +165,7 @@ def service_dies_again_and_again(cluster: Cluster, chance: random.Random, name: 
 
 def address_is_taken_away(cluster: Cluster, chance: random.Random, name: str) -> None:
     cluster.note(f"somebody removes the address of {name}")
-    cluster.machines[name].address_until = -1.0
+    cluster.machines[name].address_until = min(cluster.now, cluster.machines[name].address_until)
 
 
 def slow_socket(cluster: Cluster, chance: random.Random, name: str) -> None:
@@ -256,8 +256,13 @@ FAULTS: tuple[Fault, ...] = (
     second, prim, second_behind_a_cut, peer_dies_during_a_pause, prim_where_the_peer_is_dead,
 )  # fmt: skip
 
+HURRIED: tuple[Fault, ...] = (
+    *(rfs_dies, rfs_dies_again_and_again, service_dies, service_dies_again_and_again, services_recover, heal, address_is_taken_away),
+    *(told(ev.StopStart), told(ev.Swap, ev.Restart), told_twice, cut, services_hang, services_fail),
+)
 
-def disturb(cluster: Cluster, chance: random.Random) -> None:
+
+def disturb(cluster: Cluster, chance: random.Random, faults: Sequence[Fault] = FAULTS) -> None:
     """One fault, or the end of one."""
     name = chance.choice(("node1", "node2"))
     machine = cluster.machines[name]
@@ -268,7 +273,7 @@ def disturb(cluster: Cluster, chance: random.Random) -> None:
     elif not machine.hactld:
         cluster.start_hactld(name)
     else:
-        chance.choice(FAULTS)(cluster, chance, name)
+        chance.choice(faults)(cluster, chance, name)
 
 
 def make_peace(cluster: Cluster) -> None:
@@ -294,8 +299,8 @@ def is_well(cluster: Cluster) -> bool:
     return sorted((cluster.shown("node1"), cluster.shown("node2"))) == ["PRIM Ready", "SECOND Ready"]
 
 
-def walk(seed: int, witness: bool) -> Cluster:
-    """The whole life."""
+def walk(seed: int, witness: bool, *, hurried: bool = False) -> Cluster:
+    """The whole life. Hurried: what was done is heard of late, and processes die all the time."""
     chance = random.Random(seed * 7919)
     policy = chance.choice(("availability", "consistency"))
     default_primary = chance.choice(("alone", "lastprim", "node1", "node2"))
@@ -303,7 +308,8 @@ def walk(seed: int, witness: bool) -> Cluster:
     cluster = Cluster(seed, policy, ping=ping, witness=witness)
     cluster.talkative = chance.random() < 0.3
     cluster.default_primary, cluster.max_restarts = default_primary, chance.choice((3, 50))
-    live(cluster, chance)
+    cluster.slow_done_s = 1.5 if hurried else cluster.slow_done_s
+    live(cluster, chance, HURRIED if hurried else FAULTS)
     return cluster
 
 
@@ -322,14 +328,14 @@ def begin_with_files(cluster: Cluster) -> None:
     cluster.wait(20.0, node1="PRIM Ready", node2="SECOND Ready")
 
 
-def live(cluster: Cluster, chance: random.Random) -> None:
+def live(cluster: Cluster, chance: random.Random, faults: Sequence[Fault]) -> None:
     """From the first start to peace."""
     if chance.random() < 0.1:
         begin_with_files(cluster)
     else:
         settle(cluster)
     for _ in range(chance.randrange(2, 14)):
-        disturb(cluster, chance)
+        disturb(cluster, chance, faults)
         cluster.run(chance.choice(PAUSES_S))
     make_peace(cluster)
     for _ in range(PEACE_STEPS):

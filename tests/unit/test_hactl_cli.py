@@ -248,9 +248,15 @@ def test_wait_outlives_a_daemon_that_is_not_there_yet(tmp_path: Path, capsys: py
 
 
 def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
-    hactld.answers["/v1/modules/pg/logs"] = [(200, {"node": "node1", "module": "pg", "lines": ["ready"], "rfs_lines": []})]
+    said = {"node": "node1", "module": "pg", "lines": ["ready"], "rfs_lines": [], "runs": ["1_start_prim", "2_stop_prim"]}
+    hactld.answers["/v1/modules/pg/logs"] = [(200, {**said, "run": "2_stop_prim", "run_lines": ["bye"]})]
     shown = hactl("logs", "-n", "5")[1].splitlines()
-    assert shown == ["== pg on node1: services and scripts", "ready", "== pg on node1: rfsmount: nothing"]
+    newest = ["== pg on node1: script 2_stop_prim", "bye"]
+    assert shown == ["== pg on node1: services", "ready", *newest, "== pg on node1: rfsmount: nothing"]
+    assert hactl("logs", "-n", "5", "--runs")[1].splitlines() == ["1_start_prim", "2_stop_prim"]
+    assert hactl("logs", "-n", "5", "--run", "2_stop_prim")[1].splitlines() == ["bye"]
+    assert hactld.asked[-1][1] == "/v1/modules/pg/logs?lines=5&run=2_stop_prim"
+    hactl("logs", "-n", "5")
     assert hactld.asked[-1][1] == "/v1/modules/pg/logs?lines=5"
     event = {"number": 3, "time": 1.0, "wall_s": 0.0, "module": "pg", "kind": "state", "text": "PRIM Ready"}
     hactld.answers["/v1/events"] = [(200, {"node": "node1", "events": [event], "last": 3})]
@@ -270,7 +276,7 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
         (("config", "diff"), 2, 'this release has no "config diff" yet'),
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
-        (("lab", "run", "crash"), 2, "this release has no lab scenarios yet"),
+        (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
         (("lab", "kill", "node9"), 2, "node9"),
         (("lab", "--name", "no-such-lab", "status"), 1, "The lab is not up; `hactl lab up --name no-such-lab` builds it."),
