@@ -147,7 +147,6 @@ BUILDS: dict[str, Broken] = {
     "a swap that came to nothing is waited for": Broken(
         LIVE, "on.fail", "order=None, swapping=False, unsynced=False, wish=wish", "order=None, wish=wish"
     ),
-    "after a pause rfsmount is not asked": Broken(LIVE, "on.forget", "turn.actions.append(act.RefreshRfs(turn.module.name))", "pass"),
 }  # fmt: skip
 
 

@@ -308,7 +308,8 @@ class Cluster:
         except Refused as refusal:
             if isinstance(action, act.StartServices):
                 self.oracle.seen[machine.name].failures += 1
-            self.deliver(machine, ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True))
+            failed = ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True)
+            self.at(self.now + self.slow_done_s - 0.1, lambda: self.deliver(machine, failed))
             return
         self.publish(machine)
         self.after(0.06, self.slow_done_s, lambda: self.deliver(machine, ev.Done(self.now, MODULE, lane, action.ticket)))

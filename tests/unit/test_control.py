@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from rfs import exit_codes
 from rfs.control import protocol, server
@@ -20,6 +21,13 @@ class Counter:
 
     def __init__(self) -> None:
         self.number = 0
+        self.age = 0
+        self.event = trio.Event()
+
+    def grow_older(self) -> None:
+        """Nothing but time passes."""
+        self.age += 1
+        self.event.set()
         self.event = trio.Event()
 
     def raise_it(self) -> None:
@@ -38,7 +46,7 @@ class Counter:
 
     def service(self) -> server.Service:
         methods = {"echo": self.echo, "refuse": self.refuse}
-        return server.Service("pg", methods, lambda: {"number": self.number}, self.changed)
+        return server.Service("pg", methods, lambda: {"number": self.number, "since_s": self.age}, self.changed)
 
 
 @pytest.fixture
@@ -71,6 +79,25 @@ async def test_status_is_pushed_at_once_and_at_every_change(counter: Counter, tm
                     break
                 counter.raise_it()
     assert seen == [0, 1, 2]
+
+
+async def test_what_only_grows_older_is_pushed_now_and_then(counter: Counter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    with trio.fail_after(5):
+        async with open_client(str(tmp_path)) as client, contextlib.aclosing(client.subscribe()) as statuses:
+            async for status in statuses:
+                seen.append((status["number"], status["since_s"]))
+                if len(seen) == 3:
+                    break
+                if len(seen) == 2:
+                    monkeypatch.setattr(server, "IDLE_PUSH_EVERY_S", 0.0)
+                    counter.grow_older()
+                    continue
+                for _ in range(5):
+                    counter.grow_older()
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                counter.raise_it()
+    assert seen == [(0, 0), (1, 5), (1, 6)]
 
 
 async def test_a_blocking_client_speaks_the_same(counter: Counter, tmp_path: Path) -> None:

@@ -112,3 +112,22 @@ def test_how_the_links_of_rfsmount_are_protected(tmp_path: Path) -> None:
     command = secure.command("primary", False)
     assert "--insecure" not in command
     assert command[command.index("--keys") + 1] == "/etc/lockstep/keys" and command[command.index("--peer-node") + 1] == "node2"
+
+
+async def test_a_status_that_says_nothing_new_is_no_event(tmp_path: Path) -> None:
+    """Unless it was asked for, or the core has forgotten what it knew and nobody answered its question."""
+    told: list[tuple[int, str]] = []
+    rfs = Rfs(
+        CONFIG, CLUSTER, "node1", Paths(tmp_path), keys=None,
+        status=lambda session, view: told.append((session, view.mode)), gone=lambda *_: None, log=lambda *_: None,
+    )  # fmt: skip
+    for since_s in range(3):
+        rfs._publish(0, {"mode": "alone", "since_s": since_s}, asked=False)
+    assert told == [(0, "alone")] and rfs.last["since_s"] == 2
+    rfs._publish(0, {"mode": "paired"}, asked=False)
+    rfs._publish(0, {"mode": "paired"})
+    rfs._publish(7, {"mode": "frozen"})
+    assert told == [(0, "alone"), (0, "paired"), (0, "paired")]
+    await rfs.refresh()
+    rfs._publish(0, {"mode": "paired"}, asked=False)
+    assert told[3:] == [(0, "paired")]
