@@ -195,6 +195,7 @@ def hactl(three: ThreeNodes, node: str, *words: str) -> tuple[int, str]:
 
 
 def test_each_node_knows_its_own_peers(three: ThreeNodes) -> None:
+    assert [node["node"] for node in three.lab.status()["nodes"]] == ["node1", "node2", "client", "witness", "node3"]
     three.settle()
     documents: dict[str, dict[str, Any]] = {node: json.loads(hactl(three, node, "status", "-H", "all", "--json")[1]) for node in SERVERS}
     assert {node: [peer["node"] for peer in document["peers"]] for node, document in documents.items()} == {
