@@ -40,6 +40,7 @@ class FailoverRow:
     limit_s: float
     rounds: int
     heartbeat: str = USUAL
+    by_history: bool = False  # measured from the old service's stop to the new one's start; the client's view stands beside it
 
 
 class Stage:
@@ -80,6 +81,13 @@ class Stage:
         first = max((index for index, at in enumerate(times) if at <= began), default=0)
         return max((after - before for before, after in zip(times[first:], times[first + 1 :], strict=False)), default=0.0)
 
+    def moved_s(self, began: float, source: str) -> float:
+        """From the old service's stop to the new one's start, as both histories have it (on one machine their clocks are one)."""
+        lines = {node: [line for line in self.cluster.events(node) if line["monotonic_s"] > began] for node in SERVERS}
+        stopped = next(line["monotonic_s"] for line in lines[source] if line["kind"] == "service-stop")
+        started = next(line["monotonic_s"] for line in lines[LabCluster.other(source)] if line["kind"] == "service-start")
+        return float(started - stopped)
+
     def close(self) -> None:
         """The client's end."""
         kill_group(self.prober)
@@ -117,7 +125,7 @@ ROWS = (
     FailoverRow("node", "node killed, default settings", node_dies, 4.0, 20),
     FailoverRow("rfsmount", "rfsmount killed", rfsmount_dies, 1.2, 5),
     FailoverRow("service", "service killed", service_dies, 1.2, 5),
-    FailoverRow("swap", "planned swap", swapped, 0.3, 5),
+    FailoverRow("swap", "planned swap, stop to start", swapped, 0.3, 10, by_history=True),
     FailoverRow("node_tuned", "node killed, heartbeat 100 ms and 1 s", node_dies, 1.5, 10, TUNED),
 )
 MANY = ("idle", "many")
@@ -145,11 +153,15 @@ def run(lab: Lab, names: list[str], divisor: int) -> dict[str, Any]:
 def measure(stage: Stage, row: FailoverRow, rounds: int) -> dict[str, Any]:
     """All rounds of one row."""
     say(row.text)
-    runs = []
+    silences, moves = [], []
     for _ in range(rounds):
-        runs.append(round(stage.silence_s(row.event), 3))
-        say(f"  nobody answered for {runs[-1]:.2f} s")
-    return {"name": row.name, "text": row.text, "limit_s": row.limit_s, **judged(runs, row.limit_s)}
+        began, source = time.monotonic(), stage.primary
+        silences.append(round(stage.silence_s(row.event), 3))
+        if row.by_history:
+            moves.append(round(stage.moved_s(began, source), 3))
+        say(f"  nobody answered for {silences[-1]:.2f} s" + (f", {moves[-1]:.3f} s from stop to start" if moves else ""))
+    more = {"silence_s": silences} if row.by_history else {}
+    return {"name": row.name, "text": row.text, "limit_s": row.limit_s, **judged(moves or silences, row.limit_s), **more}
 
 
 def judged(runs: list[float], limit_s: float) -> dict[str, Any]:
