@@ -198,7 +198,9 @@ def settle_rfs(turn: Turn, goal: rules.Goal) -> None:
     module = turn.module
     if module.light or module.waits(Lane.RFS, turn.around.now):
         return
-    if module.rfs is Hold.OFF and goal.level >= Level.MOUNTED and Point.MODULE in module.entered and not module.unsynced:
+    leaves = module.script is not None and module.script.point is Point.MODULE
+    prepared = Point.MODULE in module.entered and not leaves and not module.unsynced
+    if module.rfs is Hold.OFF and goal.level >= Level.MOUNTED and prepared:
         if (role := rules.start_role(module, turn.around, turn.peer)) is not None:
             on.start_rfs(turn, role)
         return

@@ -74,7 +74,7 @@ with socket.create_server(("0.0.0.0", 7009)) as server:
 
 STREAM = """
 import hashlib, os, socket, sys, time
-data = os.urandom(4000000)
+data = os.urandom(1000000)
 while True:
     try:
         stream = socket.create_connection((sys.argv[1], 7009), 10)
@@ -276,7 +276,7 @@ def test_a_bad_cable_carries_whole_frames_of_tcp(lab: Lab) -> None:
     lab.worsen("node2", "repl", Flaws(loss=0.02, reordered=0.1, seed=3))
     listener = lab.spawn("node2", [sys.executable, "-c", RECEIVE])
     sent = lab.run("node1", [sys.executable, "-c", STREAM, lab.address("node2", "repl")], timeout_s=60)
-    assert sent.stdout.split() == ["4000000", "same"]
+    assert sent.stdout.split() == ["1000000", "same"]
     assert listener.wait(10) == 0
 
 

@@ -17,7 +17,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
-from orchestrator.core.states import Module, Point, Surroundings
+from orchestrator.core.states import Memory, Module, Point, Surroundings
 from orchestrator.core.turn import Node
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
 from tests.sim.machine import Machine
@@ -88,6 +88,10 @@ class Cluster:
 
     def acknowledges(self, machine: Machine) -> bool:
         return machine.powered and not machine.frozen and machine.services and machine.rfs.serves
+
+    def told(self, machine: Machine) -> Memory:
+        """What people told the node last, be it written down or on its way."""
+        return machine.memory
 
     @property
     def cut(self) -> set[str]:

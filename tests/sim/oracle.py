@@ -174,13 +174,13 @@ class Oracle:
             self.must(self.cluster.now - seen.heard_at >= 2.9, f"{name} takes for silent whom it heard a moment ago")
         match notice.kind:
             case "takeover":
-                allowed = not machine.memory.paused or notice.text == ADMINISTRATOR
+                allowed = not self.cluster.told(machine).paused or notice.text == ADMINISTRATOR
                 self.must(allowed, f"{name} takes over although failover is paused")
                 by_policy = self.cluster.policy == "consistency" and self.cluster.witness is None
                 self.must(not (silent and by_policy), f"{name} takes over on silence under consistency")
             case "failback":
                 seen.failbacks += 1
-                self.must(not machine.memory.paused, f"{name} gives the role back although failover is paused")
+                self.must(not self.cluster.told(machine).paused, f"{name} gives the role back although failover is paused")
                 self.must(seen.failbacks <= max(machine.max_restarts, 1), f"{name} gives the role back again and again")
 
     def replied(self, machine: Machine, reply: act.Reply) -> None:

@@ -71,6 +71,12 @@ def stall(pair: LedgerPair, node: str, seconds: float) -> None:
         pair.lab.run(node, ["fsfreeze", "--unfreeze", "/srv"])
 
 
+def write_behind_the_guard(pair: LedgerPair, node: str, command: str) -> None:
+    """The guard makes the plain tree read-only for everybody; a disk that rots does not ask it."""
+    bare = f"while umount {DIRECTORY} 2>/dev/null; do :; done; {command}"
+    pair.lab.run(node, ["unshare", "--mount", "sh", "-c", bare])
+
+
 @scenario(
     "changed-behind-our-back",
     "a file of the secondary's copy is changed behind the mirror: verify finds it, --repair mends it",
@@ -79,10 +85,7 @@ def stall(pair: LedgerPair, node: str, seconds: float) -> None:
 )
 def changed_behind_our_back(pair: LedgerPair) -> None:
     pair.lab.run("node1", ["sh", "-c", f"echo whole > {DIRECTORY}/proof"])
-    # The guard makes the plain tree read-only for everybody; a disk that rots does not ask it.
-    pair.lab.run(
-        "node2", ["unshare", "--mount", "sh", "-c", f"while umount {DIRECTORY} 2>/dev/null; do :; done; echo wrong > {DIRECTORY}/proof"]
-    )
+    write_behind_the_guard(pair, "node2", f"echo wrong > {DIRECTORY}/proof")
     verify = ["rfsmount", "verify", "--state", STATE]
     found = pair.lab.run("node1", verify, check=False, timeout_s=120)
     expect(found.returncode != 0 and "proof" in found.stdout + found.stderr, f"verify did not find it: {found.stdout}{found.stderr}", pair)
