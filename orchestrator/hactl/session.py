@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from orchestrator.api.client import DEFAULT_SOCKET, ApiClient
-from orchestrator.config import DEFAULT_CONFIG_DIR
-from orchestrator.config_errors import did_you_mean
+from orchestrator.config import DEFAULT_CONFIG_DIR, listed, load_cluster, load_modules
+from orchestrator.config_errors import ConfigError, did_you_mean
 from orchestrator.sentence import Sentence
 from orchestrator.units import parse_duration_s
 from rfs import exit_codes
@@ -115,9 +115,21 @@ def chosen_module(document: dict[str, Any], module: str | None) -> str:
     if module is None:
         if len(names) == 1:
             return str(names[0])
-        sentence = f"say which module: {', '.join(names)}" if names else "this cluster has no module; write one in modules/NAME.toml"
+        sentence = f"say which module: {', '.join(names)}" if names else "no module runs on this node; write one in modules/NAME.toml"
         raise Failure(sentence, exit_codes.USAGE)
+    if module not in names and (places := _places_of(module)):
+        raise Failure(f"module {module} does not run on {document['node']} but on {listed(places)}: ask there", exit_codes.USAGE)
     if module not in names:
         known = f"; there is {', '.join(names)}" if names else ""
         raise Failure(f"there is no module {module}{known}.{did_you_mean(module, names)}", exit_codes.USAGE)
     return module
+
+
+def _places_of(module: str) -> tuple[str, ...]:
+    """Where a module runs that this node has no part in, if the configuration says so."""
+    session = click.get_current_context().ensure_object(Session)
+    try:
+        found = load_modules(session.config_dir, load_cluster(session.config_dir)).get(module)
+    except ConfigError:
+        return ()
+    return found.nodes if found is not None else ()

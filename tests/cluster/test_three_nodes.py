@@ -210,7 +210,7 @@ def test_each_node_knows_its_own_peers(three: ThreeNodes) -> None:
     code, said = hactl(three, "node1", "status", "-H", "node2")
     assert code == 2 and "node2 shares no mirror module with node1" in said
     code, said = hactl(three, "node1", "logs", "b")
-    assert code == 2 and "there is no module b" in said
+    assert code == 2 and "module b does not run on node1 but on node2 and node3: ask there" in said
     assert hactl(three, "node3", "why", "b", "-H", "node2")[1].startswith("b is PRIM Ready on node2")
     assert hactl(three, "node1", "why", "a", "-H", "node3")[1].startswith("a is SECOND Ready on node3")
 

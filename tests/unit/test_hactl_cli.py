@@ -422,6 +422,23 @@ def test_a_history_of_all_nodes(hactl: Hactl, hactld: FakeHactld) -> None:
     assert [target.partition("node=")[2] for _, target, _ in hactld.asked if target.startswith("/v1/events")] == ["node1", "node2", "node3"]
 
 
+def test_a_module_of_other_nodes(hactl: Hactl, hactld: FakeHactld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three_nodes(tmp_path, monkeypatch, "node1", ())
+    code, _, err = hactl("swap", "b", "--config-dir", str(tmp_path))
+    assert code == 2 and "module b does not run on node1 but on node2 and node3: ask there" in err
+    assert "there is no module nothing; there is pg" in hactl("swap", "nothing", "--config-dir", str(tmp_path))[2]
+    (tmp_path / "cluster.toml").write_text("name = 3")
+    assert "there is no module b; there is pg" in hactl("swap", "b", "--config-dir", str(tmp_path))[2], "whatever the files say"
+
+
+def test_who_was_not_told_of_a_new_key(hactl: Hactl, hactld: FakeHactld) -> None:
+    rotated = [{"node": "node1", "pin": "a" * 64, "not_told": []}, {"node": "node3", "pin": "b" * 64, "not_told": ["node2", "node4"]}]
+    hactld.answers["/v1/cluster/rotate-keys"] = [(200, {"rotated": rotated})]
+    code, out, err = hactl("cluster", "rotate-keys", "-H", "all")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["node1", "node3"]
+    assert err == "node2 and node4: no mirror module with node3, so not told; pair anew before there is one\n"
+
+
 def test_only_the_peer_that_is_alive_is_not_forgotten(
     hactl: Hactl, hactld: FakeHactld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,8 @@ async def test_failover_of_several_pairs() -> None:
         "state": "paused",
         "reason": "an administrator paused it for a on node3; node2 is silent and the policy is consistency",
     }
+    worst = view_pairs.status([core("node1", named("a"), heard={"a": SECOND}), silent], FOUR, CONFIGS, {})["failover"]
+    assert worst == {"state": "blocked", "reason": "node2 is silent and the policy is consistency"}
     isolated = [replace(node, around=replace(node.around, has_ping=True, ping_ok=False)) for node in (core("node1"), core("node2"))]
     failover = view_pairs.status(isolated, FOUR, CONFIGS, {})["failover"]
     assert failover["state"] == "blocked" and failover["reason"].count("no ping address answers") == 1
