@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.lab.cluster import SERVERS
-from tests.cluster.conftest import LEDGER, LedgerCluster
+from orchestrator.lab.scenarios.pair import LEDGER, LedgerPair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
@@ -28,7 +28,7 @@ start = ["/usr/bin/sleep", "100000"]
 
 
 @pytest.fixture
-def scripted(cluster: LedgerCluster) -> Iterator[LedgerCluster]:
+def scripted(cluster: LedgerPair) -> Iterator[LedgerPair]:
     """All script points on both nodes, as one that writes down how it was called."""
     for node in SERVERS:
         names = ("prestart", "poststop", "transition", *NAMES)
@@ -42,13 +42,13 @@ def scripted(cluster: LedgerCluster) -> Iterator[LedgerCluster]:
         cluster.lab.run(node, ["rm", "-r", SCRIPTS])
 
 
-def calls(cluster: LedgerCluster, node: str) -> list[str]:
+def calls(cluster: LedgerPair, node: str) -> list[str]:
     """Since the last look, without the announcements."""
     found = cluster.lab.run(node, ["sh", "-c", f"cat {CALLS}; : > {CALLS}"]).stdout.splitlines()
     return [line for line in found if not line.startswith("transition")]
 
 
-def test_a_swap_calls_the_scripts_in_order_with_their_arguments(scripted: LedgerCluster) -> None:
+def test_a_swap_calls_the_scripts_in_order_with_their_arguments(scripted: LedgerPair) -> None:
     scripted.swap("node1")
     scripted.wait_redundant("node2")
     scripted.until(lambda: "start_sec " in scripted.lab.run("node1", ["cat", CALLS]).stdout, "start_sec was not called", 10)
@@ -65,7 +65,7 @@ def test_a_swap_calls_the_scripts_in_order_with_their_arguments(scripted: Ledger
     scripted.settle()
 
 
-def test_a_stop_and_a_start_call_everything_once_and_a_restarted_hactld_nothing(scripted: LedgerCluster) -> None:
+def test_a_stop_and_a_start_call_everything_once_and_a_restarted_hactld_nothing(scripted: LedgerPair) -> None:
     scripted.kill_daemon("node2")
     scripted.start_daemon("node2")
     scripted.wait_state("node2", "SECOND")
@@ -84,7 +84,7 @@ def test_a_stop_and_a_start_call_everything_once_and_a_restarted_hactld_nothing(
     scripted.settle()
 
 
-def test_a_prestart_that_says_no_keeps_the_node_down_until_it_says_yes(scripted: LedgerCluster) -> None:
+def test_a_prestart_that_says_no_keeps_the_node_down_until_it_says_yes(scripted: LedgerPair) -> None:
     scripted.command("node2", "stop")
     scripted.wait_state("node2", "STOP", None)
     scripted.put("node2", f"{SCRIPTS}/prestart", "#!/bin/sh\necho no licence; exit 3\n")
@@ -96,7 +96,7 @@ def test_a_prestart_that_says_no_keeps_the_node_down_until_it_says_yes(scripted:
     scripted.settle()
 
 
-def test_a_light_module_beside_the_mirror(cluster: LedgerCluster) -> None:
+def test_a_light_module_beside_the_mirror(cluster: LedgerPair) -> None:
     def shown(node: str) -> list[str]:
         document = cluster.status(node) or {"modules": []}
         lines = [line for module in document["modules"] if module["name"] == "watcher" for line in module["nodes"]]
@@ -130,14 +130,14 @@ def test_a_light_module_beside_the_mirror(cluster: LedgerCluster) -> None:
     cluster.settle()
 
 
-def test_prim_fullsync_compares_the_whole_copy(cluster: LedgerCluster) -> None:
+def test_prim_fullsync_compares_the_whole_copy(cluster: LedgerPair) -> None:
     cluster.lab.run("node1", ["hactl", "prim", "--fullsync", "ledger"])
     cluster.until(lambda: cluster.rfs_status("node1")["last_scope"] == "everything", "no session compared everything", 30)
     cluster.settle()
     assert cluster.primary() == "node1"
 
 
-def test_swap_nosync_serves_the_old_copy_and_loses_nothing(cluster: LedgerCluster) -> None:
+def test_swap_nosync_serves_the_old_copy_and_loses_nothing(cluster: LedgerPair) -> None:
     cluster.lab.cut("node1", "repl")
     cluster.wait_state("node1", "ALONE", timeout_s=30)
     cluster.wait_acks(50)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lab.lab import kill_group
-from tests.cluster.conftest import LedgerCluster
+from orchestrator.lab.scenarios.pair import LedgerPair
 
 pytestmark = [
     pytest.mark.cluster,
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 BUS = "/run/scripted-systemd"
 
 
-def restart_daemon_beside_systemd(cluster: LedgerCluster) -> None:
+def restart_daemon_beside_systemd(cluster: LedgerPair) -> None:
     """hactld of node1, started anew as where systemd runs."""
     cluster.kill_daemon("node1")
     cluster.lab.run("node1", ["sh", "-c", f"rm -rf {BUS}; mkdir {BUS}"])
@@ -33,7 +33,7 @@ def restart_daemon_beside_systemd(cluster: LedgerCluster) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "stopping"])
-def test_hactld_ends_with_or_without_the_machine(cluster: LedgerCluster, state: str) -> None:
+def test_hactld_ends_with_or_without_the_machine(cluster: LedgerPair, state: str) -> None:
     restart_daemon_beside_systemd(cluster)
     cluster.wait_redundant("node1")
     python = shutil.which("python3", path=str(ROOT / ".venv/bin")) or "python3"

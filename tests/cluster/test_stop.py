@@ -18,7 +18,7 @@ from orchestrator.effects.ending import KILL_PATIENCE_S
 from orchestrator.lab.cgroups import unified_root
 from orchestrator.lab.cluster import SERVERS, VIP
 from orchestrator.lab.lab import Lab, kill_group, prefixed
-from tests.cluster.conftest import DIRECTORY, PORT, LedgerCluster
+from orchestrator.lab.scenarios.pair import DIRECTORY, PORT, LedgerPair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
@@ -58,11 +58,11 @@ stop_timeout = "{STOP_TIMEOUT_S:.0f}s"
 
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[LedgerCluster]:
+def built() -> Iterator[LedgerPair]:
     """Built once for these scenarios."""
     lab = Lab(prefixed("stops"), disk_size_bytes=1 << 30)
     with tempfile.TemporaryDirectory(prefix="lockstep-stops-", dir="/var/tmp") as scratch, lab:
-        cluster = LedgerCluster(lab, Path(scratch))
+        cluster = LedgerPair(lab, Path(scratch))
         cluster.module_toml = MODULE
         for node in SERVERS:
             cluster.put(node, SCRIPT, APPLICATION)
@@ -73,7 +73,7 @@ def built() -> Iterator[LedgerCluster]:
         kill_group(cluster.writer)
 
 
-def behave(cluster: LedgerCluster, behaviour: str) -> None:
+def behave(cluster: LedgerPair, behaviour: str) -> None:
     """The application of node1 is started anew, like this."""
     cluster.put("node1", "/etc/lockstep/behaviour", behaviour)
     cluster.command("node1", "restart")
@@ -81,35 +81,35 @@ def behave(cluster: LedgerCluster, behaviour: str) -> None:
     cluster.wait_acks()
 
 
-def left(cluster: LedgerCluster, node: str) -> list[str]:
+def left(cluster: LedgerPair, node: str) -> list[str]:
     """What still runs of the application."""
     lines = cluster.lab.run(node, ["ps", "-eo", "pid,stat,args"]).stdout.splitlines()  # a zombie runs no more, but with threads
     ours = [line for line in lines if "lab.ledger" in line or "lockstep-orphan" in line or line.endswith("<defunct>")]
     return [line for line in ours if not line.split()[1].startswith("Z") or "l" in line.split()[1]]
 
 
-def silent(cluster: LedgerCluster, for_s: float) -> bool:
+def silent(cluster: LedgerPair, for_s: float) -> bool:
     """Was no line acknowledged for so long?"""
     return time.monotonic() - max(cluster.acks().values()) > for_s
 
 
-def said(cluster: LedgerCluster, since: int, kind: str) -> list[str]:
+def said(cluster: LedgerPair, since: int, kind: str) -> list[str]:
     return [event["text"] for event in cluster.events("node1", since) if event["kind"] == kind]
 
 
-def newest(cluster: LedgerCluster) -> int:
+def newest(cluster: LedgerPair) -> int:
     return max((int(event["number"]) for event in cluster.events("node1")), default=0)
 
 
 @pytest.fixture
-def cluster(built: LedgerCluster) -> LedgerCluster:
+def cluster(built: LedgerPair) -> LedgerPair:
     """Redundant, node1 PRIM, an application that behaves."""
     built.put("node1", "/etc/lockstep/behaviour", "well")
     built.repair()
     return built
 
 
-def stop(cluster: LedgerCluster) -> float:
+def stop(cluster: LedgerPair) -> float:
     """On node1; how long until it says that it is stopped, while node2 serves."""
     began = time.monotonic()
     cluster.command("node1", "stop")
@@ -122,7 +122,7 @@ def stop(cluster: LedgerCluster) -> float:
     return lasted_s
 
 
-def test_the_service_has_a_cgroup_of_its_own_below_hactlds(cluster: LedgerCluster) -> None:
+def test_the_service_has_a_cgroup_of_its_own_below_hactlds(cluster: LedgerPair) -> None:
     if unified_root() is None:
         pytest.skip("no unified cgroup hierarchy can be written here")
     script = "cat /run/lockstep/services/ledger.ledger.group; echo; "
@@ -134,7 +134,7 @@ def test_the_service_has_a_cgroup_of_its_own_below_hactlds(cluster: LedgerCluste
 
 
 @pytest.mark.parametrize("behaviour", ["deaf", "orphans"])
-def test_who_does_not_hear_is_killed(cluster: LedgerCluster, behaviour: str) -> None:
+def test_who_does_not_hear_is_killed(cluster: LedgerPair, behaviour: str) -> None:
     behave(cluster, behaviour)
     assert len(left(cluster, "node1")) == (4 if behaviour == "orphans" else 1)
     since = newest(cluster)
@@ -146,7 +146,7 @@ def test_who_does_not_hear_is_killed(cluster: LedgerCluster, behaviour: str) -> 
     cluster.settle()
 
 
-def test_who_hangs_in_the_mount_is_freed_by_giving_it_up(cluster: LedgerCluster) -> None:
+def test_who_hangs_in_the_mount_is_freed_by_giving_it_up(cluster: LedgerPair) -> None:
     since = newest(cluster)
     pid = cluster.rfs_status("node1")["pid"]
     cluster.lab.cut("node1", "repl")  # the next line is sent to the other node, and its answer cannot come …
