@@ -300,6 +300,17 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
     return State.WAIT, Readiness.NOT_READY, module.problem or view.reason or waiting
 
 
+def why_not_by_word(module: Module, around: Surroundings) -> str:
+    """Why an administrator's word without force is not enough for this copy; empty: it is, or rfsmount does not run and cannot say."""
+    view = module.view
+    if view is None or view.leads or view.complete or (around.has_witness and view.data == "CONSISTENT"):
+        return ""
+    if view.data == "INCONSISTENT":
+        back = f"'hactl prim --force {module.name}' goes back to what was here before, if that was kept"
+        return f"the copy on {around.node} is INCONSISTENT: bring {around.peer} back, which has the data, or {back}"
+    return f"the copy on {around.node} is {view.data}: {prim_word(module, around, view)} serves it by your word, without what it lacks"
+
+
 def prim_word(module: Module, around: Surroundings, view: RfsView) -> str:
     """The command that serves from this copy: without a witness rfsmount lets one that was not in sync in this run serve by force only."""
     may_ask = view.complete or (around.has_witness and view.data == "CONSISTENT")

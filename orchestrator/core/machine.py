@@ -148,6 +148,8 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
         if module.address in (Hold.ON, Hold.COMING) and may_go and not waits:
             turn.set(address=Hold.GOING)
             turn.order(act.VipDown)
+        elif module.address is Hold.ON and not may_go and module.view is not None and module.view.serves and not around.unsure:
+            turn.actions.append(act.KeepVip(module.name))  # the services have time to end, and clients until then
     elif goal is not None and module.address is Hold.OFF and not waits:
         turn.set(address=Hold.COMING)
         turn.order(act.VipUp, granted=module.granted, handed=module.handed)

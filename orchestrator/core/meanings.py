@@ -161,6 +161,9 @@ def claim(turn: Turn, event: ev.Prim) -> None:
     if turn.module.view is not None and turn.module.view.linked and not turn.module.view.consent:
         turn.reply(event.request, REFUSED, f"the data are linked with {turn.around.peer}: use 'hactl swap {turn.module.name}'")
         return
+    if not event.force and (reason := rules.why_not_by_word(turn.module, turn.around)):
+        turn.reply(event.request, REFUSED, reason)
+        return
     want(turn, True)
     turn.set(wish=Wish.PRIMARY_FORCE if event.force else Wish.PRIMARY, recopy=event.fullsync)
     turn.note("prim", "an administrator says that this node has the data")
@@ -353,7 +356,7 @@ def finish_role(turn: Turn) -> None:
         case Order.ASK_OUTDATE if rules.answer_counts(turn.module):
             turn.order_role(Order.GRANT, act.GrantRfs, peer_outdated=True, reason=f"{turn.around.peer} wrote OUTDATED")
         case Order.PROMOTE:
-            turn.set(wish=None)
+            turn.set(wish=None, decided=("", "", float("-inf")))
 
 
 def fail(turn: Turn, event: ev.Failed) -> None:

@@ -254,6 +254,7 @@ class Module:
     failbacks: tuple[float, ...] = ()  # when the role was given back to the default primary
     services_failed: bool = False
     retry_at: Mapping[Lane, float] = field(default_factory=dict)
+    decided: tuple[str, str, float] = ("", "", float("-inf"))  # kind, text and time of the last decision that was told
     problem: str = ""  # the last failure, one sentence, shown until something succeeds
     since: float = 0.0  # when (state, readiness) last changed
     shown: tuple[State, Readiness] = (State.STOP, Readiness.NOT_READY)

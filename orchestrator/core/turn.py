@@ -12,6 +12,7 @@ from orchestrator.core import failover_rules as rules
 from orchestrator.core.detector import Detector
 from orchestrator.core.states import Lane, Module, Order, Summary, Surroundings
 
+SAME_AGAIN_S: Final = 60.0
 DONE, FAILED, REFUSED = 0, 1, 6  # exit codes of the CLI, see docs/interfaces.md
 RETRY_S: Final = {Lane.RFS: 2.0, Lane.ROLE: 1.0, Lane.ADDRESS: 2.0, Lane.SERVICES: 1.0, Lane.SCRIPTS: 2.0}
 
@@ -69,7 +70,11 @@ class Turn:
         self.actions.append(act.Notify(self.module.name, kind, text))
 
     def decided(self, kind: str, text: str) -> None:
-        """The same of a decision, with what it rests on."""
+        """The same of a decision, with what it rests on. One that comes to nothing and is made again and again is told now and then."""
+        last, told, at = self.module.decided
+        if (last, told) == (kind, text) and self.around.now - at < SAME_AGAIN_S:
+            return
+        self.set(decided=(kind, text, self.around.now))
         inputs = explain.evidence(self.module, self.around, self.peer)
         self.actions.append(act.Notify(self.module.name, kind, text, inputs))
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ ANSWER_DEADLINE_S = 1.0
 # At a shutdown systemd ends it after hactld, which stops the modules in order, and before the network.
 SCOPE_ORDER = ("Before=hactld.service", "After=network.target network-online.target")
 REFRESH_DEADLINE_S = 5.0
+LOOK_EVERY_S = 1.0
+DEAF_AFTER_S = 12.0  # it speaks every 5 s (rfs/control/server.py)
+DEAF_ANSWER_S = 4.0
 
 
 def view_from(status: Mapping[str, Any]) -> RfsView:
@@ -83,6 +87,7 @@ class Rfs:
         self._session = 0
         self._connection: trio.CancelScope | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._heard_at = float("-inf")
 
     # ---- what the disk says -------------------------------------------------------------------------------------------
 
@@ -254,8 +259,7 @@ class Rfs:
                         if not started:
                             started = True
                             task_status.started()
-                        async for status in client.subscribe():
-                            self._publish(session, status, asked=False)
+                        await self._listen(session, client, process)
                 except ControlLost:
                     if not started:
                         raise
@@ -264,6 +268,32 @@ class Rfs:
                     break
             self._connection = None
             self.gone(session, f"rfsmount died{self._reap()}")
+
+    async def _listen(self, session: int, client: ControlClient, process: processes.Process | None) -> None:
+        """Every status, until the connection ends; somebody looks whether they come."""
+        self._heard_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            if process is not None:
+                nursery.start_soon(self._end_when_deaf, client, process)
+            with suppress(ControlLost):
+                async for status in client.subscribe():
+                    self._publish(session, status, asked=False)
+            nursery.cancel_scope.cancel()
+
+    async def _end_when_deaf(self, client: ControlClient, process: processes.Process) -> None:
+        """One that lives and says nothing (stopped, stuck) holds the application and its peer up: nobody else would ever end it. It says
+        something every few seconds whatever happens, so after two that did not come it is asked, and then it is over."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            if trio.current_time() - self._heard_at < DEAF_AFTER_S:
+                continue
+            with trio.move_on_after(DEAF_ANSWER_S), suppress(SaidNo):
+                await client.call("status")
+                self._heard_at = trio.current_time()
+                continue
+            self.log("rfs-deaf", f"rfsmount {process.pid} lives but has said nothing for {DEAF_AFTER_S:.0f} s: it is killed")
+            await processes.kill_all([process], KILL_PATIENCE_S)
+            return
 
     async def _died(self, process: processes.Process) -> bool:
         """Dead, or not answering for so long that it counts as dead (and then is)."""
@@ -282,6 +312,7 @@ class Rfs:
         """What was not asked for comes every second whatever happens: the core hears of it when it decides on something else."""
         if session != self._session:
             return
+        self._heard_at = trio.current_time()
         self.last, view = status, view_from(status)
         if asked or (session, view) != self._told:
             self._told = (session, view)
@@ -324,6 +355,7 @@ class Rfs:
         except ControlLost as lost:
             raise EffectFailed(str(lost)) from lost
         except trio.TooSlowError:
+            self._heard_at = float("-inf")  # is it deaf?
             raise EffectFailed(f"rfsmount did not finish '{method}' in {deadline_s:.0f} s") from None
 
     async def refresh(self) -> None:

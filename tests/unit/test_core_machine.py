@@ -448,3 +448,38 @@ def test_services_that_fail_stay_where_they_are_while_failover_is_paused() -> No
     node = node_with(primary(services_failed=True, paused=True), peer=SECOND_READY)
     after, _ = step(node, ev.Tick(100.0))
     assert not after.modules["pg"].swapping
+
+
+# ---- found by the scenarios of the lab ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("data", "witness", "force", "code"), [
+    ("OUTDATED", False, False, 6), ("INCONSISTENT", True, False, 6), ("FAILED", False, False, 6), ("CONSISTENT", False, False, 6),
+    ("CONSISTENT", True, False, 0), ("UPTODATE", False, False, 0), ("OUTDATED", False, True, 0), ("INCONSISTENT", False, True, 0),
+])  # fmt: skip
+def test_a_word_that_would_come_to_nothing_is_refused_at_once(data: str, witness: bool, force: bool, code: int) -> None:
+    view = RfsView(role="secondary", link="connecting", mode="idle", data=data, term=3)
+    node = node_with(second(view), has_witness=witness, peer_silent=True)
+    _, actions = step(node, ev.Prim(100.0, "pg", 1, force=force))
+    replies = [action for action in actions if isinstance(action, act.Reply)]
+    assert [reply.code for reply in replies] == [code]
+    assert code == 0 or "prim --force pg" in replies[0].message
+
+
+def test_the_address_lives_on_while_the_services_take_their_time_to_stop() -> None:
+    stopping = primary(wanted=False, services=Hold.GOING, tickets={Lane.SERVICES: 1})
+    assert act.KeepVip in kinds(ordered(node_with(stopping), ev.Tick(100.0)))
+    lost = primary(FROZEN_VIEW, wanted=False, services=Hold.GOING, tickets={Lane.SERVICES: 1})
+    assert act.KeepVip not in kinds(ordered(node_with(lost), ev.Tick(100.0)))
+
+
+def test_a_decision_that_comes_to_nothing_is_told_once_a_minute() -> None:
+    node, told = node_with(second(SECOND_VIEW), peer_silent=True), []
+    for number in range(300):
+        now = 100.0 + number / 4
+        node, actions = step(node, ev.Tick(now))
+        told += [now for action in actions if isinstance(action, act.Notify) and action.kind == "takeover"]
+        for action in actions:
+            if isinstance(action, act.PromoteRfs):
+                node, _ = step(node, ev.Failed(now, "pg", Lane.ROLE, action.ticket, "the witness gave the grant to the peer", True))
+    assert len(told) == 2 and told[1] - told[0] >= 60.0

@@ -29,7 +29,6 @@ FAULTS = (
         "P2",
         "a daemon or a whole node stands still, and goes on after the takeover",
         ("tests/sim/test_sequences.py",),
-        "a hactld that ends an rfsmount which stands still: until it goes on, writes wait",
     ),
     Row("P3", "a node crashes, and what was not synced is lost", ("tests/powercut: on logged disks, with torn and reordered writes",)),
     Row("P4", "reboots, both off and on in every order", ("tests/sim/test_sequences.py", "tests/powercut/way_back.py")),
