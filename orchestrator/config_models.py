@@ -126,6 +126,18 @@ def _command(words: list[str]) -> list[str]:
     return words
 
 
+def _variable(text: str) -> str:
+    if not text or "=" in text or "\0" in text:
+        raise ValueError(f'"{text}" cannot be the name of an environment variable')
+    return text
+
+
+def _value(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a value in the environment cannot have a null character")
+    return text
+
+
 def _duration(text: str) -> str:
     parse_duration_s(text)
     return text
@@ -148,6 +160,8 @@ Directory = Annotated[StrictStr, AfterValidator(_directory)]
 Inside = Annotated[StrictStr, AfterValidator(_inside)]
 Pattern = Annotated[StrictStr, AfterValidator(_pattern)]
 SignalName = Annotated[StrictStr, AfterValidator(_signal_name)]
+Variable = Annotated[StrictStr, AfterValidator(_variable)]
+Value = Annotated[StrictStr, AfterValidator(_value)]
 Command = Annotated[list[StrictStr], AfterValidator(_command)]
 Port = Annotated[StrictInt, Field(ge=1024, le=65535)]
 
@@ -220,7 +234,7 @@ class ServiceModel(Model):
     stop_timeout: Duration = "30s"
     start_timeout: Duration = "60s"
     ready: Command | None = None
-    environment: dict[StrictStr, StrictStr] = {}
+    environment: dict[Variable, Value] = {}
 
 
 class ScriptsModel(Model):

@@ -89,6 +89,7 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         await nursery.start(calls.run)
         nursery.start_soon(keep_bounded, paths, list(mine), lambda kind, text: history.add("", kind, text))
         nursery.start_soon(keys.watch, line("keys"))
+        nursery.start_soon(memories.keep_trying)
         await nursery.start(ApiServer(paths.socket, Routes(here).route).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])

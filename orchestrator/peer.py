@@ -54,7 +54,10 @@ class PeerRefused(Exception):
 async def send(stream: trio.abc.SendStream, message: Message) -> None:
     """One frame."""
     body: bytes = msgpack.packb(message)
-    assert len(body) <= MESSAGE_BYTES_MAX, "a message of ours is larger than the protocol allows"
+    if len(body) > MESSAGE_BYTES_MAX and "result" in message:  # of what was asked for there is too much: that is an answer, too
+        reason = f"the answer has {len(body)} bytes; ask for less of it, or on that node itself"
+        body = msgpack.packb({"error": {"code": exit_codes.FAILED, "message": reason}})
+    assert len(body) <= MESSAGE_BYTES_MAX, "a question of ours is larger than the protocol allows"
     await stream.send_all(HEADER.pack(len(body)) + body)
 
 

@@ -37,7 +37,7 @@ SWITCHES: Final = {
     **{("boot", word): f"boot-{word}" for word in ("on", "off")},
 }
 WAIT_EVERY_S = 0.2
-RAN_TOO_LONG = 124
+UNKNOWN_STATE = 100  # of `state`, whose exit codes up to 4 are states
 
 
 class Wrong(Exception):
@@ -48,7 +48,7 @@ def lay(paths: Paths) -> None:
     """Put the command where $SAFE points to."""
     paths.shim.mkdir(parents=True, exist_ok=True)
     new = paths.shim / "safekit.new"
-    new.write_text(f'#!/bin/sh\nHACTL_SOCKET={paths.socket} exec {sys.executable} -m orchestrator.shim "$@"\n')
+    new.write_text(f'#!/bin/sh\nHACTL_SOCKET={paths.socket} exec {sys.executable} -P -m orchestrator.shim "$@"\n')
     new.chmod(0o755)
     new.rename(paths.shim / "safekit")
 
@@ -58,19 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return serve(words, ApiClient(Path(os.environ.get("HACTL_SOCKET", DEFAULT_SOCKET))))
-    except Wrong as wrong:
-        print(f"safekit: {wrong}", file=sys.stderr)
-        return exit_codes.USAGE
-    except ApiFailure as failure:
-        print(f"safekit: {failure}", file=sys.stderr)
-        return failure.code
+    except (Wrong, ApiFailure) as trouble:
+        print(f"safekit: {trouble}", file=sys.stderr)
+        code = exit_codes.USAGE if isinstance(trouble, Wrong) else trouble.code
+        return UNKNOWN_STATE if words[:1] == ["state"] and code in LEVELS.values() else code
 
 
 def serve(words: list[str], client: ApiClient) -> int:
     """One call."""
-    module = option(words, "-m") or os.environ.get("SAFEMODULE", "")
     if words and words[0] == "boundcmd":
-        return bounded(words[1:])
+        return bounded(words[1:])  # its words are another command's
+    said: list[str] = []
+    if words and words[0] in ("printi", "printe"):
+        words, said = words[:1], words[1:]
+        while len(said) > 1 and said[0] == "-m":
+            words, said = [*words, *said[:2]], said[2:]
+    module = option(words, "-m") or os.environ.get("SAFEMODULE", "")
     identity = option(words, "-i") or ""
     if not words:
         raise Wrong("say what: printi, printe, incloop, state, stop …")
@@ -78,7 +81,7 @@ def serve(words: list[str], client: ApiClient) -> int:
         raise Wrong("say which module with -m; in a module's script $SAFEMODULE does")
     verb, *rest = words
     if verb in ("printi", "printe"):
-        client.note(module, "error" if verb == "printe" else "info", " ".join(rest))
+        client.note(module, "error" if verb == "printe" else "info", " ".join(said))
         return exit_codes.DONE
     if verb in LOOPS:
         return counted(client, module, LOOPS[verb], identity)

@@ -16,6 +16,8 @@ import trio
 
 from orchestrator.core.states import Memory
 
+TRY_EVERY_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -90,7 +92,8 @@ class Memories:
         self._remembered = {**self._remembered, module: Kept(self.boot_id, memory)}
 
     async def write_down(self) -> None:
-        """Durable when it returns. In a thread: a busy disk keeps an fsync for seconds. Who waits together is written together."""
+        """Durable when it returns, or said to be not. In a thread: a busy disk keeps an fsync for seconds. Who waits together is written
+        together."""
         async with self._writing:
             remembered = self._remembered
             if remembered is self._on_disk:
@@ -98,5 +101,13 @@ class Memories:
             try:
                 await trio.to_thread.run_sync(write, self.path, remembered)
             except OSError as error:
-                self.log(f"{self.path}: {error.strerror}; after a boot the last remembered wish counts")
+                self.log(f"{self.path}: {error.strerror}; tried again, until then a restart knows only what was remembered before")
+                return
             self._on_disk = remembered
+
+    async def keep_trying(self) -> None:
+        """What could not be written is written as soon as the disk takes it; until cancelled."""
+        while True:
+            await trio.sleep(TRY_EVERY_S)
+            if self._remembered is not self._on_disk:
+                await self.write_down()

@@ -11,7 +11,7 @@ little time, and when too many are open the oldest goes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import h11
 import trio
@@ -42,7 +42,7 @@ def respond(runners: Mapping[str, Runner], method: str, target: str) -> tuple[in
     """Status and line."""
     if method not in ("GET", "HEAD"):
         return 405, "only GET and HEAD"
-    match tuple(unquote(piece) for piece in urlsplit(target).path.split("/") if piece):
+    match tuple(unquote(piece) for piece in target.partition("?")[0].split("/") if piece):
         case ("health", module):
             otherwise = 503
         case ("var", "modules", module, "ready.txt"):

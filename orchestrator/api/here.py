@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from rfs import exit_codes
 from rfs.errors import SaidNo
 
 LINES_MAX = 5000
+ANSWER_BYTES_MAX = 200 << 10  # of each list; several are in one answer, and a peer takes a megabyte
 NOTE_CHARACTERS_MAX = 2000
 SHOWN_DECISIONS = 5
 
@@ -138,7 +140,7 @@ class Here:
 
     def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         after = whole(parameters.get("after"), 0)
-        events = [line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:]
+        events = within([line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:])
         return {"node": self.node, "events": events, "last": events[-1]["number"] if events else after}
 
     def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,12 +170,20 @@ class Here:
         return {
             "node": self.node,
             "module": module,
-            "lines": await trio.to_thread.run_sync(tail, services, lines),
-            "rfs_lines": await trio.to_thread.run_sync(tail, rfs, lines),
+            "lines": within(await trio.to_thread.run_sync(tail, services, lines)),
+            "rfs_lines": within(await trio.to_thread.run_sync(tail, rfs, lines)),
             "runs": runs,
             "run": run,
-            "run_lines": await trio.to_thread.run_sync(tail, scripts / f"{run}.log", lines) if run else [],
+            "run_lines": within(await trio.to_thread.run_sync(tail, scripts / f"{run}.log", lines)) if run else [],
         }
+
+
+def within(entries: list[Any], bytes_max: int = ANSWER_BYTES_MAX) -> list[Any]:
+    """The newest of them that fit into an answer to a peer."""
+    left, first = bytes_max, len(entries)
+    while first > 0 and (left := left - len(json.dumps(entries[first - 1])) - 2) > 0:
+        first -= 1
+    return entries[first:]
 
 
 def runs_in(directory: Path) -> list[str]:

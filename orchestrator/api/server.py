@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import h11
 import trio
@@ -119,15 +119,20 @@ class ApiServer:
 
 def parse(head: h11.Request, body: bytes) -> Request:
     """The request as the routes want it."""
-    parts = urlsplit(head.target.decode("ascii", "replace"))
+    place, _, query = head.target.decode("ascii", "replace").partition("?")
     try:
-        document = json.loads(body) if body.strip() else {}
+        document = json.loads(whole_text(body)) if body.strip() else {}
     except ValueError as error:
         raise ApiError(f"the body is no JSON: {error}", exit_codes.USAGE) from error
     if not isinstance(document, dict):
         raise ApiError("the body must be a JSON object", exit_codes.USAGE)
-    path = tuple(unquote(piece) for piece in parts.path.split("/") if piece)
-    return Request(head.method.decode(), path, dict(parse_qsl(parts.query)), document)
+    path = tuple(unquote(piece) for piece in place.split("/") if piece)
+    return Request(head.method.decode(), path, dict(parse_qsl(query)), document)
+
+
+def whole_text(body: bytes) -> str:
+    """JSON may hold halves of characters (`\\udce9`, from an argument that was not UTF-8), which nothing can write down: without them."""
+    return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def process_at(stream: trio.SocketStream) -> tuple[int, int]:

@@ -104,7 +104,7 @@ def going_alone(module: Module, around: Surroundings, peer: Summary | None) -> E
     view, other = module.view, around.peer
     assert view is not None
     common = (
-        Condition(f"{module.name} is wanted here", module.runs and not module.swapping),
+        Condition(f"{module.name} is wanted here, or its services are still ending", rules.works(module) and not module.swapping),
         Condition("this node is primary and waits", view.leads and view.needs_grant),
         Condition("this process did not stand still a moment ago", not around.unsure),
     )

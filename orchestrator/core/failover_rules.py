@@ -118,11 +118,12 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
     peer_serves = peer is not None and peer.serves and not around.peer_silent
     if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_serves and not view.linked:
         return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
-    if view.role == "primary" or module.paused:
+    by_word = module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE)
+    if view.role == "primary" or (module.paused and not by_word):
         return None
     if view.consent and not peer_serves:
         return Promotion(granted=False, reason=f"{around.peer} handed the role over")
-    if view.linked or not view.complete or around.unsure:
+    if view.linked or not view.complete or around.unsure or module.paused:
         return None
     if not around.peer_silent:
         if peer is not None and peer.yielded:
@@ -133,10 +134,15 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
     return Promotion(granted=True, reason=f"{around.peer} is silent on every network and on the data link")
 
 
+def works(module: Module) -> bool:
+    """Is it wanted here, or are services still there, which can end only if their writes do?"""
+    return module.runs or module.services is not Hold.OFF
+
+
 def permission(module: Module, around: Surroundings, peer: Summary | None) -> Permission | None:
     """May a frozen primary go on alone?"""
     view = module.view
-    if view is None or not (view.leads and view.needs_grant) or module.swapping or not module.runs or around.unsure:
+    if view is None or not (view.leads and view.needs_grant) or module.swapping or not works(module) or around.unsure:
         return None
     if around.peer_silent:
         if around.isolated or not may_trust_silence(module, around):

@@ -67,13 +67,17 @@ TABLE: Final = {(state, kind): handler for kind, row in ROWS.items() for state, 
 def settle(turn: Turn) -> None:
     """Order the next thing that brings the module closer to its goal."""
     if turn.module.services_failed and not turn.module.swapping and turn.peer is not None and not turn.peer.services_failed:
-        hand_over = turn.module.runs and not turn.module.paused and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
+        free = turn.module.runs and not turn.module.paused and not turn.peer.paused
+        hand_over = free and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
         turn.set(swapping=hand_over)
     settle_failback(turn)
     settle_cycle(turn)
     away = turn.module.view is not None and not turn.module.view.leads and not turn.module.unsynced
     if turn.module.swapping and turn.module.order is None and away:
         turn.set(swapping=False)  # the role went another way before it was handed over
+    leads = turn.module.view is not None and turn.module.view.leads
+    if turn.module.swapping and turn.module.order is None and leads and turn.around.peer_silent:
+        turn.set(swapping=False, unsynced=False)  # nobody is there to take it: who waits for permission must be able to get it
     turn.set(current=rules.still_current(turn.module, turn.around, turn.peer))
     goal = rules.goal(turn.module, turn.around, turn.peer)
     if goal is not None:

@@ -38,21 +38,24 @@ def adopt(turn: Turn, event: ev.Found) -> None:
     """hactld starts: take over what is running, disturb nothing."""
     turn.set(found=True, wanted=event.wanted, has_record=event.has_record, holds_files=event.holds_files)
     turn.set(paused=event.paused, led=event.led, boot=event.boot, unchecked=event.unchecked)
-    turn.set(entered=event.entered | points_of(event), announced=event.announced)
+    turn.set(entered=event.entered or points_of(turn.module.light, event), announced=event.announced)
     turn.set(services=Hold.ON if event.services_run else Hold.OFF, address=Hold.ON if event.address_held else Hold.OFF)
     if event.rfs_runs:
         start_rfs(turn, "secondary")
 
 
-def points_of(event: ev.Found) -> frozenset[Point]:
-    """What runs already was started before its scripts were written down: it is not prepared once more."""
+def points_of(light: bool, event: ev.Found) -> frozenset[Point]:
+    """What runs and has nothing written down was started before scripts were: it is not prepared once more."""
     if event.services_run:
-        return frozenset({Point.MODULE, Point.BOTH, Point.PRIM})
+        return frozenset({Point.MODULE, Point.BOTH} | (set() if light else {Point.PRIM}))
     return frozenset({Point.MODULE}) if event.rfs_runs else frozenset()
 
 
 def begin(turn: Turn, event: ev.Start) -> None:
     """An administrator starts the module: counters begin anew."""
+    if event.checker:
+        refuse(turn, event)
+        return
     already = turn.module.wanted
     want(turn, True)
     turn.reply(event.request, DONE, f"{turn.module.name} is already started" if already else f"{turn.module.name} starts")
@@ -70,6 +73,9 @@ def leave(turn: Turn, event: ev.Stop) -> None:
 
 def cycle(turn: Turn, event: ev.StopStart) -> None:
     """Down and up again; a peer that could serve gets the role first and keeps it."""
+    if event.checker and not turn.module.wanted:
+        refuse(turn, event)  # somebody has stopped it: a checker that sees it going down does not bring it up again
+        return
     if not counts(turn, event):
         return
     hand_over = gives_role_away(turn)
@@ -118,7 +124,7 @@ def switch(turn: Turn, event: ev.Switch) -> None:
 
 def stopped_already(turn: Turn, event: ev.Stop) -> None:
     """Nothing runs; make sure that nothing starts."""
-    want(turn, False)
+    want(turn, False, by=event)
     turn.reply(event.request, DONE, f"{turn.module.name} is already stopped")
 
 
@@ -256,10 +262,9 @@ def bury(turn: Turn, event: ev.RfsGone) -> None:
         what_now = "; automatic failover is paused: it starts again here"
     elif view.link != "paired":
         what_now = f"; {peer} cannot take over: its copy was not in sync (link {view.link})"
-    elif turn.peer is None or not turn.peer.complete or turn.around.peer_silent:
-        what_now = f"; {peer} cannot take over: it " + (
-            "is silent" if turn.around.peer_silent else "does not say that its copy is complete"
-        )
+    elif turn.peer is None or not turn.peer.complete or turn.peer.paused or turn.around.peer_silent:
+        paused = "is paused" if turn.peer is not None and turn.peer.paused else "does not say that its copy is complete"
+        what_now = f"; {peer} cannot take over: it {'is silent' if turn.around.peer_silent else paused}"
     else:
         what_now = f"; {peer} takes over"
         turn.set(yielded_at=turn.around.now)
@@ -275,6 +280,8 @@ def mourn(turn: Turn, event: ev.ServiceDied) -> None:
     if turn.module.services not in (Hold.ON, Hold.COMING):
         return
     turn.note("service-died", f"{event.service}: {event.reason}")
+    if turn.module.restarting or turn.module.swapping or not turn.module.runs:
+        return  # they are going down, perhaps by a stop script: one incident is counted once, and an order is none
     problem = f"service {event.service} died: {event.reason}"
     if turn.module.unchecked:
         turn.set(found_dead=problem, problem=f"{problem}; the checkers are off, 'hactl checkers on {turn.module.name}' acts on it")
@@ -311,6 +318,7 @@ def finish(turn: Turn, event: ev.Done) -> None:
         case Lane.SERVICES:
             up = turn.module.services is Hold.COMING
             turn.set(services=arrived(turn.module.services), urgent=False, problem="" if up else turn.module.problem)
+            turn.set(found_dead="" if not up else turn.module.found_dead)  # of services that are gone
             turn.note("services", "up" if up else "down")
         case Lane.RFS if turn.module.rfs is Hold.COMING:
             wish, carried = turn.module.wish, turn.module.replacing
@@ -405,7 +413,8 @@ def fail_script(turn: Turn, reason: str) -> None:
 
 def want(turn: Turn, wanted: bool, *, by: ev.Command | None = None) -> None:
     """Durable. When a person spoke, all counters begin anew; a checker resets nothing."""
-    turn.set(wanted=wanted, cycling=False, wish=None, unsynced=False, recopy=False, found_dead="", retry_at={})
+    turn.set(wanted=wanted, cycling=False, wish=None, recopy=False, found_dead="", retry_at={})
+    turn.set(unsynced=turn.module.unsynced and turn.module.swapping)
     if by is None or not by.checker:
         turn.set(restarts=(), failbacks=(), services_failed=False, problem="")
 

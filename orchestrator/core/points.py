@@ -36,8 +36,8 @@ def wanted(module: Module, state: State, goal: Goal) -> frozenset[Point]:
     if goal.level is Level.NOTHING:
         return frozenset({Point.MODULE}) if module.holds else frozenset()
     points = BY_STATE[state] | {Point.MODULE}
-    if module.services_failed:
-        return points - {Point.SEC}
+    if module.services_failed:  # given up: what holds stays, nothing is tried again
+        return (points & (module.entered | {Point.MODULE})) - {Point.SEC}
     if goal.level is Level.SERVING:
         points |= {Point.BOTH}
         if not module.restarting and not module.light:
@@ -72,16 +72,18 @@ def may_leave(module: Module, point: Point) -> bool:
 
 
 def due(module: Module, state: State, goal: Goal) -> Script | None:
-    """The next step, or nothing. Of what runs already: only what has to replace it."""
+    """The next step, or nothing. What runs already is replaced only by what makes it pointless."""
     points, now = wanted(module, state, goal), module.script
-    if now is not None:
-        lost = now.point is not None and now.point not in points
+    if now is not None and now.point is not None:
+        lost = now.point not in points
         if lost and now.entering:
             return Script(now.point, False, state, goal.urgent)
         return Script(now.point, False, state, True) if lost and goal.urgent and not now.force else None
     for point in reversed(Point):
         if point in module.entered - points and may_leave(module, point):
             return Script(point, False, state, goal.urgent)
+    if now is not None and (state is now.state or state is module.announced):
+        return None  # an announcement holds up no leaving and gives way to a newer one
     if state not in (module.announced, State.STOP):
         return Script(None, True, state)
     for point in Point:

@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import trio
 
@@ -77,24 +78,35 @@ def spawn(
     words = wrapped(
         [program, *command[1:]], identity, cgroup, _oom_score_adj(), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     )  # fmt: skip
-    log.parent.mkdir(parents=True, exist_ok=True)
+    output = open_log(log)
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])  # this thread's mask is what the child gets
     try:
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=variables,
-                cwd="/",
-                umask=UMASK,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise EffectFailed(f"{command[0]} cannot be started: {error.strerror}", refused=True) from error
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            cwd="/",
+            umask=UMASK,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EffectFailed(f"{command[0]} cannot be started: {reason}", refused=True) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if not isinstance(output, int):
+            output.close()
+
+
+def open_log(log: Path) -> IO[bytes] | int:
+    """For appending. A log disk that refuses keeps nothing from running: then what is said is lost."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError:
+        return subprocess.DEVNULL
 
 
 def _oom_score_adj() -> int:

@@ -31,10 +31,11 @@ class Interface:
     index: int
     mac: bytes
     addresses: tuple[Address, ...]
+    passing: frozenset[Address] = frozenset()  # of these the ones that soon end unless they are renewed: service addresses, ours or not
 
     def in_subnet_of(self, address: Address) -> bool:
         """Has it an address of its own in the same subnet?"""
-        return any(own.ip in address.network and own.ip != address.ip for own in self.addresses)
+        return any(own.ip in address.network and own.ip != address.ip for own in self.addresses if own not in self.passing)
 
     def has(self, address: Address) -> bool:
         """Does this very address lie on it?"""
@@ -43,7 +44,7 @@ class Interface:
 
 def read_interfaces() -> list[Interface]:
     """All links with their addresses of both families."""
-    return [Interface(link.name, link.index, link.mac, link.addresses) for link in rtnetlink.read_links()]
+    return [Interface(link.name, link.index, link.mac, link.addresses, link.passing) for link in rtnetlink.read_links()]
 
 
 def choose_interface(interfaces: Sequence[Interface], address: Address, wanted: str | None) -> Interface:

@@ -25,7 +25,8 @@ def bound(path: Path, bytes_max: int = BYTES_MAX) -> bool:
     try:
         if path.stat().st_size <= bytes_max:
             return False
-        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        if path.parent.parent.name != "scripts":  # of a run of a script the beginning has been kept
+            shutil.copyfile(path, path.with_name(path.name + ".1"))
         os.truncate(path, 0)
     except FileNotFoundError:
         return False

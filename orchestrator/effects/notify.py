@@ -100,7 +100,8 @@ class History:
         return path.with_suffix(path.suffix + ".1")
 
     def add(self, module: str, kind: str, text: str, *, who: str = "", inputs: Mapping[str, Any] | None = None) -> None:
-        """One line, everywhere."""
+        """One line, everywhere. Whoever said it: what cannot be written as UTF-8 is replaced."""
+        text, who = (each.encode("utf-8", "replace").decode() for each in (text, who))
         self._number += 1
         more = {**({"who": who} if who else {}), **({"inputs": inputs} if inputs is not None else {})}
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ class Stat:
 def read_stat(pid: int) -> Stat | None:
     """None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # a process may call itself anything
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text[text.rindex(")") + 2 :].split()
@@ -76,11 +77,20 @@ def read_pid_file(path: Path) -> Process | None:
     return process if process.alive() else None
 
 
+def open_pidfd(pid: int) -> int | None:
+    """None when there is no such process. Kernels say that in three ways: ESRCH; EINVAL (6.1) where the pid still names a session or group
+    of living ones; ENOENT where it is a thread's."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
 async def wait_dead(process: Process) -> None:
     """Until it has ended, however it is related to us."""
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
+    if (descriptor := open_pidfd(process.pid)) is None:
         return
     try:
         if process.alive():
@@ -93,7 +103,8 @@ async def wait_dead(process: Process) -> None:
 def send_signal(process: Process, number: int) -> None:
     """To this process and to no other that got its pid since."""
     with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(process.pid)
+        if (descriptor := open_pidfd(process.pid)) is None:
+            return
         try:
             if process.alive():
                 signal.pidfd_send_signal(descriptor, number)

@@ -287,10 +287,13 @@ class Rfs:
             await trio.sleep(LOOK_EVERY_S)
             if trio.current_time() - self._heard_at < DEAF_AFTER_S:
                 continue
-            with trio.move_on_after(DEAF_ANSWER_S), suppress(SaidNo):
-                await client.call("status")
-                self._heard_at = trio.current_time()
-                continue
+            try:
+                with trio.move_on_after(DEAF_ANSWER_S), suppress(SaidNo):
+                    await client.call("status")
+                    self._heard_at = trio.current_time()
+                    continue
+            except ControlLost:
+                return  # it is dead, or the connection is: who listens sees it
             self.log("rfs-deaf", f"rfsmount {process.pid} lives but has said nothing for {DEAF_AFTER_S:.0f} s: it is killed")
             await processes.kill_all([process], KILL_PATIENCE_S)
             return

@@ -18,6 +18,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 4, 6, 8
 LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg
 ADDRESS: Final = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix, flags, scope, index
 PATIENCE_S: Final = 5.0
+PASSING_S: Final = 60
 
 Address = IPv4Interface | IPv6Interface
 
@@ -30,22 +31,29 @@ class Link:
     index: int
     mac: bytes
     addresses: tuple[Address, ...]
+    passing: frozenset[Address] = frozenset()  # those of them that end within a minute unless somebody renews them: service addresses
 
 
 def read_links() -> list[Link]:
     """All of them."""
     addresses: dict[int, list[Address]] = {}
+    passing: dict[int, set[Address]] = {}
     for body in _dump(RTM_GETADDR, ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         family, prefix, _, _, index = ADDRESS.unpack_from(body)
         attributes = netlink.attributes(body[ADDRESS.size :])
         packed = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS)
         if family in (socket.AF_INET, socket.AF_INET6) and packed is not None:
-            addresses.setdefault(index, []).append(ipaddress.ip_interface((packed, prefix)))
+            address = ipaddress.ip_interface((packed, prefix))
+            addresses.setdefault(index, []).append(address)
+            lifetimes = attributes.get(IFA_CACHEINFO, b"")
+            if len(lifetimes) >= 8 and struct.unpack_from("=II", lifetimes)[1] <= PASSING_S:
+                passing.setdefault(index, set()).add(address)
     found = []
     for body in _dump(RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         index, attributes = LINK.unpack_from(body)[2], netlink.attributes(body[LINK.size :])
         name = attributes.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-        found.append(Link(name, index, attributes.get(IFLA_ADDRESS, b""), tuple(addresses.get(index, ()))))
+        mac, lie_there = attributes.get(IFLA_ADDRESS, b""), tuple(addresses.get(index, ()))
+        found.append(Link(name, index, mac, lie_there, frozenset(passing.get(index, ()))))
     return found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -28,6 +29,7 @@ RUNS_KEPT = 50
 LOG_BYTES_MAX = 2 << 20
 LOOK_EVERY_S = 0.2
 STOPPING = frozenset(point.stop_script for point in Point)
+PREPARING = frozenset({Point.MODULE.start_script, Point.BOTH.start_script})
 
 
 class Scripts:
@@ -59,15 +61,19 @@ class Scripts:
     # ---- running ----------------------------------------------------------------------------------------------------------
 
     async def run(self, action: RunScript) -> None:
-        """Run it, if there is one; EffectFailed when it says no."""
+        """Run it, if there is one; EffectFailed when it says no. What is entered is written down when it has run: one that was cut short,
+        by a newer order or because hactld ends, is called again, or left by its stop script."""
+        before, announced = self.found()
         try:
             if action.script in STOPPING:
                 await self._stop(action)
             else:
                 await self._once(action.script, action.move, (), self.config.script_start_timeout_s)
-        finally:  # however it ended: it was called
-            announced = State(action.move.next) if action.script == ANNOUNCEMENT else self.found()[1]
-            self._remember(action.entered, announced)
+        except EffectFailed:
+            prepares = action.script in PREPARING  # what they prepare must not come up on a failure that a restart has forgotten
+            self._remember(before if prepares else action.entered, announced)
+            raise
+        self._remember(action.entered, State(action.move.next) if action.script == ANNOUNCEMENT else announced)
 
     async def _stop(self, action: RunScript) -> None:
         if not action.force:
@@ -84,7 +90,7 @@ class Scripts:
         if not os.access(script, os.X_OK):
             raise EffectFailed(f"{script} is not executable; 'chmod +x' it", refused=True)
         arguments = [*before, move.current, move.next, move.action]
-        log = await trio.to_thread.run_sync(self._new_log, name)
+        log = await self._new_log(name)
         began, called = trio.current_time(), " ".join([name, *arguments])
         self.note("script", f"{called}: runs")
         variables = {**self.environment, "LOCKSTEP_STATE": move.next if name not in STOPPING else move.current}
@@ -95,6 +101,8 @@ class Scripts:
                 code = await commands.run([str(script), *arguments], commands.identity_of(None), variables, log, deadline_s)
             except EffectFailed as failure:
                 failed = failure
+            except OSError as error:
+                failed = EffectFailed(f"{name} cannot be run: {error.strerror}")
             nursery.cancel_scope.cancel()
         if failed is not None:
             self.note("script", f"{called}: {failed}; its output is in {log}")
@@ -103,7 +111,15 @@ class Scripts:
         if code != 0:
             raise EffectFailed(f"{name} ended with exit code {code}; see 'hactl logs {self.config.name}'")
 
-    def _new_log(self, name: str) -> Path:
+    async def _new_log(self, name: str) -> Path:
+        """Where its output goes. A log disk that refuses must not stop a failover: then nowhere."""
+        try:
+            return await trio.to_thread.run_sync(self._make_log, name)
+        except OSError as error:
+            self.note("script", f"{name}: its output is lost, {error.filename}: {error.strerror}")
+            return Path(os.devnull)
+
+    def _make_log(self, name: str) -> Path:
         """An empty log for one run, and the directory that scripts may use; the oldest logs make way (blocking)."""
         directory = self.paths.script_logs(self.config.name)
         for made in (directory, self.paths.script_state(self.config.name)):
@@ -125,10 +141,11 @@ async def keep_short(log: Path) -> None:
 
 def cut(log: Path) -> None:
     """If it is too long, to half of what is allowed; whoever appends goes on at the new end (blocking)."""
-    if log.stat().st_size > LOG_BYTES_MAX:
-        os.truncate(log, LOG_BYTES_MAX // 2)
-        with log.open("a") as file:
-            file.write("\n[hactld: too much output, the rest is cut off]\n")
+    with suppress(OSError):  # somebody removed it, or the disk refuses
+        if log.stat().st_size > LOG_BYTES_MAX:
+            os.truncate(log, LOG_BYTES_MAX // 2)
+            with log.open("a") as file:
+                file.write("\n[hactld: too much output, the rest is cut off]\n")
 
 
 def environment_of(config: ModuleConfig, node: str, paths: Paths) -> dict[str, str]:

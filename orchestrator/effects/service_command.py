@@ -26,6 +26,7 @@ from orchestrator.effects.processes import Process
 from orchestrator.paths import Paths
 
 READY_EVERY_S = 0.2
+IDENTITY_DEADLINE_S = 2.0
 STOP_COMMAND_DEADLINE_S = 30.0
 SCAN_PATIENCE_S = 2.0
 
@@ -192,11 +193,12 @@ class CommandService:
     async def stop(self, environment: Mapping[str, str], kill: bool) -> None:
         """Ask, wait for its own deadline, then by force (`ending.py`); with `kill` by force at once."""
         config = self.config
-        identity = await trio.to_thread.run_sync(commands.identity_of, config.user)
+        identity = await self._identity()
         process = self._process()
         directories = [replicated.directory for replicated in self.module.replicated]
-        owner = identity.user_id if config.user is not None and self._is_last_of_its_user() else 0
         group = Group.read(self._group_file)
+        was_started = process is not None or bool(group.mark)  # else whoever of this user stands in the directories is nobody of ours
+        owner = identity.user_id if identity is not None and config.user is not None and was_started and self._is_last_of_its_user() else 0
         members = CommandMembers(process, group, directories, owner)
         await members.alive()  # who loses its parent while we ask is known from here on
         if process is not None and not kill:
@@ -212,12 +214,19 @@ class CommandService:
         """Stopped in reverse order: while another one of this user is up, his processes in the directories may be the other one's."""
         return next(service for service in self.module.services if service.user == self.config.user) is self.config
 
-    async def _ask(self, process: Process, identity: commands.Identity, variables: Mapping[str, str]) -> None:
+    async def _identity(self) -> commands.Identity | None:
+        """Nothing when the directory service does not say who that is: what runs is ended all the same."""
+        with trio.move_on_after(IDENTITY_DEADLINE_S), suppress(EffectFailed):
+            return await trio.to_thread.run_sync(commands.identity_of, self.config.user, abandon_on_cancel=True)
+        self.log("service-stop", f"{self.name}: the user {self.config.user} cannot be looked up now; its processes are ended by signals")
+        return None
+
+    async def _ask(self, process: Process, identity: commands.Identity | None, variables: Mapping[str, str]) -> None:
         config, began = self.config, trio.current_time()
-        said = " ".join(config.stop) if config.stop else f"kill -{config.stop_signal} {process.pid}"
+        said = " ".join(config.stop) if config.stop and identity is not None else f"kill -{config.stop_signal} {process.pid}"
         self.log("service-stop", f"[#] {said}")
         with trio.move_on_after(config.stop_timeout_s):
-            if config.stop is not None:
+            if config.stop is not None and identity is not None:
                 with suppress(EffectFailed):  # the deadline decides, not the command's opinion
                     await commands.run(config.stop, identity, variables, self._log_file, STOP_COMMAND_DEADLINE_S)
             else:

@@ -122,7 +122,7 @@ class Services:
         for service in reversed(self.services):
             try:
                 await service.stop(environment, kill)
-            except EffectFailed as failure:
+            except (EffectFailed, OSError) as failure:
                 failures.append(str(failure))
         if failures:
             raise EffectFailed("; ".join(failures))

@@ -27,6 +27,7 @@ BURST_S = 1.0  # at every renewal of the first second: one announcement may be l
 LEARN_EVERY_S = 5.0
 FRESH_S = 5.0  # for how long a look ahead counts: it may have begun when the data link was lost, before the silence counted
 RESET_PATIENCE_S = 0.25
+STOOD_STILL_S = 2.0
 
 Places = list[tuple[Address, Interface]]
 Seen = tuple[float, dict[Address, frozenset[bytes]]]  # when, and who answered for what
@@ -179,6 +180,8 @@ class Vip:
         if now - self._renewed_at >= RENEW_EVERY_S:
             self._renewed_at = now
             interfaces = await self._read()
+            if trio.current_time() - now > STOOD_STILL_S:
+                return  # this process stood still: whether the addresses are still ours the core must say first
             if missing := self._missing(interfaces):
                 self.lost(f"the service address {', '.join(str(address.ip) for address in missing)} is gone from this machine")
                 return

@@ -35,7 +35,7 @@ def test_paused_failover_stays_paused_over_a_boot_and_waits_for_the_word(cluster
     cluster.wait_state("node1", "SECOND")
     hactl(cluster, "node2", "resume", "ledger")
     cluster.settle()
-    assert all((cluster.status(node) or {})["failover"]["state"] == "armed" for node in SERVERS)
+    cluster.until(lambda: all((cluster.status(node) or {})["failover"]["state"] == "armed" for node in SERVERS), "not armed again", 15)
 
 
 def test_stopstart_moves_the_role_and_comes_back_as_secondary(cluster: LedgerPair) -> None:

@@ -131,3 +131,37 @@ async def test_the_newest_logs_are_kept(stage: Stage, monkeypatch: pytest.Monkey
     for number in range(6):
         await stage.run("start_both", MODULE, BOTH, move=Move("WAIT", str(number), "start"))
     assert [log.read_text() for log in stage.logs()] == ["3\n", "4\n", "5\n"]
+
+
+async def test_a_log_that_somebody_removes_ends_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "LOOK_EVERY_S", 0.01)
+    stage.write("start_prim", f"rm {stage.paths.script_logs('pg')}/*; sleep 0.1; echo done >> {stage.tmp_path}/said")
+    await stage.run("start_prim", MODULE, BOTH, PRIM)
+    assert stage.said() == ["done"]
+
+
+async def test_a_log_disk_that_refuses_stops_no_script(stage: Stage) -> None:
+    stage.paths.script_logs("pg").parent.write_text("no directory")
+    stage.write("start_both", f"echo done >> {stage.tmp_path}/said")
+    await stage.run("start_both", MODULE, BOTH)
+    assert stage.said() == ["done"] and "its output is lost" in stage.notes[0]
+
+
+async def test_what_prepares_and_fails_is_not_entered_for_the_next_hactld(stage: Stage) -> None:
+    await stage.run("prestart", MODULE)
+    stage.write("start_both", "exit 1")
+    with pytest.raises(EffectFailed):
+        await stage.run("start_both", MODULE, BOTH)
+    assert stage.scripts().found()[0] == {MODULE}
+
+
+async def test_what_hactld_was_in_the_middle_of_is_called_again(stage: Stage) -> None:
+    stage.write("start_both", f"echo $$ >> {stage.tmp_path}/said; sleep 1000")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.run, "start_both", MODULE, BOTH)
+        with trio.fail_after(10):
+            while not stage.notes or not (stage.tmp_path / "said").exists():
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert stage.scripts().found()[0] == frozenset()
+    assert processes.find(int(stage.said()[0])) is None

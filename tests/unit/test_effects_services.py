@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -352,3 +355,27 @@ def test_a_reused_pid_is_not_our_process(tmp_path: Path) -> None:
 
 def test_signal_names() -> None:
     assert signal_number("INT") == signal_number("SIGINT") == signal.SIGINT
+
+
+def test_a_process_may_call_itself_anything() -> None:
+    name = b"\xe9\xff) S 1 ("
+    naming = "ctypes.CDLL(None).prctl(15, sys.stdin.buffer.read(), 0, 0, 0)"
+    code = f"import ctypes, sys, time; {naming}; print('named', flush=True); time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(name)
+        child.stdin.close()
+        assert child.stdout.readline() == b"named\n"
+        process = processes.find(child.pid)
+        assert process is not None and process.alive() and process in processes.family(process)
+        child.kill()
+
+
+async def test_a_pid_that_is_no_process_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = processes.find(os.getpid())
+    assert process is not None
+    for number in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+        monkeypatch.setattr(os, "pidfd_open", lambda pid, number=number: (_ for _ in ()).throw(OSError(number, "gone")))
+        with trio.fail_after(1):
+            await processes.wait_dead(process)
+        processes.send_signal(process, signal.SIGKILL)

@@ -207,3 +207,30 @@ async def test_no_command_waits_for_a_directory_service(monkeypatch: pytest.Monk
         assert await server.person(os.getpid(), 0) == "uid 0"
     finally:
         over.set()
+
+
+async def test_what_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statefile, "TRY_EVERY_S", 0.01)
+    told: list[str] = []
+    memories = statefile.Memories(tmp_path / "state.json", "boot1", told.append)
+    (tmp_path / "state.new").mkdir()  # in the way
+    memories.remember("pg", Memory(wanted=True))
+    await memories.write_down()
+    assert statefile.read(tmp_path / "state.json") == {} and len(told) == 1
+    (tmp_path / "state.new").rmdir()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memories.keep_trying)
+        with trio.fail_after(10):
+            while statefile.read(tmp_path / "state.json") != {"pg": Kept("boot1", Memory(wanted=True))}:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+def test_halves_of_characters_end_nothing(tmp_path: Path) -> None:
+    """What a script of another encoding says comes as halves of characters."""
+    history = History(tmp_path / "hactld.log", journal=Journal(tmp_path / "none"))
+    said = json.loads('"d\\udce9marr\\udce9"')
+    history.add("pg", "script-says", said, who=said)
+    history.flush()
+    assert "d?marr?" in (tmp_path / "hactld.log").read_text()
+    assert json.loads(server.whole_text(b'{"text": "d\\udce9j\\u00e0"}')) == {"text": "d?j\u00e0"}

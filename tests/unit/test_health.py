@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from orchestrator.api import health
-from orchestrator.api.health import HealthServer
+from orchestrator.api.health import HealthServer, respond
 from orchestrator.core.states import Module, Readiness, State
 from orchestrator.runner import LATE_S, TICK_S, Runner
 from tests.unit.test_runner import FakeEffects, make_runner, serving, waiting
@@ -149,3 +149,9 @@ async def test_a_place_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
                     await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert len(told) == 1 and "in use" in told[0]
+
+
+@pytest.mark.parametrize("target", ["//[", "//[::1", "/%", "/health/%ff", "?", "/health/pg?x=[", "*", "//"])
+def test_no_target_ends_hactld(target: str) -> None:
+    status, _ = respond({}, "GET", target)
+    assert status == 404

@@ -357,6 +357,8 @@ async def handle(method: str, parameters: peer.Message, pin: str) -> peer.Messag
         raise peer.PeerRefused("no", 6)
     if method == "hang":
         await trio.sleep_forever()
+    if method == "tell everything":
+        return {"lines": ["x" * 600] * 2000}
     return {"method": method, **parameters}
 
 
@@ -373,6 +375,8 @@ async def test_calls() -> None:
         assert refused.value.code == 6
         with pytest.raises(peer.PeerUnreachable):
             await client.call("hang", {}, 0.1)
+        with pytest.raises(peer.PeerRefused, match="ask for less"):
+            await client.call("tell everything", {}, 5.0)
         for cluster, node in (("plant8", "node2"), ("plant7", "node3")):
             wrong = peer.PeerClient(cluster, node, "node1", (THERE,), None, port)
             with pytest.raises(peer.PeerRefused):
