@@ -25,6 +25,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from orchestrator.lab.errors import LabError
 from orchestrator.lab.plan import port_name
 from orchestrator.lab.tools import command_line, process_ids, tool, wait_until
 
@@ -33,6 +34,7 @@ SET_TX_CHECKSUM, SET_TSO, SET_GSO = 0x17, 0x1F, 0x24
 ETH_P_ALL, ETH_ARP = 0x0003, b"\x08\x06"
 FRAME_BYTES_MAX = 65536
 READY_PATIENCE_S = 5.0
+START_PATIENCE_S = 30.0  # of a Python process on a machine that is busy with other things
 MODULE = "orchestrator.lab.wire"
 
 
@@ -149,9 +151,11 @@ def lay(lab: str, node: str, lan: str, init_pid: int, flaws: Flaws) -> None:
     command = ["nsenter", f"--net=/run/netns/{namespace}", *here, "run", f"--lab={lab}", port, near, json.dumps(asdict(flaws))]
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     assert started.stdout is not None
-    select.select([started.stdout], [], [], READY_PATIENCE_S)
-    started.stdout.close()
     _UNREAPED.append(started)
+    with started.stdout as said:
+        is_ready = bool(select.select([said], [], [], START_PATIENCE_S)[0]) and said.readline() == b"ready\n"
+    if not is_ready:
+        raise LabError(f"The bad cable between {node} and {lan} does not begin to carry frames.")
 
 
 _UNREAPED: list[subprocess.Popen[bytes]] = []  # killed by their number; their ends are collected with the next one
