@@ -6,6 +6,7 @@ pyroute2 has no words for some of what is needed here, and makes an event loop a
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -52,12 +53,11 @@ def pack_attributes(values: Mapping[int, bytes]) -> bytes:
 
 def dump(sock: socket.socket, kind: int, body: bytes) -> list[bytes]:
     """All that the kernel lists, asked again when it changed meanwhile; OSError when it does not."""
-    found: list[bytes] = []
     for _ in range(DUMP_TRIES):
         found, whole = _dump_once(sock, kind, body)
         if whole:
-            break
-    return found
+            return found
+    raise failure(errno.EAGAIN)
 
 
 def _dump_once(sock: socket.socket, kind: int, body: bytes) -> tuple[list[bytes], bool]:

@@ -107,11 +107,9 @@ class Vip:
         """Give them back; fine if they are gone."""
         self._is_up = False
         async with self._changing:
-            if not self._places:
-                try:
-                    self._places = self._choose(await self._read())
-                except EffectFailed:
-                    return  # no such interface, so no such address
+            if not self._places:  # a hactld that has just started: wherever they lie
+                interfaces = await self._read()
+                self._places = [(address, each) for address in self.configs for each in interfaces if each.has(address)]
             await self._break_connections()
             for address, interface in self._places:
                 self.log("vip-del", f"[#] ip addr del {address} dev {interface.name}")

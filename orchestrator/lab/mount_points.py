@@ -23,7 +23,10 @@ def _locked() -> Iterator[None]:
     """Across all labs, by the directory that all share; it is gone with the last lab, so whoever waited for it looks again."""
     while True:
         STATE_ROOT.mkdir(parents=True, exist_ok=True)
-        directory = os.open(STATE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            directory = os.open(STATE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             if STATE_ROOT.exists() and os.stat(STATE_ROOT).st_ino == os.fstat(directory).st_ino:
