@@ -169,7 +169,11 @@ def evidence(module: Module, around: Surroundings, peer: Summary | None) -> Mapp
         "runs": module.runs, "paused": module.paused, "current": module.current, "swapping": module.swapping,
         "wish": module.wish.value if isinstance(module.wish, Wish) else None, "rfs": module.rfs.value, "address": module.address.value,
         "services": module.services.value, "services_failed": module.services_failed, "order": module.order.value if module.order else None,
-        "restarts": len(module.restarts), "problem": module.problem,
+        "restarts": len(module.restarts), "problem": module.problem, "wanted": module.wanted, "cycling": module.cycling,
+        "default_primary": module.default_primary, "failbacks": len(module.failbacks), "max_restarts": module.max_restarts,
+        "state": module.shown[0].value, "readiness": module.shown[1].value, "since_s": round(max(0.0, around.now - module.since), 3),
+        "has_record": module.has_record, "holds_files": module.holds_files, "asked_under": module.asked_under,
+        "yielded_ago_s": round(around.now - module.yielded_at, 3) if module.yielded_at is not None else None,
     }  # fmt: skip
     surroundings = {
         "policy": around.policy, "peer_silent": around.peer_silent, "peer_heard": around.peer_heard, "has_ping": around.has_ping,
