@@ -116,9 +116,9 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
     if view is None or view.serves or not module.runs or module.swapping:
         return None
     peer_serves = peer is not None and peer.serves and not around.peer_silent
-    if module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE) and not peer_serves and not view.linked:
-        return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
     by_word = module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE)
+    if by_word and not peer_serves and not view.linked:
+        return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
     if view.role == "primary" or (module.paused and not by_word):
         return None
     if view.consent and not peer_serves:

@@ -397,18 +397,15 @@ def fail(turn: Turn, event: ev.Failed) -> None:
 def fail_script(turn: Turn, reason: str) -> None:
     """What a failing script means: one that prepares stands in the way of what it prepares, the others are noted."""
     script = turn.module.script
-    finish_script(turn)
-    assert script is not None
-    if not script.entering or script.point not in (Point.MODULE, Point.BOTH, Point.PRIM):
-        return
-    if script.point is Point.MODULE:
-        turn.set(entered=turn.module.entered - {script.point})
-        return
-    count_service_failure(turn, reason)
-    if script.point is Point.BOTH:
-        turn.set(entered=turn.module.entered - {script.point})
-    elif not turn.module.services_failed:
-        turn.set(restarting=True)  # its stop script, the services, and all of it once more
+    assert script is not None, "a script that nobody ordered"
+    if script.entering and script.point in (Point.MODULE, Point.BOTH):
+        turn.set(script=None)  # not entered: it is due once more
+    else:
+        finish_script(turn)
+    if script.entering and script.point in (Point.BOTH, Point.PRIM):
+        count_service_failure(turn, reason)
+        if script.point is Point.PRIM and not turn.module.services_failed:
+            turn.set(restarting=True)  # its stop script, the services, and all of it once more
 
 
 def want(turn: Turn, wanted: bool, *, by: ev.Command | None = None) -> None:

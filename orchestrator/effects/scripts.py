@@ -5,7 +5,8 @@ stop script is called twice: first as it is, to stop in order, then with `force`
 own log, of which the newest are kept; what prints without end is cut off, because a full disk would be worse than a lost line.
 
 A script fails that ends with an exit code, cannot be executed, or does not end within its time: then it is killed, with all that it left in
-its session. What was entered stands in a file below /run: a hactld that is restarted calls nothing twice, a boot forgets it.
+its session. What was entered stands in a file below /run: a hactld that is restarted calls again only what it was in the middle of; a boot
+forgets it.
 """
 
 from __future__ import annotations

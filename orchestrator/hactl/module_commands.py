@@ -230,9 +230,25 @@ def wait(session: Session, module: str | None, word: str) -> None:
 @click.option("--run", metavar="RUN", help="Only the output of that run.")
 @session_options
 def logs(session: Session, module: str | None, lines: int, list_runs: bool, run: str | None) -> None:
-    """What the services, the scripts and rfsmount of a module printed."""
-    name = chosen_module(session.client.status(), module)
-    document = session.client.logs(name, lines, None if session.node == "all" else session.node, run)
+    """What the services, the scripts and rfsmount of a module printed; -H all: on all its nodes, one after the other."""
+    status = session.client.status()
+    name = chosen_module(status, module)
+    nodes = nodes_of(status, name) if session.node == "all" else [session.node]
+    documents = [session.client.logs(name, lines, node, run) for node in nodes]
+    if session.format == "json" and session.node == "all":
+        print_json({"schema": "hactl.logs/1", "nodes": documents})
+        return
+    for document in documents:
+        show_logs(session, name, document, list_runs, run)
+
+
+def nodes_of(status: dict[str, Any], name: str) -> list[str]:
+    """On which nodes a module runs."""
+    return [row["node"] for entry in status["modules"] if entry["name"] == name for row in entry["nodes"]]
+
+
+def show_logs(session: Session, name: str, document: dict[str, Any], list_runs: bool, run: str | None) -> None:
+    """Of one node."""
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
         return

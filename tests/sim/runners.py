@@ -270,36 +270,11 @@ async def settle(cluster: RunnerCluster) -> None:
     await cluster.until_shown(25.0, node1="PRIM Ready", node2="SECOND Ready")
 
 
-def disturb(cluster: RunnerCluster, chance: random.Random) -> None:
-    """One fault, or the end of one."""
-    name = chance.choice(("node1", "node2"))
-    machine = cluster.machines[name]
-    if not machine.powered:
-        cluster.boot(name)
-    elif machine.frozen:
-        cluster.thaw(name)
-    elif not machine.hactld:
-        cluster.start_hactld(name)
-    else:
-        chance.choice(FAULTS)(cluster, chance, name)
-
-
 async def make_peace(cluster: RunnerCluster) -> None:
     """Nothing is broken any more, and both are told to run."""
-    cluster.heal()
-    cluster.slow_status_s, cluster.slow_done_s = 0.05, 0.1
-    walk.services_recover(cluster, cluster.random, "")
-    for name, machine in cluster.machines.items():
-        if not machine.powered:
-            cluster.boot(name)
-        if machine.frozen:
-            cluster.thaw(name)
-        if not machine.hactld:
-            cluster.start_hactld(name)
+    for name in walk.repair(cluster):
         await trio.sleep(0.3)
-        cluster.command(name, ev.Switch, switch="failover", value="on")
-        cluster.command(name, ev.Switch, switch="checkers", value="on")
-        cluster.command(name, ev.Start)
+        walk.tell_to_run(cluster, name)
 
 
 async def live(seed: int, witness: bool) -> set[tuple[str, str]]:
@@ -312,7 +287,7 @@ async def live(seed: int, witness: bool) -> set[tuple[str, str]]:
         cluster.default_primary, cluster.max_restarts = chance.choice(("alone", "lastprim", "node1", "node2")), chance.choice((3, 50))
         await settle(cluster)
         for _ in range(chance.randrange(2, 14)):
-            disturb(cluster, chance)
+            walk.disturb(cluster, chance, FAULTS)
             await trio.sleep(chance.choice(walk.PAUSES_S))
         await make_peace(cluster)
         for _ in range(walk.PEACE_STEPS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.core import events as ev
 from orchestrator.core.states import Point
@@ -276,8 +276,8 @@ def disturb(cluster: Cluster, chance: random.Random, faults: Sequence[Fault] = F
         chance.choice(faults)(cluster, chance, name)
 
 
-def make_peace(cluster: Cluster) -> None:
-    """Nothing is broken any more, and both are told to run."""
+def repair(cluster: Cluster) -> Iterator[str]:
+    """Nothing is broken any more; each server in turn, when it runs."""
     cluster.heal()
     cluster.slow_status_s, cluster.slow_done_s = 0.05, 0.1
     services_recover(cluster, cluster.random, "")
@@ -288,10 +288,21 @@ def make_peace(cluster: Cluster) -> None:
             cluster.thaw(name)
         if not machine.hactld:
             cluster.start_hactld(name)
+        yield name
+
+
+def tell_to_run(cluster: Cluster, name: str) -> None:
+    """What somebody may have switched off or stopped."""
+    cluster.command(name, ev.Switch, switch="failover", value="on")
+    cluster.command(name, ev.Switch, switch="checkers", value="on")
+    cluster.command(name, ev.Start)
+
+
+def make_peace(cluster: Cluster) -> None:
+    """Nothing is broken any more, and both are told to run."""
+    for name in repair(cluster):
         cluster.run(0.3)
-        cluster.command(name, ev.Switch, switch="failover", value="on")
-        cluster.command(name, ev.Switch, switch="checkers", value="on")
-        cluster.command(name, ev.Start)
+        tell_to_run(cluster, name)
 
 
 def is_well(cluster: Cluster) -> bool:

@@ -258,6 +258,10 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
     assert hactld.asked[-1][1] == "/v1/modules/pg/logs?lines=5&run=2_stop_prim"
     hactl("logs", "-n", "5")
     assert hactld.asked[-1][1] == "/v1/modules/pg/logs?lines=5"
+    hactl("logs", "-n", "5", "-H", "all")
+    assert [path for _, path, *_ in hactld.asked[-2:]] == [f"/v1/modules/pg/logs?lines=5&node=node{number}" for number in (1, 2)]
+    both = hactl("logs", "-H", "all", "-o", "json")[1]
+    assert [document["node"] for document in json.loads(both)["nodes"]] == ["node1", "node1"]  # the fake answers for both
     event = {"number": 3, "time": 1.0, "wall_s": 0.0, "module": "pg", "kind": "state", "text": "PRIM Ready"}
     hactld.answers["/v1/events"] = [(200, {"node": "node1", "events": [event], "last": 3})]
     assert hactl("events")[1].endswith("  pg  PRIM Ready\n")
