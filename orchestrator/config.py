@@ -13,7 +13,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
 CLUSTER_FILE = "cluster.toml"
@@ -23,6 +23,8 @@ NODES_MAX = 16
 
 Policy = Literal["availability", "consistency"]
 Boot = Literal["auto", "on", "off"]
+When = Literal["pre", "prim", "second", "both"]
+CheckerAction = Literal["wait", "stop", "stopstart", "restart", "swap", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,39 @@ class ServiceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckerConfig:
+    """What is watched; the resource that rules speak of is `type.name`. `options`: the kind's own keys, checked, with defaults."""
+
+    type: str
+    name: str
+    when: When
+    action: CheckerAction
+    interval_s: float = 10.0
+    timeout_s: float = 5.0
+    rise: int = 1  # looks in a row that must say so before it is up
+    fall: int = 1  # and down
+    services: tuple[str, ...] = ()  # only these are restarted; none: all
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resource(self) -> str:
+        """Its name in rules and in `status`."""
+        return f"{self.type}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleConfig:
+    """A failover rule as it was written: when every term of `all` and one of `any` has held for `hold_s`, the action follows."""
+
+    name: str
+    action: CheckerAction
+    all: tuple[str, ...] = ()
+    any: tuple[str, ...] = ()
+    hold_s: float = 0.0
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleConfig:
     """`modules/NAME.toml`: the unit of failover."""
 
@@ -127,6 +162,8 @@ class ModuleConfig:
     script_start_timeout_s: float = 300.0
     script_stop_timeout_s: float = 60.0
     script_force_timeout_s: float = 30.0
+    checkers: tuple[CheckerConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] = ()
 
 
 def listed(names: Iterable[str]) -> str:

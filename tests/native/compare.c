@@ -74,7 +74,12 @@ static void same_object(const char *a, const char *b, struct twins *twins) {
     if (left.st_uid != right.st_uid || left.st_gid != right.st_gid) differ(a, "its owner");
     if (!S_ISDIR(left.st_mode) && left.st_nlink != right.st_nlink) differ(a, "the number of its links");
     if (!S_ISDIR(left.st_mode) && left.st_size != right.st_size) differ(a, "its size");
-    if (!(some_are_local && S_ISDIR(left.st_mode)) && stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ(a, "its mtime");
+    if (!(some_are_local && S_ISDIR(left.st_mode)) && stat_mtime_ns(&left) != stat_mtime_ns(&right)) {
+        char what[160];
+        snprintf(what, sizeof what, "its mtime: %lld and %lld ns (mode %o, %lld bytes, %u links)", (long long)stat_mtime_ns(&left), (long long)stat_mtime_ns(&right),
+            (unsigned)left.st_mode, (long long)left.st_size, (unsigned)left.st_nlink);
+        differ(a, what);
+    }
     if (left.st_rdev != right.st_rdev) differ(a, "its device number");
     match(twins, left.st_ino, right.st_ino, a);
     same_xattrs(a, b);
