@@ -48,6 +48,7 @@ class ClusterConfig:
     witness: tuple[str, ...] = ()  # the members of one etcd, as URLs
     witness_ca: str = ""
     health: HealthConfig | None = None
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> users and %groups
 
     def networks(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
         """Networks on which all of these nodes (all of the cluster's) have an address, in the order of the file."""

@@ -201,6 +201,21 @@ class HealthModel(Model):
     listen: Listen
 
 
+def _person(text: str) -> str:
+    if not _NAME.fullmatch(text.removeprefix("%").replace(".", "-")):
+        raise ValueError(f'"{text}" is neither a user nor a group; write for example "ann" or "%dba"')
+    return text
+
+
+Person = Annotated[StrictStr, AfterValidator(_person)]
+
+
+class AccessModel(Model):
+    viewer: list[Person] = []
+    operator: list[Person] = []
+    admin: list[Person] = []
+
+
 class ClusterModel(Model):
     name: Name
     policy: Literal["availability", "consistency"] = "availability"
@@ -208,6 +223,7 @@ class ClusterModel(Model):
     node: list[NodeModel]
     witness: WitnessModel = WitnessModel()
     health: HealthModel | None = None
+    access: AccessModel = AccessModel()
 
 
 class ReplicatedModel(Model):

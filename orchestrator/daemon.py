@@ -23,6 +23,7 @@ from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
+from orchestrator.api.works import Works
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.core import events as ev
@@ -73,7 +74,9 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
         roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
-        here = Here(roster, pairs.all, history, status, logs, keys)
+        copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
+        works = Works(copies, lambda module, text: history.add(module, "work", text), node)
+        here = Here(roster, pairs.all, history, status, logs, keys, works)
 
         def pinged(ok: bool) -> None:
             for pair in pairs:
@@ -90,7 +93,8 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         nursery.start_soon(keep_bounded, paths, list(mine), lambda kind, text: history.add("", kind, text))
         nursery.start_soon(keys.watch, line("keys"))
         nursery.start_soon(memories.keep_trying)
-        await nursery.start(ApiServer(paths.socket, Routes(here).route).run)
+        await nursery.start(works.run)
+        await nursery.start(ApiServer(paths.socket, Routes(here).route, lambda: cluster.access, line("api")).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])
             nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health")).run)
