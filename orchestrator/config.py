@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
+from orchestrator.defaults import DEFAULT_CONFIG
+
+DEFAULT_CONFIG_DIR = Path(DEFAULT_CONFIG)
 CLUSTER_FILE = "cluster.toml"
 MODULES_DIR = "modules"
 BASE_PORT = 5600

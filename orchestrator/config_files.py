@@ -55,7 +55,7 @@ def read_cluster(config_dir: Path) -> ClusterConfig:
     third = model.witness
     witness, ping = tuple(third.etcd), tuple(third.ping)
     health = HealthConfig(*split_listen(model.health.listen)) if model.health is not None else None
-    access = {role: tuple(people) for role, people in model.access.model_dump().items()}
+    access = {role: tuple(people) for role, people in model.access.model_dump().items() if people}
     return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health, access)
 
 

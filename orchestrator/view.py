@@ -5,10 +5,11 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core import events as ev
 from orchestrator.core import explain, what_if
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
@@ -40,6 +41,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
+        "witness": witness_word(rfs),
         "networks": networks,
         "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
@@ -84,6 +86,12 @@ def blocked_reason(node: Node) -> str:
 def witness_is_away(node: Node) -> bool:
     """Is there a module whose rfsmount would find nobody to ask?"""
     return any(module.view is not None and module.view.witness_away for module in node.modules.values())
+
+
+def witness_word(rfs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The worst that a module's rfsmount says of the witness; None: there is none, or nothing runs that would ask it."""
+    said = [str(found["state"]) for status in rfs.values() if isinstance(found := status.get("witness"), Mapping)]
+    return next((word for word in said if word != "ok"), "ok" if said else None)
 
 
 def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,9 +211,9 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
     ]
 
 
-def simulated(node: Node, name: str, what: str) -> dict[str, Any]:
-    """What would happen here if …, decided by the real core from where it stands."""
-    moments, after = what_if.imagine(node, name, what)
+def simulated(node: Node, name: str, what: str, make: Callable[[float, int], ev.Command] | None = None) -> dict[str, Any]:
+    """What would happen here if …, decided by the real core from where it stands. `make`: it is a command."""
+    moments, after = what_if.imagine(node, name, what) if make is None else what_if.imagine_command(node, name, make)
     state, readiness = after.modules[name].shown
     return {
         "schema": SIMULATE_SCHEMA,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from orchestrator.api.access import asking
-from orchestrator.api.commands import make_command
+from orchestrator.api.commands import COMMANDS, make_command
 from orchestrator.api.server import ApiError
 from orchestrator.api.works import Works
 from orchestrator.config import listed
@@ -203,9 +203,13 @@ class Here:
 
     def _simulate(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module, what = self._known(parameters), str(parameters.get("what", ""))
+        make = None
         if what not in QUESTIONS:
-            raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
-        return simulated(self.runner_of(module).node, module, what)
+            if what not in COMMANDS:
+                raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
+            given = [name for name in str(parameters.get("options", "")).split(",") if name]
+            make = make_command(what, module, dict.fromkeys(given, True))
+        return simulated(self.runner_of(module).node, module, what, make)
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))

@@ -58,7 +58,7 @@ class Routes:
             case "GET", ("v1", "modules", module, "work"):
                 return await self._here_or_there(wanted, "work", {"module": module})
             case "GET", ("v1", "modules", module, "simulate"):
-                parameters = {"module": module, "what": request.query.get("what", "")}
+                parameters = {"module": module, "what": request.query.get("what", ""), "options": request.query.get("options", "")}
                 return await self._here_or_there(wanted, "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}

@@ -105,6 +105,7 @@ _DOCUMENTS: dict[str, Callable[[], Schema]] = {
         node=TEXT, module=TEXT, what=TEXT, state=STATE, readiness=READINESS, reason=TEXT,
         moments=each(fields(after_s=NUMBER, kind=TEXT, text=TEXT)),
     ),
+    "hactl.nodes/1": lambda: fields(nodes=each(ANYTHING)),
     "hactl.data/1": lambda: fields(
         node=TEXT, module=TEXT, rfs=maybe(ANYTHING), state_directory=TEXT, kept=each(fields(path=TEXT, wall_s=NUMBER))
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import socketserver
 import subprocess
 import sys
@@ -141,6 +142,11 @@ def hactl(hactld: FakeHactld, capsys: pytest.CaptureFixture[str]) -> Hactl:
     return call
 
 
+def timeless(text: str) -> list[str]:
+    """The lines, without the time of day."""
+    return re.sub(r"\d\d:\d\d:\d\d", "TIME", text).splitlines()
+
+
 def changed(**node1: Any) -> dict[str, Any]:
     """The status with other values in node1's line."""
     document = copy.deepcopy(STATUS)
@@ -151,15 +157,23 @@ def changed(**node1: Any) -> dict[str, Any]:
 def test_status_is_a_table_for_people(hactl: Hactl) -> None:
     code, out, err = hactl("status")
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
-        "Cluster plant7   redundant ✔   automatic failover: armed",
+    assert timeless(out) == [
+        "Cluster plant7   redundant ✔   automatic failover: armed   TIME",
         "",
-        "MODULE  NODE      STATE   DATA        LINK    SERVICE  SINCE",
-        "pg      node1  ●  PRIM    up-to-date  paired  running  3d 4h",
-        "pg      node2  ●  SECOND  up-to-date  paired  -        42s",
+        "MODULE  NODE      ROLE    DATA        LINK  APP      SINCE",
+        "pg      node1  ●  PRIM    up to date  ok    running  3d 4h",
+        "pg      node2  ●  SECOND  up to date  ok    -        42s",
         "VIP 192.0.2.100/24 (pg) on node1",
     ]
-    assert hactl()[1] == out, "hactl alone shows the status"
+    alone = timeless(hactl()[1])
+    assert alone[:6] == timeless(out), "hactl alone shows the status"
+    assert alone[7:] == [
+        "Next:",
+        "  hactl swap pg --wait             give the role to the other node",
+        "  hactl drill pg                   rehearse a failover",
+        "  hactl history                    what happened, and who asked for it",
+    ]
+    assert timeless(hactl("status", "--no-header")[1]) == [line for line in timeless(out) if not line.startswith("MODULE")]
 
 
 def test_status_names_what_is_wrong_first() -> None:
@@ -170,14 +184,14 @@ def test_status_names_what_is_wrong_first() -> None:
     document["warnings"] = [{"code": "X", "text": "network repl: nothing arrives from node2", "fix": "check the network repl"}]
     resync = {"direction": "from-peer", "percent_done": 43.94, "bytes_done": 1, "seconds_remaining": 125.0}
     document["modules"][0]["nodes"][1] |= {"readiness": "Transient", "resync": resync, "reason": "is being resynced", "since_s": None}
-    assert render(document, colour=False).splitlines() == [
-        "Cluster plant7   NOT REDUNDANT ✖   automatic failover: blocked (node2 is silent)",
+    assert timeless(render(document, colour=False)) == [
+        "Cluster plant7   NOT REDUNDANT ✖   automatic failover: blocked (node2 is silent)   TIME",
         "! network repl: nothing arrives from node2",
         "  → check the network repl",
         "",
-        "MODULE  NODE      STATE               DATA                    LINK    SERVICE  SINCE",
-        "pg      node1  ●  ALONE               up-to-date              alone   running  3d 4h",
-        "pg      node2  ◔  SECOND (Transient)  sync 43.9%, 2m 5s left  paired  -        -",
+        "MODULE  NODE      ROLE                DATA                 LINK  APP      SINCE",
+        "pg      node1  ◐  ALONE               current              down  running  3d 4h",
+        "pg      node2  ◔  SECOND (Transient)  sync 44% 2m 5s left  ok    -        -",
         "VIP 192.0.2.100/24 (pg) on node1",
         "node2: is being resynced",
         "node2 did not answer: its line is what was last known.",
@@ -274,10 +288,13 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
     [
         (("status", "web"), 2, "there is no module web; there is pg."),
         (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
-        (("swop",), 2, "swop"),
+        (("swop",), 2, 'there is no command \'swop\'. Did you mean "swap"?'),
         (("status", "--wtch"), 2, "--wtch"),
         (("doctor",), 2, 'this release has no "doctor" yet'),
-        (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
+        (("resolve", "pg"), 2, "Missing option '--keep'"),
+        (("resolve", "pg", "--keep", "nod1"), 2, 'say --keep node1 or --keep node2. Did you mean "node1"?'),
+        (("resolve", "pg", "--keep", "node1"), 6, "pg is redundant, not diverged"),
+        (("explain", "divergd"), 2, 'nothing is called \'divergd\'. Did you mean "DIVERGED"?'),
         (("config", "diff"), 2, 'this release has no "config diff" yet'),
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
         (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
@@ -348,7 +365,13 @@ def test_the_command_itself(tmp_path: Path) -> None:
     words = [sys.executable, "-c", code, "--socket", str(tmp_path / "none"), "status"]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
     assert done.stderr.count("\n") == 1
-    assert not {"rich", "pydantic", "trio", "orchestrator.lab"} & set(done.stdout.split())
+    slow = {"rich", "pydantic", "trio", "psutil", "h11", "http.client", "email", "ssl", "asyncio", "difflib", "cryptography", "msgpack"}
+    loaded = set(done.stdout.split())
+    assert not slow & loaded
+    ours = {name for name in loaded if name.startswith(("orchestrator.", "rfs."))}
+    assert ours <= {"orchestrator.api", "orchestrator.api.client", "orchestrator.defaults", "orchestrator.exit_codes", "orchestrator.hactl",
+                    "orchestrator.hactl.cli", "orchestrator.hactl.output", "orchestrator.hactl.session", "orchestrator.hactl.status_command",
+                    "orchestrator.hactl.status_view", "orchestrator.sentence", "orchestrator.units", "rfs.exit_codes"}  # fmt: skip
 
 
 def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
