@@ -183,9 +183,7 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
     """What a person should look at, with the next step."""
     found = []
     if verdict == "diverged":
-        state = f"/var/lib/lockstep/modules/{name}"
-        shown = f"'rfsmount diff --state {state}' shows what differs"
-        fix = f"{shown}; 'rfsmount resolve --keep here --state {state}' on the node whose data stays"
+        fix = f"'hactl resolve {name} --keep NODE --dry-run' shows what differs; without --dry-run it ends it, and NODE's data stays"
         text = f"{name}: both copies were written apart from each other; nothing was overwritten"
         found.append({"code": "DIVERGED", "text": text, "fix": fix})
     for entry in (here, there):

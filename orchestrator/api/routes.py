@@ -113,7 +113,7 @@ class Routes:
             return self.here.status()
         if wanted != "all":
             return await self._ask(nodes[0], "status", {})
-        document, answers = self.here.status(), dict[str, Any]()
+        answers = dict[str, Any]()
 
         async def ask(node: str) -> None:
             try:
@@ -124,7 +124,7 @@ class Routes:
         async with trio.open_nursery() as nursery:
             for node in nodes[1:]:
                 nursery.start_soon(ask, node)
-        merged = set()
+        document, merged = self.here.status(), set[str]()
         for node, theirs in answers.items():
             try:
                 document = merge(document, theirs, node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +22,7 @@ from rfs.control.client import ControlLost
 from rfs.errors import SaidNo
 
 LOOK_S = 0.5
+FRESH_DEADLINE_S = 2.0  # for a status of now; then the newest that it has sent
 SHOWN_MAX = 1000  # differences in an answer; all are counted
 SHOWN_BYTES_MAX = 200 << 10
 NOT_LISTED: Final = 2**31
@@ -116,10 +118,12 @@ class Works:
 
     async def data(self, module: str) -> dict[str, Any]:
         """What rfsmount says of a module's data, and what was put aside of it."""
-        copy = self._copy(module)
+        copy, now = self._copy(module), None
+        with trio.move_on_after(FRESH_DEADLINE_S), suppress(SaidNo, ControlLost):
+            now = await copy.ask("status", {})
         return {
             "module": module,
-            "rfs": dict(copy.last) or None,
+            "rfs": dict(now or copy.last) or None,
             "state_directory": str(copy.state_directory),
             "kept": await trio.to_thread.run_sync(kept_in, copy.state_directory / "kept"),
         }

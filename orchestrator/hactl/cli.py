@@ -100,7 +100,9 @@ class Commands(click.Group):
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             from orchestrator.config_errors import did_you_mean
 
-            raise click.UsageError(f"there is no command '{args[0]}'.{did_you_mean(args[0], PLACES)}", ctx)
+            begun = [name for name in PLACES if name.startswith(args[0])]
+            meant = f" Did you mean {' or '.join(begun)}?" if begun else did_you_mean(args[0], PLACES)
+            raise click.UsageError(f"there is no command '{args[0]}'.{meant}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json, print_nodes
 from orchestrator.hactl.progress import Progress
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module, module_argument, session_options
@@ -33,9 +34,9 @@ def data(session: Session, module: str | None) -> None:
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    documents = [session.client.data(name, node) for node in nodes]
-    if not print_nodes(session, documents):
-        click.echo("\n\n".join(shown_data(document) for document in documents))
+    with answers(nodes, lambda node: session.client.data(name, node)) as documents:
+        if not print_nodes(session, documents):
+            click.echo("\n\n".join(shown_data(document) for document in documents))
 
 
 def shown_data(document: Line) -> str:
@@ -100,13 +101,15 @@ def resync(session: Session, module: str | None, full: bool) -> None:
             click.echo(f"would have both copies of {name} compared as a whole, and blocks that differ sent; the application goes on")
             return
         session.confirm(f"Both copies of {name} are read as a whole and compared; the application keeps running. Go on?")
-        follow(session, name, "resync", {"full": True})
+        work = follow(session, name, "resync", {"full": True})
+        if session.format not in ("json", "jsonl"):
+            click.echo(f"{name}: {work['message']}")
         return
     follow_status(session, name)
 
 
-def follow_status(session: Session, name: str) -> None:
-    """The resync that the status tells of."""
+def follow_status(session: Session, name: str, *, resolved: bool = False) -> None:
+    """The resync that the status tells of. `resolved`: a divergence has just been ended, and is still told of for a moment."""
     timeout_s = session.timeout_s if session.timeout_s is not None else WAIT_TIMEOUT_S
     began, seen = time.monotonic(), False
     with Progress(session, name, "resync") as progress:
@@ -122,7 +125,7 @@ def follow_status(session: Session, name: str) -> None:
                 if not progress.as_json:
                     click.echo(f"{name}: {message}")
                 return
-            elif entry["verdict"] == "diverged":
+            elif entry["verdict"] == "diverged" and not resolved:
                 raise Failure(f"{name} is diverged: no resync ends that; see 'hactl explain DIVERGED'", exit_codes.REFUSED)
             elif not (session.wait or seen):
                 raise Failure(f"no resync of {name} runs: {describe(entry)}; --wait waits for one", exit_codes.PEER_NOT_REACHABLE)
@@ -197,9 +200,10 @@ def resolve(session: Session, module: str | None, keep: str) -> None:
     if entry["verdict"] != "diverged":
         raise Failure(f"{name} is {entry['verdict']}, not diverged ({describe(entry)}): there is nothing to resolve", exit_codes.REFUSED)
     gives = next(node for node in places if node != keep)
+    asked = session.node if session.node is not None and session.node in places else str(document["node"])
     found = follow(session, name, "diff", {}, last=False)["result"]
     if session.format not in ("json", "jsonl"):
-        show_differences(found, document["node"], keep, gives)
+        show_differences(found, asked, keep, gives)
     elif session.dry_run:
         print_json({"schema": "hactl.summary/1", "message_type": "summary", "module": name, "action": "diff", "seconds_elapsed": 0.0,
                     "code": 0, "message": "nothing was changed", "result": found}, one_line=True)  # fmt: skip
@@ -211,18 +215,19 @@ def resolve(session: Session, module: str | None, keep: str) -> None:
         click.echo(work["message"])
         click.echo(f"{gives} is made equal now; follow it with: hactl resync {name} --wait", err=True)
     if session.wait:
-        follow_status(session, name)
+        follow_status(session, name, resolved=True)
 
 
 def show_differences(found: Line, here: str, keep: str, gives: str) -> None:
-    """What differs, and what becomes of it."""
+    """What differs, and what becomes of it. The difference was asked of `here`."""
+    there = gives if here == keep else keep
     lines = found["found"]
     for line in lines[:SHOWN_LINES]:
-        click.echo(difference(line, found["directories"], here, "the other node"))
+        click.echo(difference(line, found["directories"], here, there))
     if found["differences"] > len(lines[:SHOWN_LINES]):
         click.echo(f"... and {found['differences'] - len(lines[:SHOWN_LINES])} more, in {found['file']} on the node that was asked")
     click.echo(
-        f"{found['differences']} differences: {found['only_here']} only on {here}, {found['only_there']} only on the other node, "
+        f"{found['differences']} differences: {found['only_here']} only on {here}, {found['only_there']} only on {there}, "
         f"{found['different']} different; {show_bytes(found['differing_bytes'])} in them"
     )
     click.echo(f"{keep}'s data stays. What differs on {gives} is saved there first, in kept/ of the module's state directory.")

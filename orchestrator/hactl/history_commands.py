@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.api.client import ApiFailure
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json, print_nodes
 from orchestrator.hactl.session import Session, chosen_module, duration_option, module_argument, session_options
 from orchestrator.hactl.waiting import nodes_of
@@ -38,17 +39,16 @@ def events(session: Session, follow: bool, after: int | None, since: float | Non
     """
     fits = wanted(filters, since)
     nodes = all_nodes(session) if session.node == "all" else [session.node]
-    documents = [session.client.events(after or 0, node) for node in nodes]
-    found = sorted((event for document in documents for event in document["events"] if fits(event)), key=lambda event: event["wall_s"])
-    if session.format == "json" and not follow:
-        whole = {**documents[0], "events": found} if len(documents) == 1 else {"schema": "hactl.history/1", "events": found}
-        print_json(whole)
-        return
-    for event in found:
-        show_event(session, event, with_node=len(nodes) > 1)
-    if follow:
-        places = [f"{document['node']}:{document['last']}" for document in documents]
-        follow_events(session, ",".join(places), fits)
+    with answers(nodes, lambda node: session.client.events(after or 0, node)) as documents:
+        found = sorted((event for document in documents for event in document["events"] if fits(event)), key=lambda event: event["wall_s"])
+        if session.format == "json" and not follow:
+            print_json({**documents[0], "events": found} if len(nodes) == 1 else {"schema": "hactl.history/1", "events": found})
+            return
+        for event in found:
+            show_event(session, event, with_node=len(nodes) > 1)
+        if follow:
+            places = [f"{document['node']}:{document['last']}" for document in documents]
+            follow_events(session, ",".join(places), fits)
 
 
 def follow_events(session: Session, place: str, fits: Callable[[Mapping[str, Any]], bool]) -> None:
@@ -96,16 +96,17 @@ def history(session: Session, module: str | None, lines: int, kinds: tuple[str, 
     if module is not None:
         chosen_module(session.client.status(), module)
     nodes = all_nodes(session) if session.node == "all" else [session.node]
-    found = [event for node in nodes for event in session.client.events(0, node)["events"]]
-    wanted = [event for event in found if module in (None, event["module"]) and (not kinds or event["kind"] in kinds)]
-    shown = sorted(wanted, key=lambda event: event["wall_s"])[-lines:]
-    if session.format == "json":
-        print_json({"schema": "hactl.history/1", "events": shown})
-        return
-    for event in shown:
-        show_event(session, event, with_node=len(nodes) > 1)
-        if verbose and session.format != "jsonl":
-            show_inputs(event.get("inputs"))
+    with answers(nodes, lambda node: session.client.events(0, node)) as documents:
+        found = [event for document in documents for event in document["events"]]
+        fitting = [event for event in found if module in (None, event["module"]) and (not kinds or event["kind"] in kinds)]
+        shown = sorted(fitting, key=lambda event: event["wall_s"])[-lines:]
+        if session.format == "json":
+            print_json({"schema": "hactl.history/1", "events": shown})
+            return
+        for event in shown:
+            show_event(session, event, with_node=len(nodes) > 1)
+            if verbose and session.format != "jsonl":
+                show_inputs(event.get("inputs"))
 
 
 def all_nodes(session: Session) -> list[str | None]:
@@ -142,10 +143,10 @@ def why(session: Session, module: str | None) -> None:
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    documents = [session.client.why(name, node) for node in nodes]
-    if not print_nodes(session, documents):
-        for document in documents:
-            show_why(session, name, document)
+    with answers(nodes, lambda node: session.client.why(name, node)) as documents:
+        if not print_nodes(session, documents):
+            for document in documents:
+                show_why(session, name, document)
 
 
 def show_why(session: Session, name: str, document: Mapping[str, Any]) -> None:
@@ -176,7 +177,8 @@ def simulate(session: Session, what: str, module: str | None) -> None:
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    show_simulated(session, [session.client.simulate(name, what, node) for node in nodes])
+    with answers(nodes, lambda node: session.client.simulate(name, what, node)) as documents:
+        show_simulated(session, documents)
 
 
 def show_simulated(session: Session, documents: Sequence[Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Session, chosen_module, module_argument, session_options
 from orchestrator.hactl.waiting import LEADING, Goal, chosen_nodes, entry_of, goal_for, goal_of_lines, leader, nodes_of, wait_for
@@ -66,7 +67,8 @@ def imagine(session: Session, document: Mapping[str, Any], entry: Mapping[str, A
     nodes = [line["node"] for line in chosen_nodes(entry, document["node"], session.node)]
     if verb == "swap" and session.node is None:
         nodes = [leader(entry) or document["node"]]
-    show_simulated(session, [session.client.simulate(entry["name"], verb, node, options) for node in nodes])
+    with answers(nodes, lambda node: session.client.simulate(entry["name"], verb, node, options)) as documents:
+        show_simulated(session, documents)
 
 
 # ---- what is asked -----------------------------------------------------------------------------------------------------------------------
@@ -279,12 +281,12 @@ def logs(session: Session, module: str | None, lines: int, list_runs: bool, run:
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    documents = [session.client.logs(name, lines, node, run) for node in nodes]
-    if session.format == "json" and session.node == "all":
-        print_json({"schema": "hactl.logs/1", "nodes": documents})
-        return
-    for document in documents:
-        show_logs(session, name, document, list_runs, run)
+    with answers(nodes, lambda node: session.client.logs(name, lines, node, run)) as documents:
+        if session.format == "json" and session.node == "all":
+            print_json({"schema": "hactl.logs/1", "nodes": documents})
+            return
+        for document in documents:
+            show_logs(session, name, document, list_runs, run)
 
 
 def show_logs(session: Session, name: str, document: dict[str, Any], list_runs: bool, run: str | None) -> None:

@@ -126,7 +126,7 @@ def show_status_and_next(session: Session) -> None:
     if session.format == "table":
         click.echo("\nNext:")
         for command, what in likely_next(document):
-            click.echo(f"  {command:32} {what}")
+            click.echo(f"  {command:34} {what}")
 
 
 def likely_next(document: Mapping[str, Any]) -> list[tuple[str, str]]:
