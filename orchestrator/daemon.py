@@ -110,8 +110,8 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         nursery.cancel_scope.cancel()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="hactld", description="The orchestrator of a Lockstep node.")
     parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR, help="default: %(default)s")
     parser.add_argument("--node", default=own_name(), help="this node's name (default: $HACTL_NODE or the hostname)")
@@ -119,7 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--guard", action="store_true", help="early in a boot: lay the read-only guards of this node's modules, and end")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = parser().parse_args(arguments)
     try:
         cluster = load_cluster(options.config_dir)
         modules = load_modules(options.config_dir, cluster)

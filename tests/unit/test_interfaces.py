@@ -33,7 +33,7 @@ def first_cells(text: str) -> list[str]:
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """rfsmount's."""
-    actions = cli._parser()._actions
+    actions = cli.parser()._actions
     found = next(action for action in actions if isinstance(action, argparse._SubParsersAction))
     return dict(found.choices)
 
