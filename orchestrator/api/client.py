@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from rfs import exit_codes
 DEFAULT_SOCKET = Path(defaults.DEFAULT_SOCKET)
 TIMEOUT_S = 60.0
 RECEIVE_BYTES = 1 << 16
-HEAD_BYTES_MAX = 1 << 16
+PAUSES_S = (0.1, 0.2)  # a hactld that goes on with another configuration does not listen for a moment
 Options = Mapping[str, bool | str]
 
 
@@ -119,11 +120,19 @@ class ApiClient:
         try:
             sock.settimeout(self.timeout_s)
             with self._translated():
-                sock.connect(str(self.path))
+                self._connect(sock)
         except BaseException:
             sock.close()
             raise
         return sock
+
+    def _connect(self, sock: socket.socket) -> None:
+        for pause_s in PAUSES_S:
+            try:
+                return sock.connect(str(self.path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                time.sleep(pause_s)
+        return sock.connect(str(self.path))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -61,6 +61,7 @@ ROUTES: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/v1/events"): VIEWER,
     ("GET", "/v1/events/stream"): VIEWER,
     **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents", "checkers")},
+    ("POST", "/v1/modules/*/checkers/*"): OPERATOR,  # a script says how its resource is
     ("GET", "/v1/config"): VIEWER,
     ("GET", "/v1/config/*"): VIEWER,
     **{("POST", f"/v1/config/{what}"): ADMIN for what in ("apply", "rollback")},
@@ -79,7 +80,10 @@ CALLS: Final[Mapping[str, Role]] = {
 }
 CALLS_WITH_A_VERB: Final = frozenset({"command", "begin"})
 # Between the daemons: nobody has asked for these.
-CALLS_OF_DAEMONS: Final = frozenset({"hello", "pin", "tell", "promote", "outdate", "rfs_state"})
+CALLS_OF_DAEMONS: Final = frozenset(
+    {"hello", "pin", "tell", "promote", "outdate", "rfs_state"}
+    | {f"config_{step}" for step in ("state", "fate", "files", "prepare", "commit", "abort")}  # the rounds of an apply
+)
 
 
 def of_route(method: str, path: Sequence[str]) -> Role | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -100,8 +101,20 @@ _OPTIONS = (
 )
 
 
+NOT_IMAGINED = ("cluster", "drill", "lab")  # what changes something and cannot say beforehand what
+
+
+def refuse_to_imagine(path: str) -> None:
+    """Who says --dry-run must not find that it was done."""
+    words = path.split()
+    if len(words) > 1 and words[1] in NOT_IMAGINED:
+        raise Failure(f"'{path}' has no --dry-run: nothing was done", exit_codes.USAGE)
+
+
 def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Give a command the common options and, as its first argument, the session they add up to."""
+    """Give a command the common options and, as its first argument, the session they add up to. A command that takes `dry_run` itself
+    gets it as well."""
+    takes_dry_run = "dry_run" in inspect.signature(function).parameters
 
     @functools.wraps(function)
     def taking(*arguments: Any, **options: Any) -> Result:
@@ -114,6 +127,10 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
             setattr(session, name, value if value is not None else getattr(session, name))
         for name in ("yes", "wait", "no_color", "dry_run"):
             setattr(session, name, options.pop(name) or getattr(session, name))
+        if session.dry_run:
+            refuse_to_imagine(click.get_current_context().command_path)
+        if takes_dry_run:
+            options["dry_run"] = session.dry_run
         timeout_s = options.pop("timeout")
         session.timeout_s = timeout_s if timeout_s is not None else session.timeout_s
         return function(session, *arguments, **options)

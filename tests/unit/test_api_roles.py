@@ -57,7 +57,7 @@ def words_of(pattern: ast.pattern) -> list[str]:
             return [ast.literal_eval(pattern.value)]
         case ast.MatchOr():
             return [word for each in pattern.patterns for word in words_of(each)]
-        case ast.MatchAs(pattern=None):
+        case ast.MatchAs(pattern=None) | ast.MatchStar():
             return ["*"]
         case ast.MatchAs():
             return words_of(pattern.pattern)
@@ -84,7 +84,8 @@ def test_every_call_of_a_peer_has_a_role() -> None:
     """`answer` of peer_calls.py, method by method."""
     tree = ast.parse((API / "peer_calls.py").read_text())
     answer = next(node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and node.name == "answer")
-    methods = [word for case in ast.walk(answer) if isinstance(case, ast.match_case) for word in words_of(case.pattern)]
+    found = [word for case in ast.walk(answer) if isinstance(case, ast.match_case) for word in words_of(case.pattern)]
+    methods = [word for word in found if word != "*"]  # what a guard picks out of a table of its own
     assert len(methods) > 10
     for method in methods:
         assert of_call(method, {"verb": "stop"}) is not None, f"the call '{method}' has no entry in orchestrator/api/roles.py"

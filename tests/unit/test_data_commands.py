@@ -322,7 +322,8 @@ PRINTED = [
     (("status",), "hactl.status/1"), (("events",), "hactl.events/1"), (("history",), "hactl.history/1"), (("logs",), "hactl.log/1"),
     (("logs", "-H", "all"), "hactl.logs/1"), (("why",), "hactl.why/1"), (("simulate", "isolated"), "hactl.simulate/1"),
     (("stop", "--dry-run"), "hactl.simulate/1"), (("pause",), "hactl.answer/1"), (("restart",), "hactl.answer/1"),
-    (("data",), "hactl.data/1"), (("explain", "WAIT"), "hactl.explanation/1"), (("why", "-H", "all"), "hactl.nodes/1"), ((), "hactl.status/1"),
+    (("data",), "hactl.data/1"), (("explain", "WAIT"), "hactl.explanation/1"), (("why", "-H", "all"), "hactl.nodes/1"),
+    ((), "hactl.status/1"),
 ]  # fmt: skip
 
 
