@@ -561,8 +561,8 @@ def test_a_dry_run_asks_the_rules_and_changes_nothing(hactl: Hactl, moving: Fake
     imagined = {"schema": "hactl.simulate/1", "node": "node1", "module": "pg", "what": "swap", "state": "SECOND", "readiness": "Ready",
                 "reason": "", "moments": [{"after_s": 0.0, "kind": "order", "text": "stop the services"}]}  # fmt: skip
     moving.answers["/v1/modules/pg/simulate"] = [(200, imagined)]
-    verbs = (("swap",), ("stop",), ("prim", "--force"), ("second", "--fullsync"), ("start",), ("pause",), ("checkers", "off"), ("boot", "on"))
-    for words in verbs:
+    moves = (("swap",), ("stop",), ("prim", "--force"), ("second", "--fullsync"), ("start",))
+    for words in (*moves, ("pause",), ("checkers", "off"), ("boot", "on")):
         code, out, _ = hactl(*words, "--dry-run")
         assert code == 0 and "stop the services" in out, words
     assert asked_for(moving) == []
