@@ -30,6 +30,8 @@ static const struct test tests[] = {
     {"local operations", test_local_operations, true, false, false, false, false},
     {"roles", test_roles, true, false, false, false, false},
     {"mirrored", test_mirrored, true, false, false, false, false},
+    {"swaps", test_swaps, true, false, false, false, false},
+    {"half done", test_half_done, true, false, false, false, false},
     {"first copy", test_first_copy, true, false, false, false, false},
     {"deadlines", test_deadlines, true, false, false, false, false},
     {"waiting fsyncs", test_waiting_fsyncs, true, false, false, false, false},

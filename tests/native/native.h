@@ -166,6 +166,8 @@ void test_descriptors(void);
 void test_local_operations(void);
 void test_roles(void);
 void test_mirrored(void);
+void test_swaps(void);
+void test_half_done(void);
 void test_first_copy(void);
 void test_deadlines(void);
 void test_waiting_fsyncs(void);
