@@ -23,6 +23,6 @@ def run(directories: Sequence[str], state_directory: str) -> int:
     paths = directory_checks.resolve_directories(tuple(directories), state_directory)
     state = StateDirectory(state_directory)
     state.take()  # whoever runs has guarded them already
-    state.check_directories(len(paths))
+    state.check_directories(paths)
     trio.run(Layers(paths, state_directory, read_boot()).guard)
     return exit_codes.DONE
