@@ -187,7 +187,7 @@ def test_one_that_was_added_on_one_node_alone_can_be_taken_back(paired: Both) ->
 def test_ids_of_another_mirror_make_everything_be_compared(paired: Both) -> None:
     """Both modules began to count at the same number."""
     a, b = paired
-    stale = os.getxattr(a.beneath() / "before", "trusted.lockstep.id")
+    stale = os.getxattr(b.beneath() / "before", "trusted.lockstep.id")
     os.setxattr(more(a) / "tree" / "file7", "trusted.lockstep.id", stale)
     assert add(b).returncode == exit_codes.DONE and add(a).returncode == exit_codes.DONE
     (a.directories[0] / "before").write_text("changed alone")
