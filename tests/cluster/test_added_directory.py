@@ -1,4 +1,4 @@
-"""A directory is added to a module that serves: the clients are answered all the time, nothing is moved, and a node that takes over has it."""
+"""A directory is added to a module that serves: clients are answered all the time, nothing moves, and a node that takes over has it."""
 
 from __future__ import annotations
 
