@@ -77,8 +77,8 @@ class VipConfig:
     address: str
     interface: str | None = None
     source: bool = False  # what this node opens to the outside comes from it
-    check: bool = True  # its interface is watched
     tcp_reset: bool = True  # connections still open when it goes are broken
+    check: bool = True  # its interface is watched
 
 
 @dataclass(frozen=True, slots=True)

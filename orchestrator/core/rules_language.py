@@ -3,9 +3,9 @@
     TERM      [local.|remote.]RESOURCE is [not] init|up|down|unknown
     RESOURCE  TYPE.NAME, or TYPE.*
 
-A resource is what a checker watches: `tcp.db`, `interface.lan`. *init*: it is being looked at, and nothing was said yet. *unknown*: nobody
-looks, or, of the peer, it is silent or does not say. A rule holds when every term of its `all` is so and, where it has an `any`, one of that.
-`TYPE.*` stands for every resource of the type, as if they were written out: in `all` each must be so, in `any` one suffices.
+A resource is what a checker watches: `tcp.db`, `interface.lan`. *init*: it is being looked at, and nothing was said yet. *unknown*:
+nobody looks, or, of the peer, it is silent or does not say. A rule holds when every term of its `all` is so and, where it has an `any`,
+one of that. `TYPE.*` stands for every resource of the type, as if they were written out: in `all` each must be so, in `any` one suffices.
 
 There are no brackets, no order of evaluation and no values beside the four states: whoever reads a rule at night has read all of it.
 """
