@@ -23,6 +23,7 @@ from rfs.settings import parse_witness
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,95}")
 
 
 def _name(text: str) -> str:
@@ -222,6 +223,7 @@ class VipModel(Model):
     interface: StrictStr | None = None
     source: StrictBool = False
     tcp_reset: StrictBool = True
+    check: StrictBool = True
 
 
 class ServiceModel(Model):
@@ -235,6 +237,22 @@ class ServiceModel(Model):
     start_timeout: Duration = "60s"
     ready: Command | None = None
     environment: dict[Variable, Value] = {}
+    restart: Literal["all", "alone"] = "all"
+
+
+def _rule_name(text: str) -> str:
+    if not _RULE.fullmatch(text):
+        raise ValueError(f'"{text}" cannot be a rule\'s name; use letters, digits and "_.:@-"')
+    return text
+
+
+class RuleModel(Model):
+    name: Annotated[StrictStr, AfterValidator(_rule_name)]
+    all: list[StrictStr] = []
+    any: list[StrictStr] = []
+    action: Literal["wait", "stop", "stopstart", "restart", "swap", "none"]
+    hold: Duration = "0s"
+    services: list[StrictStr] = []
 
 
 class ScriptsModel(Model):
@@ -264,4 +282,5 @@ class ModuleModel(Model):
     vip: list[VipModel] = []
     service: list[ServiceModel] = []
     scripts: ScriptsModel = ScriptsModel()
+    rule: list[RuleModel] = []
     checker: Annotated[Any, not_yet("checkers")] = None

@@ -15,8 +15,12 @@ from typing import Any
 
 import trio
 
-from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.checkers.checker import Checker
+from orchestrator.checkers.watch import Make, Watch
+from orchestrator.config import CheckerConfig, ClusterConfig, ModuleConfig
+from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Module, Summary, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.doors import CallDoor, PulseDoor
@@ -25,7 +29,8 @@ from orchestrator.effects.world import World
 from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
 from orchestrator.peer import Handler, PeerClient, PeerServer
-from orchestrator.pulse import summary_to_wire
+from orchestrator.pulse import resources_to_wire, summary_to_wire
+from orchestrator.rules import rules_of
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.statefile import Memories
@@ -74,6 +79,9 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
             max_restarts=config.max_restarts,
             max_restarts_period_s=config.max_restarts_period_s,
             default_primary=config.default_primary,
+            rules=rules_of(config),
+            watched={checker.resource: checker.when for checker in config.checkers},
+            alone=frozenset(service.name for service in config.services if service.restart == "alone"),
             since=now,
         )
         for name, config in modules.items()
@@ -123,8 +131,10 @@ class Pair:
         world.state_of = lambda module: runner.node.modules[module].shown[0].value
 
         def say() -> dict[str, Any]:
-            modules = {name: summary_to_wire(summary) for name, summary in heartbeats.say().items()}
-            return {"incarnation": heartbeats.incarnation, "counter": heartbeats.counter, "modules": modules}
+            said = heartbeats.say()
+            modules = {name: summary_to_wire(summary) for name, summary in said.items()}
+            beside = resources_to_wire(said)
+            return {"incarnation": heartbeats.incarnation, "counter": heartbeats.counter, "modules": modules, "resources": beside}
 
         world.say = say
 
@@ -143,6 +153,31 @@ class Pair:
             self.runner.deliver(found)
             self.world.adopt(found)
         nursery.start_soon(self.runner.run)
+        for name in self.modules:
+            nursery.start_soon(self._watch_of(name).run)
+
+    def _watch_of(self, name: str) -> Watch:
+        """The checkers of a module, as the core opens and closes their windows."""
+        config, runner = self.modules[name], self.runner
+
+        def windows() -> dict[str, int]:
+            return {resource: known.window for resource, known in runner.node.modules[name].resources.items()}
+
+        def say(resource: str, state: ResourceState, text: str, window: int) -> None:
+            runner.deliver(ev.Checked(trio.current_time(), name, resource, state, text, window))
+
+        def log(kind: str, text: str) -> None:
+            self.site.history.add(name, kind, text)
+
+        return Watch(config.checkers, self.make_checker(name), windows, runner.changed, say, log)
+
+    def make_checker(self, name: str) -> Make:
+        """What makes the checkers of a module."""
+
+        def make(config: CheckerConfig) -> Checker:
+            raise NotImplementedError(f"nobody can look at {config.resource} yet")
+
+        return make
 
     async def pulse(self) -> None:
         """Until cancelled. The doors are open."""
