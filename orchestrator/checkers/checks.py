@@ -75,13 +75,13 @@ def _window(checker: CommonModel, config: CheckerConfig, light: bool) -> Found:
         yield "action", f'"restart" has nothing to restart in "{when}", where the services do not run; {instead}.'
     if action == "swap" and when == "second":
         yield "action", '"swap" is for who serves, and "second" looks only while the node does not; write when = "both" or "prim".'
-    if config.shared and when in ("prim", "second") and action != "none" and when in checker.windows:
+    if config.shared and when in ("prim", "second") and action != "none" and "pre" in checker.windows:
         yield (
             "when",
             f'what both nodes depend on must be looked at on both, or there is nothing to compare: "{when}" is never open on both. '
             'Write when = "pre" or "both", or shared = false if only this node\'s view counts.',
         )
-    if checker.shared and "prim" in checker.windows and len(checker.windows) == 1:
+    if checker.shared and "pre" not in checker.windows:
         yield "shared", f"only the primary can see a {config.type}, so there is nothing to compare; remove it."
 
 
