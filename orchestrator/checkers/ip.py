@@ -37,7 +37,7 @@ class IpChecker:
         self._was_here = place is not None
         if place is None:
             return Finding(False, f"{self.address.ip} is not on this machine")
-        if len(place.mac) != 6 or not place.has_carrier:  # no Ethernet, or nobody at the other end: nobody could answer
+        if len(place.mac) != 6 or not any(place.mac) or not place.has_carrier:  # lo, no Ethernet, no cable: nobody could answer
             return Finding(True, f"{self.address.ip} is on {place.name}")
         answers = await wire.probe(place, self.address) - {each.mac for each in interfaces}
         self._peer_macs |= links.neighbours(self.peers)

@@ -68,7 +68,7 @@ class WriteChecker:
                 self._left[directory] = child
         if code == OTHER_DEVICE:
             return False, "was unmounted just now"
-        return code == 0, said or f"could not be written to (exit code {code})"
+        return code == 0, said if code == 0 else f"cannot be written to: {said or f'exit code {code}'}"
 
 
 def mirror_device(directory: str, table: list[MountEntry]) -> int | None:
