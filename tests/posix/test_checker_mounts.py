@@ -1,4 +1,4 @@
-"""Checkers of disks and of the mirror, with real ones: a small file system that fills up or gives up, an rfsmount that is frozen or dies."""
+"""Checkers of disks and of the mirror, with real ones: a small disk that fills up or gives up, an rfsmount that is frozen or dies."""
 
 from __future__ import annotations
 
