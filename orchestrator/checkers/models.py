@@ -357,6 +357,20 @@ class WriteModel(CommonModel):
         return {"directories": tuple(self.directories)}
 
 
+class CustomModel(CommonModel):
+    """Nobody looks: a program of the administrator's that goes on for ever says how it is, by the API or by SafeKit's command."""
+
+    usual = ("prim", "none")
+
+    type: Literal["custom"]
+
+    def target(self) -> str:
+        return ""
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+
 KINDS: Mapping[str, type[CommonModel]] = {
     "process": ProcessModel,
     "service": ServiceModel,
@@ -369,6 +383,7 @@ KINDS: Mapping[str, type[CommonModel]] = {
     "module": OtherModuleModel,
     "disk": DiskModel,
     "write": WriteModel,
+    "custom": CustomModel,
 }
 CheckerModel = Annotated[
     ProcessModel
@@ -381,7 +396,8 @@ CheckerModel = Annotated[
     | ScriptModel
     | OtherModuleModel
     | DiskModel
-    | WriteModel,
+    | WriteModel
+    | CustomModel,
     Field(discriminator="type"),
 ]
 
