@@ -25,7 +25,13 @@ QUESTIONS = 3
 PART_OF_TIMEOUT = 0.9
 ECHO_REQUEST_6, ECHO_REPLY_6 = 128, 129
 RECEIVE_BYTES = 2048
-TROUBLES = {errno.ENETUNREACH: "cannot be reached: there is no route", errno.EHOSTUNREACH: "cannot be reached: no such host answers"}
+TROUBLES = {
+    errno.ENETUNREACH: "cannot be reached: there is no route",
+    errno.EHOSTUNREACH: "cannot be reached: no such host answers",
+    errno.EINVAL: "cannot be reached: a route of this node swallows it",
+    errno.EACCES: "cannot be reached: this node's firewall or routes forbid it",
+    errno.EPERM: "cannot be reached: this node's firewall forbids it",
+}
 
 
 @dataclass
@@ -88,7 +94,10 @@ class PingChecker:
 async def _hear(sock: trio.socket.SocketType, each: Asked, identity: int, numbers: range) -> None:
     """Until it has answered."""
     while True:
-        data, (host, *_) = await sock.recvfrom(RECEIVE_BYTES)
+        try:
+            data, (host, *_) = await sock.recvfrom(RECEIVE_BYTES)
+        except OSError:  # somebody on the way said no: the missing answer says it
+            continue
         if ip_address(host.partition("%")[0]) == ip_address(each.address) and is_answer(data, each.address, identity, numbers):
             return
 

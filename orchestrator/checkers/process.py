@@ -82,7 +82,10 @@ class ProcessChecker:
 
 
 async def _until_dead(process: Process, scope: trio.CancelScope) -> None:
-    await processes.wait_dead(process)
+    try:
+        await processes.wait_dead(process)
+    except OSError:  # no descriptor is left to watch it with: the interval has to do
+        await trio.sleep_forever()
     scope.cancel()
 
 

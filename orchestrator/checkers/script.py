@@ -40,6 +40,8 @@ class ScriptChecker:
                 outcome = await commands.run(self.command, identity, self.environment, self.log, float("inf"))
             except EffectFailed as failure:
                 outcome = str(failure)
+            except OSError as error:
+                outcome = f"{self.command[0]} cannot be run: {error.strerror or error}"
             nursery.cancel_scope.cancel()
         if isinstance(outcome, str):
             return Finding(False, outcome)

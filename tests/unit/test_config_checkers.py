@@ -100,6 +100,13 @@ def test_what_lies_elsewhere_is_shared_and_looked_at_on_both_nodes() -> None:
     assert (asked.shared, asked.when, asked.action) == (True, "pre", "none")
 
 
+def test_what_was_started_a_moment_ago_has_time() -> None:
+    assert {kind: built(kind).grace_s for kind in LEAST if built(kind).grace_s} == dict.fromkeys(
+        ("process", "service", "tcp", "http", "script"), 10.0
+    )
+    assert built("tcp", when="pre").grace_s == 0.0 and built("tcp", when="pre", grace="3s").grace_s == 3.0
+
+
 def test_the_usual_action_can_work_in_every_window() -> None:
     for usual in get_args(CheckerAction):
         for when in get_args(When):
@@ -115,7 +122,7 @@ def test_a_module_with_checkers(tmp_path: Path) -> None:
     tcp, ping, *automatic = load_modules(tmp_path, load_cluster(tmp_path))["pg"].checkers
     assert [checker.resource for checker in automatic] == ["interface.192.0.2.100", "disk.space"]
     options = {"to": "127.0.0.1:5432", "source": None}
-    assert tcp == CheckerConfig("tcp", "127.0.0.1:5432", "prim", "restart", services=("postgres",), options=options)
+    assert tcp == CheckerConfig("tcp", "127.0.0.1:5432", "prim", "restart", services=("postgres",), options=options, grace_s=10.0)
     assert (ping.resource, ping.when, ping.action, ping.fall, ping.shared) == ("ping.192.0.2.1", "pre", "swap", 3, True)
 
 
