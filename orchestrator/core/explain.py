@@ -65,7 +65,6 @@ def takeover(module: Module, around: Surroundings, peer: Summary | None) -> Expl
         Condition(f"{module.name} is wanted here", module.runs and not module.swapping),
         Condition("this node is secondary", not view.serves and view.role != "primary"),
         Condition("automatic failover is not paused", not module.paused),
-        Condition("no failover rule says that this node must not serve", not rules.must_not_serve(module)),
     )
     if handed.holds:
         return Explanation("May this node take the role by itself?", (*common, handed))
@@ -74,6 +73,7 @@ def takeover(module: Module, around: Surroundings, peer: Summary | None) -> Expl
         Condition("this copy was in sync in this run", view.complete),
         Condition(f"there is no data link with {other}", not view.linked),
         Condition("this process did not stand still a moment ago", not around.unsure),
+        Condition("no failover rule says that this node must not serve", not rules.must_not_serve(module)),
     )
     if not around.peer_silent:
         lost = Condition(f"{other} is silent on every network, or says that its rfsmount is dead", dead)

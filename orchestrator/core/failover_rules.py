@@ -126,12 +126,12 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
     by_word = module.wish in (Wish.PRIMARY, Wish.PRIMARY_FORCE)
     if by_word and not peer_serves and not view.linked:
         return Promotion(granted=True, reason="an administrator said so", force=module.wish is Wish.PRIMARY_FORCE)
-    if view.role == "primary" or (module.paused and not by_word) or must_not_serve(module):
+    if view.role == "primary" or (module.paused and not by_word):
         return None
     if view.consent and not peer_serves:
         return Promotion(granted=False, reason=f"{around.peer} handed the role over")
-    if view.linked or not view.complete or around.unsure or module.paused:
-        return None
+    if view.linked or not view.complete or around.unsure or module.paused or must_not_serve(module):
+        return None  # (what was handed over is taken even so, and not served: it has to be somewhere)
     if not around.peer_silent:
         if peer is not None and peer.yielded:
             return Promotion(granted=True, reason=f"rfsmount on {around.peer} is dead and will start only as secondary")
@@ -200,7 +200,9 @@ def recent_restarts(module: Module, now: float) -> int:
 def may_swap_unsynced(module: Module, around: Surroundings, peer: Summary | None) -> bool:
     """Could the role be given to a peer whose copy is not in sync, because an administrator wants that?"""
     view = module.view
-    return view is not None and view.serves and peer is not None and peer.rfs_alive and not peer.serves and not around.peer_silent
+    if view is None or not view.serves or peer is None or around.peer_silent:
+        return False
+    return peer.rfs_alive and not peer.serves and not peer.unfit
 
 
 def start_role(module: Module, around: Surroundings, peer: Summary | None) -> str | None:

@@ -11,7 +11,8 @@ long as the rule holds.
   node's own down (a file system, a device) it stops serving: address and services go, the data side stays as it is, so the copies remain
   mirrored and nothing has to be decided anew; what it shows is WAIT NotReady. A rule that *compares* (it has a remote term) says that the
   peer is better off: then it goes on, because bad service is better than none.
-- A secondary keeps mirroring, shows WAIT NotReady, and is not promoted by itself.
+- A secondary keeps mirroring, shows WAIT NotReady, and takes no role by itself. Only what the peer hands over it takes, without serving:
+  the data side has to be somewhere, and goes back as soon as the peer can serve.
 - Before the resource was spoken of (init) a node that does not serve does not begin to; one that serves goes on: a restarted hactld knows
   nothing for a moment, and that is no reason to stop anything.
 
@@ -111,8 +112,13 @@ def told(rule: Rule, module: Module) -> str:
     for term in rule.terms:
         resource = module.resources.get(term.resource)
         if not term.remote and resource is not None and resource.text and resource.state is not ResourceState.UP:
-            return f"{term.resource} is {resource.state.value}: {resource.text}" + ("" if rule.is_default else f" (rule {rule.name})")
-    return f"rule {rule.name}: {rule.text}"
+            return f"{term.resource} is {resource.state.value}: {resource.text}" + by_rule(rule, term.resource)
+    return f"{rule.text}{by_rule(rule, rule.text.partition(' ')[0])}"
+
+
+def by_rule(rule: Rule, resource: str) -> str:
+    """The rule's name where it does not say itself what it is about."""
+    return "" if rule.name == resource else f" (rule {rule.name})"
 
 
 def why_not_yet(rule: Rule, module: Module, around: Surroundings, peer: Summary | None, held_s: float) -> str:
@@ -125,6 +131,8 @@ def why_not_yet(rule: Rule, module: Module, around: Surroundings, peer: Summary 
         return f"it has to hold for {rule.hold_s:g} s"
     if rule.action == "wait":
         return "" if bars(rule, module, around, peer) else f"{around.peer} is not better off now, so this node goes on"
+    if module.services_failed:
+        return f"the services are given up here already; 'hactl restart {module.name}' tries again"
     return WHY_NOT[rule.action](module, around, peer)
 
 
@@ -205,7 +213,8 @@ def follow(turn: Turn, rule: Rule, incident: Incident) -> None:
     module = turn.module
     turn.set(incidents={**module.incidents, rule.name: replace(incident, acted=True)})
     why = told(rule, module)
-    said = f"rule {rule.name}: {rule.action}, because {rule.text}" + ("" if why.startswith("rule ") else f" ({why})")
+    more = why[len(rule.text) :] if why.startswith(rule.text) else f"; {why}"
+    said = f"rule {rule.name}: {rule.action}, because {rule.text}{more}"
     turn.actions.append(act.Notify(module.name, "rule", said, explain.evidence(module, turn.around, turn.peer)))
     who = f"rule {rule.name}"
     match rule.action:

@@ -227,10 +227,6 @@ def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
     if view is not None and view.serves:
         already(turn, event)
         return
-    if rules.must_not_serve(turn.module):
-        why = turn.module.barred or f"nothing is known of {turn.module.awaited} yet"
-        turn.reply(event.request, REFUSED, f"{turn.around.node} must not serve {turn.module.name}: {why}")
-        return
     if view is None or not turn.module.runs or turn.module.swapping or turn.module.order not in (None, Order.PROMOTE):
         turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
         return

@@ -284,13 +284,22 @@ def test_a_secondary_waits_and_is_not_promoted_by_itself() -> None:
     assert act.PromoteRfs in kinds(list(actions))
 
 
-def test_the_peer_asks_in_vain_and_an_administrator_is_told_how() -> None:
-    module = replace(watching(STATES["SECOND"], rule("wait", "script.own is down")), view=replace(SECOND_VIEW, consent=True))
+def test_what_the_peer_hands_over_is_taken_and_not_served() -> None:
+    module = watching(STATES["SECOND"], rule("wait", "script.own is down"))
     node, _ = step(node_with(module), goes_down("script.own"))
-    for question in (ev.PeerAskedPromote(101.0, "pg", 1), ev.Prim(101.0, "pg", 1)):
-        replies = [each for each in step(node, question)[1] if isinstance(each, act.Reply)]
-        assert replies[0].code == 6 and "script.own is down" in replies[0].message
-    assert "hactl checkers off pg" in replies[0].message
+    assert act.PromoteRfs in after(node, ev.PeerAskedPromote(101.0, "pg", 1))[1]
+    leads = replace(node.modules["pg"], view=PRIM_VIEW, script=None, order=None)
+    node, actions = step(replace(node, modules={"pg": leads}), tick(101.0))
+    assert shown(node)[:2] == (State.WAIT, Readiness.NOT_READY) and act.VipUp not in kinds(list(actions))
+    node, _ = step(replace(node, peer_modules={"pg": PEER}), tick(102.0))
+    assert node.modules["pg"].swapping and len(node.modules["pg"].restarts) == 0, "back to who can serve"
+
+
+def test_an_administrators_word_is_not_enough_and_he_is_told_what_is() -> None:
+    module = replace(watching(STATES["SECOND"], rule("wait", "script.own is down")), view=SECOND_VIEW)
+    node, _ = step(node_with(module, peer_silent=True), goes_down("script.own"))
+    replies = [each for each in step(node, ev.Prim(101.0, "pg", 1))[1] if isinstance(each, act.Reply)]
+    assert replies[0].code == 6 and "script.own is down" in replies[0].message and "hactl checkers off pg" in replies[0].message
 
 
 def test_before_the_first_word_nothing_is_begun_and_nothing_is_stopped() -> None:
