@@ -123,6 +123,7 @@ class CheckerConfig:
     rise: int = 1  # looks in a row that must say so before it is up
     fall: int = 1  # and down
     services: tuple[str, ...] = ()  # only these are restarted; none: all
+    grace_s: float = 0.0  # after the start of what it looks at: for so long what was not up yet may still come up
     shared: bool = False  # both nodes depend on it: the default rule compares with the peer before it acts
     options: Mapping[str, Any] = field(default_factory=dict)
 
