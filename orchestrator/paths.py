@@ -32,6 +32,11 @@ class Paths:
         """Where hactl finds hactld."""
         return self.run / "hactld.sock"
 
+    @property
+    def config(self) -> Path:
+        """The configurations that were applied (generations.py)."""
+        return self.state / "config"
+
     def module_state(self, module: str) -> Path:
         """rfsmount's state directory."""
         return self.state / "modules" / module
