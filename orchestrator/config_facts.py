@@ -1,4 +1,4 @@
-"""What of the running node counts when its configuration is to change (config_keeper.Facts), read from the pairs, the keys and the network."""
+"""What of the running node counts when its configuration is to change (config_keeper.Facts): of the pairs, the keys and the network."""
 
 from __future__ import annotations
 

@@ -124,6 +124,11 @@ class ConfigKeeper:
         assert applied is not None, "a hactld without a configuration"
         return applied
 
+    @property
+    def is_changing(self) -> bool:
+        """Something newer is applied than what hactld runs with; in a moment it will."""
+        return self._committed.is_set()
+
     def says(self) -> Says:
         """To peers and people."""
         return config_apply.says(self.node, self.store.past, self.files, self.store.prepared)
@@ -233,7 +238,7 @@ class ConfigKeeper:
                 candidate = await self.examine(config_archive.unpack(answer.get("files")))
                 if candidate.digest != said.applied.digest:
                     raise SaidNo(f"{peer} sends other files than it says")
-                if complaints := await self._complaints(candidate):
+                if complaints := await self._complaints(candidate, free=False):
                     raise SaidNo("; ".join(complaints))
                 async with self._changing:
                     await trio.to_thread.run_sync(self.store.keep, candidate.files)
@@ -258,8 +263,8 @@ class ConfigKeeper:
         changes = config_effects.changes_between(before, documents, self.store.files_of(self.applied.digest), files)
         return Candidate(files, config_archive.digest(files), documents, changes)
 
-    async def _complaints(self, candidate: Candidate) -> list[str]:
-        """What of this node stands against it, beside what is wrong with the files."""
+    async def _complaints(self, candidate: Candidate, *, free: bool = True) -> list[str]:
+        """What of this node stands against it, beside what is wrong with the files. `free`: added addresses must be nobody's yet."""
         documents = candidate.documents
         if self.node not in documents.config.nodes:
             return [f"{self.node} is not a node of it: take {self.node} out on a node that stays, while hactld is stopped on {self.node}"]
@@ -271,6 +276,8 @@ class ConfigKeeper:
             for module, changes in config_effects.stopped_for(candidate.changes).items()
             if (state := self.facts.why_not_stopped(module))
         ]
+        if not free:
+            return found
         before = await trio.to_thread.run_sync(read_documents, self.store.tree(self.applied.digest))
         for module, vips in config_effects.added_addresses(before, documents).items():
             if self.node in documents.configs[module].nodes:
@@ -315,7 +322,7 @@ class ConfigKeeper:
         comment = order.comment[:COMMENT_CHARACTERS_MAX]
         generation = Generation(number, candidate.digest, mine.applied.digest, transaction, order.who, time.time(), comment)
         self._holding = tuple(config_effects.stopped_for(candidate.changes))
-        if complaints := await self._complaints(candidate):
+        if complaints := await self._complaints(candidate, free=not order.force_from_here):
             raise SaidNo("; ".join(complaints))
         if not order.dry_run:
             await trio.to_thread.run_sync(self.store.keep, candidate.files)
@@ -448,7 +455,7 @@ class ConfigKeeper:
         held = tuple(config_effects.stopped_for(candidate.changes))
         self._holding = held
         try:
-            if complaints := await self._complaints(candidate):
+            if complaints := await self._complaints(candidate, free=not force):
                 raise SaidNo("; ".join(complaints))
             if dry_run:
                 return

@@ -41,6 +41,14 @@ class Paths:
         """rfsmount's state directory."""
         return self.state / "modules" / module
 
+    def open_marker(self, module: str) -> Path:
+        """There while the module's directories are open for maintenance."""
+        return self.state / "open" / module
+
+    def is_open(self, module: str) -> bool:
+        """Are they?"""
+        return self.open_marker(module).exists()
+
     def module_log(self, module: str) -> Path:
         """What the services and scripts of a module print."""
         return self.log / f"{module}.log"
