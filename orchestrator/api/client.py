@@ -17,6 +17,7 @@ from rfs import exit_codes
 DEFAULT_SOCKET = Path("/run/lockstep/hactld.sock")
 TIMEOUT_S = 60.0
 Options = Mapping[str, bool | str]
+Body = Mapping[str, bool | str | int]
 
 
 class ApiFailure(Sentence):
@@ -68,11 +69,19 @@ class ApiClient:
         """What would happen to a module on a node if …"""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/simulate", {"what": what, "node": node})
 
+    def config(self, what: str = "", node: str | None = None, **query: str | None) -> dict[str, Any]:
+        """The state of the configuration, its `history`, or a `diff`."""
+        return self._call("GET", f"/v1/config/{what}".rstrip("/"), {"node": node, **query})
+
+    def apply(self, order: Mapping[str, bool | str | int | None], verb: str = "apply") -> dict[str, Any]:
+        """Apply the files, or with `rollback` a former generation."""
+        return self._call("POST", f"/v1/config/{verb}", {}, {name: value for name, value in order.items() if value is not None})
+
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})
 
-    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Options | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         connection = _UnixConnection(self.path, self.timeout_s)
