@@ -11,7 +11,7 @@ from typing import Final
 
 WORDS: Final[Mapping[str, str]] = {
     "cluster.name": "The cluster's name; nodes of another cluster are not listened to.",
-    "cluster.policy": "Without a witness: `availability`, who hears nothing of the other node may take over; `consistency`, never by itself.",
+    "cluster.policy": "Without a witness: `availability`, who does not hear the other node may take over; `consistency`: never by itself.",
     "cluster.heartbeat": "How the nodes notice that one of them is gone.",
     "cluster.heartbeat.interval": "How often a node says that it is alive, on every network.",
     "cluster.heartbeat.timeout": "After so long without a word on any network the other node counts as gone; at least three intervals.",
@@ -31,7 +31,7 @@ WORDS: Final[Mapping[str, str]] = {
     "module.mode": "`mirror`: directories, addresses and services on one of two nodes; `light`: services that run on each of its nodes.",
     "module.nodes": "Where it runs; a mirror module on two, by default all nodes of the cluster.",
     "module.replication_network": "The network on which the data travel; needed where the nodes share more than one.",
-    "module.default_primary": "`alone`: who serves goes on; a node: it gets the role back once its copy is complete; `lastprim`: who served last does.",
+    "module.default_primary": "`alone`: who serves goes on. A node: it gets the role back; `lastprim`: who served last does.",
     "module.boot": "After a boot: `auto` as it was before, `on` started, `off` stopped.",
     "module.ack": "When a change counts as mirrored: in the `memory` of the peer's kernel, or on its `disk`.",
     "module.max_restarts": "So often in so long services are started again; after that the role goes to the other node.",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rfs import exit_codes
 
 DEFAULT_SOCKET = Path("/run/lockstep/hactld.sock")
 TIMEOUT_S = 60.0
+PAUSES_S = (0.1, 0.2)  # a hactld that goes on with another configuration does not listen for a moment
 Options = Mapping[str, bool | str]
 Body = Mapping[str, bool | str | int]
 
@@ -30,9 +32,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        for pause_s in (*PAUSES_S, None):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            try:
+                return self.sock.connect(str(self._path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        return None
 
 
 class ApiClient:
