@@ -97,7 +97,8 @@ def test_a_timeout_and_an_address_are_applied_while_a_client_writes(applied: Led
     assert cluster.longest_silence(began) < 1.5
     for node in SERVERS:
         told = cluster.events(node, counts[node])
-        assert not [event for event in told if event["kind"] in ("takeover", "grant", "fence", "vip-del", "rfs-start", "service-died")], told
+        moved = ("takeover", "grant", "fence", "vip-del", "rfs-start", "service-died")
+        assert not [event for event in told if event["kind"] in moved], told
         assert [event["text"] for event in told if event["kind"] == "hactld"], told
     assert text(cluster, "node2") == text(cluster, "node1")
     assert "a second address" in config(cluster, "node2", "history")
@@ -146,7 +147,10 @@ def arm(cluster: LedgerPair, node: str, step: str) -> None:
 
 
 def revive(cluster: LedgerPair, node: str) -> None:
-    cluster.until(lambda: cluster.lab.run(node, ["pgrep", "-x", "hactld"], check=False).returncode != 0, "hactld did not die at its step", 15)
+    def dead() -> bool:
+        return cluster.lab.run(node, ["pgrep", "-x", "hactld"], check=False).returncode != 0
+
+    cluster.until(dead, "hactld did not die at its step", 15)
     cluster.lab.run(node, ["rm", "-f", STEPS])
     cluster.start_daemon(node)
 
