@@ -31,7 +31,7 @@ def put(directory: Path, files: Files) -> Path:
 def test_leftovers_and_keys_are_no_configuration(tmp_path: Path) -> None:
     put(tmp_path, FILES)
     others = ("keys/own.pem", "modules/.pg.toml.swp", "modules/pg.toml~", "modules/pg.toml.before-apply", "notes.txt", "modules/.git/x")
-    put(tmp_path, {name: (0o600, b"x") for name in others})
+    put(tmp_path, dict.fromkeys(others, (384, b"x")))
     (tmp_path / "modules/link.toml").symlink_to("/etc/passwd")
     assert gather(tmp_path) == FILES
 
