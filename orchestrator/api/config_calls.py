@@ -14,7 +14,8 @@ import trio
 from orchestrator import config_apply, config_archive, config_effects
 from orchestrator.api.server import ApiError
 from orchestrator.config_errors import Complaint, ConfigError
-from orchestrator.config_keeper import PREPARE_DEADLINE_S, ConfigKeeper, Order
+from orchestrator.config_keeper import PREPARE_DEADLINE_S, ConfigKeeper
+from orchestrator.config_round import Order, apply
 from orchestrator.peer import PeerRefused, PeerUnreachable
 from rfs import exit_codes
 from rfs.errors import SaidNo
@@ -56,7 +57,7 @@ class ConfigCalls:
         comment, expect = str(body.get("comment") or ""), str(body.get("expect") or "")
         order = Order(who, comment or (f"back to generation {number}" if number else ""), number, expect, **flags)
         try:
-            return await self.keeper.apply(order)
+            return await apply(self.keeper, order)
         except ConfigError as error:
             raise ApiError(in_one(error), exit_codes.CONFIGURATION_INVALID, 422) from error
         except SaidNo as refusal:
