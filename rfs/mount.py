@@ -118,6 +118,13 @@ class Layers:
                 await self._lay_guard(path)
         self._write_guards()
 
+    async def unguard(self) -> None:
+        """For maintenance, while nobody serves: the plain directories show. What is done there is compared later."""
+        self._read_guards()
+        for path in self.paths:
+            await self._take_off_left_mounts(path)
+        await self.take_off_guards()
+
     async def _lay_guard(self, path: str) -> None:
         await engine.lay_guard(path)
         self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id

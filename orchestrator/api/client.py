@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from rfs import exit_codes
 
 DEFAULT_SOCKET = Path("/run/lockstep/hactld.sock")
 TIMEOUT_S = 60.0
+PAUSES_S = (0.1, 0.2)  # a hactld that goes on with another configuration does not listen for a moment
 Options = Mapping[str, bool | str]
+Body = Mapping[str, bool | str | int]
 
 
 class ApiFailure(Sentence):
@@ -29,9 +32,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        for pause_s in (*PAUSES_S, None):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            try:
+                return self.sock.connect(str(self._path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        return None
 
 
 class ApiClient:
@@ -74,11 +85,19 @@ class ApiClient:
         path = f"/v1/modules/{quote(module, safe='')}/checkers/{quote(resource, safe='')}"
         self._call("POST", path, {}, {"state": state, "text": text})
 
+    def config(self, what: str = "", node: str | None = None, **query: str | None) -> dict[str, Any]:
+        """The state of the configuration, its `history`, or a `diff`."""
+        return self._call("GET", f"/v1/config/{what}".rstrip("/"), {"node": node, **query})
+
+    def apply(self, order: Mapping[str, bool | str | int | None], verb: str = "apply") -> dict[str, Any]:
+        """Apply the files, or with `rollback` a former generation."""
+        return self._call("POST", f"/v1/config/{verb}", {}, {name: value for name, value in order.items() if value is not None})
+
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})
 
-    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Options | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         connection = _UnixConnection(self.path, self.timeout_s)

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 import trio
 
 from orchestrator.api.commands import make_command
+from orchestrator.api.config_calls import ConfigCalls
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
+from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.server import ApiError
 from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import listed
@@ -26,6 +29,7 @@ from orchestrator.view import DECISIONS, simulated, why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
+STARTING = frozenset({"start", "prim", "second", "stopstart"})
 LINES_MAX = 5000
 ANSWER_BYTES_MAX = 200 << 10  # of each list; several are in one answer, and a peer takes a megabyte
 NOTE_CHARACTERS_MAX = 2000
@@ -96,6 +100,14 @@ class Here:
     ) -> None:
         self.roster, self.sides, self.history, self.status, self.logs_of, self.keys = roster, sides, history, status, logs, keys
         self.node = roster.node
+        self.config: ConfigCalls | None = None  # what can be asked of the configuration; in hactld always there
+        self.maintenance: Maintenance | None = None  # the same of directories that are open
+
+    @property
+    def configuration(self) -> ConfigCalls:
+        """What can be asked of it."""
+        assert self.config is not None, "a hactld without a configuration"
+        return self.config
 
     def runner_of(self, module: str) -> Runner:
         """The core that decides about a module; ApiError when it does not run here."""
@@ -117,12 +129,25 @@ class Here:
 
     async def command(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
         """Carried out on this node, and in its history."""
-        answer = await self.runner_of(module).ask(make_command(verb, module, options))
+        answer = await self._carry_out(module, verb, options)
         if verb == "failures-check":
             return answer
         given = "".join(f" --{name}" + (f" {value}" if isinstance(value, str) else "") for name, value in options.items() if value)
         self.history.add(module, "command", f"{verb}{given}: {answer.message}", who=who)
         return answer
+
+    async def _carry_out(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:
+        """What opens and closes directories is no affair of the core's; and while they are open, or a configuration is about to change that
+        needs the module stopped, nothing starts."""
+        runner = self.runner_of(module)
+        if self.maintenance is not None and verb in MAINTENANCE:
+            return await self.maintenance.carry_out(module, verb)
+        if verb in STARTING:
+            reasons = [self.config.keeper.held(module)] if self.config is not None else []
+            reasons += [self.maintenance.held(module)] if self.maintenance is not None else []
+            if reason := next(filter(None, reasons), ""):
+                return Answer(exit_codes.REFUSED, reason)
+        return await runner.ask(make_command(verb, module, options))
 
     def note(self, module: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A line of a script's."""
@@ -131,8 +156,10 @@ class Here:
         return {"code": exit_codes.DONE}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate` or `logs`."""
+        """`events`, `why`, `simulate`, `config` or `logs`."""
         match method:
+            case "config":
+                return await self.configuration.look(str(parameters.get("what", "")), parameters)
             case "events":
                 return self._events(parameters)
             case "why":

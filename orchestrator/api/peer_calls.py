@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from orchestrator.api.config_calls import FROM_PEERS
 from orchestrator.api.here import Here, Side
 from orchestrator.api.server import ApiError
 from orchestrator.core import events as ev
@@ -52,11 +53,13 @@ class PeerCalls:
                     given = options if isinstance(options, dict) else {}
                     answer = await self.here.command(module, str(parameters.get("verb")), given, who)
                     return {"code": answer.code, "message": answer.message}
+                case asked if asked in FROM_PEERS:
+                    return await self.here.configuration.from_peer(method, parameters, self.side.peer)
                 case "status":
                     return self.here.status()
                 case "rfs_state":
                     return next((entry for entry in self.here.status()["modules"] if entry["name"] == module), {})
-                case "logs" | "events" | "why" | "simulate":
+                case "logs" | "events" | "why" | "simulate" | "config":
                     return await self.here.look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error

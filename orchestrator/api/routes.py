@@ -13,6 +13,7 @@ import trio
 
 from orchestrator.api.commands import make_command
 from orchestrator.api.here import Here, Side, number_in
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import listed
 from orchestrator.core.states import State
@@ -48,6 +49,12 @@ class Routes:
                 return await self._here_or_there(wanted, "logs", parameters)
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(wanted)
+            case "GET", ("v1", "config", *what):
+                return await self._here_or_there(wanted, "config", {**request.query, "what": "/".join(what)})
+            case "POST", ("v1", "config", what):
+                if wanted not in (None, "", self.node):
+                    raise ApiError(f"a configuration is applied where its files are: run the command on {wanted}", exit_codes.USAGE)
+                return await self.here.configuration.order(what, request.body, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, "note"):
                 self.here.runner_of(module)
                 return self.here.note(module, request.body)
@@ -120,7 +127,8 @@ class Routes:
     # ---- commands ---------------------------------------------------------------------------------------------------------
 
     async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None, who: str) -> dict[str, Any]:
-        make_command(verb, module, options)  # complains of what there is not
+        if verb not in MAINTENANCE:
+            make_command(verb, module, options)  # complains of what there is not
         shown = self.here.runner_of(module).node.modules[module].shown[0]
         nodes = self._nodes_of(module, wanted)
         if verb == "swap" and not wanted and shown is State.SECOND:

@@ -10,6 +10,7 @@ import sys
 import click
 
 from orchestrator.exit_codes import INTERRUPTED
+from orchestrator.hactl import apply_commands, maintenance_commands, schema_commands
 from orchestrator.hactl.config_commands import config, module
 from orchestrator.hactl.drill_command import drill
 from orchestrator.hactl.history_commands import events, history, simulate, why
@@ -24,8 +25,8 @@ NOT_YET = (
     *("data", "resync", "verify", "resolve"),
 )
 NOT_YET_IN = {
-    config: ["diff", "apply", "history", "rollback", "schema"],
-    module: ["show", "add", "remove", "open", "close", "package", "install", "templates"],
+    config: [],
+    module: ["show", "add", "remove", "package", "install", "templates"],
 }
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -78,6 +79,10 @@ def not_yet(name: str, full: str) -> click.Command:
 
 for command in (*COMMANDS, drill, events, history, simulate, why, witness):
     hactl.add_command(command)
+MORE_IN = {config: (*apply_commands.COMMANDS, *schema_commands.COMMANDS), module: maintenance_commands.COMMANDS}
+for group, more in MORE_IN.items():
+    for command in more:
+        group.add_command(command)
 for group, names in NOT_YET_IN.items():
     hactl.add_command(group)
     for name in names:

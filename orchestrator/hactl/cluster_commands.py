@@ -12,6 +12,7 @@ import trio
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import CLUSTER_FILE, ClusterConfig, listed, load_cluster, load_modules, own_name
+from orchestrator.config_archive import gather
 from orchestrator.config_errors import ConfigError
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.output import print_json
@@ -143,7 +144,7 @@ async def _invite(session: Session, config: ClusterConfig, node: str, peer: str,
         return "" if name == peer else f"it is called {name}, and is to be {peer}"
 
     callers = frozenset(config.nodes[peer].addresses.values())
-    inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts, callers)
+    inviter = Inviter(keys, own, gather(session.config_dir), accepts, callers)
     valid_s = min(session.timeout_s or pairing.VALID_S, pairing.VALID_S)
     command = f"hactl cluster join {inviter.code}@{addresses[0]}"
     return await keys_command.invite(inviter, [(address, pairing.PORT) for address in addresses], valid_s, command)

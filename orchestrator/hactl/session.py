@@ -40,6 +40,7 @@ class Session:
     config_dir: Path = DEFAULT_CONFIG_DIR
     socket: Path = DEFAULT_SOCKET
     no_color: bool = False
+    dry_run: bool = False
 
     @property
     def client(self) -> ApiClient:
@@ -74,10 +75,11 @@ def duration_option(_: click.Context, __: click.Parameter, value: str | None) ->
 
 
 _OPTIONS = (
-    click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl"]), help="How to print."),
+    click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl", "toml"]), help="How to print."),
     click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
     click.option("-H", "--node", metavar="NODE|all", help="Act on this node, or on both, instead of here."),
     click.option("--yes", is_flag=True, help="Do not ask."),
+    click.option("--dry-run", is_flag=True, help="Only say what would happen."),
     click.option("--wait", is_flag=True, help="Return only when it is done."),
     click.option("--timeout", metavar="DURATION", callback=duration_option, help="Stop waiting after this (default 2m); exit code 7."),
     click.option("--config-dir", type=click.Path(path_type=Path), help=f"Instead of {DEFAULT_CONFIG_DIR}."),
@@ -95,10 +97,12 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
         output = "json" if options.pop("as_json") else options.pop("output", None)
         options.pop("output", None)
         session.output = output or session.output
+        if session.output == "toml" and not getattr(function, "prints_toml", False):
+            raise click.UsageError("only 'hactl config show' prints TOML")
         for name in ("node", "config_dir", "socket"):
             value = options.pop(name)
             setattr(session, name, value if value is not None else getattr(session, name))
-        for name in ("yes", "wait", "no_color"):
+        for name in ("yes", "wait", "no_color", "dry_run"):
             setattr(session, name, options.pop(name) or getattr(session, name))
         timeout_s = options.pop("timeout")
         session.timeout_s = timeout_s if timeout_s is not None else session.timeout_s
@@ -107,6 +111,12 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
     for option in reversed(_OPTIONS):
         taking = option(taking)
     return taking
+
+
+def prints_toml(function: Callable[..., Result]) -> Callable[..., Result]:
+    """For a command that has an answer to `-o toml`; below `session_options`."""
+    function.prints_toml = True  # type: ignore[attr-defined]
+    return function
 
 
 def chosen_module(document: dict[str, Any], module: str | None) -> str:
