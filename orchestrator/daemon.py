@@ -72,7 +72,8 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
         def logs(module: str) -> tuple[Path, Path, Path]:
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
-        roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
+        places = {name: config.nodes for name, config in modules.items()}
+        roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
         here = Here(roster, pairs.all, history, status, logs, keys)
 
         def pinged(ok: bool) -> None:

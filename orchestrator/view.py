@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core import explain, what_if
+from orchestrator.core.failover_rules import NO_DATA_YET
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
 
@@ -94,13 +95,14 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
     entries = [entry for name in config.nodes for entry in (here, there) if entry["node"] == name]
     holder = around.node if module.address is Hold.ON else around.peer if there["state"] in LEADING and not around.peer_silent else None
     verdict = light_verdict(entries) if module.light else verdict_of(here, there)
+    warnings = warnings_of(module.name, here, there, verdict) + never_started(module.name, here) + switched_off(module)
     return {
         "name": module.name,
         "mode": config.mode,
         "verdict": verdict,
         "nodes": entries,
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
-        "warnings": warnings_of(module.name, here, there, verdict) + switched_off(module) + witness_warnings(module.name, rfs),
+        "warnings": warnings + witness_warnings(module.name, rfs),
     }
 
 
@@ -169,6 +171,13 @@ def switched_off(module: Module) -> list[dict[str, str]]:
         return []
     text = f"{module.name}: the checkers are off here: a service that dies is not started again"
     return [{"code": "CHECKERS_OFF", "text": text, "fix": f"hactl checkers on {module.name}"}]
+
+
+def never_started(name: str, here: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Nobody has said yet which node has the data."""
+    if not here["reason"].startswith(NO_DATA_YET):
+        return []
+    return [{"code": "FIRST_START", "text": f"{name}: {NO_DATA_YET}", "fix": f"hactl start {name} shows what both have, and asks"}]
 
 
 def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:

@@ -26,3 +26,10 @@ def run(directories: Sequence[str], state_directory: str) -> int:
     state.check_directories(len(paths))
     trio.run(Layers(paths, state_directory, read_boot()).guard)
     return exit_codes.DONE
+
+
+def lift(directories: Sequence[str], state_directory: str) -> None:
+    """The opposite, for a module that is given up: the plain directories show again. SaidNo while an rfsmount has them."""
+    state = StateDirectory(state_directory)
+    state.take()
+    trio.run(Layers([os.path.realpath(path) for path in directories], state_directory, read_boot()).lift)

@@ -121,6 +121,11 @@ class Layers:
             self.mounted = False
         log.info("unmounted paths=%s", ",".join(self.paths))
 
+    async def lift(self) -> None:
+        """For who gives the directories up while nothing runs: the guards that were laid here come off."""
+        self._read_guards()
+        await self.take_off_guards()
+
     async def take_off_guards(self) -> None:
         """The last step of an orderly unmount: the plain directories show."""
         assert not self.mounted

@@ -10,6 +10,7 @@ import sys
 import click
 
 from orchestrator.exit_codes import INTERRUPTED
+from orchestrator.hactl import module_file_commands, package_commands, template_commands
 from orchestrator.hactl.config_commands import config, module
 from orchestrator.hactl.drill_command import drill
 from orchestrator.hactl.history_commands import events, history, simulate, why
@@ -25,7 +26,7 @@ NOT_YET = (
 )
 NOT_YET_IN = {
     config: ["diff", "apply", "history", "rollback", "schema"],
-    module: ["show", "add", "remove", "open", "close", "package", "install", "templates"],
+    module: ["open", "close"],
 }
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -78,6 +79,8 @@ def not_yet(name: str, full: str) -> click.Command:
 
 for command in (*COMMANDS, drill, events, history, simulate, why, witness):
     hactl.add_command(command)
+for command in (*template_commands.COMMANDS, *package_commands.COMMANDS, *module_file_commands.COMMANDS):
+    module.add_command(command)
 for group, names in NOT_YET_IN.items():
     hactl.add_command(group)
     for name in names:
