@@ -122,6 +122,7 @@ class CheckerConfig:
     fall: int = 1  # and down
     services: tuple[str, ...] = ()  # only these are restarted; none: all
     options: Mapping[str, Any] = field(default_factory=dict)
+    shared: bool = False  # both nodes depend on the same thing: what the peer sees is compared before anybody acts
 
     @property
     def resource(self) -> str:

@@ -220,7 +220,6 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ('stop_signal = "INT"', 'stop_signal = "INTT"', '21: service[1].stop_signal: "INTT" is not a signal. Did you mean "SIGINT"?'),
         ('start = ["/usr', 'start = ["usr', "20: service[1].start: a command is a list of words whose first is the program's absolute"),
         ('name = "postgres"\n', 'unit = "x"\n', "service[1].start: cannot be given together with unit, which says it itself."),
-        ("[[vip]]", "[[checker]]\ntype = 'tcp'\n[[vip]]", "14: checker: this release has no checkers yet; remove it."),
     ],
 )
 def test_one_mistake_in_a_module(tmp_path: Path, old: str, new: str, expected: str) -> None:
