@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.hactl.config_commands import load, show_complaints
+from orchestrator.hactl.config_commands import load
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
-from orchestrator.hactl.template_commands import disable_option, finish, nodes_option, vip_option, what_to_know
+from orchestrator.hactl.template_commands import disable_option, finish, nodes_option, show_rows, vip_option, what_to_know
 from rfs import exit_codes
 
 if TYPE_CHECKING:
@@ -98,13 +98,14 @@ def install(
         raise Failure(f"{file}: {error.strerror}", exit_codes.USAGE) from None
     chosen = name or packed.name
     place.check_name(session.config_dir, chosen)
+    text = packed.text
     try:
         cluster = load_cluster(session.config_dir)
         read = parse_config_text(place.module_file(session.config_dir, chosen), packed.text)
-        text, said = fit.fitted(read, packed.text, cluster, load_modules(session.config_dir, cluster), vips, nodes)
+        text, said = fit.fitted(read, text, cluster, load_modules(session.config_dir, cluster), vips, nodes)
         module = place.check_together(session.config_dir, chosen, text)
     except ConfigError as error:
-        show_complaints(session, error)
+        show_rows(session, error, place.module_file(session.config_dir, chosen), text)
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
     if chosen != packed.name and f"/modules/{packed.name}/" in text:
         said.append(f"its text names files below modules/{packed.name}/; here they lie below modules/{chosen}/")

@@ -16,6 +16,7 @@ from rfs import exit_codes
 
 if TYPE_CHECKING:  # loaded where they are used: most runs of hactl need none of it
     from orchestrator.config import ModuleConfig
+    from orchestrator.config_errors import ConfigError
     from orchestrator.modules.template import Draft, Template, Wishes
 
 SCHEMA = "hactl.module-file/1"
@@ -122,14 +123,25 @@ def add(
     wishes = Wishes(name or template.name, paths, services, vips, settings_of(template, settings))
     place.check_name(session.config_dir, wishes.name)
     draft = template.draft(wishes, machine)
+    text = ""
     try:
         text = text_of(session.config_dir, template, wishes, draft, nodes)
         module = place.check_together(session.config_dir, wishes.name, text)
     except ConfigError as error:
-        show_complaints(session, error)
+        show_rows(session, error, place.module_file(session.config_dir, wishes.name), text)
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
     said = [*what_to_know(module, draft, disable_at_boot and not dry_run), *draft.notes]
     finish(session, module, text, {}, said, dry_run=dry_run)
+
+
+def show_rows(session: Session, error: ConfigError, file: Path, text: str) -> None:
+    """The complaints, and the rows they are about: nobody can look at a file that was not written."""
+    show_complaints(session, error)
+    rows = text.splitlines()
+    numbers = sorted({each.line for each in error.complaints if each.file == file and each.line is not None})
+    if session.format not in ("json", "jsonl"):
+        for number in (number for number in numbers if number <= len(rows)):
+            click.echo(f"{number:6d} | {rows[number - 1]}", err=True)
 
 
 def text_of(config_dir: Path, template: Template, wishes: Wishes, draft: Draft, nodes: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from orchestrator.modules.template import Draft, Line, Value, Wishes
 
-COMMENT_COLUMN = 36
+COMMENT_COLUMN = 36  # or two blanks behind what is longer
 WIDTH = 120
 
 
@@ -30,7 +30,7 @@ def line_text(line: Line) -> list[str]:
         return [*([comment] if comment else []), f"{line.key} = [", *entries, "]"]
     if not comment:
         return [written]
-    return [f"{written.ljust(COMMENT_COLUMN - 1)} {comment}"] if len(written) < WIDTH - 30 else [comment, written]
+    return [f"{written.ljust(COMMENT_COLUMN - 2)}  {comment}"] if len(written) < WIDTH - 30 else [comment, written]
 
 
 def table_text(header: str, lines: Iterable[Line]) -> list[str]:

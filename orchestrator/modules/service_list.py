@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from orchestrator.modules.machine import Machine
@@ -18,10 +19,20 @@ def services(wishes: Wishes, machine: Machine) -> tuple[Service, ...]:
     missing = [unit for unit in units if not machine.has_unit(unit)]
     if missing:
         raise Unfit(f"there is no unit {', '.join(missing)} on this node; 'systemctl list-unit-files' lists them")
-    return tuple(unit_service(each) if each in units else command(each, machine) for each in wishes.services)
+    found, names = list[Service](), list[str]()
+    for each in wishes.services:
+        if each in units:
+            found.append(unit_service(each))
+            continue
+        start = command(each, machine)
+        base = re.sub(r"[^A-Za-z0-9_-]+", "-", start[0].rpartition("/")[2]).strip("-_") or "service"
+        names.append(base)
+        name = base if names.count(base) == 1 else f"{base}-{names.count(base)}"
+        found.append(Service((Line("name", name), Line("start", start))))
+    return tuple(found)
 
 
-def command(words: str, machine: Machine) -> Service:
+def command(words: str, machine: Machine) -> tuple[str, ...]:
     """A program with its arguments, quoted as in a shell."""
     try:
         start = tuple(shlex.split(words))
@@ -29,4 +40,4 @@ def command(words: str, machine: Machine) -> Service:
         raise Unfit(f"--service {words}: {error}") from None
     if not machine.exists(start[0]):
         raise Unfit(f"there is no program {start[0]} on this node")
-    return Service((Line("name", start[0].rpartition("/")[2]), Line("start", start)))
+    return start

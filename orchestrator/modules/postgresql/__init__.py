@@ -135,8 +135,8 @@ def command(cluster: Cluster, machine: Machine, user: str, port: str, bin_direct
     """Where no unit of systemd runs this very directory."""
     sockets = "/run/postgresql" if machine.exists("/run/postgresql") else "/tmp"
     words = [f"{bin_directory}/postgres", "-D", cluster.data]
-    words += ["-c", f"config_file={cluster.settings}"] if cluster.settings else []
-    words += ["-c", "listen_addresses=*", "-c", f"port={port}", "-c", f"unix_socket_directories={sockets}"]
+    words += [f"--config_file={cluster.settings}"] if cluster.settings else []
+    words += ["--listen_addresses=*", f"--port={port}", f"--unix_socket_directories={sockets}"]
     lines = (
         Line("name", "postgres"),
         Line("user", user),
