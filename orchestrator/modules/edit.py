@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 
-from orchestrator.config_text import Location
+from orchestrator.config_text import Location, show_location
 from orchestrator.modules.render import value_text
 from orchestrator.modules.template import Value
 
@@ -19,8 +19,8 @@ def edited(text: str, lines: Mapping[Location, int], changes: Mapping[Location, 
     rows = text.splitlines()
     top = min(lines.values(), default=len(rows) + 1) - 1
     missing = [location for location in changes if location not in lines]
-    if any(len(location) > 1 for location in missing):
-        raise CannotEdit(".".join(str(part) for part in missing[0]))
+    if inner := [location for location in missing if len(location) > 1]:
+        raise CannotEdit(show_location(inner[0]))
     for location in sorted(set(changes) - set(missing), key=lambda location: -lines[location]):
         first = lines[location] - 1
         count = extent(rows[first:])

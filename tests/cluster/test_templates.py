@@ -7,11 +7,14 @@ with MariaDB, what is MySQL's own is in tests/unit/test_templates.py.
 
 from __future__ import annotations
 
+import os
+import pty
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -65,9 +68,41 @@ class Stage(LabCluster):
             self.lab.run(node, ["pkill", "-9", "-x", "hactld"], check=False)
         return said.stdout + said.stderr
 
-    def survive(self, write: Callable[[str], object], read: Callable[[], set[str]]) -> None:
+    def start_on_a_terminal(self) -> None:
+        """The first start as a person at a terminal sees it, who says that node1 has the data."""
+        for node in SERVERS:
+            self.start_daemon(node)
+        for words in (("hactl", "start", self.module), ("hactl", "start", self.module, "--yes")):
+            refused = self.lab.run("node1", words, check=False)
+            assert refused.returncode == 6 and f"'hactl start {self.module} --data-from node1'" in refused.stderr, refused.stderr
+        wrong = self.lab.run("node1", ["hactl", "start", self.module, "--data-from", "client"], check=False)
+        assert (wrong.returncode, "runs on node1 and node2" in wrong.stderr) == (2, True)
+        shown = self.converse("node1", ["hactl", "start", self.module, "--wait"], ("Which node has the data?", "node1"), ("Go on?", "y"))
+        assert "No node is known to have the data" in shown and "kept/ first" in shown
+        assert [line.split()[:4] for line in shown.splitlines() if " node2 " in line and "B" in line][0] == ["node2", "7", "B", "1"]
+        self.wait_redundant("node1")
+
+    def converse(self, node: str, command: Sequence[str], *answers: tuple[str, str]) -> str:
+        """Run a command on a terminal of its own; each question is waited for and answered. What was shown, when it ended with 0."""
+        ours, theirs = pty.openpty()
+        words = self.lab.command(node, command)
+        with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+            os.close(theirs)
+            shown = b""
+            waiting = list(answers)
+            with suppress(OSError):  # the end of the other side
+                while data := os.read(ours, 4096):
+                    shown += data
+                    if waiting and waiting[0][0].encode() in shown:
+                        os.write(ours, f"{waiting.pop(0)[1]}\n".encode())
+        os.close(ours)
+        text = shown.decode().replace("\r\n", "\n")
+        assert process.returncode == 0 and not waiting, text
+        return text
+
+    def survive(self, write: Callable[[str], object], read: Callable[[], set[str]], start: Callable[[], object] | None = None) -> None:
         """From the first start to the end of the module."""
-        self.first_start()
+        (start or self.first_start)()
         told = [str(number) for number in range(1, 6)]
         self.until(lambda: done(write, told[0]), "nothing can be written through the service address", 20)
         for each in told[1:]:
@@ -219,6 +254,7 @@ def test_a_list_of_two_services(stage: Stage) -> None:
     )
     assert "next:" in said and "hactl start erp" in said
     stage.lab.run("node1", ["touch", "/srv/erp/one"])
+    stage.lab.run("node2", ["sh", "-c", "echo of old > /srv/erp/of-node2"])
 
     def write(value: str) -> None:
         for port in ("7001", "7002"):
@@ -228,7 +264,9 @@ def test_a_list_of_two_services(stage: Stage) -> None:
         one, two = (set(stage.lab.run("node2", ["cat", f"/srv/erp/{name}"]).stdout.split()) for name in ("one", "two"))
         return one & two
 
-    stage.survive(write, read)
+    stage.survive(write, read, stage.start_on_a_terminal)
+    kept = stage.lab.run("node2", ["sh", "-c", "cat /var/lib/lockstep/removed/erp-*/kept/*/0/of-node2"]).stdout
+    assert kept == "of old\n", "what was on the node that follows is moved, not removed"
 
 
 @module_of("agents")

@@ -11,6 +11,7 @@ from orchestrator.modules.template import Directory, Draft, Line, Service, Templ
 
 PORT = 5432
 EXCLUDE = ("pg_stat_tmp/**", "pgsql_tmp", "postmaster.pid")
+TABLESPACE = "a tablespace"
 SETTINGS = {
     "cluster": "which of Debian's clusters, e.g. 15/main, where there are several",
     "version": "of the programs, e.g. 15, where several are installed",
@@ -95,7 +96,7 @@ def programs(machine: Machine, version: str) -> str:
 def outside(machine: Machine, data: str) -> list[tuple[str, str]]:
     """Directories outside of the data directory that belong to the database, and what they are: its log, its tablespaces."""
     links = [(f"{data}/pg_wal", "the write-ahead log")]
-    links += [(path, "a tablespace") for path in machine.matching(f"{data}/pg_tblspc/*")]
+    links += [(path, TABLESPACE) for path in machine.matching(f"{data}/pg_tblspc/*")]
     return [(target, what) for path, what in links if (target := machine.link(path)).startswith("/")]
 
 
@@ -108,7 +109,9 @@ def draft(wishes: Wishes, machine: Machine) -> Draft:
     more = [(path, "") for path in wishes.directories[1:]]
     more += [(path, what) for path, what in outside(machine, cluster.data) if path not in wishes.directories]
     directories = [Directory(cluster.data, ("PG_VERSION",), EXCLUDE, owner=user, mode="700")]
-    directories += [Directory(path, comment=what, owner=user, mode="700") for path, what in more]
+    directories += [
+        Directory(path, exclude=("pgsql_tmp",) if what == TABLESPACE else (), comment=what, owner=user, mode="700") for path, what in more
+    ]
     ready = Line("ready", (f"{bin_directory}/pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"))
     patience = (Line("stop_timeout", "60s"), Line("start_timeout", "120s", "after a failover the log is replayed"))
     notes = [f"Both nodes need the same PostgreSQL{f' {cluster.version}' if cluster.version else ''}, the same locales and ICU."]
