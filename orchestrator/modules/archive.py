@@ -32,6 +32,7 @@ PACKED_BYTES_MAX = 4 << 20
 BYTES_MAX = 16 << 20
 FILES_MAX = 200
 DEPTH_MAX = 6
+GZIP = b"\x1f\x8b"
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._@+-]{1,100}")
 _LEFT_OUT = re.compile(r".*~|\..*|.*\.(swp|bak|before-join|pyc)|__pycache__")
 _SECRET = re.compile(r"(?:^|[^A-Za-z])\w*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)[\"']?\s*[=:]\s*[\"']?[^\s\"'$#]", re.IGNORECASE)
@@ -132,10 +133,12 @@ def unpack(file: Path) -> Packed:
 def _unsqueezed(file: Path, squeezed: bytes) -> bytes:
     """One gzip member, of bounded size whatever its header says."""
     decompressor = zlib.decompressobj(wbits=31)
+    if not squeezed.startswith(GZIP):
+        raise BadArchive(file, "it is no module package (not gzip)")
     try:
         raw = decompressor.decompress(squeezed, BYTES_MAX + 1)
     except zlib.error:
-        raise BadArchive(file, "it is no module package (not gzip)") from None
+        raise BadArchive(file, "it is damaged (not gzip throughout)") from None
     if len(raw) > BYTES_MAX:
         raise BadArchive(file, f"it unpacks to more than {BYTES_MAX >> 20} MiB")
     if not decompressor.eof or decompressor.unused_data:

@@ -130,7 +130,8 @@ def with_entries(*more: tuple[tarfile.TarInfo, bytes], listing: bytes | None = N
 LISTED = {"path": "scripts/x", "sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1, "executable": False}
 OWN = json.loads(manifest())["files"][0]
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "cut short"),
+    "nothing": (b"", "not gzip"),
+    "damaged-gzip": (packed()[:40] + b"\xff" * 40 + packed()[80:], "damaged"),
     "no-gzip": (b"PK\x03\x04 and so on", "not gzip"),
     "no-tar": (gzip.compress(b"hello" * 200), "damaged"),
     "cut-short": (packed()[:-20], "cut short"),
