@@ -21,6 +21,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "orchestrator.effects": {"orchestrator.runner", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.runner": {"orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.api": {"orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules": {"orchestrator.runner", "orchestrator.core", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules.machine": {"orchestrator", "rfs", "subprocess", "trio"},
     "orchestrator.hactl": {"orchestrator.runner", "orchestrator.core", "orchestrator.effects", "orchestrator.daemon"},
 }
 
