@@ -266,11 +266,10 @@ class LabCluster:
             if seq is None or seq != self._settled_seq():
                 continue
             exclude = {each["path"]: each["exclude"] for each in self.rfs_status("node1")["directories"]}
-            found = [
-                line
-                for directory in self.directories
-                for line in differences(*(mirrored(tree[directory], exclude[directory]) for tree in (one, other)))
-            ]
+            found = []
+            for directory in self.directories:
+                ours, theirs = (mirrored(tree[directory], exclude[directory]) for tree in (one, other))
+                found += differences(ours, theirs)
             break
         if found:
             raise Trouble("the trees differ: " + "; ".join(found))
