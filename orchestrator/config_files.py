@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.checkers.automatic import with_automatic
 from orchestrator.checkers.checks import check_checkers, check_dependences, vip_addresses
 from orchestrator.checkers.models import build_checker
 from orchestrator.config import (
@@ -24,6 +25,7 @@ from orchestrator.config import (
     CLUSTER_FILE,
     MODULES_DIR,
     NODES_MAX,
+    CheckerConfig,
     ClusterConfig,
     HealthConfig,
     ModuleConfig,
@@ -34,6 +36,7 @@ from orchestrator.config import (
 )
 from orchestrator.config_errors import Complaint, ConfigError, did_you_mean
 from orchestrator.config_models import ClusterModel, ModuleModel, ServiceModel, VipModel
+from orchestrator.config_rules import build_rule, check_rules
 from orchestrator.config_text import ConfigText, Location, read_config_text
 from orchestrator.config_values import Model
 from orchestrator.units import parse_duration_s, parse_restarts
@@ -233,6 +236,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         yield from _check_light(model, text, written)
         yield from _check_services(model.service, text)
         yield from check_checkers(model, text, written, cluster)
+        yield from check_rules(model, text, _checkers(model), _service_names(model))
         return
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
@@ -262,6 +266,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         yield from _check_vip(text, index, vip, cluster, known)
     yield from _check_services(model.service, text)
     yield from check_checkers(model, text, written, cluster)
+    yield from check_rules(model, text, _checkers(model), _service_names(model))
 
 
 def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -329,6 +334,10 @@ def _service_name(service: ServiceModel) -> str:
     return service.name or service.unit or (PurePosixPath(service.start[0]).name if service.start else "")
 
 
+def _service_names(model: ModuleModel) -> list[str]:
+    return [_service_name(service) for service in model.service]
+
+
 def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: ClusterConfig) -> Iterator[Complaint]:
     """What two modules that meet on a node, or two tables of one, must not share; a service address, no two modules at all."""
     directories: list[tuple[PurePosixPath, str]] = []
@@ -369,7 +378,7 @@ def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: Cluster
             if port == taken_port and port and owner in met:
                 yield text.complain(("port",), f"{port} is the port of module {owner} already; give port = … another number.")
         ports.append((port, module))
-    yield from check_dependences(read)
+    yield from check_dependences(read, cluster)
 
 
 def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
@@ -384,6 +393,22 @@ def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
 # ---------------------------------------------------------------------------------------------- what the others get
 
 
+def _replicated(model: ModuleModel) -> tuple[ReplicatedConfig, ...]:
+    return tuple(
+        ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
+    )
+
+
+def _vips(model: ModuleModel) -> tuple[VipConfig, ...]:
+    return tuple(VipConfig(vip.address, vip.interface, vip.source, vip.tcp_reset, vip.check) for vip in model.vip)
+
+
+def _checkers(model: ModuleModel) -> tuple[CheckerConfig, ...]:
+    """Those of the file, and those that come by themselves."""
+    written = [build_checker(checker, vip_addresses(model), model.mode == "light") for checker in model.checker]
+    return with_automatic(written, _vips(model), _replicated(model))
+
+
 def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, port: int) -> ModuleConfig:
     max_restarts, period_s = parse_restarts(model.max_restarts)
     nodes = tuple(model.nodes or cluster.nodes)
@@ -396,10 +421,8 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         boot=model.boot,
         max_restarts=max_restarts,
         max_restarts_period_s=period_s,
-        replicated=tuple(
-            ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
-        ),
-        vips=tuple(VipConfig(vip.address, vip.interface, vip.source, vip.tcp_reset) for vip in model.vip),
+        replicated=_replicated(model),
+        vips=_vips(model),
         services=tuple(_build_service(service) for service in model.service),
         port=port,
         scripts_dir=text.path.with_suffix(""),
@@ -407,7 +430,8 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         script_start_timeout_s=parse_duration_s(model.scripts.start_timeout),
         script_stop_timeout_s=parse_duration_s(model.scripts.stop_timeout),
         script_force_timeout_s=parse_duration_s(model.scripts.force_timeout),
-        checkers=tuple(build_checker(checker, vip_addresses(model), model.mode == "light") for checker in model.checker),
+        checkers=_checkers(model),
+        rules=tuple(build_rule(rule) for rule in model.rule),
     )
 
 
@@ -423,4 +447,5 @@ def _build_service(service: ServiceModel) -> ServiceConfig:
         start_timeout_s=parse_duration_s(service.start_timeout),
         ready=tuple(service.ready) if service.ready is not None else None,
         environment=dict(service.environment),
+        restart=service.restart,
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StrictBool, StrictStr
 
 from orchestrator.checkers.models import CheckerModel
+from orchestrator.config import CheckerAction
 from orchestrator.config_errors import did_you_mean
 from orchestrator.config_values import (
     Command,
@@ -26,6 +27,7 @@ from orchestrator.config_values import (
     Pattern,
     Port,
     Restarts,
+    RuleName,
     SignalName,
     Value,
     Variable,
@@ -75,6 +77,7 @@ class VipModel(Model):
     interface: StrictStr | None = None
     source: StrictBool = False
     tcp_reset: StrictBool = True
+    check: StrictBool = True
 
 
 class ServiceModel(Model):
@@ -88,6 +91,16 @@ class ServiceModel(Model):
     start_timeout: Duration = "60s"
     ready: Command | None = None
     environment: dict[Variable, Value] = {}
+    restart: Literal["all", "alone"] = "all"
+
+
+class RuleModel(Model):
+    name: RuleName
+    all: list[StrictStr] = []
+    any: list[StrictStr] = []
+    action: CheckerAction
+    hold: Duration = "0s"
+    services: list[StrictStr] = []
 
 
 class ScriptsModel(Model):
@@ -117,4 +130,5 @@ class ModuleModel(Model):
     vip: list[VipModel] = []
     service: list[ServiceModel] = []
     scripts: ScriptsModel = ScriptsModel()
+    rule: list[RuleModel] = []
     checker: list[CheckerModel] = []

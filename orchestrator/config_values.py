@@ -19,12 +19,19 @@ from rfs.patterns import reason_against
 from rfs.settings import parse_witness
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,95}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f'"{text}" cannot be a name; use letters, digits, "-" and "_"')
+    return text
+
+
+def _rule_name(text: str) -> str:
+    if not _RULE.fullmatch(text):
+        raise ValueError(f'"{text}" cannot be a rule\'s name; use letters, digits and "_.:@-"')
     return text
 
 
@@ -146,6 +153,7 @@ def _restarts(text: str) -> str:
 
 
 Name = Annotated[StrictStr, AfterValidator(_name)]
+RuleName = Annotated[StrictStr, AfterValidator(_rule_name)]
 HostName = Annotated[StrictStr, AfterValidator(_host)]
 Ipv4 = Annotated[StrictStr, AfterValidator(_ipv4)]
 Listen = Annotated[StrictStr, AfterValidator(_listen)]

@@ -68,9 +68,15 @@ class ApiClient:
         """Why a module is what it is on a node."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/why", {"node": node})
 
-    def simulate(self, module: str, what: str, node: str | None = None) -> dict[str, Any]:
+    def simulate(self, module: str, what: str, node: str | None = None, resource: str | None = None) -> dict[str, Any]:
         """What would happen to a module on a node if …"""
-        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/simulate", {"what": what, "node": node})
+        asked = {"what": what, "node": node, "resource": resource}
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/simulate", asked)
+
+    def checked(self, module: str, resource: str, state: str, text: str = "") -> None:
+        """Say how a resource is that nobody else looks at: `state` is up or down."""
+        path = f"/v1/modules/{quote(module, safe='')}/checkers/{quote(resource, safe='')}"
+        self._call("POST", path, {}, {"state": state, "text": text})
 
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""

@@ -14,8 +14,11 @@ import trio
 from orchestrator.api import contents
 from orchestrator.api.commands import make_command
 from orchestrator.api.server import ApiError
+from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import ReplicatedConfig, listed
 from orchestrator.core import events as ev
+from orchestrator.core.rules_language import ResourceState
+from orchestrator.core.states import Resource
 from orchestrator.core.what_if import QUESTIONS
 from orchestrator.peer import PeerClient
 from orchestrator.runner import Answer, Runner
@@ -158,7 +161,32 @@ class Here:
         module, what = self._known(parameters), str(parameters.get("what", ""))
         if what not in QUESTIONS:
             raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
-        return simulated(self.runner_of(module).node, module, what)
+        resource = str(parameters.get("resource", ""))
+        if what == "resource-down":
+            self._watched(module, resource)
+        return simulated(self.runner_of(module).node, module, what, resource)
+
+    def _watched(self, module: str, resource: str) -> Resource | None:
+        """What is known of a resource; None: nobody looks at it now. ApiError for one that there is not."""
+        mine = self.runner_of(module).node.modules[module]
+        if resource not in mine.watched:
+            has = f"it has {listed(mine.watched)}" if mine.watched else "it has none"
+            raise ApiError(f"module {module} has no checker {resource}; {has}", exit_codes.USAGE, 404)
+        return mine.resources.get(resource)
+
+    def checked(self, module: str, resource: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A loop of the administrator's says how a resource is, as SafeKit's custom checkers do."""
+        known, words = self._watched(module, resource), {"up": ResourceState.UP, "down": ResourceState.DOWN}
+        if resource.partition(".")[0] != SAID_BY_OTHERS:
+            raise ApiError(f'{resource} is looked at by hactld itself; only a checker of type "{SAID_BY_OTHERS}" is told', exit_codes.USAGE)
+        if body.get("state") not in words:
+            raise ApiError(f"a resource is up or down, not {body.get('state')!r}", exit_codes.USAGE)
+        if known is None:
+            raise ApiError(f"{resource} is not looked at now: {module} is not in the state that its 'when' names", exit_codes.REFUSED)
+        text = str(body.get("text", ""))[:NOTE_CHARACTERS_MAX]
+        now, state = trio.current_time(), words[str(body["state"])]
+        self.runner_of(module).deliver(ev.Checked(now, module, resource, state, text, known.window))
+        return {"code": exit_codes.DONE}
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))

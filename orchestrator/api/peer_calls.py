@@ -11,7 +11,7 @@ from orchestrator.api.here import Here, Side
 from orchestrator.api.server import ApiError
 from orchestrator.core import events as ev
 from orchestrator.peer import PeerRefused
-from orchestrator.pulse import BadPulse, modules_from_wire
+from orchestrator.pulse import BadPulse, modules_from_wire, with_resources
 from orchestrator.runner import Answer
 from rfs import exit_codes
 from rfs.errors import SaidNo
@@ -77,7 +77,7 @@ class PeerCalls:
 
     def _told(self, parameters: Mapping[str, Any]) -> None:
         try:
-            modules = modules_from_wire(parameters.get("modules"))
+            modules = with_resources(modules_from_wire(parameters.get("modules")), parameters.get("resources"))
         except BadPulse as error:
             raise PeerRefused("malformed", exit_codes.USAGE) from error
         incarnation, counter = parameters.get("incarnation"), parameters.get("counter")

@@ -42,7 +42,7 @@ class Routes:
             case "GET", ("v1", "modules", module, "why"):
                 return await self._here_or_there(wanted, "why", {"module": module})
             case "GET", ("v1", "modules", module, "simulate"):
-                parameters = {"module": module, "what": request.query.get("what", "")}
+                parameters = {"module": module, "what": request.query.get("what", ""), "resource": request.query.get("resource", "")}
                 return await self._here_or_there(wanted, "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}
@@ -56,6 +56,8 @@ class Routes:
             case "POST", ("v1", "modules", module, "note"):
                 self.here.runner_of(module)
                 return self.here.note(module, request.body)
+            case "POST", ("v1", "modules", module, "checkers", resource):
+                return self.here.checked(module, resource, request.body)
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, wanted, f"{request.who} on {self.node}")
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)

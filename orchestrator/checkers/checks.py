@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.checkers.models import (
     CommonModel,
+    CustomModel,
     DiskModel,
     HttpModel,
     InterfaceModel,
@@ -75,13 +76,13 @@ def _window(checker: CommonModel, config: CheckerConfig, light: bool) -> Found:
         yield "action", f'"restart" has nothing to restart in "{when}", where the services do not run; {instead}.'
     if action == "swap" and when == "second":
         yield "action", '"swap" is for who serves, and "second" looks only while the node does not; write when = "both" or "prim".'
-    if config.shared and when in ("prim", "second") and action != "none" and when in checker.windows:
+    if config.shared and when in ("prim", "second") and action != "none" and "pre" in checker.windows:
         yield (
             "when",
             f'what both nodes depend on must be looked at on both, or there is nothing to compare: "{when}" is never open on both. '
             'Write when = "pre" or "both", or shared = false if only this node\'s view counts.',
         )
-    if checker.shared and "prim" in checker.windows and len(checker.windows) == 1:
+    if checker.shared and "pre" not in checker.windows:
         yield "shared", f"only the primary can see a {config.type}, so there is nothing to compare; remove it."
 
 
@@ -114,6 +115,8 @@ def _own_keys(checker: CommonModel, model: ModuleModel, text: ConfigText, cluste
         case OtherModuleModel(node=node) if node not in (*ANYWHERE, *cluster.nodes):
             hint = did_you_mean(node, (*ANYWHERE, *cluster.nodes))
             yield "node", f'the cluster has no node "{node}"; write "here", "any", or one of {cluster.names}.{hint}'
+        case CustomModel(name=None):
+            yield "name", "is missing; whoever says how it is must call it something."
         case WriteModel() if not directories and "replicated" not in text.kept:
             yield "", "the module mirrors no directory through which something could be written; remove it."
         case WriteModel() | DiskModel():
@@ -171,9 +174,10 @@ def _has_scripts(text: ConfigText) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def check_dependences(read: Iterable[tuple[ConfigText, ModuleModel]]) -> Iterator[Complaint]:
-    """Modules that look at each other: they exist, and do not wait for each other."""
+def check_dependences(read: Iterable[tuple[ConfigText, ModuleModel]], cluster: ClusterConfig) -> Iterator[Complaint]:
+    """Modules that look at each other: they exist, on the same nodes, and do not wait for each other."""
     read = list(read)
+    nodes = {text.path.stem: model.nodes or list(cluster.nodes) for text, model in read}
     known = {path.stem for text, _ in read for path in text.path.parent.glob("*.toml")}
     waits: dict[str, list[str]] = {}
     for text, model in read:
@@ -188,6 +192,9 @@ def check_dependences(read: Iterable[tuple[ConfigText, ModuleModel]]) -> Iterato
                 others = sorted(known - {module})
                 has = f"there {'is' if len(others) == 1 else 'are'} {listed(others)}" if others else "there is no other"
                 yield text.complain(place, f'there is no module "{checker.module}"; {has}.{did_you_mean(checker.module, others)}')
+            elif without := [node for node in nodes[module] if node not in nodes.get(checker.module, nodes[module])]:
+                sentence = f"{checker.module} does not run on {listed(without)}, so nothing is known of it there; use tcp for a port of it."
+                yield text.complain(place, sentence)
             elif build_checker(checker).action == "wait":
                 waits.setdefault(module, []).append(checker.module)
                 if circle := _circle(checker.module, module, waits):

@@ -120,6 +120,7 @@ class CommonModel(Model):
     """What every kind has."""
 
     usual: ClassVar[tuple[When, CheckerAction]]  # where the file says nothing
+    usual_grace: ClassVar[Duration] = "0s"  # in the windows that open when services have been started
     windows: ClassVar[tuple[When, ...]] = EVERYWHERE  # where a look makes sense
 
     name: Name | None = None
@@ -128,6 +129,7 @@ class CommonModel(Model):
     timeout: Timeout = "5s"
     rise: Looks = 1
     fall: Looks = 1
+    grace: Duration | None = None
     action: CheckerAction | None = None
     services: list[StrictStr] = []
     shared: StrictBool | None = None
@@ -149,6 +151,7 @@ class ProcessModel(CommonModel):
     """Processes by name, arguments and user."""
 
     usual = ("prim", "restart")
+    usual_grace = "10s"
 
     type: Literal["process"]
     process: StrictStr | None = None
@@ -175,6 +178,7 @@ class ServiceModel(CommonModel):
     """A unit of systemd."""
 
     usual = ("prim", "restart")
+    usual_grace = "10s"
 
     type: Literal["service"]
     unit: StrictStr
@@ -190,6 +194,7 @@ class TcpModel(CommonModel):
     """Does a port accept connections?"""
 
     usual = ("prim", "restart")
+    usual_grace = "10s"
 
     type: Literal["tcp"]
     to: To
@@ -210,6 +215,7 @@ class HttpModel(CommonModel):
     """Does a web server answer as it should?"""
 
     usual = ("prim", "restart")
+    usual_grace = "10s"
 
     type: Literal["http"]
     url: HttpUrl
@@ -288,6 +294,7 @@ class ScriptModel(CommonModel):
     """A program of the administrator's."""
 
     usual = ("prim", "none")
+    usual_grace = "10s"
 
     type: Literal["script"]
     program: Program
@@ -357,6 +364,20 @@ class WriteModel(CommonModel):
         return {"directories": tuple(self.directories)}
 
 
+class CustomModel(CommonModel):
+    """Nobody looks: a program of the administrator's that goes on for ever says how it is, by the API or by SafeKit's command."""
+
+    usual = ("prim", "none")
+
+    type: Literal["custom"]
+
+    def target(self) -> str:
+        return ""
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+
 KINDS: Mapping[str, type[CommonModel]] = {
     "process": ProcessModel,
     "service": ServiceModel,
@@ -369,6 +390,7 @@ KINDS: Mapping[str, type[CommonModel]] = {
     "module": OtherModuleModel,
     "disk": DiskModel,
     "write": WriteModel,
+    "custom": CustomModel,
 }
 CheckerModel = Annotated[
     ProcessModel
@@ -381,7 +403,8 @@ CheckerModel = Annotated[
     | ScriptModel
     | OtherModuleModel
     | DiskModel
-    | WriteModel,
+    | WriteModel
+    | CustomModel,
     Field(discriminator="type"),
 ]
 
@@ -413,6 +436,7 @@ def build_checker(model: CommonModel, vips: Collection[str] = (), light: bool = 
         rise=model.rise,
         fall=model.fall,
         services=tuple(model.services),
+        grace_s=parse_duration_s(model.grace or ("0s" if when == "pre" else model.usual_grace)),
         options=model.options(),
         shared=shared,
     )

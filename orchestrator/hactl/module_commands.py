@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from orchestrator.exit_codes import CHECK
 from orchestrator.hactl import first_start
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import columns, print_json
 from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
 from orchestrator.hactl.status_view import render
 from orchestrator.hactl.waiting import LEADING, Goal, entry_of, goal_for, goal_of_lines, leader, wait_for
+from orchestrator.units import show_duration
 from rfs import exit_codes
 
 module_argument = click.argument("module", required=False)
@@ -171,13 +172,49 @@ def boot(session: Session, word: str, module: str | None) -> None:
 
 
 @click.command()
-@click.argument("word", type=click.Choice(["on", "off"]))
-@module_argument
+@click.argument("words", nargs=-1, metavar="[on|off] [MODULE]")
 @session_options
-def checkers(session: Session, word: str, module: str | None) -> None:
-    """Act on what the checkers find on this node, a dead service first of all, or only note it. Survives restarts."""
-    name = chosen_module(session.client.status(), module)
-    tell(session, name, f"checkers-{word}", {}, session.node)
+def checkers(session: Session, words: tuple[str, ...]) -> None:
+    """What the checkers of a module found. With on or off: act on it on this node, or only note it; that survives restarts."""
+    word = words[0] if words and words[0] in ("on", "off") else ""
+    names = words[1:] if word else words
+    if len(names) > 1:
+        raise click.UsageError("give at most one module")
+    status = session.client.status(session.node)
+    name = chosen_module(status, names[0] if names else None) if word or names else None
+    if word and name is not None:
+        tell(session, name, f"checkers-{word}", {}, session.node)
+    else:
+        show_checkers(session, [entry for entry in status["modules"] if name in (None, entry["name"])])
+
+
+def show_checkers(session: Session, modules: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each resource and node."""
+    found = [
+        {"module": module["name"], "node": line["node"], **checker}
+        for module in modules
+        for line in module["nodes"]
+        for checker in line.get("checkers", ())
+    ]
+    if session.format == "json":
+        print_json({"schema": "hactl.checkers/1", "checkers": found})
+    elif session.format == "jsonl":
+        for each in found:
+            print_json(each, one_line=True)
+    else:
+        rows = [
+            (each["module"], each["node"], each["resource"], each["state"], _since(each["since_s"]), each["text"] or "-") for each in found
+        ]
+        header = ("MODULE", "NODE", "RESOURCE", "STATE", "SINCE", "FOUND")
+        lines = ["\t".join(row) for row in rows] if session.format == "plain" else columns(header, rows)
+        for line in lines:
+            click.echo(line)
+        if not found and session.format == "table":
+            click.echo("nothing is watched: see [[checker]] in docs/interfaces.md")
+
+
+def _since(since_s: float | None) -> str:
+    return show_duration(since_s) if since_s is not None else "-"
 
 
 def flip(session: Session, module: str | None, verb: str) -> None:

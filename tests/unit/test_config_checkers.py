@@ -26,6 +26,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "module": {"module": "db"},
     "disk": {},
     "write": {},
+    "custom": {"name": "queue"},
 }
 LIGHT = 'mode = "light"\n[[service]]\nname = "x"\nstart = ["/bin/x"]\n'
 
@@ -55,6 +56,7 @@ def said_of(tmp_path: Path, *checkers: str, module: str = MODULE) -> list[str]:
         ("module", "module.db", "pre", "wait", False),
         ("disk", "disk.space", "pre", "none", False),
         ("write", "write.mirror", "prim", "stopstart", False),
+        ("custom", "custom.queue", "prim", "none", False),
     ],
 )
 def test_what_is_left_out(kind: str, resource: str, when: str, action: str, shared: bool) -> None:
@@ -98,6 +100,13 @@ def test_what_lies_elsewhere_is_shared_and_looked_at_on_both_nodes() -> None:
     assert (asked.shared, asked.when, asked.action) == (True, "pre", "none")
 
 
+def test_what_was_started_a_moment_ago_has_time() -> None:
+    assert {kind: built(kind).grace_s for kind in LEAST if built(kind).grace_s} == dict.fromkeys(
+        ("process", "service", "tcp", "http", "script"), 10.0
+    )
+    assert built("tcp", when="pre").grace_s == 0.0 and built("tcp", when="pre", grace="3s").grace_s == 3.0
+
+
 def test_the_usual_action_can_work_in_every_window() -> None:
     for usual in get_args(CheckerAction):
         for when in get_args(When):
@@ -110,9 +119,10 @@ def test_the_usual_action_can_work_in_every_window() -> None:
 def test_a_module_with_checkers(tmp_path: Path) -> None:
     written = '[[checker]]\ntype = "tcp"\nto = "127.0.0.1:5432"\naction = "restart"\nservices = ["postgres"]\n[[checker]]\ntype = "ping"\n'
     write(tmp_path, pg=MODULE + written + 'to = "192.0.2.1"\naction = "swap"\nfall = 3\n')
-    tcp, ping = load_modules(tmp_path, load_cluster(tmp_path))["pg"].checkers
+    tcp, ping, *automatic = load_modules(tmp_path, load_cluster(tmp_path))["pg"].checkers
+    assert [checker.resource for checker in automatic] == ["interface.192.0.2.100", "disk.space"]
     options = {"to": "127.0.0.1:5432", "source": None}
-    assert tcp == CheckerConfig("tcp", "127.0.0.1:5432", "prim", "restart", services=("postgres",), options=options)
+    assert tcp == CheckerConfig("tcp", "127.0.0.1:5432", "prim", "restart", services=("postgres",), options=options, grace_s=10.0)
     assert (ping.resource, ping.when, ping.action, ping.fall, ping.shared) == ("ping.192.0.2.1", "pre", "swap", 3, True)
 
 
@@ -140,8 +150,9 @@ def test_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
         'type = "write"\ndirectories = ["/srv/pg_wall"]\nshared = true',
         'type = "disk"\nmin_free = "5 percent"',
         'type = "script"\nprogram = "../x"\nwhen = "second"\naction = "swap"',
+        'type = "custom"',
     )
-    kinds = "process, service, tcp, ping, interface, ip, http, script, module, disk, write"
+    kinds = "process, service, tcp, ping, interface, ip, http, script, module, disk, write, custom"
     assert said == [
         f'2: checker[1].type: "tpc" is not one of: {kinds}. Did you mean "tcp"?',
         "4: checker[2].type: is missing.",
@@ -178,6 +189,7 @@ def test_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
         "73: checker[18].shared: only the primary can see a write, so there is nothing to compare; remove it.",
         '76: checker[19].min_free: "5 percent" is neither a part nor a size; write for example 5% or 1GiB.',
         '79: checker[20].program: "../x" must be an absolute path, or the name of a program beside the module\'s file.',
+        "82: checker[21].name: is missing; whoever says how it is must call it something.",
     ]  # fmt: skip
 
 
@@ -268,6 +280,14 @@ def test_modules_that_wait_for_each_other(tmp_path: Path) -> None:
         load_modules(tmp_path, load_cluster(tmp_path))
 
 
+def test_a_module_that_runs_elsewhere(tmp_path: Path) -> None:
+    """A node knows only of modules that it runs itself."""
+    db = LIGHT.replace("\n", '\nnodes = ["node1"]\n', 1)
+    write(tmp_path, app=LIGHT + '[[checker]]\ntype = "module"\nmodule = "db"\n', db=db)
+    with pytest.raises(ConfigError, match="db does not run on node2, so nothing is known of it there; use tcp for a port of it."):
+        load_modules(tmp_path, load_cluster(tmp_path))
+
+
 def test_targets() -> None:
     assert parse_endpoint("[::1]:80") == Endpoint("::1", 80) and str(Endpoint("::1", 80)) == "[::1]:80"
     for bad in ("::1:80", "host", ":80", "host:", "host:0", "host:65536", "a b:80", "host:８０"):
@@ -283,10 +303,3 @@ def test_targets() -> None:
     assert Free(percent=5).enough(5, 100) and not Free(percent=5).enough(4, 100) and Free(percent=5).enough(0, 0)
     assert not Free(size_bytes=10).enough(9, 100)
     assert name_from("http://a/b c") == "http:-a-b-c"
-
-
-def test_the_shape_of_the_interfaces_example(tmp_path: Path) -> None:
-    """As the contract has it."""
-    write(tmp_path, pg=MODULE + '[[checker]]\ntype = "tcp"\nto = "127.0.0.1:5432"\naction = "restart"\n')
-    (checker,) = load_modules(tmp_path, load_cluster(tmp_path))["pg"].checkers
-    assert (checker.interval_s, checker.timeout_s, checker.action) == (10.0, 5.0, "restart")
