@@ -82,6 +82,9 @@ def rows_of(module: ModuleConfig) -> list[tuple[str, str]]:
         what = f"unit {service.unit}" if service.unit else " ".join(service.start)
         rows.append(("service", f"{service.name}: {what}" + (f" (as {service.user})" if service.user else "")))
     rows += [("checker", f"{checker.resource}: {checker.action} when down ({checker.when})") for checker in module.checkers]
+    for rule in module.rules:
+        terms = [f"{word} of {' and '.join(each)}" for word, each in (("all", rule.all), ("any", rule.any)) if each]
+        rows.append(("rule", f"{rule.name}: {rule.action} when {', '.join(terms)}"))
     primary = {"alone": "whoever serves", "lastprim": "who served before"}.get(module.default_primary, module.default_primary)
     rows += [("primary", primary)] if module.mode == "mirror" else []
     return [*rows, ("at boot", {"auto": "as it was", "on": "starts", "off": "stays stopped"}[module.boot])]

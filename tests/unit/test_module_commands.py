@@ -166,7 +166,8 @@ def test_templates(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def show_module(config: Path) -> None:
     text = 'replication_network = "repl"\ndefault_primary = "node2"\n[[replicated]]\ndirectory = "/srv/pg"\nrequire = ["PG_VERSION"]\n'
     more = '[[vip]]\naddress = "192.0.2.100/24"\n[[service]]\nname = "db"\nuser = "postgres"\nstart = ["/usr/bin/db", "-D", "/srv/pg"]\n'
-    (config / "modules" / "pg.toml").write_text(text + more + '[[checker]]\ntype = "tcp"\nto = "127.0.0.1:5432"\n')
+    more += '[[checker]]\ntype = "tcp"\nto = "127.0.0.1:5432"\n[[rule]]\nname = "own"\nall = ["disk.* is down"]\naction = "none"\n'
+    (config / "modules" / "pg.toml").write_text(text + more)
     (config / "modules" / "pg").mkdir()
     (config / "modules" / "pg" / "start_prim").write_text("#!/bin/sh\n")
 
@@ -177,7 +178,10 @@ def test_show_without_hactld(call: Call, config: Path) -> None:
     assert code == 0
     assert out.splitlines()[0] == "pg: a mirror module on node1 and node2, the data over repl, port 5600"
     found = [line.split(maxsplit=1) for line in out.splitlines()[1:]]
-    assert [key for key, _ in found][:5] == ["directory", "address", "service", "checker", "primary"]
+    assert list(dict.fromkeys(key for key, _ in found)) == [
+        *("directory", "address", "service", "checker", "rule", "primary", "at", "scripts", "now")
+    ]
+    assert any(line == ["checker", "tcp.127.0.0.1:5432: restart when down (prim)"] for line in found), found
     assert ["directory", "/srv/pg (required: PG_VERSION)"] in found and ["service", "db: /usr/bin/db -D /srv/pg (as postgres)"] in found
     assert ["scripts", "start_prim"] in found and found[-1][1].startswith("not known: hactld does not run here")
 
