@@ -134,7 +134,8 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         def logs(module: str) -> tuple[Path, Path, Path]:
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
-        roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
+        places = {name: config.nodes for name, config in modules.items()}
+        roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
         here = Here(roster, pairs.all, history, status, logs, keys)
         here.config = ConfigCalls(keeper)
         here.maintenance = maintenance = Maintenance(mine, paths, here.runner_of)

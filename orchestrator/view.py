@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core import explain, incidents, resources, what_if
+from orchestrator.core.failover_rules import NO_DATA_YET
 from orchestrator.core.incidents import Judged
 from orchestrator.core.rules_language import ResourceState, Term
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
@@ -105,6 +106,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
         "warnings": [
             *warnings_of(module.name, here, there, verdict),
+            *never_started(module.name, here),
             *switched_off(module),
             *down_warnings(module.name, (here, there)),
             *witness_warnings(module.name, rfs),
@@ -209,6 +211,13 @@ def switched_off(module: Module) -> list[dict[str, str]]:
         return []
     text = f"{module.name}: the checkers are off here: what they find, a dead service first of all, is not acted upon"
     return [{"code": "CHECKERS_OFF", "text": text, "fix": f"hactl checkers on {module.name}"}]
+
+
+def never_started(name: str, here: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Nobody has said yet which node has the data."""
+    if not here["reason"].startswith(NO_DATA_YET):
+        return []
+    return [{"code": "FIRST_START", "text": f"{name}: {NO_DATA_YET}", "fix": f"hactl start {name} shows what both have, and asks"}]
 
 
 def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:

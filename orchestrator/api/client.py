@@ -71,6 +71,10 @@ class ApiClient:
         """The last lines of a module's logs, and of one run of a script (the newest unless named)."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node, "run": run})
 
+    def contents(self, module: str, node: str | None = None, *, walk: bool = True) -> dict[str, Any]:
+        """`hactl.contents/1`: what a module's directories hold."""
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/contents", {"node": node, "walk": None if walk else "no"})
+
     def why(self, module: str, node: str | None = None) -> dict[str, Any]:
         """Why a module is what it is on a node."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/why", {"node": node})

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
+from orchestrator.api import contents
 from orchestrator.api.commands import make_command
 from orchestrator.api.config_calls import ConfigCalls
 from orchestrator.api.maintenance import VERBS as MAINTENANCE
 from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.server import ApiError
 from orchestrator.checkers.watch import SAID_BY_OTHERS
-from orchestrator.config import listed
+from orchestrator.config import ReplicatedConfig, listed
 from orchestrator.core import events as ev
 from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Resource
@@ -84,6 +85,7 @@ class Roster:
     node: str  # this one
     nodes: tuple[str, ...]
     places: Mapping[str, tuple[str, ...]]  # module -> its nodes
+    replicated: Mapping[str, Sequence[ReplicatedConfig]] = field(default_factory=dict)
 
 
 class Here:
@@ -156,7 +158,7 @@ class Here:
         return {"code": exit_codes.DONE}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate`, `config` or `logs`."""
+        """`events`, `why`, `simulate`, `config`, `contents` or `logs`."""
         match method:
             case "config":
                 return await self.configuration.look(str(parameters.get("what", "")), parameters)
@@ -166,6 +168,10 @@ class Here:
                 return self._why(parameters)
             case "simulate":
                 return self._simulate(parameters)
+            case "contents":
+                module = self._known(parameters)
+                runner, directories = self.runner_of(module), self.roster.replicated.get(module, ())
+                return await contents.of_this_node(self.node, runner, module, directories, parameters.get("walk") is not False)
         return await self._logs(parameters)
 
     def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from orchestrator.api import contents
 from orchestrator.api.commands import make_command
 from orchestrator.api.here import Here, Side, number_in
 from orchestrator.api.maintenance import VERBS as MAINTENANCE
@@ -47,6 +48,10 @@ class Routes:
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}
                 return await self._here_or_there(wanted, "logs", parameters)
+            case "GET", ("v1", "modules", module, "contents"):
+                self.here.runner_of(module)
+                parameters = {"module": module, "walk": request.query.get("walk") != "no"}
+                return await contents.of_nodes(module, self._nodes_of(module, wanted), lambda node: self._of(node, "contents", parameters))
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(wanted)
             case "GET", ("v1", "config", *what):
@@ -182,7 +187,9 @@ class Routes:
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
     async def _here_or_there(self, wanted: str | None, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        node = self._nodes(wanted)[0]
+        return await self._of(self._nodes(wanted)[0], method, parameters)
+
+    async def _of(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return await self.here.look(method, parameters) if node == self.node else await self._ask(node, method, parameters)
 
     async def _ask(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:

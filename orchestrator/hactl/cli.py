@@ -10,7 +10,14 @@ import sys
 import click
 
 from orchestrator.exit_codes import INTERRUPTED
-from orchestrator.hactl import apply_commands, maintenance_commands, schema_commands
+from orchestrator.hactl import (
+    apply_commands,
+    maintenance_commands,
+    module_file_commands,
+    package_commands,
+    schema_commands,
+    template_commands,
+)
 from orchestrator.hactl.config_commands import config, module
 from orchestrator.hactl.drill_command import drill
 from orchestrator.hactl.history_commands import events, history, simulate, why
@@ -24,10 +31,6 @@ NOT_YET = (
     *("doctor", "snapshot"),
     *("data", "resync", "verify", "resolve"),
 )
-NOT_YET_IN = {
-    config: [],
-    module: ["show", "add", "remove", "package", "install", "templates"],
-}
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -79,14 +82,14 @@ def not_yet(name: str, full: str) -> click.Command:
 
 for command in (*COMMANDS, drill, events, history, simulate, why, witness):
     hactl.add_command(command)
-MORE_IN = {config: (*apply_commands.COMMANDS, *schema_commands.COMMANDS), module: maintenance_commands.COMMANDS}
-for group, more in MORE_IN.items():
-    for command in more:
-        group.add_command(command)
-for group, names in NOT_YET_IN.items():
+IN_GROUPS = {
+    config: (*apply_commands.COMMANDS, *schema_commands.COMMANDS),
+    module: (*template_commands.COMMANDS, *package_commands.COMMANDS, *module_file_commands.COMMANDS, *maintenance_commands.COMMANDS),
+}
+for group, commands in IN_GROUPS.items():
     hactl.add_command(group)
-    for name in names:
-        group.add_command(not_yet(name, f"{group.name} {name}"))
+    for command in commands:
+        group.add_command(command)
 for name in NOT_YET:
     hactl.add_command(not_yet(name, name))
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.exit_codes import CHECK
+from orchestrator.hactl import first_start
 from orchestrator.hactl.output import columns, print_json
 from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
 from orchestrator.hactl.status_view import render
@@ -104,10 +105,17 @@ identity_option = click.option(
 
 @click.command()
 @module_argument
+@click.option("--data-from", metavar="NODE", help="At the first start: this node has the data; the other one's files are moved to kept/.")
 @session_options
-def start(session: Session, module: str | None) -> None:
-    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait."""
-    act(session, module, "start", {})
+def start(session: Session, module: str | None, data_from: str | None) -> None:
+    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait.
+
+    At the first start, when no node is known to have the data, what both have is shown, and which one has them is asked.
+    """
+    status = session.client.status()
+    name = chosen_module(status, module)
+    if not first_start.start(session, name, entry_of(status, name), data_from):
+        act(session, name, "start", {})
 
 
 @click.command()
@@ -234,7 +242,9 @@ def swap(session: Session, module: str | None, nosync: bool, identity: str) -> N
 @session_options
 def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
     """Start as primary: this node has the data."""
-    if force:
+    if not force:
+        first_start.confirm_prim(session, chosen_module(session.client.status(), module))
+    else:
         session.confirm("What the other node wrote and this one lacks will not be served. Go on?")
     act(session, module, "prim", {"force": force, "fullsync": fullsync})
 
