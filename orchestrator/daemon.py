@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from orchestrator import shutdown, view, view_pairs
+from orchestrator.api.doctor import Doctor
 from orchestrator.api.health import HealthServer
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
@@ -74,6 +75,11 @@ async def serve(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], key
 
         roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
         here = Here(roster, pairs.all, history, status, logs, keys)
+
+        def events() -> list[dict[str, Any]]:
+            return [line.as_json(node) for line in history.after(0)]
+
+        here.doctor = Doctor(node, paths.config, paths.root, keys.store is None, status, events)
 
         def pinged(ok: bool) -> None:
             for pair in pairs:
@@ -135,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SaidNo as refusal:
         print(f"hactld: {refusal.sentence}", file=sys.stderr)
         return refusal.exit_code
-    paths = Paths(options.root)
+    paths = Paths(options.root, options.config_dir)
     try:
         paths.make()
         lay_shim(paths)

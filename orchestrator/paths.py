@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.config import DEFAULT_CONFIG_DIR
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
     """All directories, below one root (which only tests move)."""
 
     root: Path = Path("/")
+    config: Path = DEFAULT_CONFIG_DIR  # what an administrator wrote
 
     @property
     def state(self) -> Path:

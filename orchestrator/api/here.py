@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from orchestrator.api.commands import make_command
+from orchestrator.api.doctor import Doctor
 from orchestrator.api.server import ApiError
 from orchestrator.config import listed
 from orchestrator.core import events as ev
@@ -93,6 +94,7 @@ class Here:
     ) -> None:
         self.roster, self.sides, self.history, self.status, self.logs_of, self.keys = roster, sides, history, status, logs, keys
         self.node = roster.node
+        self.doctor: Doctor | None = None  # given by who knows where the files are
 
     def runner_of(self, module: str) -> Runner:
         """The core that decides about a module; ApiError when it does not run here."""
@@ -128,8 +130,10 @@ class Here:
         return {"code": exit_codes.DONE}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate` or `logs`."""
+        """`events`, `why`, `simulate`, `doctor` or `logs`."""
         match method:
+            case "doctor" if self.doctor is not None:
+                return await self.doctor.answer(parameters)
             case "events":
                 return self._events(parameters)
             case "why":

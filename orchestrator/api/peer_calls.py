@@ -56,7 +56,7 @@ class PeerCalls:
                     return self.here.status()
                 case "rfs_state":
                     return next((entry for entry in self.here.status()["modules"] if entry["name"] == module), {})
-                case "logs" | "events" | "why" | "simulate":
+                case "logs" | "events" | "why" | "simulate" | "doctor":
                     return await self.here.look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error

@@ -80,6 +80,10 @@ class Finding:
         }  # fmt: skip
 
 
+class Elsewhere(Exception):
+    """There is nothing to say: another check says already what is wrong."""
+
+
 class Missing(Exception):
     """A fact that is not there; the sentence says why."""
 
@@ -98,6 +102,22 @@ def has(facts: Facts, name: str) -> bool:
     """Did the probe come back?"""
     found = facts.get(name)
     return isinstance(found, Mapping) and "error" not in found
+
+
+def running_process(facts: Facts) -> Mapping[str, Any]:
+    """hactld's process; Elsewhere when it does not run, which is a finding of its own."""
+    found = part(facts, "process")
+    if not found["is_hactld"]:
+        raise Elsewhere
+    return found
+
+
+def configured(facts: Facts) -> Mapping[str, Any]:
+    """The configuration; Elsewhere when there is none, which is a finding of its own."""
+    found = part(facts, "configuration")
+    if not found["nodes"]:
+        raise Elsewhere
+    return found
 
 
 def node_of(facts: Facts) -> str:

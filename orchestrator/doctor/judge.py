@@ -12,7 +12,7 @@ from orchestrator.doctor import judge_directories as directories
 from orchestrator.doctor import judge_machine as machine
 from orchestrator.doctor import judge_network as network
 from orchestrator.doctor import judge_pair as pair
-from orchestrator.doctor.finding import WORST_FIRST, Check, Facts, Finding, Missing, PairCheck, Said, Verdict, node_of, unknown
+from orchestrator.doctor.finding import WORST_FIRST, Check, Elsewhere, Facts, Finding, Missing, PairCheck, Said, Verdict, node_of, unknown
 
 SCHEMA: Final = "hactl.doctor/1"
 
@@ -132,6 +132,8 @@ def _said(name: str, judge: Callable[[], Iterable[Said]]) -> list[Said]:
     try:
         for each in judge():
             said.append(each)
+    except Elsewhere:
+        pass
     except Missing as missing:
         said.append(unknown(f"{name}: {missing}"))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from orchestrator.doctor.finding import Facts, Missing, Said, bad, has, node_of, ok, part, unknown, warn
+from orchestrator.doctor.finding import Facts, Said, bad, configured, node_of, ok, part, running_process, unknown, warn
 
 DAY_S: Final = 86400.0
 REHEARSE_DAYS: Final = 90
@@ -24,10 +24,7 @@ def running(facts: Facts) -> Iterator[Said]:
 
 def current(facts: Facts) -> Iterator[Said]:
     """It is the program that is installed."""
-    found = part(facts, "process")
-    if not found["is_hactld"]:
-        yield unknown("hactld does not run")
-    elif found["program_gone"]:
+    if running_process(facts)["program_gone"]:
         fix = "systemctl restart hactld (modules stay as they are)"
         yield warn("hactld's program was replaced since it started: the old one runs on", fix)
     else:
@@ -60,10 +57,8 @@ def _enabled(facts: Facts, unit: str, otherwise: str) -> Iterator[Said]:
 
 def host_name(facts: Facts) -> Iterator[Said]:
     """Who it is does not hang on a name service."""
-    found, configuration = part(facts, "identity"), part(facts, "configuration")
-    if not configuration["nodes"]:
-        yield unknown("there is no cluster.toml yet")
-    elif node_of(facts) not in configuration["nodes"]:
+    found, configuration = part(facts, "identity"), configured(facts)
+    if node_of(facts) not in configuration["nodes"]:
         text = f"this machine is called {node_of(facts)}, which is no node of the cluster ({', '.join(configuration['nodes'])})"
         yield bad(text, "hostnamectl set-hostname NODE, or HACTL_NODE=NODE in hactld's unit")
     elif found["hostname"] != node_of(facts):
@@ -137,6 +132,8 @@ def paired(facts: Facts) -> Iterator[Said]:
 def key_age(facts: Facts) -> Iterator[Said]:
     """None runs out soon."""
     found = part(facts, "keys")
+    if not found["left_s"]:
+        return
     late = False
     for node, left_s in found["left_s"].items():
         if left_s < KEY_SOON_S:
@@ -144,7 +141,7 @@ def key_age(facts: Facts) -> Iterator[Said]:
             when = "has expired" if left_s <= 0 else f"expires in {int(left_s // DAY_S)} days"
             yield warn(f"the certificate of {node} {when}", f"hactl cluster rotate-keys -H {node}")
     if not late:
-        yield ok("no key expires soon") if found["left_s"] else unknown("there is no key to look at")
+        yield ok("no key expires soon")
 
 
 def silence(facts: Facts) -> Iterator[Said]:
@@ -199,6 +196,7 @@ def strangers(facts: Facts) -> Iterator[Said]:
 
 def script_failures(facts: Facts) -> Iterator[Said]:
     """In the last week."""
+    running_process(facts)
     found = part(facts, "history")
     for entry in found["script_errors"][-3:]:
         yield warn(f"a script of {entry['module']} failed: {entry['text']}", f"hactl logs --runs {entry['module']}")
@@ -208,6 +206,7 @@ def script_failures(facts: Facts) -> Iterator[Said]:
 
 def rehearsed(facts: Facts) -> Iterator[Said]:
     """A failover that nobody has ever tried is a hope."""
+    running_process(facts)
     found = part(facts, "history")
     age_s, since_s = found["last_move_age_s"], found["oldest_age_s"]
     if age_s is not None and age_s <= REHEARSE_DAYS * DAY_S:
@@ -219,6 +218,5 @@ def rehearsed(facts: Facts) -> Iterator[Said]:
 
 
 def _status(facts: Facts) -> Mapping[str, Any]:
-    if not has(facts, "process") or not part(facts, "process")["is_hactld"]:
-        raise Missing("hactld does not run")
+    running_process(facts)
     return part(facts, "status")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from orchestrator.doctor.finding import Facts, Said, bad, ok, part, unknown, warn
+from orchestrator.doctor.finding import Facts, Said, bad, ok, part, running_process, unknown, warn
 from orchestrator.units import show_bytes
 
 NEEDED_CALLS: Final = ("openat2", "open_tree", "move_mount", "pidfd_open", "name_to_handle_at")
@@ -71,10 +71,7 @@ def rights(facts: Facts) -> Iterator[Said]:
 
 def limits(facts: Facts) -> Iterator[Said]:
     """Descriptors, and memory that stays in memory."""
-    found = part(facts, "process")
-    if not found["is_hactld"]:
-        yield unknown("hactld does not run: its limits are not known")
-        return
+    found = running_process(facts)
     nofile = found["nofile_hard"]
     if nofile is not None and nofile < NOFILE_MIN:
         yield warn(f"hactld and what it starts may open {nofile} files only", "systemctl edit hactld: LimitNOFILE=1048576")
@@ -86,10 +83,8 @@ def limits(facts: Facts) -> Iterator[Said]:
 
 def spared(facts: Facts) -> Iterator[Said]:
     """The kernel kills others first."""
-    found = part(facts, "process")
-    if not found["is_hactld"]:
-        yield unknown("hactld does not run: how it fares when memory runs out is not known")
-    elif found["oom_score_adj"] > -500:
+    found = running_process(facts)
+    if found["oom_score_adj"] > -500:
         fix = "systemctl edit hactld: OOMScoreAdjust=-900"
         yield warn(f"hactld would be killed when memory runs out (oom_score_adj {found['oom_score_adj']})", fix)
     else:
@@ -133,10 +128,8 @@ def swap(facts: Facts) -> Iterator[Said]:
 
 def cores(facts: Facts) -> Iterator[Said]:
     """What a crash leaves to be looked at."""
-    found, process = part(facts, "kernel"), part(facts, "process")
-    if not process["is_hactld"]:
-        yield unknown("hactld does not run: whether a crash would leave a core is not known")
-    elif process["core_soft"] == 0 and not found["core_pattern"].startswith("|"):
+    found, process = part(facts, "kernel"), running_process(facts)
+    if process["core_soft"] == 0 and not found["core_pattern"].startswith("|"):
         yield ok("a crash leaves no core: to have one, systemctl edit hactld: LimitCORE=infinity")
     else:
         yield ok(f"a crash leaves a core ({found['core_pattern']})")

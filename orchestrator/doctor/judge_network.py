@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from orchestrator.doctor.finding import Facts, Said, bad, has, node_of, ok, part, unknown, warn
+from orchestrator.doctor.finding import Facts, Said, bad, configured, ok, part, unknown, warn
 
 LOSS_BAD: Final = 0.2
 RTT_WARN_S: Final = 0.005
@@ -40,6 +40,7 @@ def links(facts: Facts) -> Iterator[Said]:
 
 def redundancy(facts: Facts) -> Iterator[Said]:
     """More than one network, and not all on one card."""
+    configured(facts)
     own = part(facts, "network")["own"]
     interfaces = {entry["interface"] for entry in own.values() if entry["interface"]}
     if len(own) < 2:
@@ -183,15 +184,14 @@ def witness(facts: Facts) -> Iterator[Said]:
         else:
             yield ok(f"the witness {member['url']} answers")
     if not members:
-        policy = part(facts, "configuration")["policy"]
-        yield ok(f"there is no witness; the policy is {policy}") if policy else unknown("there is no cluster.toml yet")
+        yield ok(f"there is no witness; the policy is {configured(facts)['policy']}")
 
 
 def ping(facts: Facts) -> Iterator[Said]:
     """At least one address that tells "cut off" from "alone"."""
     found = part(facts, "third")["ping"]
     if not found:
-        if part(facts, "configuration")["policy"] == "availability" and not part(facts, "third")["witness"]:
+        if configured(facts)["policy"] == "availability" and not part(facts, "third")["witness"]:
             fix = "[witness] in cluster.toml: a witness (etcd), or ping = [the router's address]"
             yield warn("neither witness nor ping address: a node that is cut off cannot know it", fix)
         else:
@@ -207,7 +207,4 @@ def ping(facts: Facts) -> Iterator[Said]:
 
 
 def _paths(facts: Facts) -> list[Mapping[str, Any]]:
-    found = list(part(facts, "paths")["paths"])
-    if not found and has(facts, "configuration") and not part(facts, "configuration")["peers"]:
-        return []
-    return [{**path, "of": node_of(facts)} for path in found]
+    return list(part(facts, "paths")["paths"])
