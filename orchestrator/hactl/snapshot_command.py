@@ -82,9 +82,7 @@ def take(examiner: Examiner, wanted: str | None, target: Path, *, anonymise: boo
     silent = {entry["node"]: entry["missing"] for entry in bundle.nodes if entry["missing"]}
     findings = judge_all(facts, silent)
     told = document(findings, [str(each["node"]) for each in facts], silent, time.time() - began)
-    documents["findings.json"] = json.dumps(
-        document(findings, [str(each["node"]) for each in facts], silent, time.time() - began), indent=1
-    )
+    documents["findings.json"] = json.dumps(told, indent=1)
     bundle.add_documents(documents, missing)
     catalogue = bundle.anonymise() if anonymise else None
     manifest = bundle.manifest(version=importlib.metadata.version("lockstep-ha"), began=began, anonymised=anonymise)

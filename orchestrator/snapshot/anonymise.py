@@ -1,8 +1,8 @@
 """Names and addresses replaced by others, the same one by the same one everywhere. Pure.
 
 Addresses go into the ranges that are kept for documents and tests (RFC 5737, 2544, 3849): those of one subnet stay together in one, equal
-ones stay equal, and so routes and networks still make sense. Nodes become nodeA, nodeB; users userA; directories dirA. What every machine has (root,
-postgres, /var/lib, 127.0.0.1) stays. The catalogue that leads back is for the person who made it.
+ones stay equal, and so routes and networks still make sense. Nodes become nodeA, nodeB; users userA; directories dirA. What every machine
+has (root, postgres, /var/lib, 127.0.0.1) stays. The catalogue that leads back is for the person who made it.
 """
 
 from __future__ import annotations
