@@ -6,6 +6,7 @@ import os
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -81,10 +82,19 @@ def render(told: Mapping[str, Any], found: Sequence[Finding], *, colour: bool) -
     yield from findings(found, colour=colour)
 
 
+def together(found: Sequence[Finding]) -> list[Finding]:
+    """What two nodes have in common is said once."""
+    merged: dict[tuple[str, str, str, str], Finding] = {}
+    for each in found:
+        what = (each.check, each.verdict, each.text, each.fix)
+        merged[what] = replace(each, node=f"{merged[what].node}, {each.node}") if what in merged else each
+    return list(merged.values())
+
+
 def findings(found: Sequence[Finding], *, colour: bool) -> Iterator[str]:
     """Group by group in the order of their worst finding; equal sentences of two nodes are one line."""
     groups: dict[str, list[Finding]] = {}
-    for each in found:
+    for each in together(found):
         groups.setdefault(each.group, []).append(each)
     for group, members in groups.items():
         yield ""
