@@ -27,7 +27,7 @@ _VALUE: Final = rf"(?P<value>{_QUOTED}|[^\s,;&|)}}\]\"']+)"
 PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 VALUES: Final = (
     re.compile(rf"(?i)(?P<name>{_NAME})[\"']?\s*(?:=|:)\s*{_VALUE}"),  # NAME=value, "name": "value", name: value
-    re.compile(rf"(?i)(?<!\w)(?P<name>--?{_WORD})\s+{_VALUE}"),  # --name value
+    re.compile(rf"(?i)(?<!\w)(?P<name>--?{_WORD})(?:\s+|[\"']\s*,\s*){_VALUE}"),  # --name value, and as words of a list
     re.compile(r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token|digest)?\s*(?P<value>[^\s\"',;]+)"),
     re.compile(r"(?i)\bbearer\s+(?P<value>[\w.~+/=-]{8,})"),
     re.compile(r"[a-zA-Z][\w+.-]*://[^\s/:@\"']*:(?P<value>[^\s/@\"']+)@"),  # scheme://user:password@
