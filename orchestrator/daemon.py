@@ -22,6 +22,7 @@ import trio
 
 from orchestrator import shutdown, steps, view, view_pairs
 from orchestrator.api.config_calls import ConfigCalls
+from orchestrator.api.doctor import Doctor
 from orchestrator.api.health import HealthServer
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.maintenance import Maintenance
@@ -139,6 +140,11 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         here = Here(roster, pairs.all, history, status, logs, keys)
         here.config = ConfigCalls(keeper)
         here.maintenance = maintenance = Maintenance(mine, paths, here.runner_of)
+
+        def events() -> list[dict[str, Any]]:
+            return [line.as_json(node) for line in history.after(0)]
+
+        here.doctor = Doctor(node, setting.config_dir, paths.root, keys.store is None, status, events)
 
         def pinged(ok: bool) -> None:
             for pair in pairs:

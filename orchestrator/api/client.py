@@ -101,6 +101,10 @@ class ApiClient:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})
 
+    def doctor(self, what: str, node: str | None = None, **more: str) -> dict[str, Any]:
+        """`facts`, `clock` or `snapshot` of a node (api/doctor.py)."""
+        return self._call("GET", "/v1/doctor", {"what": what, "node": node, **more})
+
     def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path

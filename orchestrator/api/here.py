@@ -14,6 +14,7 @@ import trio
 from orchestrator.api import contents
 from orchestrator.api.commands import make_command
 from orchestrator.api.config_calls import ConfigCalls
+from orchestrator.api.doctor import Doctor
 from orchestrator.api.maintenance import VERBS as MAINTENANCE
 from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.server import ApiError
@@ -104,6 +105,7 @@ class Here:
         self.node = roster.node
         self.config: ConfigCalls | None = None  # what can be asked of the configuration; in hactld always there
         self.maintenance: Maintenance | None = None  # the same of directories that are open
+        self.doctor: Doctor | None = None  # given by who knows where the files are
 
     @property
     def configuration(self) -> ConfigCalls:
@@ -158,10 +160,12 @@ class Here:
         return {"code": exit_codes.DONE}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate`, `config`, `contents` or `logs`."""
+        """`events`, `why`, `simulate`, `config`, `contents`, `doctor` or `logs`."""
         match method:
             case "config":
                 return await self.configuration.look(str(parameters.get("what", "")), parameters)
+            case "doctor" if self.doctor is not None:
+                return await self.doctor.answer(parameters)
             case "events":
                 return self._events(parameters)
             case "why":

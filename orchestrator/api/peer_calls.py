@@ -59,7 +59,7 @@ class PeerCalls:
                     return self.here.status()
                 case "rfs_state":
                     return next((entry for entry in self.here.status()["modules"] if entry["name"] == module), {})
-                case "logs" | "events" | "why" | "simulate" | "config" | "contents":
+                case "logs" | "events" | "why" | "simulate" | "config" | "contents" | "doctor":
                     return await self.here.look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error

@@ -40,6 +40,9 @@ class Routes:
             case "GET", ("v1", "events"):
                 parameters: dict[str, Any] = {"after": number_in(request.query, "after", 0)}
                 return await self._here_or_there(wanted, "events", parameters)
+            case "GET", ("v1", "doctor"):
+                parameters = {name: request.query.get(name, "") for name in ("what", "token", "offset")}
+                return await self._here_or_there(wanted, "doctor", parameters)
             case "GET", ("v1", "modules", module, "why"):
                 return await self._here_or_there(wanted, "why", {"module": module})
             case "GET", ("v1", "modules", module, "simulate"):

@@ -19,18 +19,17 @@ from orchestrator.hactl import (
     template_commands,
 )
 from orchestrator.hactl.config_commands import config, module
+from orchestrator.hactl.doctor_command import doctor
 from orchestrator.hactl.drill_command import drill
 from orchestrator.hactl.history_commands import events, history, simulate, why
 from orchestrator.hactl.module_commands import COMMANDS, show_status
 from orchestrator.hactl.session import Failure, Session, session_options
+from orchestrator.hactl.snapshot_command import snapshot
 from orchestrator.hactl.witness_commands import witness
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
 
-NOT_YET = (
-    *("doctor", "snapshot"),
-    *("data", "resync", "verify", "resolve"),
-)
+NOT_YET = ("data", "resync", "verify", "resolve")
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -80,7 +79,7 @@ def not_yet(name: str, full: str) -> click.Command:
     return click.Command(name, callback=refuse, context_settings=dict(ANYTHING), hidden=True)
 
 
-for command in (*COMMANDS, drill, events, history, simulate, why, witness):
+for command in (*COMMANDS, doctor, drill, events, history, simulate, snapshot, why, witness):
     hactl.add_command(command)
 IN_GROUPS = {
     config: (*apply_commands.COMMANDS, *schema_commands.COMMANDS),

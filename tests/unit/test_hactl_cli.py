@@ -276,7 +276,6 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
         (("swop",), 2, "swop"),
         (("status", "--wtch"), 2, "--wtch"),
-        (("doctor",), 2, 'this release has no "doctor" yet'),
         (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
         (("config", "diff"), 2, 'this release has no "config diff" yet'),
         (("module", "add", "x"), 2, 'there is no template "x"'),
@@ -379,7 +378,7 @@ def test_who_is_to_join(
     three_nodes(tmp_path, monkeypatch, node, paired)
     invited: list[str] = []
 
-    async def invite(session: object, config: object, node: str, peer: str, new_key: bool) -> None:
+    async def invite(session: object, config: object, node: str, peer: str, new_key: bool, acquaintance: object) -> None:
         invited.append(peer)
         raise SaidNo("enough")
 
