@@ -29,6 +29,7 @@ from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
+from orchestrator.api.works import Works
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_facts import RunningFacts
@@ -137,7 +138,9 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
 
         places = {name: config.nodes for name, config in modules.items()}
         roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
-        here = Here(roster, pairs.all, history, status, logs, keys)
+        copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
+        works = Works(copies, lambda module, text: history.add(module, "work", text), node)
+        here = Here(roster, pairs.all, history, status, logs, keys, works)
         here.config = ConfigCalls(keeper)
         here.maintenance = maintenance = Maintenance(mine, paths, here.runner_of)
 
@@ -162,7 +165,8 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         nursery.start_soon(keys.watch, line("keys"))
         nursery.start_soon(memories.keep_trying)
         nursery.start_soon(keeper.run)
-        await nursery.start(ApiServer(paths.socket, Routes(here).route).run)
+        await nursery.start(works.run)
+        await nursery.start(ApiServer(paths.socket, Routes(here).route, lambda: cluster.access, line("api")).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])
             nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health")).run)
@@ -197,8 +201,8 @@ async def told_to_go_on(over: trio.Event) -> bool:
     return over.is_set()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="hactld", description="The orchestrator of a Lockstep node.")
     parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR, help="default: %(default)s")
     parser.add_argument("--node", default=own_name(), help="this node's name (default: $HACTL_NODE or the hostname)")
@@ -206,7 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--guard", action="store_true", help="early in a boot: lay the read-only guards of this node's modules, and end")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = parser().parse_args(arguments)
     paths = Paths(options.root)
     store = GenerationStore(paths.config)
     try:

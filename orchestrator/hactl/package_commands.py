@@ -72,7 +72,6 @@ def package(session: Session, name: str, file: Path | None, with_secrets: bool) 
 @vip_option
 @nodes_option
 @disable_option
-@click.option("--dry-run", is_flag=True, help="Check it and show what would be written, and write nothing.")
 @session_options
 def install(
     session: Session,

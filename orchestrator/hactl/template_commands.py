@@ -93,7 +93,6 @@ disable_option = click.option(
 @nodes_option
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="See 'hactl module templates TEMPLATE'; may be repeated.")
 @disable_option
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @session_options
 def add(
     session: Session,

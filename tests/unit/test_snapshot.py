@@ -72,8 +72,8 @@ def test_what_looks_like_a_secret_goes(text: str, secret: str) -> None:
     "text",
     [
         "PWD=/root", "OLDPWD=/srv", "password_file = /etc/x", "auth: md5", "token=$TOKEN", "password: required",
-        "12:34:56 state PRIM Ready", '{"generation": "9f3c61d0a2b47e15"}', "http://192.0.2.1:2379/v3/kv", "passwd: files systemd", "the password is wrong",
-        "UDP 5599", "key 1b2c until 2036-01-01",
+        "12:34:56 state PRIM Ready", '{"generation": "9f3c61d0a2b47e15"}', "http://192.0.2.1:2379/v3/kv", "passwd: files systemd",
+        "the password is wrong", "UDP 5599", "key 1b2c until 2036-01-01",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
