@@ -3,7 +3,7 @@
     server.py     HTTP, and whether who asks may (access.py: who it is; roles.py: what that permits)
     routes.py     which node a question is for: this one (here.py), or a peer, who is asked over the call channel (peer_calls.py: its side)
     commands.py   the verbs of a module and the core's events for them; works.py: long work on its data
-    feed.py       the event stream
+    feed.py       the event stream; contents.py, doctor.py, config_calls.py: what directories hold, examinations, the configuration
     schemas.py    the shape of every document; index.py: what there is to ask
     client.py     hactl's side; health.py: where load balancers ask, over TCP
 

@@ -22,6 +22,7 @@ TIMEOUT_S = 60.0
 RECEIVE_BYTES = 1 << 16
 PAUSES_S = (0.1, 0.2)  # a hactld that goes on with another configuration does not listen for a moment
 Options = Mapping[str, bool | str]
+Body = Mapping[str, bool | str | int]
 
 
 class ApiFailure(Sentence):
@@ -65,18 +66,41 @@ class ApiClient:
         """The last lines of a module's logs, and of one run of a script (the newest unless named)."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node, "run": run})
 
+    def contents(self, module: str, node: str | None = None, *, walk: bool = True) -> dict[str, Any]:
+        """`hactl.contents/1`: what a module's directories hold."""
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/contents", {"node": node, "walk": None if walk else "no"})
+
     def why(self, module: str, node: str | None = None) -> dict[str, Any]:
         """Why a module is what it is on a node."""
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/why", {"node": node})
 
-    def simulate(self, module: str, what: str, node: str | None = None, options: Iterable[str] = ()) -> dict[str, Any]:
-        """What would happen to a module on a node if …; `options`: of a command."""
-        query = {"what": what, "node": node, "options": ",".join(options) or None}
+    def simulate(
+        self, module: str, what: str, node: str | None = None, options: Iterable[str] = (), resource: str | None = None
+    ) -> dict[str, Any]:
+        """What would happen to a module on a node if …; `options`: of a command; `resource`: which one goes down."""
+        query = {"what": what, "node": node, "options": ",".join(options) or None, "resource": resource}
         return self._call("GET", f"/v1/modules/{quote(module, safe='')}/simulate", query)
+
+    def checked(self, module: str, resource: str, state: str, text: str = "") -> None:
+        """Say how a resource is that nobody else looks at: `state` is up or down."""
+        path = f"/v1/modules/{quote(module, safe='')}/checkers/{quote(resource, safe='')}"
+        self._call("POST", path, {}, {"state": state, "text": text})
+
+    def config(self, what: str = "", node: str | None = None, **query: str | None) -> dict[str, Any]:
+        """The state of the configuration, its `history`, or a `diff`."""
+        return self._call("GET", f"/v1/config/{what}".rstrip("/"), {"node": node, **query})
+
+    def apply(self, order: Mapping[str, bool | str | int | None], verb: str = "apply") -> dict[str, Any]:
+        """Apply the files, or with `rollback` a former generation."""
+        return self._call("POST", f"/v1/config/{verb}", {}, {name: value for name, value in order.items() if value is not None})
 
     def events(self, after: int = 0, node: str | None = None) -> dict[str, Any]:
         """What happened since event number `after`."""
         return self._call("GET", "/v1/events", {"after": str(after), "node": node})
+
+    def doctor(self, what: str, node: str | None = None, **more: str) -> dict[str, Any]:
+        """`facts`, `clock` or `snapshot` of a node (api/doctor.py)."""
+        return self._call("GET", "/v1/doctor", {"what": what, "node": node, **more})
 
     def data(self, module: str, node: str | None = None) -> dict[str, Any]:
         """`hactl.data/1`: what a node's rfsmount says of a module's data."""
@@ -101,7 +125,7 @@ class ApiClient:
             sock.settimeout(tick_s)
             yield from _events(sock, bytearray(rest))
 
-    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Options | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None) -> dict[str, Any]:
         payload = json.dumps(body).encode() if body is not None else b""
         with self._connected() as sock, self._translated():
             sock.sendall(_head(method, _target(path, query), len(payload)) + payload)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
+from orchestrator.api import contents
 from orchestrator.api.access import asking
 from orchestrator.api.commands import COMMANDS, make_command
+from orchestrator.api.config_calls import ConfigCalls
+from orchestrator.api.doctor import Doctor
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
+from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.server import ApiError
 from orchestrator.api.works import Works
-from orchestrator.config import listed
+from orchestrator.checkers.watch import SAID_BY_OTHERS
+from orchestrator.config import ReplicatedConfig, listed
 from orchestrator.core import events as ev
+from orchestrator.core.rules_language import ResourceState
+from orchestrator.core.states import Resource
 from orchestrator.core.what_if import QUESTIONS
 from orchestrator.peer import PeerClient
 from orchestrator.runner import Answer, Runner
@@ -25,6 +33,7 @@ from orchestrator.view import DECISIONS, simulated, why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
+STARTING = frozenset({"start", "prim", "second", "stopstart"})
 LINES_MAX = 5000
 ANSWER_BYTES_MAX = 200 << 10  # of each list; several are in one answer, and a peer takes a megabyte
 NOTE_CHARACTERS_MAX = 2000
@@ -94,6 +103,7 @@ class Roster:
     node: str  # this one
     nodes: tuple[str, ...]
     places: Mapping[str, tuple[str, ...]]  # module -> its nodes
+    replicated: Mapping[str, Sequence[ReplicatedConfig]] = field(default_factory=dict)
 
 
 class Here:
@@ -112,6 +122,15 @@ class Here:
         self.roster, self.sides, self.history, self.status, self.logs_of, self.keys = roster, sides, history, status, logs, keys
         self.works = works if works is not None else Works({})
         self.node = roster.node
+        self.config: ConfigCalls | None = None  # what can be asked of the configuration; in hactld always there
+        self.maintenance: Maintenance | None = None  # the same of directories that are open
+        self.doctor: Doctor | None = None  # given by who knows where the files are
+
+    @property
+    def configuration(self) -> ConfigCalls:
+        """What can be asked of it."""
+        assert self.config is not None, "a hactld without a configuration"
+        return self.config
 
     def runner_of(self, module: str) -> Runner:
         """The core that decides about a module; ApiError when it does not run here."""
@@ -133,7 +152,7 @@ class Here:
 
     async def command(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
         """Carried out on this node, and in its history."""
-        answer = await self.runner_of(module).ask(make_command(verb, module, options))
+        answer = await self._carry_out(module, verb, options)
         if verb != "failures-check":
             self.note_command(module, verb, options, answer.message, who)
         return answer
@@ -150,6 +169,19 @@ class Here:
         self.note_command(module, verb, options, "begun", who)
         return self._work({"module": module}) | {"code": exit_codes.DONE, "message": f"{verb} {module}: {work} begun"}
 
+    async def _carry_out(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:
+        """What opens and closes directories is no affair of the core's; and while they are open, or a configuration is about to change that
+        needs the module stopped, nothing starts."""
+        runner = self.runner_of(module)
+        if self.maintenance is not None and verb in MAINTENANCE:
+            return await self.maintenance.carry_out(module, verb)
+        if verb in STARTING:
+            reasons = [self.config.keeper.held(module)] if self.config is not None else []
+            reasons += [self.maintenance.held(module)] if self.maintenance is not None else []
+            if reason := next(filter(None, reasons), ""):
+                return Answer(exit_codes.REFUSED, reason)
+        return await runner.ask(make_command(verb, module, options))
+
     def note(self, module: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A line of a script's."""
         kind = "script-error" if body.get("level") == "error" else "script-says"
@@ -157,8 +189,12 @@ class Here:
         return {"schema": "hactl.answer/1", "code": exit_codes.DONE, "message": "", "results": []}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate`, `data`, `work` or `logs`."""
+        """`events`, `why`, `simulate`, `data`, `work`, `config`, `contents`, `doctor` or `logs`."""
         match method:
+            case "config":
+                return await self.configuration.look(str(parameters.get("what", "")), parameters)
+            case "doctor" if self.doctor is not None:
+                return await self.doctor.answer(parameters)
             case "events":
                 return await self._events(parameters)
             case "data":
@@ -169,6 +205,10 @@ class Here:
                 return self._why(parameters)
             case "simulate":
                 return self._simulate(parameters)
+            case "contents":
+                module = self._known(parameters)
+                runner, directories = self.runner_of(module), self.roster.replicated.get(module, ())
+                return await contents.of_this_node(self.node, runner, module, directories, parameters.get("walk") is not False)
         return await self._logs(parameters)
 
     async def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +249,33 @@ class Here:
                 raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
             given = [name for name in str(parameters.get("options", "")).split(",") if name]
             make = make_command(what, module, dict.fromkeys(given, True))
-        return simulated(self.runner_of(module).node, module, what, make)
+        resource = str(parameters.get("resource", ""))
+        if what == "resource-down":
+            self._watched(module, resource)
+        return simulated(self.runner_of(module).node, module, what, make, resource)
+
+
+    def _watched(self, module: str, resource: str) -> Resource | None:
+        """What is known of a resource; None: nobody looks at it now. ApiError for one that there is not."""
+        mine = self.runner_of(module).node.modules[module]
+        if resource not in mine.watched:
+            has = f"it has {listed(mine.watched)}" if mine.watched else "it has none"
+            raise ApiError(f"module {module} has no checker {resource}; {has}", exit_codes.USAGE, 404)
+        return mine.resources.get(resource)
+
+    def checked(self, module: str, resource: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A loop of the administrator's says how a resource is, as SafeKit's custom checkers do."""
+        known, words = self._watched(module, resource), {"up": ResourceState.UP, "down": ResourceState.DOWN}
+        if resource.partition(".")[0] != SAID_BY_OTHERS:
+            raise ApiError(f'{resource} is looked at by hactld itself; only a checker of type "{SAID_BY_OTHERS}" is told', exit_codes.USAGE)
+        if body.get("state") not in words:
+            raise ApiError(f"a resource is up or down, not {body.get('state')!r}", exit_codes.USAGE)
+        if known is None:
+            raise ApiError(f"{resource} is not looked at now: {module} is not in the state that its 'when' names", exit_codes.REFUSED)
+        text = str(body.get("text", ""))[:NOTE_CHARACTERS_MAX]
+        now, state = trio.current_time(), words[str(body["state"])]
+        self.runner_of(module).deliver(ev.Checked(now, module, resource, state, text, known.window))
+        return {"schema": "hactl.answer/1", "code": exit_codes.DONE, "message": "", "results": []}
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))

@@ -9,11 +9,12 @@ import trio
 
 from orchestrator.api import roles
 from orchestrator.api.access import Asker, asking
+from orchestrator.api.config_calls import FROM_PEERS
 from orchestrator.api.here import Here, Side
 from orchestrator.api.server import ApiError
 from orchestrator.core import events as ev
 from orchestrator.peer import PeerRefused
-from orchestrator.pulse import BadPulse, modules_from_wire
+from orchestrator.pulse import BadPulse, modules_from_wire, with_resources
 from orchestrator.runner import Answer
 from rfs import exit_codes
 from rfs.errors import SaidNo
@@ -53,13 +54,15 @@ class PeerCalls:
                 case "command":
                     answer = await self.here.command(module, str(parameters.get("verb")), options_in(parameters), who)
                     return {"code": answer.code, "message": answer.message}
+                case asked if asked in FROM_PEERS:
+                    return await self.here.configuration.from_peer(method, parameters, self.side.peer)
                 case "begin":
                     return self.here.begin(module, str(parameters.get("verb")), options_in(parameters), who)
                 case "status":
                     return self.here.status()
                 case "rfs_state":
                     return next((entry for entry in self.here.status()["modules"] if entry["name"] == module), {})
-                case "logs" | "events" | "why" | "simulate" | "data" | "work":
+                case "logs" | "events" | "why" | "simulate" | "config" | "contents" | "doctor" | "data" | "work":
                     return await self.here.look(method, parameters)
         except ApiError as error:
             raise PeerRefused(str(error), error.code) from error
@@ -94,7 +97,7 @@ class PeerCalls:
 
     def _told(self, parameters: Mapping[str, Any]) -> None:
         try:
-            modules = modules_from_wire(parameters.get("modules"))
+            modules = with_resources(modules_from_wire(parameters.get("modules")), parameters.get("resources"))
         except BadPulse as error:
             raise PeerRefused("malformed", exit_codes.USAGE) from error
         incarnation, counter = parameters.get("incarnation"), parameters.get("counter")

@@ -11,11 +11,13 @@ from typing import Any
 
 import trio
 
+from orchestrator.api import contents
 from orchestrator.api.access import asking
 from orchestrator.api.commands import make_command
 from orchestrator.api.feed import Feed, cursors_from
 from orchestrator.api.here import Here, Side, number_in
 from orchestrator.api.index import index, schema_of
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
 from orchestrator.api.server import ApiError, Request, Stream
 from orchestrator.config import listed
 from orchestrator.core.states import State
@@ -47,6 +49,9 @@ class Routes:
             case "GET", ("v1", "events"):
                 parameters: dict[str, Any] = {"after": number_in(request.query, "after", 0)}
                 return await self._here_or_there(wanted, "events", parameters)
+            case "GET", ("v1", "doctor"):
+                parameters = {name: request.query.get(name, "") for name in ("what", "token", "offset")}
+                return await self._here_or_there(wanted, "doctor", parameters)
             case "GET", ("v1", "events", "stream"):
                 nodes = self._nodes(wanted)
                 feed = Feed(self.here, self._ask, nodes, cursors_from(request.query.get("after", ""), nodes))
@@ -58,16 +63,29 @@ class Routes:
             case "GET", ("v1", "modules", module, "work"):
                 return await self._here_or_there(wanted, "work", {"module": module})
             case "GET", ("v1", "modules", module, "simulate"):
-                parameters = {"module": module, "what": request.query.get("what", ""), "options": request.query.get("options", "")}
+                names = ("what", "options", "resource")
+                parameters = {"module": module, **{name: request.query.get(name, "") for name in names}}
                 return await self._here_or_there(wanted, "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}
                 return await self._here_or_there(wanted, "logs", parameters)
+            case "GET", ("v1", "modules", module, "contents"):
+                self.here.runner_of(module)
+                parameters = {"module": module, "walk": request.query.get("walk") != "no"}
+                return await contents.of_nodes(module, self._nodes_of(module, wanted), lambda node: self._of(node, "contents", parameters))
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(wanted)
+            case "GET", ("v1", "config", *what):
+                return await self._here_or_there(wanted, "config", {**request.query, "what": "/".join(what)})
+            case "POST", ("v1", "config", what):
+                if wanted not in (None, "", self.node):
+                    raise ApiError(f"a configuration is applied where its files are: run the command on {wanted}", exit_codes.USAGE)
+                return await self.here.configuration.order(what, request.body, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, "note"):
                 self.here.runner_of(module)
                 return self.here.note(module, request.body)
+            case "POST", ("v1", "modules", module, "checkers", resource):
+                return self.here.checked(module, resource, request.body)
             case "POST", ("v1", "modules", module, "verify" | "repair" | "resync" | "diff" | "resolve" as verb):
                 return await self._begin(module, verb, request.body, wanted, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, verb):
@@ -137,7 +155,8 @@ class Routes:
     # ---- commands ---------------------------------------------------------------------------------------------------------
 
     async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None, who: str) -> dict[str, Any]:
-        make_command(verb, module, options)  # complains of what there is not
+        if verb not in MAINTENANCE:
+            make_command(verb, module, options)  # complains of what there is not
         shown = self.here.runner_of(module).node.modules[module].shown[0]
         nodes = self._nodes_of(module, wanted)
         if verb == "swap" and not wanted and shown is State.SECOND:
@@ -203,7 +222,9 @@ class Routes:
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
     async def _here_or_there(self, wanted: str | None, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        node = self._nodes(wanted)[0]
+        return await self._of(self._nodes(wanted)[0], method, parameters)
+
+    async def _of(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return await self.here.look(method, parameters) if node == self.node else await self._ask(node, method, parameters)
 
     async def _ask(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:

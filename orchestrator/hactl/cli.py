@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import click
 
 from orchestrator.exit_codes import INTERRUPTED
-from orchestrator.hactl.session import Failure, Session, session_options
+from orchestrator.hactl.session import Session, session_options
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
 
@@ -27,6 +27,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "history": ("history_commands", "history", "what happened, who asked for it, and why"),
         "logs": ("module_commands", "logs", "what services, scripts and rfsmount printed"),
         "wait": ("module_commands", "wait", "return when a module is in a state"),
+        "doctor": ("doctor_command", "doctor", "everything that would make a failover fail, each with its mend"),
+        "snapshot": ("snapshot_command", "snapshot", "one file for whoever is asked for help, without secrets"),
         "explain": ("explain_command", "explain", "what a word, a code or an exit code means"),
     },
     "Move": {
@@ -42,7 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Switch": {
         "pause": ("module_commands", "pause", "automatic failover off"),
         "resume": ("module_commands", "resume", "automatic failover on again"),
-        "checkers": ("module_commands", "checkers", "act on what the checkers find, or only note it"),
+        "checkers": ("checkers_command", "checkers", "what the checkers find; act on it, or only note it"),
         "boot": ("module_commands", "boot", "what is done with a module at boot"),
     },
     "Data": {
@@ -59,15 +61,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "lab": ("lab_commands", "lab", "two nodes on this machine, to try everything"),
     },
 }
-MORE_IN: dict[str, tuple[str, ...]] = {}  # group -> further files, whose COMMANDS belong to it
-PLACES = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
-NOT_YET = ("doctor", "snapshot")
-NOT_YET_IN = {
-    "config": ("diff", "apply", "history", "rollback", "schema"),
-    "module": ("show", "add", "remove", "open", "close", "package", "install", "templates"),
+MORE_IN: dict[str, tuple[str, ...]] = {  # group -> further files, whose COMMANDS belong to it
+    "config": ("apply_commands", "schema_commands"),
+    "module": ("template_commands", "package_commands", "module_file_commands", "maintenance_commands"),
 }
+PLACES = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 class Commands(click.Group):
@@ -75,8 +74,6 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
-        if cmd_name in NOT_YET:
-            return not_yet(cmd_name, cmd_name)
         if (place := PLACES.get(cmd_name)) is None:
             return None
         from importlib import import_module
@@ -86,9 +83,6 @@ class Commands(click.Group):
             for file in MORE_IN.get(cmd_name, ()):
                 for command in import_module(f"orchestrator.hactl.{file}").COMMANDS:
                     found.add_command(command)
-            for name in NOT_YET_IN.get(cmd_name, ()):
-                if name not in found.commands:
-                    found.add_command(not_yet(name, f"{cmd_name} {name}"))
         return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -133,16 +127,6 @@ def hactl(context: click.Context, session: Session) -> None:
         from orchestrator.hactl.status_command import show_status_and_next
 
         show_status_and_next(session)
-
-
-def not_yet(name: str, full: str) -> click.Command:
-    """A command that the documents name and this release lacks: it says so."""
-
-    @click.pass_context
-    def refuse(_: click.Context) -> None:
-        raise Failure(f'this release has no "{full}" yet', exit_codes.USAGE)
-
-    return click.Command(name, callback=refuse, context_settings=dict(ANYTHING), hidden=True)
 
 
 def every_command(group: click.Group | None = None, words: tuple[str, ...] = ("hactl",)) -> Iterator[tuple[tuple[str, ...], click.Command]]:

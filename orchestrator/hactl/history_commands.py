@@ -17,7 +17,8 @@ from rfs import exit_codes
 
 AGAIN_S = 1.0
 FILTERS = ("module", "kind", "node", "who", "role")
-IMAGINABLE = ("peer-dies", "link-lost", "isolated", "service-dies", "rfs-dies", "stop", "swap", "stopstart")  # what_if.QUESTIONS
+# what_if.QUESTIONS
+IMAGINABLE = ("peer-dies", "link-lost", "isolated", "service-dies", "rfs-dies", "resource-down", "stop", "swap", "stopstart")
 MARK = {True: "yes", False: "NO "}
 
 
@@ -157,27 +158,48 @@ def show_why(session: Session, name: str, document: Mapping[str, Any]) -> None:
         click.echo(f"\n{told['question']}  {'Yes.' if told['answer'] else 'No.'}")
         for condition in told["conditions"]:
             click.echo(f"  {MARK[condition['holds']]}  {condition['text']}")
+    for rule in document.get("rules", ()):
+        show_rule(rule)
     click.echo("\nLast decisions:" if document["decisions"] else "\nNo decision was taken here yet.")
     for event in document["decisions"]:
         show_event(session, event)
         show_inputs(event.get("inputs"))
 
 
+def show_rule(rule: Mapping[str, Any]) -> None:
+    """A failover rule: what follows from what, and how each of its terms is now."""
+    if rule["acted"]:
+        now = f"holds for {rule['held_s']:.0f} s, was followed"
+    elif rule["holds"]:
+        now = f"holds for {rule['held_s']:.0f} s" + (f", not followed: {rule['why_not']}" if rule["why_not"] else "")
+    else:
+        now = "does not hold"
+    what = rule["action"] + (f" of {' and '.join(rule['services'])}" if rule["services"] else "")
+    hold = f", after {rule['hold_s']:g} s" if rule["hold_s"] else ""
+    click.echo(f"\nRule {rule['name']}{' (default)' if rule['default'] else ''}: {what}{hold}. It {now}.")
+    for key in ("all", "any"):
+        for term in rule[key]:
+            click.echo(f"  {MARK[term['holds']]}  {key}: {term['term']}")
+
+
 @click.command()
 @click.argument("what", type=click.Choice(IMAGINABLE))
 @module_argument
+@click.option("--resource", metavar="TYPE.NAME", help="Which one goes down, with resource-down; 'hactl checkers' lists them.")
 @session_options
-def simulate(session: Session, what: str, module: str | None) -> None:
+def simulate(session: Session, what: str, module: str | None, resource: str | None) -> None:
     """What would happen here (-H: there) if …: the daemon's own rules on its state of now. Nothing is touched.
 
     \b
     hactl simulate peer-dies pg          would this node take over?
     hactl simulate isolated pg -H all    and if both lost everything around them?
     """
+    if (what == "resource-down") is not bool(resource):
+        raise click.UsageError("resource-down needs --resource TYPE.NAME, and nothing else takes it")
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    with answers(nodes, lambda node: session.client.simulate(name, what, node)) as documents:
+    with answers(nodes, lambda node: session.client.simulate(name, what, node, resource=resource)) as documents:
         show_simulated(session, documents)
 
 
@@ -186,7 +208,8 @@ def show_simulated(session: Session, documents: Sequence[Mapping[str, Any]]) -> 
     if print_nodes(session, documents):
         return
     for document in documents:
-        click.echo(f"{document['module']} on {document['node']}, if {document['what']}:")
+        resource = f" {document['resource']}" if document.get("resource") else ""
+        click.echo(f"{document['module']} on {document['node']}, if {document['what']}{resource}:")
         for moment in document["moments"]:
             click.echo(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
         reason = f": {document['reason']}" if document["reason"] else ""

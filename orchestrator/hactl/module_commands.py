@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl import first_start
 from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Session, chosen_module, module_argument, session_options
@@ -136,10 +137,17 @@ identity_option = click.option(
 
 @click.command()
 @module_argument
+@click.option("--data-from", metavar="NODE", help="At the first start: this node has the data; the other one's files are moved to kept/.")
 @session_options
-def start(session: Session, module: str | None) -> None:
-    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait."""
-    act(session, module, "start", {})
+def start(session: Session, module: str | None, data_from: str | None) -> None:
+    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait.
+
+    At the first start, when no node is known to have the data, what both have is shown, and which one has them is asked.
+    """
+    status = session.client.status()
+    name = chosen_module(status, module)
+    if not first_start.start(session, name, entry_of(status, name), data_from):
+        act(session, name, "start", {})
 
 
 @click.command()
@@ -194,15 +202,6 @@ def boot(session: Session, word: str, module: str | None) -> None:
     switch(session, module, f"boot-{word}", session.node)
 
 
-@click.command()
-@click.argument("word", type=click.Choice(["on", "off"]))
-@module_argument
-@session_options
-def checkers(session: Session, word: str, module: str | None) -> None:
-    """Act on what the checkers find on this node, a dead service first of all, or only note it. Survives restarts."""
-    switch(session, module, f"checkers-{word}", session.node)
-
-
 def flip(session: Session, module: str | None, verb: str) -> None:
     """A switch that both nodes should agree on; -H says otherwise."""
     switch(session, module, verb, session.node or "all")
@@ -242,6 +241,8 @@ def swap(session: Session, module: str | None, nosync: bool, identity: str) -> N
 @session_options
 def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
     """Start as primary: this node has the data."""
+    if not force and not session.dry_run:
+        first_start.confirm_prim(session, chosen_module(session.client.status(), module))
     act(session, module, "prim", {"force": force, "fullsync": fullsync}, ask=ask_force if force else None)
 
 

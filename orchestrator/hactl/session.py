@@ -88,7 +88,7 @@ def duration_option(_: click.Context, __: click.Parameter, value: str | None) ->
 
 
 _OPTIONS = (
-    click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl"]), help="How to print."),
+    click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl", "toml"]), help="How to print."),
     click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
     click.option("-H", "--node", metavar="NODE|all", help="Act on that node, or on all, instead of here."),
     click.option("--yes", is_flag=True, help="Do not ask."),
@@ -101,13 +101,14 @@ _OPTIONS = (
 )
 
 
-NOT_IMAGINED = ("cluster", "drill", "lab")  # what changes something and cannot say beforehand what
+# What changes something and cannot say beforehand what.
+NOT_IMAGINED = ("cluster", "drill", "lab", "module remove", "module open", "module close", "module package", "config edit")
 
 
 def refuse_to_imagine(path: str) -> None:
     """Who says --dry-run must not find that it was done."""
     words = path.split()
-    if len(words) > 1 and words[1] in NOT_IMAGINED:
+    if len(words) > 1 and (words[1] in NOT_IMAGINED or " ".join(words[1:3]) in NOT_IMAGINED):
         raise Failure(f"'{path}' has no --dry-run: nothing was done", exit_codes.USAGE)
 
 
@@ -122,6 +123,8 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
         output = "json" if options.pop("as_json") else options.pop("output", None)
         options.pop("output", None)
         session.output = output or session.output
+        if session.output == "toml" and not getattr(function, "prints_toml", False):
+            raise click.UsageError("only 'hactl config show' prints TOML")
         for name in ("node", "config_dir", "socket"):
             value = options.pop(name)
             setattr(session, name, value if value is not None else getattr(session, name))
@@ -138,6 +141,12 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
     for option in reversed(_OPTIONS):
         taking = option(taking)
     return taking
+
+
+def prints_toml(function: Callable[..., Result]) -> Callable[..., Result]:
+    """For a command that has an answer to `-o toml`; below `session_options`."""
+    function.prints_toml = True  # type: ignore[attr-defined]
+    return function
 
 
 def complete_module(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

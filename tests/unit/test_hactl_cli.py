@@ -294,13 +294,12 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
         (("swop",), 2, 'there is no command \'swop\'. Did you mean "swap"?'),
         (("status", "--wtch"), 2, "--wtch"),
-        (("doctor",), 2, 'this release has no "doctor" yet'),
         (("resolve", "pg"), 2, "Missing option '--keep'"),
         (("resolve", "pg", "--keep", "nod1"), 2, 'say --keep node1 or --keep node2. Did you mean "node1"?'),
         (("resolve", "pg", "--keep", "node1"), 6, "pg is redundant, not diverged"),
         (("explain", "divergd"), 2, 'nothing is called \'divergd\'. Did you mean "DIVERGED"?'),
         (("config", "diff"), 2, 'this release has no "config diff" yet'),
-        (("module", "add", "x"), 2, 'this release has no "module add" yet'),
+        (("module", "add", "x"), 2, 'there is no template "x"'),
         (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
         (("lab", "kill", "node9"), 2, "node9"),
@@ -406,7 +405,7 @@ def test_who_is_to_join(
     three_nodes(tmp_path, monkeypatch, node, paired)
     invited: list[str] = []
 
-    async def invite(session: object, config: object, node: str, peer: str, new_key: bool) -> None:
+    async def invite(session: object, config: object, node: str, peer: str, new_key: bool, acquaintance: object) -> None:
         invited.append(peer)
         raise SaidNo("enough")
 

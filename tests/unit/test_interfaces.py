@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from orchestrator.checkers.models import KINDS, CommonModel
 from orchestrator.exit_codes import CHECK
 from orchestrator.hactl.cli import NOT_YET, NOT_YET_IN, every_command, hactl
 from orchestrator.view import status as hactl_status
@@ -123,3 +124,17 @@ def returned_keys(function: Callable[..., object]) -> set[str]:
 def test_the_status_that_programs_read(title: str, function: Callable[..., object]) -> None:
     example = json.loads(section(title).partition("```json\n")[2].partition("```")[0])
     assert set(example) == returned_keys(function)
+
+
+def test_the_kinds_of_checkers() -> None:
+    """Each with its own keys, its window and its action; and the keys that all have."""
+    told = section("Configuration").partition("\n### Checkers\n")[2].partition("\n### ")[0]
+    rows = {cells[0].strip("`"): cells for row in re.findall(r"^\| (`.+) \|$", told, re.MULTILINE) if (cells := row.split(" | "))}
+    assert list(rows) == list(KINDS)
+    for kind, (_, _, keys, usual) in rows.items():
+        own = set(KINDS[kind].model_fields) - set(CommonModel.model_fields) - {"type"}
+        named = set(re.findall(r"`(\w+)`", keys)) - ({"name"} if kind in ("process", "custom") else set())
+        assert named == own, kind
+        assert tuple(usual.split(", ")) == KINDS[kind].usual, kind
+    example = told.partition("```toml\n")[2].partition("```")[0]
+    assert set(re.findall(r"^(\w+) =", example, re.MULTILINE)) == {*CommonModel.model_fields, "type", "to"}

@@ -95,7 +95,9 @@ async def test_a_bounded_command(shell: Shell) -> None:
     [
         ((), "pg", "say what"),
         (("printi", "x"), "", "say which module"),
-        (("set", "-r", "custom.x", "-v", "up"), "pg", "is not served here"),
+        (("get", "-r", "custom.x"), "pg", "is not served here"),
+        (("set", "-r", "custom.x", "-v", "middling"), "pg", "-v up, or -v down"),
+        (("set", "-r", "custom.x", "-v", "up"), "pg", "no checker custom.x"),
         (("restart", "-i"), "pg", "needs a word after it"),
         (("waitstart",), "no-such-module", "there is no module"),
     ],
