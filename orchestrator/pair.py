@@ -15,13 +15,14 @@ from typing import Any
 
 import trio
 
-from orchestrator.checkers.checker import Checker
+from orchestrator.checkers.make import Context, make
+from orchestrator.checkers.module import OtherModule
 from orchestrator.checkers.watch import Make, Watch
-from orchestrator.config import CheckerConfig, ClusterConfig, ModuleConfig
+from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.rules_language import ResourceState
-from orchestrator.core.states import Module, Summary, Surroundings
+from orchestrator.core.states import Lane, Module, Readiness, Summary, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.notify import History
@@ -93,7 +94,7 @@ class Pair:
     """This node and one peer."""
 
     def __init__(self, site: Site, peer: str, pairs: Pairs, nursery: trio.Nursery) -> None:
-        self.site, self.peer = site, peer
+        self.site, self.peer, self.pairs = site, peer, pairs
         cluster, node = site.cluster, site.node
         self.modules = {name: config for name, config in site.modules.items() if pairs.homes[name] == peer}
         self.shared = frozenset(name for name, config in site.modules.items() if peer in config.nodes)  # it may act for no other
@@ -173,11 +174,17 @@ class Pair:
 
     def make_checker(self, name: str) -> Make:
         """What makes the checkers of a module."""
+        site = self.site
+        return partial(make, context=Context(site.cluster, self.modules[name], site.node, site.paths, self.pairs.known_of))
 
-        def make(config: CheckerConfig) -> Checker:
-            raise NotImplementedError(f"nobody can look at {config.resource} yet")
-
-        return make
+    def known_of(self, module: str) -> list[OtherModule]:
+        """The module on both nodes, as far as this one knows. A run of the peer's services has no number in its heartbeats."""
+        node = self.runner.node
+        here, there = node.modules[module], node.peer_modules.get(module)
+        found = [OtherModule(node.around.node, here.shown[0].value, _ready(here.shown[1]), here.tickets.get(Lane.SERVICES, 0))]
+        if there is not None and not node.around.peer_silent:
+            found.append(OtherModule(self.peer, there.state.value, _ready(there.readiness)))
+        return found
 
     async def pulse(self) -> None:
         """Until cancelled. The doors are open."""
@@ -206,3 +213,11 @@ class Pairs:
     def summaries_for(self, pair: Pair) -> dict[str, Summary]:
         """What this node says to a peer: everything about the modules that run on both, wherever they live here."""
         return {name: summary for each in self for name, summary in each.runner.node.summaries().items() if name in pair.shared}
+
+    def known_of(self, module: str) -> list[OtherModule]:
+        """What this node knows of a module; nothing, if it does not run here."""
+        return [known for pair in self if module in pair.modules for known in pair.known_of(module)]
+
+
+def _ready(readiness: Readiness) -> bool:
+    return readiness is Readiness.READY

@@ -4,7 +4,8 @@ The core opens and closes their windows (core/resources.py): a resource that it 
 follows: a window that opens starts the checker, one that closes ends it in the middle of whatever it does. Each checker has a task of its
 own, so a slow one holds up no other.
 
-A look is over at its deadline, and then says down. `rise` looks in a row must say so before a resource is up, `fall` before it is down.
+A look is over at its deadline, and then says down. `rise` looks in a row must say so before a resource is up, `fall` before it is down. A
+service that was started a moment ago may not listen yet: until it was up for the first time, or its `grace` is over, down counts nothing.
 Between two looks `interval` passes, or less when the checker itself notices that something changed.
 
 What a look says while this process stood still (a suspended machine, a node that is starved) is not believed: its deadline has passed for
@@ -95,12 +96,13 @@ class Watch:
                 self._say(config.resource, ResourceState.UNKNOWN, f"its checker broke: {mistake}", window)
 
     async def _look_again_and_again(self, config: CheckerConfig, window: int) -> None:
-        checker, verdict = self._make(config), Verdict(config.rise, config.fall)
+        checker, verdict, opened = self._make(config), Verdict(config.rise, config.fall), trio.current_time()
         said: tuple[ResourceState, str] | None = None
         while True:
             began = trio.current_time()
             finding = await self._look(checker, config)
-            if finding is not None:
+            may_come_up = verdict.state is ResourceState.INIT and trio.current_time() - opened < config.grace_s
+            if finding is not None and (finding.up or not may_come_up):
                 state = verdict.after(finding)
                 if state is not ResourceState.INIT and said != (state, finding.text) and finding.up is (state is ResourceState.UP):
                     said = (state, finding.text)

@@ -190,3 +190,18 @@ async def test_what_others_say_is_not_looked_at(nursery: trio.Nursery, autojump_
     bench = Bench(nursery, FakeChecker(), replace(CONFIG, type="custom"))
     await trio.sleep(60.0)
     assert bench.made == 0
+
+
+async def test_what_was_started_a_moment_ago_may_still_come_up(autojump_clock: trio.testing.MockClock) -> None:
+    """Down counts nothing until it was up once, or the grace is over; then it counts at once."""
+    patient = replace(CONFIG, interval_s=1.0, grace_s=5.0)
+    async with trio.open_nursery() as nursery:
+        bench = Bench(nursery, FakeChecker(sees=lambda: Finding(2.5 < trio.current_time() - bench.began < 3.5, "")), patient)
+        await trio.sleep(4.5)
+        assert [(round(at), state) for at, _, state, *_ in bench.said] == [(3, UP), (4, DOWN)]
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        never = Bench(nursery, FakeChecker(sees=lambda: Finding(False, "it refuses")), replace(patient, fall=2))
+        await trio.sleep(7.5)
+        assert [(round(at), state) for at, _, state, *_ in never.said] == [(6, DOWN)], "the looks of the grace count for no fall"
+        nursery.cancel_scope.cancel()
