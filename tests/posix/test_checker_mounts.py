@@ -166,7 +166,7 @@ async def test_a_write_goes_to_both_and_comes_back(nodes: tuple[Node, Node]) -> 
     (a.directories[0] / ".lockstep-probe.a").write_text("left behind by one that was killed")
     before = a.status()["seq"]
     finding = await look(checker)
-    assert finding.up and finding.text.startswith("written to both disks and read back in "), finding
+    assert finding.up and finding.text.startswith("written through the mirror and read back in "), finding
     assert int(str(a.status()["seq"])) >= int(str(before)) + 6, "created, written and removed, in both"
     assert a.tree() == b.tree() == {}
     on_the_other = await look(WriteChecker([str(b.directories[0])], "b"))
