@@ -5,11 +5,13 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core import events as ev
 from orchestrator.core import explain, incidents, resources, what_if
+from orchestrator.core.failover_rules import NO_DATA_YET
 from orchestrator.core.incidents import Judged
 from orchestrator.core.rules_language import ResourceState, Term
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
@@ -42,6 +44,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
+        "witness": witness_word(rfs),
         "networks": networks,
         "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
@@ -88,6 +91,12 @@ def witness_is_away(node: Node) -> bool:
     return any(module.view is not None and module.view.witness_away for module in node.modules.values())
 
 
+def witness_word(rfs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The worst that a module's rfsmount says of the witness; None: there is none, or nothing runs that would ask it."""
+    said = [str(found["state"]) for status in rfs.values() if isinstance(found := status.get("witness"), Mapping)]
+    return next((word for word in said if word != "ok"), "ok" if said else None)
+
+
 def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
     """One module on both nodes."""
     around = node.around
@@ -105,6 +114,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
         "warnings": [
             *warnings_of(module.name, here, there, verdict),
+            *never_started(module.name, here),
             *switched_off(module),
             *down_warnings(module.name, (here, there)),
             *witness_warnings(module.name, rfs),
@@ -211,13 +221,18 @@ def switched_off(module: Module) -> list[dict[str, str]]:
     return [{"code": "CHECKERS_OFF", "text": text, "fix": f"hactl checkers on {module.name}"}]
 
 
+def never_started(name: str, here: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Nobody has said yet which node has the data."""
+    if not here["reason"].startswith(NO_DATA_YET):
+        return []
+    return [{"code": "FIRST_START", "text": f"{name}: {NO_DATA_YET}", "fix": f"hactl start {name} shows what both have, and asks"}]
+
+
 def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:
     """What a person should look at, with the next step."""
     found = []
     if verdict == "diverged":
-        state = f"/var/lib/lockstep/modules/{name}"
-        shown = f"'rfsmount diff --state {state}' shows what differs"
-        fix = f"{shown}; 'rfsmount resolve --keep here --state {state}' on the node whose data stays"
+        fix = f"'hactl resolve {name} --keep NODE --dry-run' shows what differs; without --dry-run it ends it, and NODE's data stays"
         text = f"{name}: both copies were written apart from each other; nothing was overwritten"
         found.append({"code": "DIVERGED", "text": text, "fix": fix})
     for entry in (here, there):
@@ -243,9 +258,14 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
     ]
 
 
-def simulated(node: Node, name: str, what: str, resource: str = "") -> dict[str, Any]:
-    """What would happen here if …, decided by the real core from where it stands."""
-    moments, after = what_if.imagine(node, name, what, resource)
+def simulated(
+    node: Node, name: str, what: str, make: Callable[[float, int], ev.Command] | None = None, resource: str = ""
+) -> dict[str, Any]:
+    """What would happen here if …, decided by the real core from where it stands. `make`: it is a command; `resource`: what goes down."""
+    if make is None:
+        moments, after = what_if.imagine(node, name, what, resource)
+    else:
+        moments, after = what_if.imagine_command(node, name, make)
     state, readiness = after.modules[name].shown
     return {
         "schema": SIMULATE_SCHEMA,

@@ -21,6 +21,7 @@ from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Hold, Level, Module, Point, Readiness, RfsView, State, Summary, Surroundings, Wish
 
 FAILBACK_SETTLE_S = 5.0  # how long both must have been well before the role goes back to the default primary
+NO_DATA_YET = "no node is known to have the data"
 YIELD_PATIENCE_S = 10.0  # how long a node whose rfsmount died leaves the field to the peer before it starts again
 
 
@@ -228,7 +229,7 @@ def why_not_started(module: Module, around: Surroundings, peer: Summary | None) 
         return f"the directories hold files of their own; 'hactl second --fullsync {name}' moves them aside and takes the data of {other}"
     if peer_serves or module.wish is Wish.SECONDARY:
         return ""
-    return f"no node is known to have the data; run 'hactl prim {name}' on the node that has them"
+    return f"{NO_DATA_YET}; run 'hactl prim {name}' on the node that has them"
 
 
 def ready_to_receive(view: RfsView | None, around: Surroundings, peer: Summary | None) -> bool:

@@ -23,6 +23,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "orchestrator.checkers": ABOVE_EFFECTS | {"orchestrator.pair"},
     "orchestrator.runner": {"orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.api": {"orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules": {"orchestrator.runner", "orchestrator.core", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules.machine": {"orchestrator", "rfs", "subprocess", "trio"},
     "orchestrator.hactl": {"orchestrator.runner", "orchestrator.core", "orchestrator.effects", "orchestrator.daemon"},
 }
 
