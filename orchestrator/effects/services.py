@@ -37,8 +37,8 @@ class Service(Protocol):
         """Returns when it is ready; what runs already is left alone."""
         ...
 
-    async def stop(self, environment: Mapping[str, str], kill: bool) -> None:
-        """Returns when nothing of it is left; fails when something cannot be ended."""
+    async def stop(self, environment: Mapping[str, str], kill: bool, *, alone: bool = False) -> None:
+        """Returns when nothing of it is left; fails when something cannot be ended. `alone`: the other services stay up."""
         ...
 
     async def watch(self) -> str:
@@ -134,7 +134,7 @@ class Services:
         for service in reversed(chosen):
             if (scope := self._watching.pop(service.name, None)) is not None:
                 scope.cancel()
-            await service.stop(environment, False)
+            await service.stop(environment, False, alone=True)
         for service in chosen:
             await service.start(environment)
             self._watch(nursery, service)

@@ -61,6 +61,7 @@ class Cluster:
         self.max_restarts = 50
         self.rules: tuple[Rule, ...] = ()  # and what they speak of is watched
         self.breakage: random.Random | None = None
+        self.blind_until = 0.0  # so long no look of theirs ends
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
         self.talkative = False  # everything is told over the call channel as well

@@ -49,7 +49,7 @@ def by_chance(cluster: Cluster, seed: int) -> None:
 
 def look(cluster: Cluster, machine: Machine) -> None:
     """The checkers of a node: what is not known as it is will be, soon."""
-    if machine.core is None or not cluster.rules:
+    if machine.core is None or not cluster.rules or cluster.now < cluster.blind_until:
         return
     for name, known in machine.core.modules["pg"].resources.items():
         state = ResourceState.DOWN if name in machine.down else ResourceState.UP

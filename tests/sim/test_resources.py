@@ -185,6 +185,7 @@ def test_a_new_hactld_knows_nothing_and_disturbs_nothing() -> None:
         cluster.kill_hactld(name)
         cluster.run(0.5)
         cluster.start_hactld(name)
+        cluster.blind_until = cluster.now + 5.0
         cluster.run(8.0)
     assert cluster.shown("node1") == "PRIM Ready" and (stops(cluster), moves(cluster)) == (stopped, 0)
 
@@ -204,6 +205,29 @@ def test_nothing_is_begun_before_the_first_word() -> None:
     cluster.wait(15.0, node1="PRIM Ready", node2="WAIT NotReady")
     heals(cluster, OWN, "node2")
     cluster.wait(15.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_a_first_word_that_comes_late_is_waited_for() -> None:
+    cluster = Cluster(16)
+    cluster.rules, cluster.blind_until = resources.rules(own="wait"), 20.0
+    for name in cluster.machines:
+        cluster.boot(name)
+    cluster.run(1.0)
+    cluster.command("node1", ev.Prim)
+    cluster.command("node2", ev.Second)
+    cluster.run(15.0)
+    assert cluster.shown("node1") == "WAIT Transient" and cluster.reason("node1") == f"waiting for the first word about {OWN}"
+    assert "StartServices" not in "".join(cluster.trace)
+    cluster.wait(15.0, node1="PRIM Ready", node2="SECOND Ready")
+
+
+def test_what_stays_down_is_followed_once() -> None:
+    cluster = watched(17, own="stopstart")
+    cluster.power_off("node2")
+    cluster.wait(10.0, node1="ALONE Ready")
+    breaks(cluster, OWN, "node1")
+    cluster.run(90.0)
+    assert cluster.shown("node1") == "ALONE Ready" and stops(cluster) == 1
 
 
 def test_the_administrators_switch_serves_nevertheless() -> None:
