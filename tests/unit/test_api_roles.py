@@ -64,13 +64,24 @@ def words_of(pattern: ast.pattern) -> list[str]:
     raise AssertionError(f"a pattern that this test does not know: {ast.dump(pattern)}")
 
 
+def in_the_table(method: str, path: list[str]) -> bool:
+    """A `*` of the source may be several words of the table: those that are not there are refused."""
+
+    def fits(pattern: str) -> bool:
+        pieces = pattern.strip("/").split("/")
+        return len(pieces) == len(path) and all("*" in (one, other) or one == other for one, other in zip(pieces, path, strict=True))
+
+    verbs = [("POST", f"/v1/modules/*/{verb}") for verb in VERBS]
+    return any(known == method and fits(pattern) for known, pattern in (*ROUTES, *verbs))
+
+
 def test_every_route_of_the_daemon_has_a_role() -> None:
     routes = patterns_of(API / "routes.py")
     assert len(routes) > 12
     for method, *path in routes:
         if path[-1] == "*" and path[:2] == ["v1", "modules"]:
             continue  # a verb: each is in the table of verbs, or refused
-        assert of_route(method, path) is not None, f"{method} /{'/'.join(path)} has no entry in orchestrator/api/roles.py"
+        assert in_the_table(method, path), f"{method} /{'/'.join(path)} has no entry in orchestrator/api/roles.py"
 
 
 def test_every_verb_of_the_core_has_a_role() -> None:
