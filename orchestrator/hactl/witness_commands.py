@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_rows
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
 
-HEADER = ("module", "witness", "grant", "term", "for", "reason")
+HEADER = ("module", "node", "witness", "grant", "term", "for", "reason")
 
 
 @click.group()
@@ -23,8 +24,14 @@ def witness() -> None:
 @session_options
 def status(session: Session) -> None:
     """What each module's rfsmount knows of the witness."""
-    document = session.client.status(session.node)
-    found = [entry for module in document["modules"] for entry in _entries(document, module)]
+    here = session.client.status()
+    nodes = [here["node"], *(peer["node"] for peer in here["peers"])] if session.node == "all" else [session.node]
+    with answers(nodes, session.client.status) as documents:
+        found = [entry for document in documents for module in document["modules"] for entry in _entries(document, module)]
+        _show(session, found)
+
+
+def _show(session: Session, found: list[dict[str, Any]]) -> None:
     if not found:
         raise Failure(
             "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on every node, and restart the modules",
@@ -44,6 +51,6 @@ def _entries(document: Mapping[str, Any], module: Mapping[str, Any]) -> list[dic
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     held = entry.get("register")
     if held is None:
-        return entry["module"], entry["state"], "-", "-", "-", entry["reason"] or "-"
+        return entry["module"], entry["node"], entry["state"], "-", "-", "-", entry["reason"] or "-"
     whom = "this node's generation" if held["generation"] == entry["generation"] else "another generation"
-    return entry["module"], entry["state"], held["generation"], str(held["term"]), whom, entry["reason"] or "-"
+    return entry["module"], entry["node"], entry["state"], held["generation"], str(held["term"]), whom, entry["reason"] or "-"
