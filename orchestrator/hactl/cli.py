@@ -25,7 +25,6 @@ NOT_YET = (
     *("data", "resync", "verify", "resolve"),
 )
 NOT_YET_IN = {
-    config: [],
     module: ["show", "add", "remove", "package", "install", "templates"],
 }
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -81,10 +80,10 @@ for command in (*COMMANDS, drill, events, history, simulate, why, witness):
     hactl.add_command(command)
 MORE_IN = {config: (*apply_commands.COMMANDS, *schema_commands.COMMANDS), module: maintenance_commands.COMMANDS}
 for group, more in MORE_IN.items():
+    hactl.add_command(group)
     for command in more:
         group.add_command(command)
 for group, names in NOT_YET_IN.items():
-    hactl.add_command(group)
     for name in names:
         group.add_command(not_yet(name, f"{group.name} {name}"))
 for name in NOT_YET:
