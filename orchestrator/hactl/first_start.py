@@ -39,7 +39,7 @@ def start(session: Session, name: str, entry: Mapping[str, Any], data_from: str 
 
 def confirm_prim(session: Session, name: str) -> None:
     """`hactl prim` as the first word about a module: on a terminal with both sides shown; in a script the command is the word."""
-    if not on_terminal(session) or not (entries := first_entries(session, name)):
+    if session.dry_run or not on_terminal(session) or not (entries := first_entries(session, name)):
         return
     source = session.node or str(session.client.status()["node"])
     show(name, entries)
@@ -80,6 +80,8 @@ def guide(session: Session, name: str, entries: Sequence[Entry], data_from: str 
     replace = holds_files(theirs)
     for line in consequences(name, source, str(theirs["node"]), replace):
         click.echo(line, err=True)
+    if session.dry_run:
+        return
     session.confirm("Go on?")
     begin(session, name, source, str(theirs["node"]), replace)
 

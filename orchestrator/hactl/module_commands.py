@@ -115,6 +115,8 @@ def start(session: Session, module: str | None, data_from: str | None) -> None:
     status = session.client.status()
     name = chosen_module(status, module)
     if not first_start.start(session, name, entry_of(status, name), data_from):
+        if session.dry_run:
+            raise Failure("'hactl start' has a --dry-run at the first start only: nothing was done", exit_codes.USAGE)
         act(session, name, "start", {})
 
 

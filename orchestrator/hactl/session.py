@@ -40,6 +40,7 @@ class Session:
     config_dir: Path = DEFAULT_CONFIG_DIR
     socket: Path = DEFAULT_SOCKET
     no_color: bool = False
+    dry_run: bool = False
 
     @property
     def client(self) -> ApiClient:
@@ -78,12 +79,15 @@ _OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
     click.option("-H", "--node", metavar="NODE|all", help="Act on this node, or on both, instead of here."),
     click.option("--yes", is_flag=True, help="Do not ask."),
+    click.option("--dry-run", is_flag=True, help="Only say what would happen."),
     click.option("--wait", is_flag=True, help="Return only when it is done."),
     click.option("--timeout", metavar="DURATION", callback=duration_option, help="Stop waiting after this (default 2m); exit code 7."),
     click.option("--config-dir", type=click.Path(path_type=Path), help=f"Instead of {DEFAULT_CONFIG_DIR}."),
     click.option("--socket", type=click.Path(path_type=Path), envvar="HACTL_SOCKET", hidden=True),
     click.option("--no-color", is_flag=True, help="No colours."),
 )
+
+IMAGINED = ("hactl", "start", "add", "install", "remove")  # who says --dry-run must not find that it was done
 
 
 def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -98,8 +102,10 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
         for name in ("node", "config_dir", "socket"):
             value = options.pop(name)
             setattr(session, name, value if value is not None else getattr(session, name))
-        for name in ("yes", "wait", "no_color"):
+        for name in ("yes", "wait", "no_color", "dry_run"):
             setattr(session, name, options.pop(name) or getattr(session, name))
+        if session.dry_run and click.get_current_context().info_name not in IMAGINED:
+            raise Failure(f"'{click.get_current_context().command_path}' has no --dry-run: nothing was done", exit_codes.USAGE)
         timeout_s = options.pop("timeout")
         session.timeout_s = timeout_s if timeout_s is not None else session.timeout_s
         return function(session, *arguments, **options)

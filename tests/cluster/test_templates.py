@@ -72,6 +72,8 @@ class Stage(LabCluster):
         """The first start as a person at a terminal sees it, who says that node1 has the data."""
         for node in SERVERS:
             self.start_daemon(node)
+        self.command("node2", "start")
+        self.until(lambda: "FIRST_START" in self.warned("node2"), "nobody is told that something is to be said", 10)
         for words in (("hactl", "start", self.module), ("hactl", "start", self.module, "--yes")):
             refused = self.lab.run("node1", words, check=False)
             assert refused.returncode == 6 and f"'hactl start {self.module} --data-from node1'" in refused.stderr, refused.stderr
@@ -81,6 +83,10 @@ class Stage(LabCluster):
         assert "No node is known to have the data" in shown and "kept/ first" in shown
         assert [line.split()[:4] for line in shown.splitlines() if " node2 " in line and "B" in line][0] == ["node2", "7", "B", "1"]
         self.wait_redundant("node1")
+
+    def warned(self, node: str) -> set[str]:
+        """The codes of the warnings."""
+        return {warning["code"] for warning in (self.status(node) or {"warnings": []})["warnings"]}
 
     def converse(self, node: str, command: Sequence[str], *answers: tuple[str, str]) -> str:
         """Run a command on a terminal of its own; each question is waited for and answered. What was shown, when it ended with 0."""
@@ -243,6 +249,27 @@ def test_nginx(stage: Stage) -> None:
         lambda value: http("PUT", f"http://{VIP}/{value}", f"page {value}"),
         lambda: {str(number) for number in range(1, 8) if there(number)},
     )
+
+
+@module_of("taken", "/srv/taken")
+def test_what_to_know_before_it_starts(stage: Stage) -> None:
+    """An address that somebody has, one of this machine's own, and a directory that somebody works in."""
+
+    def told(address: str) -> str:
+        words = ["generic", "--name", "taken", "--vip", f"{address}/24", "--dir", "/srv/taken", "--dry-run"]
+        return stage.lab.run("node1", ["hactl", "module", "add", *words], check=False).stderr
+
+    assert "the service address is in use by another machine (10.77.0.20: " in told("10.77.0.20")
+    assert "no interface of this node has an address in 203.0.113.0/24" in told("203.0.113.9") or "holds no address of both" in told(
+        "203.0.113.9"
+    )
+    free = told(VIP)
+    assert "in use" not in free and "not written (--dry-run)" in free
+    stage.lab.spawn("node1", ["sh", "-c", "cd /srv/taken && exec sleep 1000"])
+    stage.until(lambda: "/srv/taken is in use by sleep (pid " in told(VIP), "nobody is told who works in it", 10)
+    stage.lab.run("node1", ["pkill", "-x", "sleep"])
+    listed = stage.lab.run("node1", ["ls", "/etc/lockstep/modules"]).stdout
+    assert listed == "", "a dry run writes nothing"
 
 
 @module_of("erp", "/srv/erp")
