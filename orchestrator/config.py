@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
+from orchestrator.defaults import DEFAULT_CONFIG
+
+DEFAULT_CONFIG_DIR = Path(DEFAULT_CONFIG)
 CLUSTER_FILE = "cluster.toml"
 MODULES_DIR = "modules"
 BASE_PORT = 5600
@@ -48,6 +50,7 @@ class ClusterConfig:
     witness: tuple[str, ...] = ()  # the members of one etcd, as URLs
     witness_ca: str = ""
     health: HealthConfig | None = None
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> users and %groups
 
     def networks(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
         """Networks on which all of these nodes (all of the cluster's) have an address, in the order of the file."""

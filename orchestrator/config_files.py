@@ -61,7 +61,8 @@ def read_cluster(config_dir: Path) -> ClusterConfig:
     third = model.witness
     witness, ping = tuple(third.etcd), tuple(third.ping)
     health = HealthConfig(*split_listen(model.health.listen)) if model.health is not None else None
-    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health)
+    access = {role: tuple(people) for role, people in model.access.model_dump().items() if people}
+    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health, access)
 
 
 def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:

@@ -25,6 +25,7 @@ from orchestrator.config_values import (
     Model,
     Name,
     Pattern,
+    Person,
     Port,
     Restarts,
     RuleName,
@@ -56,6 +57,12 @@ class HealthModel(Model):
     listen: Listen
 
 
+class AccessModel(Model):
+    viewer: list[Person] = []
+    operator: list[Person] = []
+    admin: list[Person] = []
+
+
 class ClusterModel(Model):
     name: Name
     policy: Literal["availability", "consistency"] = "availability"
@@ -63,6 +70,7 @@ class ClusterModel(Model):
     node: list[NodeModel]
     witness: WitnessModel = WitnessModel()
     health: HealthModel | None = None
+    access: AccessModel = AccessModel()
 
 
 class ReplicatedModel(Model):

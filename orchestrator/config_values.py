@@ -152,7 +152,14 @@ def _restarts(text: str) -> str:
     return text
 
 
+def _person(text: str) -> str:
+    if not _NAME.fullmatch(text.removeprefix("%").replace(".", "-")):
+        raise ValueError(f'"{text}" is neither a user nor a group; write for example "ann" or "%dba"')
+    return text
+
+
 Name = Annotated[StrictStr, AfterValidator(_name)]
+Person = Annotated[StrictStr, AfterValidator(_person)]
 RuleName = Annotated[StrictStr, AfterValidator(_rule_name)]
 HostName = Annotated[StrictStr, AfterValidator(_host)]
 Ipv4 = Annotated[StrictStr, AfterValidator(_ipv4)]

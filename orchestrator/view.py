@@ -5,10 +5,11 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core import events as ev
 from orchestrator.core import explain, incidents, resources, what_if
 from orchestrator.core.failover_rules import NO_DATA_YET
 from orchestrator.core.incidents import Judged
@@ -43,6 +44,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
+        "witness": witness_word(rfs),
         "networks": networks,
         "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
@@ -87,6 +89,12 @@ def blocked_reason(node: Node) -> str:
 def witness_is_away(node: Node) -> bool:
     """Is there a module whose rfsmount would find nobody to ask?"""
     return any(module.view is not None and module.view.witness_away for module in node.modules.values())
+
+
+def witness_word(rfs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The worst that a module's rfsmount says of the witness; None: there is none, or nothing runs that would ask it."""
+    said = [str(found["state"]) for status in rfs.values() if isinstance(found := status.get("witness"), Mapping)]
+    return next((word for word in said if word != "ok"), "ok" if said else None)
 
 
 def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,9 +232,7 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
     """What a person should look at, with the next step."""
     found = []
     if verdict == "diverged":
-        state = f"/var/lib/lockstep/modules/{name}"
-        shown = f"'rfsmount diff --state {state}' shows what differs"
-        fix = f"{shown}; 'rfsmount resolve --keep here --state {state}' on the node whose data stays"
+        fix = f"'hactl resolve {name} --keep NODE --dry-run' shows what differs; without --dry-run it ends it, and NODE's data stays"
         text = f"{name}: both copies were written apart from each other; nothing was overwritten"
         found.append({"code": "DIVERGED", "text": text, "fix": fix})
     for entry in (here, there):
@@ -252,9 +258,14 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
     ]
 
 
-def simulated(node: Node, name: str, what: str, resource: str = "") -> dict[str, Any]:
-    """What would happen here if …, decided by the real core from where it stands."""
-    moments, after = what_if.imagine(node, name, what, resource)
+def simulated(
+    node: Node, name: str, what: str, make: Callable[[float, int], ev.Command] | None = None, resource: str = ""
+) -> dict[str, Any]:
+    """What would happen here if …, decided by the real core from where it stands. `make`: it is a command; `resource`: what goes down."""
+    if make is None:
+        moments, after = what_if.imagine(node, name, what, resource)
+    else:
+        moments, after = what_if.imagine_command(node, name, make)
     state, readiness = after.modules[name].shown
     return {
         "schema": SIMULATE_SCHEMA,

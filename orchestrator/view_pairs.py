@@ -38,6 +38,7 @@ def status(
             "state": min((failover["state"] for failover in failovers), key=FAILOVER_ORDER.index),
             "reason": "; ".join(dict.fromkeys(failover["reason"] for failover in failovers if failover["reason"])),
         },
+        "witness": view.witness_word(rfs),
         "networks": worst_networks([document["networks"] for document in documents]),
         "peers": [peer for document in documents for peer in document["peers"]],
         "modules": shown,

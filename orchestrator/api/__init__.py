@@ -8,6 +8,7 @@
     GET  /v1/modules/NAME/logs?lines=N   {"node", "module", "lines": [services and scripts], "rfs_lines": [rfsmount]}; ?node=NAME
     GET  /v1/modules/NAME/contents       hactl.contents/1, see contents.py; ?node=NAME|all
     GET  /v1/events?after=N              {"node", "events": [{"number", "time", "wall_s", "module", "kind", "text"}], "last": N}; ?node=NAME
+    GET  /v1/doctor?what=…               facts, clock, snapshot: see doctor.py; ?node=NAME
 
 The answer to a command: {"code": exit code, "message": sentence, "results": [{"node", "code", "message"}]}. It says that the
 command was accepted, not that it is finished: whoever wants to wait reads the status. `code` is the exit code of hactl for it

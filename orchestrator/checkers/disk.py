@@ -36,6 +36,11 @@ class Room:
     total_inodes: int
     free_inodes: int
 
+    @property
+    def free_percent(self) -> int:
+        """Of the bytes; of a file system that has none, all of them."""
+        return self.free_bytes * 100 // self.total_bytes if self.total_bytes > 0 else 100
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -56,22 +61,28 @@ class DiskChecker:
 
     async def look(self) -> Finding:
         """All of them, in a thread: a disk that stands still hangs whoever asks."""
-        troubles = await self._thread.run(self._troubles)
-        return Finding(not troubles, "; ".join(troubles))
+        troubles, least = await self._thread.run(self._look_at_all)
+        return Finding(not troubles, "; ".join(troubles) or f"at least {least} % are free")
 
     async def changed(self) -> None:
         """Nobody tells."""
         await trio.sleep_forever()
 
-    def _troubles(self) -> list[str]:
-        return [trouble for directory in self.directories for trouble in self._troubles_of(directory)]
+    def _look_at_all(self) -> tuple[list[str], int]:
+        """What is wrong, and how much is free of the fullest in percent."""
+        troubles, least = list[str](), 100
+        for directory in self.directories:
+            try:
+                place = place_of(directory, read_mount_table())
+                room = measure(place)
+            except OSError as error:
+                troubles.append(f"{directory} cannot be looked at: {error.strerror or error}")
+                continue
+            troubles += self._troubles(directory, place, room)
+            least = min(least, room.free_percent)
+        return troubles, least
 
-    def _troubles_of(self, directory: str) -> list[str]:
-        try:
-            place = place_of(directory, read_mount_table())
-            room = measure(place)
-        except OSError as error:
-            return [f"{directory} cannot be looked at: {error.strerror or error}"]
+    def _troubles(self, directory: str, place: Place, room: Room) -> list[str]:
         found = []
         if place.read_only:
             found.append(f"{directory} lies on a file system that is read-only")

@@ -174,7 +174,7 @@ class ProcessModel(CommonModel):
         return {"process": self.exactly, **own, "at_least": self.at_least, "at_most": self.at_most}
 
 
-class ServiceModel(CommonModel):
+class UnitModel(CommonModel):
     """A unit of systemd."""
 
     usual = ("prim", "restart")
@@ -380,7 +380,7 @@ class CustomModel(CommonModel):
 
 KINDS: Mapping[str, type[CommonModel]] = {
     "process": ProcessModel,
-    "service": ServiceModel,
+    "service": UnitModel,
     "tcp": TcpModel,
     "ping": PingModel,
     "interface": InterfaceModel,
@@ -394,7 +394,7 @@ KINDS: Mapping[str, type[CommonModel]] = {
 }
 CheckerModel = Annotated[
     ProcessModel
-    | ServiceModel
+    | UnitModel
     | TcpModel
     | PingModel
     | InterfaceModel

@@ -435,11 +435,12 @@ def fail_script(turn: Turn, reason: str) -> None:
 
 
 def want(turn: Turn, wanted: bool, *, by: ev.Command | None = None) -> None:
-    """Durable. When a person spoke, all counters begin anew; a checker resets nothing."""
+    """Durable. When a person spoke, all counters begin anew, and what is watched is looked at anew: what was found before somebody came
+    and repaired it would only stop it again. A checker resets nothing."""
     turn.set(wanted=wanted, cycling=False, wish=None, recopy=False, found_dead="", retry_at={})
     turn.set(unsynced=turn.module.unsynced and turn.module.swapping)
     if by is None or not by.checker:
-        turn.set(restarts=(), failbacks=(), services_failed=False, problem="")
+        turn.set(restarts=(), failbacks=(), services_failed=False, problem="", resources={}, incidents={})
 
 
 def counts(turn: Turn, event: ev.Command) -> bool:

@@ -208,6 +208,14 @@ QUESTIONS: Final[dict[str, Callable[[Imagined], None]]] = {
 }
 
 
+def imagine_command(node: Node, module: str, make: Callable[[float, int], ev.Command]) -> tuple[tuple[Moment, ...], Node]:
+    """The same for an administrator's word with its options."""
+    world = Imagined(node, module)
+    world.send(make(world.now, 0))
+    world.pass_time()
+    return tuple(world.moments), world.node
+
+
 def imagine(node: Node, module: str, what: str, resource: str = "") -> tuple[tuple[Moment, ...], Node]:
     """What this node would do, and what it would be in the end. `what` is one of QUESTIONS; `resource`: which one goes down."""
     world = Imagined(node, module, resource)

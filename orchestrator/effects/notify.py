@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
 
@@ -35,7 +37,7 @@ class Line:
     module: str
     kind: str
     text: str
-    more: Mapping[str, Any] = field(default_factory=dict)  # who: of a command; inputs: of a decision
+    more: Mapping[str, Any] = field(default_factory=dict)  # who and role: of a command; inputs: of a decision
 
     def as_json(self, node: str) -> dict[str, object]:
         """As the API shows it, and the file keeps it."""
@@ -56,7 +58,7 @@ def line_from(text: str) -> Line | None:
     """One line of the file; None for what a crash has torn."""
     try:
         entry = json.loads(text)
-        more = {name: entry[name] for name in ("who", "inputs") if name in entry}
+        more = {name: entry[name] for name in ("who", "role", "inputs") if name in entry}
         numbers = int(entry["number"]), float(entry["wall_s"]), float(entry["monotonic_s"])
         return Line(*numbers, str(entry["module"]), str(entry["kind"]), str(entry["text"]), more)
     except (ValueError, KeyError, TypeError):
@@ -71,6 +73,7 @@ class History:
         self.log_file, self.echo, self.journal = log_file, echo, journal
         self._files = Appender(LOG_BYTES_MAX, self._old)
         self.kept_file = log_file.with_name("history.jsonl") if log_file is not None else None
+        self._news = trio.Event()
         self._read()
         self._number = self.lines[-1].number if self.lines else 0
 
@@ -99,13 +102,15 @@ class History:
     def _old(path: Path) -> Path:
         return path.with_suffix(path.suffix + ".1")
 
-    def add(self, module: str, kind: str, text: str, *, who: str = "", inputs: Mapping[str, Any] | None = None) -> None:
+    def add(self, module: str, kind: str, text: str, *, who: str = "", role: str = "", inputs: Mapping[str, Any] | None = None) -> None:
         """One line, everywhere. Whoever said it: what cannot be written as UTF-8 is replaced."""
         text, who = (each.encode("utf-8", "replace").decode() for each in (text, who))
         self._number += 1
-        more = {**({"who": who} if who else {}), **({"inputs": inputs} if inputs is not None else {})}
+        more = {**({"who": who} if who else {}), **({"role": role} if role else {}), **({"inputs": inputs} if inputs is not None else {})}
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)
         self.lines.append(line)
+        news, self._news = self._news, trio.Event()
+        news.set()
         by = f" (by {who})" if who else ""
         shown = line.as_json("")
         written = f"{shown['time']} {module or '-'} {kind} {text}{by}\n"
@@ -124,3 +129,17 @@ class History:
     def after(self, number: int) -> list[Line]:
         """Everything newer than `number`."""
         return [line for line in self.lines if line.number > number]
+
+    async def news(self) -> None:
+        """Until the next line."""
+        await self._news.wait()
+
+    @property
+    def first(self) -> int:
+        """The oldest number that is still in memory."""
+        return self.lines[0].number if self.lines else self._number + 1
+
+    @property
+    def last(self) -> int:
+        """The newest number."""
+        return self._number

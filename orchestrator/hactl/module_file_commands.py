@@ -186,10 +186,10 @@ def socket_is_there(session: Session) -> bool:
 def set_aside(module: ModuleConfig, state: Path) -> Path:
     """The guards off, so that the directories are plain ones again; then the state directory to removed/, whole."""
     from rfs.errors import SaidNo
-    from rfs.guard_command import lift
+    from rfs.guard_command import unguard
 
     try:
-        lift([entry.directory for entry in module.replicated], str(state))
+        unguard([entry.directory for entry in module.replicated], str(state))
     except SaidNo as refusal:
         raise Failure(refusal.sentence, refusal.exit_code) from refusal
     home = STATE / "removed"

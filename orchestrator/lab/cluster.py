@@ -125,6 +125,26 @@ class LabCluster:
         """Write a file on a node."""
         self.lab.run(node, ["sh", "-c", 'cat > "$0"', path], input=text)
 
+    def apply(self, node: str = "node1") -> None:
+        """`hactl config apply` of this node's files; both run with them when it returns."""
+        self.lab.run(node, ["hactl", "config", "apply", "--yes"], timeout_s=60)
+        wanted = self.api(node).config()["applied"]["number"]
+
+        def taken_up() -> bool:
+            try:
+                found = [self.api(each).config() for each in SERVERS]
+            except (ApiFailure, OSError):  # in the middle of it
+                return False
+            return all(each["applied"]["number"] == wanted and each["running"] for each in found)
+
+        self.until(taken_up, f"not both nodes go on with generation {wanted}", 40)
+
+    def begin_anew(self, node: str) -> None:
+        """Its hactld, with the files as its first configuration, as on a node that was installed with them."""
+        self.kill_daemon(node)
+        self.lab.run(node, ["rm", "-rf", "/var/lib/lockstep/config"])
+        self.start_daemon(node)
+
     def start_daemon(self, node: str, env: Mapping[str, str] | None = None) -> None:
         """hactld, as a service manager would start it."""
         home = Path(f"/var/log/lockstep/{node}.hactld.out")

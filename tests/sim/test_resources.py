@@ -156,7 +156,7 @@ def test_both_down_and_swap_is_no_reason_to_wander() -> None:
 def test_what_flaps_on_both_nodes_moves_the_role_only_so_often(action: str, default_primary: str) -> None:
     cluster = watched(8, max_restarts=3, default_primary=default_primary, own=action)
     chance = random.Random(8)
-    for _ in range(150):
+    for _ in range(45):
         breaks(cluster, OWN, chance.choice(("node1", "node2")))
         cluster.run(chance.choice((1.0, 3.0, 8.0)))
         heals(cluster, OWN, "node1", "node2")

@@ -10,9 +10,11 @@ import pytest
 import trio
 
 from orchestrator import view, view_pairs
+from orchestrator.api.access import Asker
 from orchestrator.api.commands import make_command
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
+from orchestrator.api.roles import Role
 from orchestrator.api.routes import Routes, merge
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, VipConfig
@@ -32,6 +34,9 @@ CONFIG = ModuleConfig(
     name="pg", mode="mirror", nodes=("node1", "node2"), replication_network="lan", default_primary="alone", boot="auto", max_restarts=3,
     max_restarts_period_s=86400.0, replicated=(), vips=(VipConfig("192.0.2.100/24"),), services=(), port=5600, scripts_dir=Path("/none"),
 )  # fmt: skip
+
+
+ANN = Asker("ann", Role.OPERATOR)
 
 
 class FakePeer(PeerClient):
@@ -79,7 +84,7 @@ async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | No
     async with trio.open_nursery() as nursery:
         for side in routes.here.sides:
             nursery.start_soon(side.runner.run)
-        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, "ann"))
+        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, ANN))
         nursery.cancel_scope.cancel()
     return answer
 
@@ -97,14 +102,15 @@ async def test_there(tmp_path: Path) -> None:
     peer = FakePeer({"code": 0, "message": "pg starts"})
     answer = await ask(make_routes(peer, tmp_path), "POST", "/v1/modules/pg/start", {"node": "node2"})
     assert answer["results"] == [{"node": "node2", "code": 0, "message": "pg starts"}]
-    assert peer.asked == [("command", {"module": "pg", "verb": "start", "options": {}, "who": "ann on node1"})]
+    asked = {"module": "pg", "verb": "start", "options": {}, "who": "ann (operator) on node1", "role": "operator"}
+    assert peer.asked == [("command", asked)]
 
 
 async def test_who_asked_is_in_the_history(tmp_path: Path) -> None:
     routes = make_routes(FakePeer({}), tmp_path)
     await ask(routes, "POST", "/v1/modules/pg/pause")
     last = (await ask(routes, "GET", "/v1/events"))["events"][-1]
-    assert (last["kind"], last["who"]) == ("command", "ann on node1")
+    assert (last["kind"], last["who"], last["role"]) == ("command", "ann (operator) on node1", "operator")
     assert last["text"].startswith("pause: automatic failover of pg is paused")
 
 
@@ -232,7 +238,8 @@ async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> Non
     routes.here.sides = [FakeSide(told, routes.here.sides[0].runner)]
     answer = await ask(routes, "POST", "/v1/cluster/rotate-keys")
     assert [method for method, _ in told.asked] == ["pin", "hello"]
-    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin, "not_told": []}]} and store.own().known.pin != before
+    after = store.own().known.pin
+    assert answer == {"schema": "hactl.rotated/1", "rotated": [{"node": "node1", "pin": after, "not_told": []}]} and after != before
     assert len(store.every_own()) == 1
 
 

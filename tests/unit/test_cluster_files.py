@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config_archive import gather
 from orchestrator.hactl import cluster_files
 from rfs.errors import SaidNo
 from rfs.pairing import Files
@@ -38,9 +39,9 @@ def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
     (here / "keys").mkdir()
     (here / "keys" / "identity.pem").write_text("secret")
     (here / "modules" / "link").symlink_to("/etc/passwd")
-    assert cluster_files.gather(here) == FILES, "no key, and nothing that a link points at"
-    cluster_files.store(cluster_files.gather(here), there, "node2", replace=False)
-    assert cluster_files.gather(there) == FILES
+    assert gather(here) == FILES, "no key, and nothing that a link points at"
+    cluster_files.store(gather(here), there, "node2", replace=False)
+    assert gather(there) == FILES
     assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and (there / "modules/pg/password").stat().st_mode & 0o777 == 0o600
     assert not list(there.glob(".joining*"))
 
@@ -75,4 +76,4 @@ def test_a_different_configuration_is_kept(tmp_path: Path) -> None:
     cluster_files.store(other, tmp_path, "node2", replace=True)
     assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"][1]
     assert (tmp_path / "cluster.toml.before-join").read_bytes() == CLUSTER
-    assert cluster_files.gather(tmp_path) == other, "what was kept aside does not travel"
+    assert gather(tmp_path) == other, "what was kept aside does not travel"

@@ -76,10 +76,6 @@ def test_the_node_with_the_data_first_then_the_other(fresh: FakeHactld, hactl: H
 def test_a_dry_run_shows_and_does_nothing(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
     code, _, err = hactl("start", "pg", "--data-from", "node1", "--dry-run")
     assert (code, commands(fresh)) == (0, []) and "node1 serves with its data." in err
-    fresh.answers["/v1/status"] = [(200, STATUS)]
-    for words in (("start", "pg", "--dry-run"), ("--dry-run", "start", "pg"), ("--dry-run", "stop", "pg"), ("stop", "pg", "--dry-run")):
-        code, _, err = hactl(*words)
-        assert (code, commands(fresh)) == (2, []) and "nothing was done" in err
 
 
 def test_files_on_the_other_node_are_moved_aside(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811

@@ -327,10 +327,10 @@ def test_what_is_remembered_is_set_aside_only_when_told(call: Call, config: Path
     (home / "record").write_text("r")
     lifted: list[list[str]] = []
 
-    async def lift(self: Layers) -> None:
+    async def unguard(self: Layers) -> None:
         lifted.append(self.paths)
 
-    monkeypatch.setattr(Layers, "lift", lift)  # needs the engine and root: tests/cluster/test_templates.py lifts real guards
+    monkeypatch.setattr(Layers, "unguard", unguard)  # needs the engine and root: tests/cluster/test_templates.py lifts real guards
     code, _, err = call("module", "remove", "pg", "--force")
     assert code == 6 and "--forget" in err and (home / "record").exists()
     code, out, _ = call("module", "remove", "pg", "--force", "--forget", "--json")
