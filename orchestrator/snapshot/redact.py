@@ -26,9 +26,7 @@ PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:---
 VALUES: Final = (
     # What stands before the telling word in a name is not looked for: a pattern that begins anywhere is tried again at every letter.
     re.compile(rf"(?i)(?P<name>{_SECRET}[\w.-]{{0,64}})[\"']?\s{{0,8}}[=:]\s{{0,8}}{_VALUE}"),  # NAME=value, "name": "value", name: value
-    re.compile(
-        rf"(?i)(?P<option>{_SECRET}[\w.-]{{0,64}})(?:\s{{1,8}}|[\"']\s{{0,8}},\s{{0,8}}){_VALUE}"
-    ),  # --name value, "--name", "value"
+    re.compile(rf"(?i)(?P<option>{_SECRET}[\w.-]{{0,64}})(?:\s{{1,8}}|[\"']\s{{0,8}},\s{{0,8}}){_VALUE}"),  # --name value
     re.compile(r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token|digest)?\s*(?P<value>[^\s\"',;]+)"),
     re.compile(r"(?i)\bbearer\s+(?P<value>[\w.~+/=-]{8,})"),
     re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,20}://[^\s/:@\"']{0,100}:(?P<value>[^\s/@\"']{1,200})@"),  # scheme://user:password@
@@ -48,6 +46,8 @@ NO_SECRET_NAME: Final = re.compile(r"(?i)(?:_|-|\.)?(?:file|path|dir|directory|t
 NO_SECRET_VALUE: Final = frozenset({"true", "false", "null", "none", "yes", "no", "required", "[removed]", "md5", "peer", "trust"})
 OPTION: Final = re.compile(r"(?<!\w)--?[\w.-]*\Z")
 NAME_CHARACTERS_MAX: Final = 64
+INLINE: Final = r"environment\s*=\s*\{([^}]{0,4000})\}"
+ENVIRONMENT: Final = r"\[[^\]\n]{0,100}environment\]([^\[]{0,4000})"
 TOML_CHARACTERS_MAX: Final = 32 << 10
 HARMLESS: Final = re.compile(r"^(?:/[\w./-]*|[\d.,:]+|[a-z]{2}_[A-Z]{2}\S*|C\.\S+|POSIX)$")
 
@@ -132,7 +132,7 @@ def environments(text: str) -> Iterator[tuple[str, str]]:
             raise ValueError("longer than what anybody configures, and the parser is slow with what is none")
         found = tomllib.loads(text)
     except (ValueError, RecursionError):
-        for table in re.findall(r"environment\s*=\s*\{([^}]*)\}", text) + re.findall(r"\[[^\]\n]*environment\]([^\[]*)", text):
+        for table in re.findall(INLINE, text) + re.findall(ENVIRONMENT, text):
             yield from re.findall(r"""["']?([\w.-]+)["']?\s*=\s*["']([^"'\n]*)["']""", table)
         return
     services: Any = found.get("service", [])

@@ -108,7 +108,7 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     assert redactor.clean(once) == once
 
 
-LONG_BYTES = part.TEXT_BYTES_MAX
+LONG_BYTES = 64 << 10
 UNKIND = (
     *("x", "a.", "a-", "a:", "1.", "f:", "://", "x://y", "mysql ", "curl ", "password", "password ", "--token ", "-password-"),
     *('"', "'", "\\", "eyJ", "environment = {", "@", "a@", "password:\t", "passwd::"),
@@ -122,7 +122,7 @@ def test_no_text_is_slow_to_clean(piece: str) -> None:
     redactor = Redactor()
     redactor.learn(text, name="a.toml")
     anonymiser().apply(redactor.clean(text, name="a.toml"))
-    assert time.process_time() - began < 5.0, "a deadline is not held by a pattern that is tried again at every letter"
+    assert time.process_time() - began < 2.0, "a deadline is not held by a pattern that is tried again at every letter"
 
 
 # ---- other names ------------------------------------------------------------------------------------------------------------------------
