@@ -560,8 +560,7 @@ def test_a_dry_run_asks_the_rules_and_changes_nothing(hactl: Hactl, moving: Fake
                 "reason": "", "moments": [{"after_s": 0.0, "kind": "order", "text": "stop the services"}]}  # fmt: skip
     moving.answers["/v1/modules/pg/simulate"] = [(200, imagined)]
     moves = (("swap",), ("stop",), ("prim", "--force"), ("second", "--fullsync"), ("start",))
-    verbs = (*moves, ("pause",), ("checkers", "off"), ("boot", "on"))
-    for words in verbs:
+    for words in (*moves, ("pause",), ("checkers", "off"), ("boot", "on")):
         code, out, _ = hactl(*words, "--dry-run")
         assert code == 0 and "stop the services" in out, words
     assert asked_for(moving) == []
