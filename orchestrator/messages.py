@@ -202,12 +202,6 @@ _WARNINGS = (
         "The module is open for maintenance: its directories are plain, nothing starts, nothing protects this copy.",
         "hactl module close MODULE",
     ),
-    Message(
-        "FIRST_START",
-        "warning",
-        "No node is known to have the data, so nobody serves.",
-        "hactl start MODULE shows what both nodes have, and asks; or hactl prim MODULE on the one whose files are right",
-    ),
     Message("DIVERGED", "warning", "See the code of this name.", "hactl resolve MODULE --keep NODE"),
     Message(
         "SERVICES_FAILED",

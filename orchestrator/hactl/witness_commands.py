@@ -12,7 +12,7 @@ from orchestrator.hactl.output import print_rows
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
 
-HEADER = ("module", "node", "witness", "grant", "term", "for", "reason")
+HEADER = ("module", "witness", "grant", "term", "for", "reason")
 
 
 @click.group()
@@ -37,7 +37,10 @@ def _show(session: Session, found: list[dict[str, Any]]) -> None:
             "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on every node, and restart the modules",
             exit_codes.FAILED,
         )
-    print_rows(session.format, HEADER, [_row(entry) for entry in found], found)
+    if session.node == "all":
+        print_rows(session.format, ("node", *HEADER), [(entry["node"], *_row(entry)) for entry in found], found)
+    else:
+        print_rows(session.format, HEADER, [_row(entry) for entry in found], found)
 
 
 def _entries(document: Mapping[str, Any], module: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -51,6 +54,6 @@ def _entries(document: Mapping[str, Any], module: Mapping[str, Any]) -> list[dic
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     held = entry.get("register")
     if held is None:
-        return entry["module"], entry["node"], entry["state"], "-", "-", "-", entry["reason"] or "-"
+        return entry["module"], entry["state"], "-", "-", "-", entry["reason"] or "-"
     whom = "this node's generation" if held["generation"] == entry["generation"] else "another generation"
-    return entry["module"], entry["node"], entry["state"], held["generation"], str(held["term"]), whom, entry["reason"] or "-"
+    return entry["module"], entry["state"], held["generation"], str(held["term"]), whom, entry["reason"] or "-"
