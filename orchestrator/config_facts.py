@@ -60,5 +60,7 @@ class RunningFacts:
         return ""
 
     def is_busy(self) -> bool:
-        """Is a script, a start, a promotion under way?"""
-        return any(runner.is_busy for runner in {id(runner): runner for runner in self.runners.values()}.values())
+        """Is a script, a start, a promotion under way, or a swap that has several of them?"""
+        modules = [runner.node.modules[name] for name, runner in self.runners.items()]
+        moving = any(module.swapping or module.cycling or module.restarting for module in modules)
+        return moving or any(runner.is_busy for runner in self.runners.values())

@@ -17,6 +17,7 @@ from orchestrator import config_apply, config_archive, config_check, config_effe
 from orchestrator.config import listed
 from orchestrator.config_apply import Fate, Relation, Resolution, Says
 from orchestrator.config_check import Candidate, Facts
+from orchestrator.config_errors import ConfigError
 from orchestrator.generations import Generation, GenerationStore, Prepared, generation_from
 from orchestrator.peer import Message, PeerRefused, PeerUnreachable
 from rfs import exit_codes
@@ -104,7 +105,7 @@ class ConfigKeeper:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_for_ever)
-            nursery.start_soon(self._hand_over)
+            nursery.start_soon(self.hand_over)
             for peer in self.peers:
                 nursery.start_soon(self._ask_for_ever, peer)
 
@@ -125,13 +126,13 @@ class ConfigKeeper:
         except (OSError, SaidNo):
             return (), ""
 
-    async def _hand_over(self) -> None:
-        """After a commit: when the answers are out and nothing is under way."""
+    async def hand_over(self) -> None:
+        """After a commit: when nothing is under way, all were told, and the answers are out."""
         await self._committed.wait()
-        await trio.sleep(ANSWERS_S)
         with trio.move_on_after(IDLE_PATIENCE_S):
-            while self.facts.is_busy():
+            while self.under_way or self.facts.is_busy():
                 await trio.sleep(ANSWERS_S)
+        await trio.sleep(ANSWERS_S)
         self.over.set()
 
     async def _ask_for_ever(self, peer: str) -> None:
@@ -154,7 +155,7 @@ class ConfigKeeper:
         try:
             await self._resolve(peer)
             await self._follow(peer, said)
-        except (PeerUnreachable, PeerRefused, SaidNo, OSError) as failure:
+        except (PeerUnreachable, PeerRefused, ConfigError, SaidNo, OSError) as failure:
             self.known[peer].stuck = str(failure)
 
     async def _resolve(self, peer: str) -> None:
@@ -192,6 +193,8 @@ class ConfigKeeper:
                 if complaints := await self.complaints(candidate, free=False):
                     raise SaidNo("; ".join(complaints))
                 async with self.changing:
+                    if self.store.prepared is not None or self.under_way or self.is_changing:
+                        return  # something else began meanwhile
                     await trio.to_thread.run_sync(self.store.keep, candidate.files)
                     await self.switch(said.applied, f"as {peer} has it")
 
@@ -223,9 +226,7 @@ class ConfigKeeper:
             raise SaidNo(f"{coordinator} asks for something that is no generation", exit_codes.USAGE) from error
         force, dry_run = parameters.get("force") is True, parameters.get("dry_run") is True
         await self.look_at_files()
-        under_way = self.under_way or ("committed" if self._committed.is_set() else "")
-        if reason := config_apply.why_not_promise(self.says(), generation, coordinator, under_way, force=force):
-            raise SaidNo(reason)
+        self._refuse_to_promise(generation, coordinator, force)
         candidate = await self.examine(config_archive.unpack(parameters.get("files")))
         if candidate.digest != generation.digest:
             raise SaidNo(f"{coordinator} sends other files than it says")
@@ -237,12 +238,18 @@ class ConfigKeeper:
             if dry_run:
                 return
             async with self.changing:
+                self._refuse_to_promise(generation, coordinator, force)  # what began meanwhile goes before
                 prepared = Prepared(generation, coordinator, held)
                 await trio.to_thread.run_sync(self.store.keep, candidate.files)
                 await trio.to_thread.run_sync(self.store.prepare, prepared)
             self.reached("config-prepared")
         finally:
             self.holding = ()
+
+    def _refuse_to_promise(self, generation: Generation, coordinator: str, force: bool) -> None:
+        under_way = self.under_way or ("committed" if self.is_changing else "")
+        if reason := config_apply.why_not_promise(self.says(), generation, coordinator, under_way, force=force):
+            raise SaidNo(reason)
 
     async def commit(self, transaction: str) -> None:
         """The second phase here. Told twice is told once."""

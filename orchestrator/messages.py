@@ -197,6 +197,12 @@ _WARNINGS = (
         "The services failed more often than `max_restarts` allows; the node holds the data and does not serve.",
         "hactl logs MODULE; then hactl restart MODULE",
     ),
+    Message(
+        "FIRST_START",
+        "warning",
+        "The module was started, and no node is known to have its data: nothing on disk says it, so a person has to.",
+        "hactl start MODULE shows what both have, and asks",
+    ),
     Message("CHECKERS_OFF", "warning", "What the checkers find on that node is noted and not acted upon.", "hactl checkers on MODULE"),
     Message(
         "WITNESS",

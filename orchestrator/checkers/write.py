@@ -40,7 +40,7 @@ class WriteChecker:
             if not up:
                 return Finding(False, f"{directory} {text}")
             took.append(text)
-        return Finding(True, f"written to both disks and read back in {', '.join(took)} ms")
+        return Finding(True, f"written through the mirror and read back in {', '.join(took)} ms")
 
     async def changed(self) -> None:
         """Nobody tells."""

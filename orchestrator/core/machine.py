@@ -155,7 +155,7 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
     if (goal is not None and goal.level < Level.SERVING) or cut_off:
         may_go = cut_off or module.services is Hold.OFF or (goal is not None and goal.urgent)
         if module.address in (Hold.ON, Hold.COMING) and may_go and not waits:
-            turn.set(address=Hold.GOING)
+            turn.set(address=Hold.GOING, handed=False)  # who takes it again takes it from nobody's hands
             turn.order(act.VipDown)
         elif module.address is Hold.ON and not may_go and module.view is not None and module.view.serves and not around.unsure:
             turn.actions.append(act.KeepVip(module.name))  # the services have time to end, and clients until then

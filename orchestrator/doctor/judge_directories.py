@@ -83,7 +83,7 @@ def room(facts: Facts) -> Iterator[Said]:
     for path, found in _usable(facts):
         total, free = found["total_bytes"], found["available_bytes"]
         inodes, inodes_free = found["inodes"], found["inodes_available"]
-        fix = f"df -h {path}; df -i {path}; make room, or a larger disk"
+        fix = f"df -h {path}; df -i {path}{' on both nodes' if found['layer'] == 'mirror' else ''}; make room, or a larger disk"
         if free < total * FULL_BAD:
             yield bad(f"{path}: {show_bytes(free)} of {show_bytes(total)} are free", fix)
         elif inodes and inodes_free < inodes * FULL_BAD:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class History:
         self._files = Appender(LOG_BYTES_MAX, self._old)
         self.kept_file = log_file.with_name("history.jsonl") if log_file is not None else None
         self._news = trio.Event()
+        self._loop: trio.lowlevel.TrioToken | None = None  # of whoever waits for news
         self._read()
         self._number = self.lines[-1].number if self.lines else 0
 
@@ -109,8 +111,9 @@ class History:
         more = {**({"who": who} if who else {}), **({"role": role} if role else {}), **({"inputs": inputs} if inputs is not None else {})}
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)
         self.lines.append(line)
-        news, self._news = self._news, trio.Event()
-        news.set()
+        if self._loop is not None:  # some lines come from threads
+            with suppress(trio.RunFinishedError):
+                self._loop.run_sync_soon(self._wake, idempotent=True)
         by = f" (by {who})" if who else ""
         shown = line.as_json("")
         written = f"{shown['time']} {module or '-'} {kind} {text}{by}\n"
@@ -128,11 +131,16 @@ class History:
 
     def after(self, number: int) -> list[Line]:
         """Everything newer than `number`."""
-        return [line for line in self.lines if line.number > number]
+        return [line for line in list(self.lines) if line.number > number]  # a copy: threads add lines
 
     async def news(self) -> None:
         """Until the next line."""
+        self._loop = trio.lowlevel.current_trio_token()
         await self._news.wait()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
 
     @property
     def first(self) -> int:

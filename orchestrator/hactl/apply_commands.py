@@ -61,7 +61,7 @@ def number(value: int | None) -> str | None:
 def show_diff(document: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     """For a person: the lines, then what each changed key means."""
     if document["equal"]:
-        yield f"{document['to']} is {document['from']}, which is applied: nothing differs"
+        yield f"nothing differs between {document['from']} and {document['to']}"
         return
     for file in document["files"]:
         if file["kind"] in ("added", "removed", "mode"):

@@ -12,12 +12,14 @@ import trio
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import CLUSTER_FILE, ClusterConfig, listed, load_cluster, load_modules, own_name
-from orchestrator.config_archive import gather
+from orchestrator.config_archive import digest, gather
 from orchestrator.config_errors import ConfigError
+from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.acquaintance import Acquaintance
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
+from orchestrator.paths import Paths
 from orchestrator.security import key_store
 from orchestrator.topology import peers_of
 from rfs import exit_codes, keys_command, pairing
@@ -179,12 +181,26 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         acquaintance = Acquaintance(own.node, session.config_dir)
         paired = trio.run(_join, session, keys, own, text, acquaintance)
         keys_command.after_pairing(keys, new=new_key)
+        begin_anew(session.config_dir)
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired, acquaintance)
     if session.format == "table":
         click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
     _warn_of_others(session, paired, new_key)
+
+
+def begin_anew(config_dir: Path) -> None:
+    """What was applied here before is not what came along: the next hactld begins with the files."""
+    store = GenerationStore(Paths().config)
+    try:
+        store.read()
+        applied = store.past.applied
+        if applied is None or digest(gather(config_dir)) == applied.digest:
+            return
+    except SaidNo:
+        pass  # damaged: nothing of it is needed any more
+    store.forget()
 
 
 async def _join(session: Session, keys: KeyStore, own: Own, invitation: str, acquaintance: Acquaintance) -> Paired:

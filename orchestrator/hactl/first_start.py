@@ -39,7 +39,7 @@ def start(session: Session, name: str, entry: Mapping[str, Any], data_from: str 
 
 def confirm_prim(session: Session, name: str) -> None:
     """`hactl prim` as the first word about a module: on a terminal with both sides shown; in a script the command is the word."""
-    if not on_terminal(session) or not (entries := first_entries(session, name)):
+    if session.dry_run or not on_terminal(session) or not (entries := first_entries(session, name)):
         return
     source = session.node or str(session.client.status()["node"])
     show(name, entries)
@@ -78,10 +78,26 @@ def guide(session: Session, name: str, entries: Sequence[Entry], data_from: str 
     mine, theirs = (next(entry for entry in entries if (entry["node"] == source) is wanted) for wanted in (True, False))
     refuse_unfit(mine, [theirs])
     replace = holds_files(theirs)
+    for line in warned(session, name, source, str(theirs["node"])):
+        click.echo(line, err=True)
     for line in consequences(name, source, str(theirs["node"]), replace):
         click.echo(line, err=True)
+    if session.dry_run:
+        return
     session.confirm("Go on?")
     begin(session, name, source, str(theirs["node"]), replace)
+
+
+def warned(session: Session, name: str, source: str, other: str) -> list[str]:
+    """What the doctor has against this copy: room, owners, file systems, programs. It is told, and decides nothing."""
+    from orchestrator.doctor.preflight import before_first_copy
+
+    try:
+        facts = [session.client.doctor("facts", node) for node in (source, other)]
+    except ApiFailure as failure:
+        return [f"! the doctor was not asked: {failure}"]
+    found = [each for each in before_first_copy(name, *facts) if each.verdict in ("bad", "warn")]
+    return [line for each in found for line in (f"! {each.node}: {each.text}", *([f"  → {each.fix}"] if each.fix else []))]
 
 
 def refuse_unfit(source: Entry, others: Sequence[Entry]) -> None:

@@ -126,6 +126,9 @@ def remove(session: Session, name: str, forget: bool, force: bool) -> None:
         what = f"{state} remembers which copy of {name} is the newest"
         raise Failure(f"{what}: 'hactl module remove {name} --forget' sets that aside", exit_codes.REFUSED)
     files = [path for path in (session.config_dir / "modules" / f"{name}.toml", module.scripts_dir) if os.path.lexists(path)]
+    if session.dry_run:
+        click.echo(f"{' and '.join(str(path) for path in files)}: would be removed", err=True)
+        return
     session.confirm(f"Remove {' and '.join(str(path) for path in files)}?")
     aside = set_aside(module, state) if state.is_dir() and module.mode == "mirror" else None
     for path in files:

@@ -80,11 +80,10 @@ def install(
     vips: tuple[str, ...],
     nodes: tuple[str, ...],
     disable_at_boot: bool,
-    dry_run: bool,
 ) -> None:
     """Put a packed module into the configuration: checked, under a free name, with this cluster's nodes, networks and ports.
 
-    Its scripts run as root: install only what you trust.
+    Its scripts run as root: install only what you trust. With --dry-run it is checked and shown, and not written.
     """
     from orchestrator.config import load_cluster, load_modules
     from orchestrator.config_errors import ConfigError
@@ -108,8 +107,8 @@ def install(
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
     if chosen != packed.name and f"/modules/{packed.name}/" in text:
         said.append(f"its text names files below modules/{packed.name}/; here they lie below modules/{chosen}/")
-    said += what_to_know(module, None, disable_at_boot and not dry_run)
-    finish(session, module, text, dict(packed.scripts), said, dry_run=dry_run)
+    said += what_to_know(module, None, disable_at_boot and not session.dry_run)
+    finish(session, module, text, dict(packed.scripts), said)
 
 
 COMMANDS = (package, install)

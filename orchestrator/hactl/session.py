@@ -100,9 +100,8 @@ _OPTIONS = (
     click.option("--no-color", is_flag=True, help="No colours."),
 )
 
-
 # What changes something and cannot say beforehand what.
-NOT_IMAGINED = ("cluster", "drill", "lab", "module remove", "module open", "module close", "module package", "config edit")
+NOT_IMAGINED = ("cluster", "drill", "lab", "module open", "module close", "module package", "config edit")
 
 
 def refuse_to_imagine(path: str) -> None:

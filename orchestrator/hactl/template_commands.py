@@ -104,9 +104,8 @@ def add(
     nodes: tuple[str, ...],
     settings: tuple[str, ...],
     disable_at_boot: bool,
-    dry_run: bool,
 ) -> None:
-    """Write a new module's file from a template; nothing starts.
+    """Write a new module's file from a template; nothing starts. With --dry-run it is shown and not written.
 
     \b
     hactl module add postgresql --name pg --vip 192.0.2.100/24
@@ -129,8 +128,8 @@ def add(
     except ConfigError as error:
         show_rows(session, error, place.module_file(session.config_dir, wishes.name), text)
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
-    said = [*what_to_know(module, draft, disable_at_boot and not dry_run), *draft.notes]
-    finish(session, module, text, {}, said, dry_run=dry_run)
+    said = [*what_to_know(module, draft, disable_at_boot and not session.dry_run), *draft.notes]
+    finish(session, module, text, {}, said)
 
 
 def show_rows(session: Session, error: ConfigError, file: Path, text: str) -> None:
@@ -170,10 +169,8 @@ def what_to_know(module: ModuleConfig, draft: Draft | None, disable: bool) -> li
     return [*dangers.of_directories(directories), *boot, *dangers.of_addresses(module.vips)]
 
 
-def finish(
-    session: Session, module: ModuleConfig, text: str, scripts: dict[str, tuple[bool, bytes]], said: Sequence[str], *, dry_run: bool
-) -> None:
-    """Say what is to be known, write, and say what comes next; with `dry_run` show the file instead."""
+def finish(session: Session, module: ModuleConfig, text: str, scripts: dict[str, tuple[bool, bytes]], said: Sequence[str]) -> None:
+    """Say what is to be known, write, and say what comes next; with --dry-run show the file instead."""
     from orchestrator.modules import place
 
     file = place.module_file(session.config_dir, module.name)
@@ -183,7 +180,7 @@ def finish(
         for sentence in said:
             click.echo(f"! {sentence}", err=True)
     written = []
-    if not dry_run:
+    if not session.dry_run:
         if said and for_people:
             session.confirm(f"Write {file}?")
         written = [str(path) for path in place.write(session.config_dir, module.name, text, scripts)]
@@ -191,7 +188,7 @@ def finish(
         document: dict[str, Any] = {"schema": SCHEMA, "name": module.name, "file": str(file), "written": written}
         print_json(document | {"text": text, "to_know": list(said), "next": steps}, one_line=session.format == "jsonl")
         return
-    if dry_run:
+    if session.dry_run:
         click.echo(text, nl=False)
         click.echo(f"{file}: not written (--dry-run)", err=True)
         return

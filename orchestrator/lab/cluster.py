@@ -288,7 +288,7 @@ class LabCluster:
             exclude = {each["path"]: each["exclude"] for each in self.rfs_status("node1")["directories"]}
             found = []
             for directory in self.directories:
-                ours, theirs = (mirrored(tree[directory], exclude[directory]) for tree in (one, other))
+                ours, theirs = (mirrored(tree[directory], exclude.get(directory, [])) for tree in (one, other))
                 found += differences(ours, theirs)
             break
         if found:

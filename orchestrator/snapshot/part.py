@@ -133,7 +133,7 @@ def tail_of(path: Path) -> str:
     with path.open("rb") as file:
         try:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TEXT_BYTES_MAX))
+            file.seek(max(0, size - TEXT_BYTES_MAX - 1))
         except OSError:
             pass  # a file of the kernel's has no end to seek to
         return bounded(file.read(TEXT_BYTES_MAX + 1))
@@ -142,7 +142,8 @@ def tail_of(path: Path) -> str:
 def bounded(data: bytes) -> str:
     """Its last lines."""
     if len(data) > TEXT_BYTES_MAX:
-        data = data[-TEXT_BYTES_MAX:].partition(b"\n")[2]
+        data = data[-TEXT_BYTES_MAX:]
+        data = data.partition(b"\n")[2] or data
     return data.decode(errors="replace").replace("\0", "\\0")
 
 

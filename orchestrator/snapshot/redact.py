@@ -19,22 +19,21 @@ LENGTH_MIN: Final = 4  # of what is removed wherever it stands
 PLAIN_LENGTH_MIN: Final = 8  # of what stands in an environment under a harmless name
 
 _SECRET: Final = r"(?:passw(?:or)?d|passwd|passphrase|pwd|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|credentials?)"
-_WORD: Final = rf"(?!(?:OLD)?PWD\b)[\w.-]{{0,64}}?{_SECRET}[\w.-]{{0,64}}"
-_NAME: Final = rf"(?<!\w){_WORD}"
 _QUOTED: Final = r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
 _VALUE: Final = rf"(?P<value>{_QUOTED}|[^\s,;&|)}}\]\"']+)"
 
 PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 VALUES: Final = (
-    re.compile(rf"(?i)(?P<name>{_NAME})[\"']?\s*(?:=|:)\s*{_VALUE}"),  # NAME=value, "name": "value", name: value
-    re.compile(rf"(?i)(?<!\w)(?P<name>--?{_WORD})(?:\s+|[\"']\s*,\s*){_VALUE}"),  # --name value, and as words of a list
+    # What stands before the telling word in a name is not looked for: a pattern that begins anywhere is tried again at every letter.
+    re.compile(rf"(?i)(?P<name>{_SECRET}[\w.-]{{0,64}})[\"']?\s{{0,8}}[=:]\s{{0,8}}{_VALUE}"),  # NAME=value, "name": "value", name: value
+    re.compile(rf"(?i)(?P<option>{_SECRET}[\w.-]{{0,64}})(?:\s{{1,8}}|[\"']\s{{0,8}},\s{{0,8}}){_VALUE}"),  # --name value
     re.compile(r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token|digest)?\s*(?P<value>[^\s\"',;]+)"),
     re.compile(r"(?i)\bbearer\s+(?P<value>[\w.~+/=-]{8,})"),
-    re.compile(r"[a-zA-Z][\w+.-]*://[^\s/:@\"']*:(?P<value>[^\s/@\"']+)@"),  # scheme://user:password@
-    re.compile(r"[a-zA-Z][\w+.-]*://(?P<value>[^\s/:@\"']{16,})@"),  # scheme://token@
-    re.compile(r"\b(?:mysql|mysqldump|mysqladmin|mariadb[\w-]*)\b[^\n|;]*?\s-p(?P<value>[^\s-][^\s]*)"),
+    re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,20}://[^\s/:@\"']{0,100}:(?P<value>[^\s/@\"']{1,200})@"),  # scheme://user:password@
+    re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,20}://(?P<value>[^\s/:@\"']{16,200})@"),  # scheme://token@
+    re.compile(r"\b(?:mysql|mysqldump|mysqladmin|mariadb[\w-]*)\b[^\n|;]{0,300}?\s-p(?P<value>[^\s-][^\s]*)"),
     re.compile(r"\bsshpass\s+-p\s*(?P<value>\S+)"),
-    re.compile(r"\bcurl\b[^\n|;]*?\s(?:-u|--user)[ =]?[\"']?[^\s:\"']+:(?P<value>[^\s\"']+)"),
+    re.compile(r"\bcurl\b[^\n|;]{0,300}?\s(?:-u|--user)[ =]?[\"']?[^\s:\"']+:(?P<value>[^\s\"']+)"),
     re.compile(rf"(?i)\bidentified\s+(?:with\s+\S+\s+)?by\s+(?P<value>{_QUOTED})"),
     re.compile(r"(?i)\bpassword\s+(?P<value>'[^'\n]*')"),  # ALTER USER … PASSWORD '…'
     re.compile(r"(?m)^[\w.*-]+:(?:\d+|\*):[^:\n]*:[^:\n]*:(?P<value>[^\s:]+)$"),  # .pgpass
@@ -45,6 +44,11 @@ TOKENS: Final = re.compile(
 )
 NO_SECRET_NAME: Final = re.compile(r"(?i)(?:_|-|\.)?(?:file|path|dir|directory|timeout|length|min|max|policy|count|expires?)$")
 NO_SECRET_VALUE: Final = frozenset({"true", "false", "null", "none", "yes", "no", "required", "[removed]", "md5", "peer", "trust"})
+OPTION: Final = re.compile(r"(?<!\w)--?[\w.-]*\Z")
+NAME_CHARACTERS_MAX: Final = 64
+INLINE: Final = r"environment\s*=\s*\{([^}]{0,4000})\}"
+ENVIRONMENT: Final = r"\[[^\]\n]{0,100}environment\]([^\[]{0,4000})"
+TOML_CHARACTERS_MAX: Final = 32 << 10
 HARMLESS: Final = re.compile(r"^(?:/[\w./-]*|[\d.,:]+|[a-z]{2}_[A-Z]{2}\S*|C\.\S+|POSIX)$")
 
 
@@ -112,8 +116,11 @@ def _bare(value: str) -> str:
 
 
 def _is_secret(match: re.Match[str]) -> bool:
-    name, value = match.groupdict().get("name") or "", _bare(match["value"])
-    if NO_SECRET_NAME.search(name):
+    groups, value = match.groupdict(), _bare(match["value"])
+    name = groups.get("name") or groups.get("option") or ""
+    if NO_SECRET_NAME.search(name) or (name.lower() == "pwd" and value.startswith("/")):  # PWD: where a shell is
+        return False
+    if "option" in groups and not OPTION.search(match.string, max(0, match.start() - NAME_CHARACTERS_MAX), match.start()):
         return False
     return bool(value) and value.lower() not in NO_SECRET_VALUE and not value.startswith("$")
 
@@ -121,9 +128,11 @@ def _is_secret(match: re.Match[str]) -> bool:
 def environments(text: str) -> Iterator[tuple[str, str]]:
     """Every variable of every service's environment in a module's TOML; of a text that is none, whatever looks like it."""
     try:
+        if len(text) > TOML_CHARACTERS_MAX:
+            raise ValueError("longer than what anybody configures, and the parser is slow with what is none")
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        for table in re.findall(r"environment\s*=\s*\{([^}]*)\}", text) + re.findall(r"\[[^\]\n]*environment\]([^\[]*)", text):
+    except (ValueError, RecursionError):
+        for table in re.findall(INLINE, text) + re.findall(ENVIRONMENT, text):
             yield from re.findall(r"""["']?([\w.-]+)["']?\s*=\s*["']([^"'\n]*)["']""", table)
         return
     services: Any = found.get("service", [])

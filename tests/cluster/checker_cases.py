@@ -28,7 +28,7 @@ NO_CARRIER = Finding(False, "left has no carrier: look at its cable and at the s
 async def settles(checker: Checker, finding: Finding) -> None:
     """The kernel needs a moment for a carrier."""
     said = await checker.look()
-    with trio.move_on_after(10):
+    with trio.move_on_after(30):
         while said != finding:
             await trio.sleep(0.02)
             said = await checker.look()
@@ -38,7 +38,7 @@ async def settles(checker: Checker, finding: Finding) -> None:
 @asynccontextmanager
 async def told(checker: Checker) -> AsyncIterator[None]:
     """What happens in the block makes it worth looking again at once."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(checker.changed)
             await trio.testing.wait_all_tasks_blocked(0.05)

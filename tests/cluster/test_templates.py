@@ -59,19 +59,21 @@ class Stage(LabCluster):
     """Two paired nodes, and one module at a time that a template makes."""
 
     def add(self, *words: str) -> str:
-        """`hactl module add` on node1; what it said. node2 gets the file, as `hactl config apply` would see to."""
+        """`hactl module add` on node1, and what it says comes next; what it said."""
         said = self.lab.run("node1", ["hactl", "module", "add", *words, "--name", self.module])
-        file = f"/etc/lockstep/modules/{self.module}.toml"
-        self.lab.run("node2", ["mkdir", "-p", "/etc/lockstep/modules"])
-        self.put("node2", file, self.lab.run("node1", ["cat", file]).stdout)
-        for node in SERVERS:
-            self.lab.run(node, ["pkill", "-9", "-x", "hactld"], check=False)
+        assert "hactl config apply" in said.stdout
+        self.apply()
         return said.stdout + said.stderr
+
+    def start_by_one_word(self) -> None:
+        """The first start as a script does it."""
+        self.lab.run("node1", ["hactl", "start", self.module, "--data-from", "node1", "--wait"], timeout_s=120)
+        self.wait_redundant("node1")
 
     def start_on_a_terminal(self) -> None:
         """The first start as a person at a terminal sees it, who says that node1 has the data."""
-        for node in SERVERS:
-            self.start_daemon(node)
+        self.command("node2", "start")
+        self.until(lambda: "FIRST_START" in self.warned("node2"), "nobody is told that something is to be said", 10)
         for words in (("hactl", "start", self.module), ("hactl", "start", self.module, "--yes")):
             refused = self.lab.run("node1", words, check=False)
             assert refused.returncode == 6 and f"'hactl start {self.module} --data-from node1'" in refused.stderr, refused.stderr
@@ -81,6 +83,10 @@ class Stage(LabCluster):
         assert "No node is known to have the data" in shown and "kept/ first" in shown
         assert [line.split()[:4] for line in shown.splitlines() if " node2 " in line and "B" in line][0] == ["node2", "7", "B", "1"]
         self.wait_redundant("node1")
+
+    def warned(self, node: str) -> set[str]:
+        """The codes of the warnings."""
+        return {warning["code"] for warning in (self.status(node) or {"warnings": []})["warnings"]}
 
     def converse(self, node: str, command: Sequence[str], *answers: tuple[str, str]) -> str:
         """Run a command on a terminal of its own; each question is waited for and answered. What was shown, when it ended with 0."""
@@ -102,7 +108,7 @@ class Stage(LabCluster):
 
     def survive(self, write: Callable[[str], object], read: Callable[[], set[str]], start: Callable[[], object] | None = None) -> None:
         """From the first start to the end of the module."""
-        (start or self.first_start)()
+        (start or self.start_by_one_word)()
         told = [str(number) for number in range(1, 6)]
         self.until(lambda: done(write, told[0]), "nothing can be written through the service address", 20)
         for each in told[1:]:
@@ -128,6 +134,7 @@ class Stage(LabCluster):
             said = self.lab.run(node, ["hactl", "module", "remove", "--forget", self.module]).stdout
             assert all(f"stays:   {directory}" in said for directory in self.directories)
             self.lab.run(node, ["touch", f"{self.directories[0]}/plain-again"])
+        self.apply()
 
 
 def done(write: Callable[[str], object], value: str) -> bool:
@@ -143,7 +150,10 @@ def done(write: Callable[[str], object], value: str) -> bool:
 def lab() -> Iterator[Lab]:
     """Two nodes of one cluster without a module."""
     with Lab(prefixed("templates"), disk_size_bytes=1 << 30) as lab:
-        LabCluster(lab, "", "", ["/srv"], name="templates").configure()
+        cluster = LabCluster(lab, "", "", ["/srv"], name="templates")
+        cluster.configure()
+        for node in SERVERS:
+            cluster.start_daemon(node)
         yield lab
 
 
@@ -157,7 +167,7 @@ def stage(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Stage]:
     yield stage
     for row in lab.status()["nodes"]:
         if row["power"] == "off":
-            lab.boot(row["node"])
+            stage.boot(row["node"])
     for node in SERVERS:
         lab.run(node, ["sh", "-c", "rm -rf /etc/lockstep/modules/*"])
 
@@ -245,6 +255,25 @@ def test_nginx(stage: Stage) -> None:
     )
 
 
+@module_of("taken", "/srv/taken")
+def test_what_to_know_before_it_starts(stage: Stage) -> None:
+    """An address that somebody has, one of this machine's own, and a directory that somebody works in."""
+
+    def told(address: str) -> str:
+        words = ["generic", "--name", "taken", "--vip", f"{address}/24", "--dir", "/srv/taken", "--dry-run"]
+        return stage.lab.run("node1", ["hactl", "module", "add", *words], check=False).stderr
+
+    assert "the service address is in use by another machine (10.77.0.20: " in told("10.77.0.20")
+    assert "203.0.113.0/24 holds no address of both nodes" in told("203.0.113.9")
+    free = told(VIP)
+    assert "in use" not in free and "not written (--dry-run)" in free
+    stage.lab.spawn("node1", ["sh", "-c", "cd /srv/taken && exec sleep 1000"])
+    stage.until(lambda: "/srv/taken is in use by sleep (pid " in told(VIP), "nobody is told who works in it", 10)
+    stage.lab.run("node1", ["pkill", "-x", "sleep"])
+    listed = stage.lab.run("node1", ["ls", "/etc/lockstep/modules"]).stdout
+    assert listed == "", "a dry run writes nothing"
+
+
 @module_of("erp", "/srv/erp")
 def test_a_list_of_two_services(stage: Stage) -> None:
     serve = f"{sys.executable} -m orchestrator.lab.ledger serve"
@@ -273,8 +302,6 @@ def test_a_list_of_two_services(stage: Stage) -> None:
 def test_light(stage: Stage) -> None:
     said = stage.add("light", "--service", "/usr/bin/sleep 100000", "--service", "/usr/bin/tail -f /dev/null")
     assert "hactl start agents -H all" in said
-    for node in SERVERS:
-        stage.start_daemon(node)
     stage.lab.run("node1", ["hactl", "start", "agents", "-H", "all"])
     for node in SERVERS:
         stage.wait_state(node, "UP")

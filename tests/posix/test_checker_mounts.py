@@ -140,10 +140,10 @@ async def test_a_disk_below_a_mirror_that_is_frozen(nodes: tuple[Node, Node], tm
         os.kill(pid, signal.SIGSTOP)
         try:
             checker = DiskChecker([str(directory) for directory in a.directories], "5%", "1%")
-            assert (await look(checker, 5)).up
+            assert (await look(checker, 30)).up
             room = disk.measure(place_of(str(a.directories[0]), read_mount_table()))
             assert 8 << 20 < room.total_bytes < 32 << 20, "the small one, not this machine's"
-            beneath = await look(DiskChecker([str(a.directories[0])], "1GiB"), 5)
+            beneath = await look(DiskChecker([str(a.directories[0])], "1GiB"), 30)
             assert not beneath.up and "less than 1GiB" in beneath.text
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -166,7 +166,7 @@ async def test_a_write_goes_to_both_and_comes_back(nodes: tuple[Node, Node]) -> 
     (a.directories[0] / ".lockstep-probe.a").write_text("left behind by one that was killed")
     before = a.status()["seq"]
     finding = await look(checker)
-    assert finding.up and finding.text.startswith("written to both disks and read back in "), finding
+    assert finding.up and finding.text.startswith("written through the mirror and read back in "), finding
     assert int(str(a.status()["seq"])) >= int(str(before)) + 6, "created, written and removed, in both"
     assert a.tree() == b.tree() == {}
     on_the_other = await look(WriteChecker([str(b.directories[0])], "b"))
@@ -181,17 +181,17 @@ async def test_a_mirror_that_is_frozen_leaves_one_process_and_no_thread(nodes: t
     pid = int((a.state / "rfsmount.pid").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
-        with trio.move_on_after(0.5) as deadline:
+        with trio.move_on_after(3) as deadline:
             await checker.look()
         assert deadline.cancelled_caught
         (left,) = checker._left.values()
         for _ in range(3):
-            finding = await look(checker, 5)
+            finding = await look(checker, 30)
             assert not finding.up and f"does not answer: {left.pid}" in finding.text and "still waits for the last write" in finding.text
             assert checker._left == {str(a.directories[0]): left}
     finally:
         os.kill(pid, signal.SIGCONT)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         if (process := processes.find(left.pid)) is not None:
             await processes.wait_dead(process)
     assert (await look(checker)).up
@@ -203,7 +203,7 @@ async def test_a_mirror_that_is_dead(nodes: tuple[Node, Node]) -> None:
     checker = WriteChecker([str(a.directories[0])], "a")
     assert a.mount("primary").returncode == 0
     a.kill()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while (finding := await look(checker)).up:
             pass
     assert finding.text.startswith(f"{a.directories[0]} ") and ("connect" in finding.text or "abort" in finding.text), finding

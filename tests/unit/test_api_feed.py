@@ -70,6 +70,21 @@ async def test_what_is_kept_and_what_happens(tmp_path: Path) -> None:
         assert live.document["text"] == "while somebody reads"
 
 
+async def test_a_line_that_comes_from_a_thread(tmp_path: Path) -> None:
+    """rfsmount is started in one, and says so."""
+    routes = make_routes(FakePeer({}), tmp_path)
+    async with serving(routes, tmp_path / "sock") as client, trio.open_nursery() as nursery:
+
+        async def soon() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await trio.to_thread.run_sync(routes.here.history.add, "pg", "rfs-start", "from a thread")
+
+        nursery.start_soon(soon)
+        [event] = await reading(client, 1)
+        assert event.document["text"] == "from a thread"
+    routes.here.history.add("pg", "transition", "nobody waits any more")
+
+
 async def test_without_a_place_from_now_on(tmp_path: Path) -> None:
     routes = make_routes(FakePeer({}), tmp_path)
     async with serving(routes, tmp_path / "sock") as client, trio.open_nursery() as nursery:

@@ -296,7 +296,8 @@ async def test_the_matrix_at_the_call_channel(tmp_path: Path) -> None:
                     refused = refusal.code == 8
                 assert refused == (role < needed), f"{word}: {method} {parameters}"
         assert routes.here.history.after(1) == [], "nothing of it was done"
-        for method in CALLS_OF_DAEMONS - {"promote", "outdate", "pin", "tell"}:
+        for method in ("hello", "rfs_state"):
+            assert method in CALLS_OF_DAEMONS
             await client.call(method, {"module": "pg"}, 5.0)  # who speaks is the peer: there is nobody behind it
         answer = await client.call("command", {"module": "pg", "verb": "pause", "role": "operator", "who": "ann (operator) on node2"}, 5.0)
         nursery.cancel_scope.cancel()

@@ -22,6 +22,13 @@ FORBIDDEN: dict[str, set[str]] = {
     "orchestrator.effects": ABOVE_EFFECTS | {"orchestrator.checkers"},
     "orchestrator.checkers": ABOVE_EFFECTS | {"orchestrator.pair"},
     "orchestrator.runner": {"orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.doctor": {f"orchestrator.{name}" for name in ("runner", "core", "api", "hactl", "daemon", "snapshot")},
+    "orchestrator.snapshot": {f"orchestrator.{name}" for name in ("runner", "core", "api", "hactl", "daemon")},
+    **{f"orchestrator.doctor.{name}": IMPURE | {"orchestrator.effects"} for name in (
+        *("finding", "history", "judge", "judge_machine", "judge_daemon", "judge_network", "judge_directories", "judge_pair"),
+        "preflight",
+    )},
+    **{f"orchestrator.snapshot.{name}": IMPURE for name in ("redact", "anonymise")},
     "orchestrator.api": {"orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.modules": {"orchestrator.runner", "orchestrator.core", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.modules.machine": {"orchestrator", "rfs", "subprocess", "trio"},

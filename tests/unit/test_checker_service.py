@@ -35,7 +35,7 @@ async def start(fake: ScriptedSystemd, unit: Unit, bus: PrivateBus) -> None:
 
 
 async def look(checker: ServiceChecker) -> Finding:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         return await checker.look()
 
 
@@ -51,7 +51,7 @@ async def test_a_unit_that_dies_is_seen_at_once(tmp_path: Path) -> None:
             await fake.become(unit, "active", "running")
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert nursery.child_tasks
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await fake.die(unit)
                 while nursery.child_tasks:
                     await trio.sleep(0.01)

@@ -37,13 +37,13 @@ from tests.unit.test_config import MODULE, write
 from tests.unit.test_config_checkers import built
 
 
-async def look(checker: Checker, within_s: float = 10) -> Finding:
+async def look(checker: Checker, within_s: float = 30) -> Finding:
     with trio.fail_after(within_s):
         return await checker.look()
 
 
 async def tells_at_once(checker: Checker) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await checker.changed()
 
 
@@ -158,7 +158,7 @@ async def test_what_hangs_takes_one_thread() -> None:
         assert given_up.cancelled_caught
     assert began.wait(10) and len(ran) == 1
     free.set()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         assert await place.run(lambda: "free again") == "free again"
 
 
@@ -365,13 +365,13 @@ async def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path:
     hanging = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pids; echo $$ >> {tmp_path}/pids; setsid sleep 1000")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hanging.look)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
                 await trio.sleep(0.01)
         started = [processes.find(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
         nursery.cancel_scope.cancel()
     assert len(started) == 2
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         for process in started:
             if process is not None:
                 await processes.wait_dead(process)

@@ -501,12 +501,9 @@ async def test_hactld_goes_on_when_nothing_is_under_way(tmp_path: Path, autojump
     one = world.places["node1"]
     world.edit("node1")
     one.facts.busy = 7
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.alive.run)
-        await apply(one.alive, Order("ann"))
-        await one.alive.over.wait()
-        nursery.cancel_scope.cancel()
-    assert one.facts.busy == -1, "a start under way was cut short, or waited for longer than it took"
+    await apply(one.alive, Order("ann"))
+    await one.alive.hand_over()
+    assert one.alive.over.is_set() and one.facts.busy == -1, "a start under way was cut short, or waited for longer than it took"
 
 
 def test_deadlines_fit_into_those_of_who_asks() -> None:

@@ -101,7 +101,7 @@ async def test_both_nodes_at_once(tmp_path: Path) -> None:
     assert (document["schema"], document["module"]) == ("hactl.contents/1", "pg")
     here, there = document["nodes"]
     assert (here["node"], here["known"], here["directories"][0]["files"]) == ("node1", False, 4)
-    assert there == THERE and peer.asked == [("contents", {"module": "pg", "walk": True})]
+    assert there == THERE and [(method, words["walk"]) for method, words in peer.asked] == [("contents", True)]
 
 
 async def test_without_a_walk_nothing_is_looked_at(tmp_path: Path) -> None:

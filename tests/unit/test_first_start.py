@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.hactl import first_start
+from tests.unit.doctor_facts import DIRECTORY as DATA
+from tests.unit.doctor_facts import healthy, spoil
 from tests.unit.test_hactl_cli import STATUS, FakeHactld, Hactl, hactl, hactld  # noqa: F401 - two of them are fixtures
 
 CONTENTS = "/v1/modules/pg/contents"
@@ -43,6 +45,7 @@ def fresh(hactld: FakeHactld) -> FakeHactld:  # noqa: F811
     """Two nodes that have never seen the module; node1 has files."""
     hactld.answers["/v1/status"] = [(200, stopped()), (200, serving())]
     hactld.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", EMPTY))]
+    hactld.answers["/v1/doctor"] = [(200, healthy("node1")), (200, healthy("node2"))]
     for verb in ("prim", "second", "start"):
         hactld.answers[f"/v1/modules/pg/{verb}"] = [
             (200, {"code": 0, "message": f"pg {verb}", "results": [{"node": "n", "code": 0, "message": verb}]})
@@ -71,6 +74,31 @@ def test_the_node_with_the_data_first_then_the_other(fresh: FakeHactld, hactl: H
     assert rows[0].split() == ["/srv/pg", "node1", "39.2", "MiB", "969", "pg_wal/000001", "3m", "PG_VERSION=15"]
     assert rows[1].split()[:3] == ["node2", "empty", "0"]
     assert "it has no files there" in err and out == ""
+
+
+def test_the_doctor_says_what_stands_against_the_copy(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    small = healthy("node2")
+    spoil(small, f"directories.by_path.{DATA}.available_bytes", 1 << 20)
+    fresh.answers["/v1/doctor"] = [(200, healthy("node1")), (200, small)]
+    code, _, err = hactl("start", "pg", "--data-from", "node1")
+    told = [line for line in err.splitlines() if line.startswith(("!", "  →"))]
+    assert (
+        code == 0
+        and any(line.startswith("! node1, node2: /srv/data holds") for line in told)
+        and any(line.startswith("  →") for line in told)
+    ), err
+    assert len(commands(fresh)) == 2, "it tells, and decides nothing"
+
+
+def test_without_a_doctor_it_goes_on_and_says_so(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    fresh.answers["/v1/doctor"] = [(502, {"code": 5, "message": "node2 does not answer"})]
+    code, _, err = hactl("start", "pg", "--data-from", "node1")
+    assert code == 0 and "! the doctor was not asked: node2 does not answer" in err
+
+
+def test_a_dry_run_shows_and_does_nothing(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    code, _, err = hactl("start", "pg", "--data-from", "node1", "--dry-run")
+    assert (code, commands(fresh)) == (0, []) and "node1 serves with its data." in err
 
 
 def test_files_on_the_other_node_are_moved_aside(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.checkers.models import KINDS, CommonModel
 from orchestrator.exit_codes import CHECK
-from orchestrator.hactl.cli import NOT_YET, NOT_YET_IN, every_command, hactl
+from orchestrator.hactl.cli import every_command, hactl
 from orchestrator.view import status as hactl_status
 from rfs import cli, exit_codes
 from rfs.status import build_status
@@ -86,13 +86,6 @@ def leaves(under: str) -> set[str]:
 def test_the_commands_of_hactl() -> None:
     told = set(re.findall(r"^\| `(hactl [\w -]+)`", section("hactl"), re.MULTILINE))
     assert told == leaves("hactl ") - leaves("hactl lab ")
-
-
-def test_the_commands_that_hactl_lacks() -> None:
-    text = section("hactl").partition("Not in this release, refused with 2: ")[2].partition("\n\n")[0]
-    assert set(NOT_YET) <= set(re.findall(r"\w+", text.partition(";")[0]))
-    for group, names in NOT_YET_IN.items():
-        assert f"`{group} {'|'.join(names)}`" in text
 
 
 def test_the_commands_of_the_lab() -> None:

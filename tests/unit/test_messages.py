@@ -78,9 +78,10 @@ def test_every_code_of_a_warning() -> None:
                 if word:
                     found[word] = path
     assert len(found) > 8
-    for word, path in found.items():
-        known = any(name.startswith(word[:-1]) for name in NAMES["warning"]) if word.endswith("*") else word in NAMES["warning"]
-        assert known, f"the warning {word} of {path.relative_to(ROOT)} is not in orchestrator/messages.py"
+    names = NAMES["warning"]
+    missing = [f"{word} ({path.relative_to(ROOT)})" for word, path in sorted(found.items())
+               if not (any(name.startswith(word[:-1]) for name in names) if word.endswith("*") else word in names)]  # fmt: skip
+    assert not missing, f"warnings that are not in orchestrator/messages.py: {', '.join(missing)}"
 
 
 def test_every_code_of_a_copy() -> None:

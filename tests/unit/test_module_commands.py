@@ -308,6 +308,12 @@ def test_without_hactld_nobody_knows_whether_it_runs(call: Call, config: Path, s
     assert call("module", "remove", "pg", "--force")[0] == 0
 
 
+def test_a_dry_run_removes_nothing(call: Call, config: Path, state: Path) -> None:
+    show_module(config)
+    code, _, err = call("module", "remove", "pg", "--force", "--dry-run")
+    assert code == 0 and "would be removed" in err and "modules/pg.toml" in files(config)
+
+
 def test_a_module_that_hactld_does_not_know_is_removed(hactl: Call, hactld: FakeHactld, config: Path, state: Path) -> None:  # noqa: F811
     show_module(config)
     hactld.answers["/v1/status"] = [(200, {**STATUS, "modules": []})]

@@ -272,3 +272,21 @@ def module_it_depends_on(pair: LedgerPair) -> None:
     expect(row["state"] == "WAIT" and f"{OTHER} is STOP" in row["reason"], "node1 does not wait, or does not say why", pair)
     pair.api("node1", 60.0).command(OTHER, "start", {})
     pair.wait_redundant("node2")
+
+
+@scenario(
+    "module-it-depends-on-restarts",
+    "another module that it needs is started anew: what depends on it gives way, and starts anew on the other node",
+    "S17",
+    serves="node2",
+    silence_s=9,
+    moves=1,
+    stage=DEPENDENT,
+)
+def module_it_depends_on_restarts(pair: LedgerPair) -> None:
+    for node in SERVERS:
+        until_resource(pair, node, f"module.{OTHER}", "up")
+    pair.api("node1", 60.0).command(OTHER, "restart", {})
+    pair.wait_state("node2", "PRIM", None, timeout_s=30)
+    expect(f"module.{OTHER} is down: {OTHER} " in history_of(pair, "node1"), "its restart is not told", pair)
+    pair.wait_redundant("node2")
