@@ -278,7 +278,7 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
         (("status", "--wtch"), 2, "--wtch"),
         (("doctor",), 2, 'this release has no "doctor" yet'),
         (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
-        (("config", "diff"), 2, 'this release has no "module package" yet'),
+        (("module", "package"), 2, 'this release has no "module package" yet'),
         (("module", "add", "x"), 2, 'this release has no "module add" yet'),
         (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
