@@ -190,6 +190,18 @@ _CODES = (
     ),
 )
 _WARNINGS = (
+    Message(
+        "RESOURCE_DOWN",
+        "warning",
+        "A checker finds that something is not as it should be; its text says what was seen.",
+        "hactl why MODULE says which rule follows from it",
+    ),
+    Message(
+        "MODULE_OPEN",
+        "warning",
+        "The module is open for maintenance: its directories are plain, nothing starts, nothing protects this copy.",
+        "hactl module close MODULE",
+    ),
     Message("DIVERGED", "warning", "See the code of this name.", "hactl resolve MODULE --keep NODE"),
     Message(
         "SERVICES_FAILED",
@@ -315,6 +327,8 @@ _EVENTS = tuple(
         "unit-start": "A unit is started.",
         "unit-stop": "A unit is stopped.",
         "unit-boot": "A unit that would start at boot by itself.",
+        "checked": "How a resource was found to be, when that changed.",
+        "config": "The configuration: what was applied, and by whom.",
         "checker": "What a checker found, and whether it was acted on.",
         "role-lost": "rfsmount lost the role without an order.",
         "rfs-start": "rfsmount is started.",

@@ -288,6 +288,7 @@ async def test_a_module_that_mirrors_nothing(node: Node) -> None:
 
 # ---- every answer, and what is printed of it, has the shape of its schema --------------------------------------------------------------
 
+IMAGINED = (*(what for what in QUESTIONS if what != "resource-down"), "prim&options=force", "start", "pause")
 ANSWERS = [
     ("GET", "/v1", "hactl.index/1"),
     ("GET", "/v1/status", "hactl.status/1"),
