@@ -215,14 +215,6 @@ _WARNINGS = (
         "The module was started, and no node is known to have its data: nothing on disk says it, so a person has to.",
         "hactl start MODULE shows what both have, and asks",
     ),
-    Message(
-        "MODULE_OPEN",
-        "warning",
-        "An administrator has lifted the guard off the module's directories on that node to work on them. "
-        "It does not start until they are closed.",
-        "hactl module close MODULE",
-    ),
-    Message("RESOURCE_DOWN", "warning", "A checker finds something down; the text says what.", "hactl why MODULE"),
     Message("CHECKERS_OFF", "warning", "What the checkers find on that node is noted and not acted upon.", "hactl checkers on MODULE"),
     Message(
         "WITNESS",
@@ -304,8 +296,6 @@ _EXITS = (
 _EVENTS = tuple(
     Message(name, "event", text)
     for name, text in {
-        "checked": "A checker found something up or down.",
-        "config": "A configuration was applied, refused or taken over.",
         "command": "Somebody asked for something; `who`, and what became of it.",
         "transition": "The state of a module changed.",
         "takeover": "This node takes the role because the other one is gone; `-v` shows what that rests on.",
