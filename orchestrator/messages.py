@@ -203,6 +203,12 @@ _WARNINGS = (
         "The module was started, and no node is known to have its data: nothing on disk says it, so a person has to.",
         "hactl start MODULE shows what both have, and asks",
     ),
+    Message(
+        "RESOURCE_DOWN",
+        "warning",
+        "A checker found what it watches down on that node; the sentence says what it saw.",
+        "hactl why MODULE shows the rules and what follows; mend what is down",
+    ),
     Message("CHECKERS_OFF", "warning", "What the checkers find on that node is noted and not acted upon.", "hactl checkers on MODULE"),
     Message(
         "WITNESS",
@@ -305,7 +311,9 @@ _EVENTS = tuple(
         "unit-start": "A unit is started.",
         "unit-stop": "A unit is stopped.",
         "unit-boot": "A unit that would start at boot by itself.",
-        "checker": "What a checker found, and whether it was acted on.",
+        "checker": "A checker, a rule or a script asked for something, and what became of it.",
+        "checked": "A resource has another state, in the words of its checker.",
+        "rule": "A failover rule held, and what follows from it; `-v` shows what that rests on.",
         "role-lost": "rfsmount lost the role without an order.",
         "rfs-start": "rfsmount is started.",
         "rfs-stop": "rfsmount did not stop as it should.",
