@@ -83,7 +83,8 @@ class ConfigKeeper:
 
     def says(self) -> Says:
         """To peers and people."""
-        return config_apply.says(self.node, self.store.past, self.files, self.store.prepared)
+        stuck = next((known.stuck for known in self.known.values() if known.stuck), "")
+        return config_apply.says(self.node, self.store.past, self.files, self.store.prepared, stuck)
 
     def held(self, module: str) -> str:
         """Why a module may not start now; empty: it may."""
@@ -320,6 +321,9 @@ class ConfigKeeper:
                 case Relation.BEHIND if known.stuck:
                     text = f"{peer} has applied generation {known.says.applied.number}, which this node cannot take over yet"
                     found.append(warning("CONFIG_DIFFERS", text, known.stuck))
+                case Relation.AHEAD if known.says.stuck:
+                    text = f"{peer} cannot take over generation {mine.applied.number} yet, which is applied here"
+                    found.append(warning("CONFIG_DIFFERS", text, known.says.stuck))
                 case Relation.APART:
                     numbers = f"generations {known.says.applied.number} and {mine.applied.number}"
                     text = f"{peer} has another configuration than this node ({numbers})"

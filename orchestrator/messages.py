@@ -190,6 +190,18 @@ _CODES = (
     ),
 )
 _WARNINGS = (
+    Message(
+        "RESOURCE_DOWN",
+        "warning",
+        "A checker finds that something is not as it should be; its text says what was seen.",
+        "hactl why MODULE says which rule follows from it",
+    ),
+    Message(
+        "MODULE_OPEN",
+        "warning",
+        "The module is open for maintenance: its directories are plain, nothing starts, nothing protects this copy.",
+        "hactl module close MODULE",
+    ),
     Message("DIVERGED", "warning", "See the code of this name.", "hactl resolve MODULE --keep NODE"),
     Message(
         "SERVICES_FAILED",
@@ -202,12 +214,6 @@ _WARNINGS = (
         "warning",
         "The module was started, and no node is known to have its data: nothing on disk says it, so a person has to.",
         "hactl start MODULE shows what both have, and asks",
-    ),
-    Message(
-        "RESOURCE_DOWN",
-        "warning",
-        "A checker found what it watches down on that node; the sentence says what it saw.",
-        "hactl why MODULE shows the rules and what follows; mend what is down",
     ),
     Message("CHECKERS_OFF", "warning", "What the checkers find on that node is noted and not acted upon.", "hactl checkers on MODULE"),
     Message(
@@ -314,6 +320,7 @@ _EVENTS = tuple(
         "checker": "A checker, a rule or a script asked for something, and what became of it.",
         "checked": "A resource has another state, in the words of its checker.",
         "rule": "A failover rule held, and what follows from it; `-v` shows what that rests on.",
+        "config": "The configuration: what was applied, and by whom.",
         "role-lost": "rfsmount lost the role without an order.",
         "rfs-start": "rfsmount is started.",
         "rfs-stop": "rfsmount did not stop as it should.",

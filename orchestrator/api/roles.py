@@ -53,6 +53,9 @@ OPTIONS: Final[Mapping[tuple[str, str], Role]] = {
     ("resync", "full"): ADMIN,
 }
 
+# A parameter that makes more of a question than it is: of the last piece of a path, or of a call.
+PARAMETERS: Final[Mapping[tuple[str, str, str], Role]] = {("doctor", "what", "snapshot"): OPERATOR}
+
 # Every other route: method and path, in which `*` is one piece of a path.
 ROUTES: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/v1"): VIEWER,
@@ -86,15 +89,20 @@ CALLS_OF_DAEMONS: Final = frozenset(
 )
 
 
-def of_route(method: str, path: Sequence[str]) -> Role | None:
+def of_route(method: str, path: Sequence[str], query: Mapping[str, str] | None = None) -> Role | None:
     """The least role for a request; None: there is no such thing, for nobody."""
     match method, tuple(path):
         case "POST", ("v1", "modules", _, verb):
             return VERBS.get(verb)
     for (known, pattern), role in ROUTES.items():
         if known == method and _fits(pattern, path):
-            return role
+            return with_parameters(role, path[-1], query or {})
     return None
+
+
+def with_parameters(role: Role, name: str, parameters: Mapping[str, object]) -> Role:
+    """The least role for a question with these parameters."""
+    return max([role, *(needed for (of, key, value), needed in PARAMETERS.items() if of == name and parameters.get(key) == value)])
 
 
 def _fits(pattern: str, path: Sequence[str]) -> bool:
@@ -116,7 +124,8 @@ def of_call(method: str, parameters: Mapping[str, object]) -> Role | None:
     if method in CALLS_WITH_A_VERB:
         options = parameters.get("options")
         return of_verb(str(parameters.get("verb", "")), options if isinstance(options, dict) else {})
-    return CALLS.get(method)
+    role = CALLS.get(method)
+    return with_parameters(role, method, parameters) if role is not None else None
 
 
 def role_named(word: object) -> Role:

@@ -153,7 +153,7 @@ class ApiServer:
         """May they ask this at all? Nothing but method and path is known."""
         method, path = head.method.decode("ascii", "replace"), path_of(head)
         what = path[-1] if path else "/"
-        needed = roles.of_route(method, path)
+        needed = roles.of_route(method, path, query_of(head))
         if asker.role is Role.NONE:
             self._refuse(what, needed or Role.VIEWER, asker)
         if needed is None:
@@ -211,16 +211,20 @@ def path_of(head: h11.Request) -> tuple[str, ...]:
     return tuple(unquote(piece) for piece in place.split("/") if piece)
 
 
+def query_of(head: h11.Request) -> dict[str, str]:
+    """The parameters behind the path."""
+    return dict(parse_qsl(head.target.decode("ascii", "replace").partition("?")[2]))
+
+
 def parse(head: h11.Request, body: bytes, asker: Asker = NOBODY) -> Request:
     """The request as the routes want it."""
-    query = head.target.decode("ascii", "replace").partition("?")[2]
     try:
         document = json.loads(whole_text(body)) if body.strip() else {}
     except ValueError as error:
         raise ApiError(f"the body is no JSON: {error}", exit_codes.USAGE) from error
     if not isinstance(document, dict):
         raise ApiError("the body must be a JSON object", exit_codes.USAGE)
-    return Request(head.method.decode(), path_of(head), dict(parse_qsl(query)), document, asker)
+    return Request(head.method.decode(), path_of(head), query_of(head), document, asker)
 
 
 def whole_text(body: bytes) -> str:

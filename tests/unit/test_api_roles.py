@@ -23,7 +23,7 @@ from orchestrator import peer
 from orchestrator.api import access, roles
 from orchestrator.api.access import Asker, asking
 from orchestrator.api.peer_calls import PeerCalls
-from orchestrator.api.roles import CALLS, CALLS_OF_DAEMONS, OPTIONS, ROUTES, VERBS, Role, of_call, of_route, of_verb
+from orchestrator.api.roles import CALLS, CALLS_OF_DAEMONS, OPTIONS, PARAMETERS, ROUTES, VERBS, Role, of_call, of_route, of_verb
 from orchestrator.api.server import ApiServer, Request
 from tests.unit.test_api_routes import ANN, FakePeer, ask, make_routes
 from tests.unit.test_heartbeat import HERE, THERE, free_port, listening
@@ -64,13 +64,24 @@ def words_of(pattern: ast.pattern) -> list[str]:
     raise AssertionError(f"a pattern that this test does not know: {ast.dump(pattern)}")
 
 
+def in_the_table(method: str, path: list[str]) -> bool:
+    """A `*` of the source may be several words of the table: those that are not there are refused."""
+
+    def fits(pattern: str) -> bool:
+        pieces = pattern.strip("/").split("/")
+        return len(pieces) == len(path) and all("*" in (one, other) or one == other for one, other in zip(pieces, path, strict=True))
+
+    verbs = [("POST", f"/v1/modules/*/{verb}") for verb in VERBS]
+    return any(known == method and fits(pattern) for known, pattern in (*ROUTES, *verbs))
+
+
 def test_every_route_of_the_daemon_has_a_role() -> None:
     routes = patterns_of(API / "routes.py")
     assert len(routes) > 12
     for method, *path in routes:
         if path[-1] == "*" and path[:2] == ["v1", "modules"]:
             continue  # a verb: each is in the table of verbs, or refused
-        assert of_route(method, path) is not None, f"{method} /{'/'.join(path)} has no entry in orchestrator/api/roles.py"
+        assert in_the_table(method, path), f"{method} /{'/'.join(path)} has no entry in orchestrator/api/roles.py"
 
 
 def test_every_verb_of_the_core_has_a_role() -> None:
@@ -96,6 +107,12 @@ def test_what_is_not_in_the_table_is_refused() -> None:
     assert of_route("DELETE", ("v1", "status")) is None
     assert of_route("POST", ("v1", "modules", "pg", "explode")) is None
     assert of_call("explode", {}) is None and of_call("command", {"verb": "explode"}) is None
+
+
+def test_a_parameter_may_make_more_of_a_question() -> None:
+    assert of_route("GET", ("v1", "doctor")) is of_route("GET", ("v1", "doctor"), {"what": "facts"}) is Role.VIEWER
+    assert of_route("GET", ("v1", "doctor"), {"what": "snapshot"}) is of_call("doctor", {"what": "snapshot"}) is Role.OPERATOR
+    assert of_call("doctor", {"what": "facts"}) is Role.VIEWER
 
 
 def test_an_option_may_be_more_than_its_verb() -> None:
@@ -205,13 +222,14 @@ TABLE = {"viewer": ("daemon",), "operator": ("%games",), "admin": ("bin",)}
 PEOPLE = {Role.VIEWER: Child(DAEMON), Role.OPERATOR: Child(65534, (GAMES,)), Role.ADMIN: Child(BIN)}
 EVERY_ROUTE = [(method, path.replace("*", "x"), "", role) for (method, path), role in ROUTES.items()]
 EVERY_VERB = [("POST", f"/v1/modules/pg/{verb}", "{}", role) for verb, role in VERBS.items()]
+EVERY_PARAMETER = [("GET", f"/v1/{name}?{key}={value}", "", role) for (name, key, value), role in PARAMETERS.items()]
 EVERY_OPTION = [("POST", f"/v1/modules/pg/{verb}", json.dumps({option: True}), role) for (verb, option), role in OPTIONS.items()]
 
 
 @needs_root
 @pytest.mark.parametrize("role", PEOPLE, ids=lambda role: role.word)
 async def test_the_matrix_at_the_unix_socket(role: Role, place: Path) -> None:
-    echo, everything = Echo(), EVERY_ROUTE + EVERY_VERB + EVERY_OPTION
+    echo, everything = Echo(), EVERY_ROUTE + EVERY_VERB + EVERY_OPTION + EVERY_PARAMETER
     async with trio.open_nursery() as nursery:
         await nursery.start(ApiServer(place, echo.route, lambda: TABLE).run)
         requests = [(method, path, body) for method, path, body, _ in everything]

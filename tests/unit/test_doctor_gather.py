@@ -166,15 +166,15 @@ def test_a_path_that_carries_less_than_the_interfaces_say(config: Path) -> None:
 ip link set lo up
 for n in mid far; do ip netns add t$n-$$; done
 trap 'for n in mid far; do ip netns del t$n-$$; done' EXIT
-ip link add lan type veth peer name a netns tmid-$$
-ip -n tmid-$$ link add b type veth peer name lan netns tfar-$$
+ip link add lan type veth peer name mida netns tmid-$$
+ip -n tmid-$$ link add midb type veth peer name lan netns tfar-$$
 ip addr add 192.0.2.11/32 dev lan; ip link set lan up
-ip -n tmid-$$ link set a up; ip -n tmid-$$ link set b mtu 1300 up; ip -n tfar-$$ link set lan up
+ip -n tmid-$$ link set mida up; ip -n tmid-$$ link set midb mtu 1300 up; ip -n tfar-$$ link set lan up
 ip netns exec tmid-$$ sysctl -qw net.ipv4.ip_forward=1
 ip -n tfar-$$ addr add 192.0.2.12/32 dev lan
-ip route add 192.0.2.12/32 dev lan; ip -n tfar-$$ route add 192.0.2.11/32 dev lan
-ip -n tmid-$$ route add 192.0.2.11/32 dev a; ip -n tmid-$$ route add 192.0.2.12/32 dev b
-for i in a b; do ip netns exec tmid-$$ sysctl -qw net.ipv4.conf.$i.proxy_arp=1; done
+ip -n tmid-$$ addr add 203.0.113.1/32 dev mida; ip -n tmid-$$ addr add 203.0.113.2/32 dev midb
+ip route add 192.0.2.12/32 via 203.0.113.1 dev lan onlink; ip -n tfar-$$ route add 192.0.2.11/32 via 203.0.113.2 dev lan onlink
+ip -n tmid-$$ route add 192.0.2.11/32 dev mida; ip -n tmid-$$ route add 192.0.2.12/32 dev midb
 """
     words = f"{PROGRAM} --config-dir {config} --root {config.parent} --node node1 --only=paths --only=configuration"
     command = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-ec", f"mount -t tmpfs tmpfs /run\n{prepare}\n{words}"]
