@@ -22,12 +22,14 @@ import trio
 
 from orchestrator import shutdown, steps, view, view_pairs
 from orchestrator.api.config_calls import ConfigCalls
+from orchestrator.api.doctor import Doctor
 from orchestrator.api.health import HealthServer
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
+from orchestrator.api.works import Works
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_facts import RunningFacts
@@ -135,10 +137,18 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         def logs(module: str) -> tuple[Path, Path, Path]:
             return paths.module_log(module), paths.rfs_log(module), paths.script_logs(module)
 
-        roster = Roster(node, tuple(cluster.nodes), {name: config.nodes for name, config in modules.items()})
-        here = Here(roster, pairs.all, history, status, logs, keys)
+        places = {name: config.nodes for name, config in modules.items()}
+        roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
+        copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
+        works = Works(copies, lambda module, text: history.add(module, "work", text), node)
+        here = Here(roster, pairs.all, history, status, logs, keys, works)
         here.config = ConfigCalls(keeper)
         here.maintenance = maintenance = Maintenance(mine, paths, here.runner_of)
+
+        def events() -> list[dict[str, Any]]:
+            return [line.as_json(node) for line in history.after(0)]
+
+        here.doctor = Doctor(node, setting.config_dir, paths.root, keys.store is None, status, events)
 
         def pinged(ok: bool) -> None:
             for pair in pairs:
@@ -156,7 +166,8 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         nursery.start_soon(keys.watch, line("keys"))
         nursery.start_soon(memories.keep_trying)
         nursery.start_soon(keeper.run)
-        await nursery.start(ApiServer(paths.socket, Routes(here).route).run)
+        await nursery.start(works.run)
+        await nursery.start(ApiServer(paths.socket, Routes(here).route, lambda: cluster.access, line("api")).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])
             nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health")).run)
@@ -191,8 +202,8 @@ async def told_to_go_on(over: trio.Event) -> bool:
     return over.is_set()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="hactld", description="The orchestrator of a Lockstep node.")
     parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR, help="default: %(default)s")
     parser.add_argument("--node", default=own_name(), help="this node's name (default: $HACTL_NODE or the hostname)")
@@ -200,7 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--guard", action="store_true", help="early in a boot: lay the read-only guards of this node's modules, and end")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = parser().parse_args(arguments)
     paths = Paths(options.root)
     store = GenerationStore(paths.config)
     try:

@@ -39,5 +39,5 @@ def _layers(directories: Sequence[str], state_directory: str) -> Layers:
     paths = directory_checks.resolve_directories(tuple(directories), state_directory)
     state = StateDirectory(state_directory)
     state.take()
-    state.check_directories(len(paths))
+    state.check_directories(paths)
     return Layers(paths, state_directory, read_boot())

@@ -11,8 +11,8 @@ fixed size is looked at before that. Only then certificates, the cluster's id an
       ◀───────────────── greeting: number ───────────
       ── claim: number, hash of certificate, HMAC ──▶   wrong: one of ATTEMPTS is used up
       ◀───────────────── proof: HMAC ────────────────   wrong: the joiner leaves
-      ── node, certificate ─────────────────────────▶
-      ◀── node, certificate, cluster's id, files ────
+      ── node, certificate, facts ──────────────────▶   unsuitable: told so, and nothing is stored
+      ◀── node, certificate, facts, cluster's id, files
       (stores all of it)
       ── stored ────────────────────────────────────▶   (pins the joiner's key: the code is spent)
       ◀───────────────────────────────────── done ──
@@ -54,6 +54,7 @@ _LENGTH: Final = struct.Struct(">I")
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
 
 Files = dict[str, tuple[int, bytes]]  # path -> permissions, content
+Facts = dict[str, Any]  # what a node says of itself: of no concern here
 
 
 # ---- the code ---------------------------------------------------------------------------------------------------------------------------
@@ -109,6 +110,15 @@ class Paired:
     peer: str
     words: str
     files: Files = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a node says of itself when it is asked who it is, and what it thinks of what the other one says: why not, or nothing."""
+
+    facts: Callable[[], Facts] = dict
+    suits: Callable[[Facts], str] = lambda facts: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +181,13 @@ class Inviter:
         files: Files | None = None,
         accepts: Callable[[str], str] = lambda node: "",
         callers: frozenset[str] | None = None,
+        introduction: Introduction = Introduction(),  # noqa: B008 - frozen
     ) -> None:
         self.code = Code()
         self.turned_away = 0
         self._callers = callers  # the addresses from which somebody may join; None: any
         self.attempts_left = ATTEMPTS
-        self._keys, self._own, self._files, self._accepts = keys, own, files or {}, accepts
+        self._keys, self._own, self._files, self._accepts, self._introduction = keys, own, files or {}, accepts, introduction
         self._result: Paired | None = None
         self._trouble: SaidNo | None = None
         self._spent = trio.Event()
@@ -256,13 +267,14 @@ class Inviter:
     async def _exchange(self, stream: trio.abc.Stream, expected: bytes) -> None:
         theirs = await _receive(stream)
         node, certificate = _text(theirs, "node", 63), _text(theirs, "certificate", 8192)
-        refusal = "both nodes have the same name" if node == self._own.node else self._accepts(node)
+        facts = _facts(theirs)
+        refusal = "both nodes have the same name" if node == self._own.node else self._accepts(node) or self._introduction.suits(facts)
         if refusal or certificate_digest(certificate) != expected:
             await _send(stream, {"refused": refusal or "the certificate is not the one that was claimed"})
             return
         cluster = self._keys.trust().cluster
         mine = {"node": self._own.node, "certificate": self._own.known.certificate, "cluster": cluster, "files": self._files}
-        await _send(stream, mine)
+        await _send(stream, mine | {"facts": self._introduction.facts()})
         if (await _receive(stream)).get("stored") is not True:
             return
         try:
@@ -270,7 +282,7 @@ class Inviter:
         except ValueError as failure:
             await _send(stream, {"refused": str(failure)})
             return
-        self._result = Paired(node, fingerprint(cluster, [pinned.pin, self._own.known.pin]))
+        self._result = Paired(node, fingerprint(cluster, [pinned.pin, self._own.known.pin]), facts=facts)
         await _send(stream, {"done": True})
         self._spent.set()
 
@@ -292,7 +304,12 @@ async def _listen(host: str, port: int) -> trio.SocketListener:
 
 
 async def join(
-    keys: KeyStore, own: Own, invitation: str, store: Callable[[Files], Awaitable[None]] | None = None, timeout_s: float = 15.0
+    keys: KeyStore,
+    own: Own,
+    invitation: str,
+    store: Callable[[Files], Awaitable[None]] | None = None,
+    timeout_s: float = 15.0,
+    introduction: Introduction = Introduction(),  # noqa: B008 - frozen
 ) -> Paired:
     """Learn the inviter's key and tell ours. `store` gets the configuration that comes along, before the inviter relies on it."""
     code, host, port = parse_invitation(invitation)
@@ -300,7 +317,7 @@ async def join(
         with trio.fail_after(timeout_s):
             stream = await trio.open_tcp_stream(host, port)
             async with stream:
-                return await _join(stream, keys, own, code, store)
+                return await _join(stream, keys, own, code, store, introduction)
     except trio.TooSlowError as failure:
         raise SaidNo(f"{host}:{port} does not answer like a node that waits to be joined", exit_codes.TIMEOUT) from failure
     except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError, PeerProtocolError) as failure:
@@ -310,7 +327,14 @@ async def join(
         ) from failure
 
 
-async def _join(stream: trio.abc.Stream, keys: KeyStore, own: Own, code: Code, store: Callable[[Files], Awaitable[None]] | None) -> Paired:
+async def _join(
+    stream: trio.abc.Stream,
+    keys: KeyStore,
+    own: Own,
+    code: Code,
+    store: Callable[[Files], Awaitable[None]] | None,
+    introduction: Introduction,
+) -> Paired:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
@@ -329,11 +353,19 @@ async def _join(stream: trio.abc.Stream, keys: KeyStore, own: Own, code: Code, s
         raise SaidNo("the other node does not accept this code: it is wrong, spent or too old", exit_codes.REFUSED) from failure
     if magic != MAGIC or not hmac.compare_digest(_PROOF.unpack(answer)[1], transcript.proof(b"invite")):
         raise SaidNo("the other end does not know the code: somebody stands between the two nodes; nothing was told", exit_codes.REFUSED)
-    await _send(secured, {"node": own.node, "certificate": own.known.certificate})
+    await _send(secured, {"node": own.node, "certificate": own.known.certificate, "facts": introduction.facts()})
     theirs = await _receive(secured)
     if "refused" in theirs:
         raise SaidNo(f"the other node refuses: {_text(theirs, 'refused', 500)}", exit_codes.REFUSED)
+    if unsuitable := introduction.suits(_facts(theirs)):
+        raise SaidNo(f"{_text(theirs, 'node', 63)} is no peer for this node: {unsuitable}", exit_codes.REFUSED)
     return await _accept(secured, keys, own, theirs, hashlib.sha256(shown).digest(), store)
+
+
+def _facts(message: dict[str, Any]) -> Facts:
+    """What a peer says of itself; an older release says nothing."""
+    found = message.get("facts")
+    return found if isinstance(found, dict) else {}
 
 
 def _files(wire: object) -> Files:
@@ -376,4 +408,4 @@ async def _accept(
     done = await _receive(stream)
     if done.get("done") is not True:
         raise PeerProtocolError(_text(done, "refused", 500))
-    return Paired(peer, fingerprint(cluster, [pinned.pin, own.known.pin]), files)
+    return Paired(peer, fingerprint(cluster, [pinned.pin, own.known.pin]), files, _facts(theirs))

@@ -82,6 +82,11 @@ STEPS = {
     "direct-peer-paired": "the peer's record says so too; no data link yet",
     "direct-target-recorded": "the target's record says paired, the source does not know",
     "direct-paired-sent": "the source was told; no data link yet",
+    # a directory is added
+    "add-left": "the secondary has left its session for it",
+    "add-recorded": "it is recorded as pending, and neither marked nor served",
+    "add-marked": "and marked; the record does not know its disk yet",
+    "add-mounted": "the primary serves it, or it is a secondary's now",
     # a copy that will be compared in full
     "new-again-noted": "what it holds may be overwritten; its record says what it was",
     "new-again-recorded": "and its record is a new copy's",

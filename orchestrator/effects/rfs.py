@@ -361,6 +361,12 @@ class Rfs:
             self._heard_at = float("-inf")  # is it deaf?
             raise EffectFailed(f"rfsmount did not finish '{method}' in {deadline_s:.0f} s") from None
 
+    async def ask(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A person's question, however long the answer takes. SaidNo, ControlLost."""
+        if self._client is None:
+            raise ControlLost("rfsmount is not running here; start the module first")
+        return await self._client.call(method, dict(parameters))
+
     async def refresh(self) -> None:
         """Ask for the status now."""
         self._told = None  # whatever comes next is news, also when this question has no answer

@@ -160,6 +160,8 @@ class World:
                 await services.start(self.nursery, self.state_of(name))
             case act.StopServices():
                 await services.stop(action.kill, self.state_of(name))
+            case act.RestartServices():
+                await services.restart(action.services, self.nursery, self.state_of(name))
             case act.RunScript():
                 await self.scripts[name].run(action)
             case _:

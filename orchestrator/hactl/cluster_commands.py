@@ -16,6 +16,7 @@ from orchestrator.config_archive import digest, gather
 from orchestrator.config_errors import ConfigError
 from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
+from orchestrator.hactl.acquaintance import Acquaintance
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.paths import Paths
@@ -100,11 +101,12 @@ def init(session: Session, name: str | None, members: tuple[str, ...], peer: str
         raise Failure(f"this node is called {node}, but {written} has {config.names}", exit_codes.CONFIGURATION_INVALID)
     try:
         chosen = _peer_to_invite(session, config, node, peer)
-        paired = trio.run(_invite, session, config, node, chosen, new_key)
+        acquaintance = Acquaintance(node, session.config_dir)
+        paired = trio.run(_invite, session, config, node, chosen, new_key, acquaintance)
         keys_command.after_pairing(key_store(session.config_dir), new=new_key)
     except SaidNo as refusal:
         raise _say_no(refusal) from None
-    _say_paired(session, paired)
+    _say_paired(session, paired, acquaintance)
     _warn_of_others(session, paired, new_key)
 
 
@@ -135,7 +137,9 @@ def _peer_to_invite(session: Session, config: ClusterConfig, node: str, wanted: 
     return others[0]
 
 
-async def _invite(session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool) -> Paired:
+async def _invite(
+    session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool, acquaintance: Acquaintance
+) -> Paired:
     keys = key_store(session.config_dir)
     own = keys_command.to_show(keys, keys.make(node), new=new_key)
     addresses = [config.nodes[node].addresses[network] for network in config.networks((node, peer))]
@@ -146,17 +150,21 @@ async def _invite(session: Session, config: ClusterConfig, node: str, peer: str,
         return "" if name == peer else f"it is called {name}, and is to be {peer}"
 
     callers = frozenset(config.nodes[peer].addresses.values())
-    inviter = Inviter(keys, own, gather(session.config_dir), accepts, callers)
+    inviter = Inviter(keys, own, gather(session.config_dir), accepts, callers, acquaintance.introduction)
     valid_s = min(session.timeout_s or pairing.VALID_S, pairing.VALID_S)
     command = f"hactl cluster join {inviter.code}@{addresses[0]}"
     return await keys_command.invite(inviter, [(address, pairing.PORT) for address in addresses], valid_s, command)
 
 
-def _say_paired(session: Session, paired: Paired) -> None:
+def _say_paired(session: Session, paired: Paired, acquaintance: Acquaintance) -> None:
+    """The words at once: who compares them need not wait for what else was found."""
     if session.format in ("json", "jsonl"):
-        print_json({"schema": "hactl.paired/1", "peer": paired.peer, "fingerprint": paired.words}, one_line=session.format == "jsonl")
+        found = [each.as_json() for each in acquaintance.findings(paired)]
+        document = {"schema": "hactl.paired/1", "peer": paired.peer, "fingerprint": paired.words, "findings": found}
+        print_json(document, one_line=session.format == "jsonl")
     else:
         keys_command.say_paired(paired)
+        acquaintance.say(paired, colour=session.colour)
 
 
 @cluster.command()
@@ -170,12 +178,13 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         pairing.parse_invitation(text)  # a mistyped code leaves nothing behind
         keys = key_store(session.config_dir)
         own = keys_command.to_show(keys, keys.make(own_name()), new=new_key)
-        paired = trio.run(_join, session, keys, own, text)
+        acquaintance = Acquaintance(own.node, session.config_dir)
+        paired = trio.run(_join, session, keys, own, text, acquaintance)
         keys_command.after_pairing(keys, new=new_key)
         begin_anew(session.config_dir, Paths())
     except SaidNo as refusal:
         raise _say_no(refusal) from None
-    _say_paired(session, paired)
+    _say_paired(session, paired, acquaintance)
     if session.format == "table":
         click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
     _warn_of_others(session, paired, new_key)
@@ -194,11 +203,11 @@ def begin_anew(config_dir: Path, paths: Paths) -> None:
     store.forget()
 
 
-async def _join(session: Session, keys: KeyStore, own: Own, invitation: str) -> Paired:
+async def _join(session: Session, keys: KeyStore, own: Own, invitation: str, acquaintance: Acquaintance) -> Paired:
     async def store(files: Files) -> None:
         await trio.to_thread.run_sync(lambda: cluster_files.store(files, session.config_dir, own.node, replace=session.yes))
 
-    return await pairing.join(keys, own, invitation, store)
+    return await pairing.join(keys, own, invitation, store, introduction=acquaintance.introduction)
 
 
 @cluster.command()

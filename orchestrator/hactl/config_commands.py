@@ -77,7 +77,7 @@ def show(session: Session) -> None:
         for name, document in documents.modules.items():
             click.echo(f"# {MODULES_DIR}/{name}.toml\n{as_toml(document)}")
         return
-    document = {"cluster": _plain(asdict(cluster)), "modules": {name: _plain(asdict(found)) for name, found in modules.items()}}
+    document = {"cluster": plain(asdict(cluster)), "modules": {name: plain(asdict(found)) for name, found in modules.items()}}
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
         return
@@ -85,11 +85,12 @@ def show(session: Session) -> None:
         click.echo(line)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses and paths as JSON has them."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -114,4 +115,4 @@ def list_modules(session: Session) -> None:
         services = " ".join(service.name for service in found.services) or "-"
         rows.append((found.name, found.mode, " ".join(found.nodes), str(found.port), directories, addresses, services))
     header = ("module", "mode", "nodes", "port", "directories", "addresses", "services")
-    print_rows(session.format, header, rows, [_plain(asdict(found)) for found in modules.values()])
+    print_rows(session.format, header, rows, [plain(asdict(found)) for found in modules.values()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -13,15 +14,15 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from orchestrator.api.client import DEFAULT_SOCKET, ApiClient
-from orchestrator.config import DEFAULT_CONFIG_DIR, listed, load_cluster, load_modules
-from orchestrator.config_errors import ConfigError, did_you_mean
+from orchestrator.defaults import DEFAULT_CONFIG
 from orchestrator.sentence import Sentence
-from orchestrator.units import parse_duration_s
 from rfs import exit_codes
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 WAIT_TIMEOUT_S = 120.0
+DEFAULT_CONFIG_DIR = Path(DEFAULT_CONFIG)
+COMPLETION_TIMEOUT_S = 1.0
 
 
 class Failure(Sentence):
@@ -58,9 +59,19 @@ class Session:
         wanted = not self.no_color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         return wanted and self.format == "table" and sys.stdout.isatty()
 
+    @property
+    def asks(self) -> bool:
+        """Is there a person to ask? In a script the option itself is the word."""
+        return not self.yes and sys.stdin.isatty() and sys.stdout.isatty()
+
     def confirm(self, question: str) -> None:
-        """Ask a person at a terminal; in a script the option itself is the word."""
-        if not self.yes and sys.stdin.isatty() and sys.stdout.isatty() and not click.confirm(question):
+        """Ask a person at a terminal."""
+        if self.asks and not click.confirm(question):
+            raise Failure("nothing was done", exit_codes.FAILED)
+
+    def confirm_by_name(self, warning: str, name: str) -> None:
+        """What cannot be taken back is said by typing the module's name."""
+        if self.asks and click.prompt(f"{warning}\nType the module's name to go on", default="", show_default=False) != name:
             raise Failure("nothing was done", exit_codes.FAILED)
 
 
@@ -68,6 +79,8 @@ def duration_option(_: click.Context, __: click.Parameter, value: str | None) ->
     """Seconds in `500ms`, `3s`, `5m` or, since it is typed in a hurry, `30`."""
     if value is None:
         return None
+    from orchestrator.units import parse_duration_s
+
     try:
         return parse_duration_s(f"{value}s" if value.isdigit() else value)
     except ValueError as error:
@@ -77,7 +90,7 @@ def duration_option(_: click.Context, __: click.Parameter, value: str | None) ->
 _OPTIONS = (
     click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl", "toml"]), help="How to print."),
     click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
-    click.option("-H", "--node", metavar="NODE|all", help="Act on this node, or on both, instead of here."),
+    click.option("-H", "--node", metavar="NODE|all", help="Act on that node, or on all, instead of here."),
     click.option("--yes", is_flag=True, help="Do not ask."),
     click.option("--dry-run", is_flag=True, help="Only say what would happen."),
     click.option("--wait", is_flag=True, help="Return only when it is done."),
@@ -87,9 +100,21 @@ _OPTIONS = (
     click.option("--no-color", is_flag=True, help="No colours."),
 )
 
+# What changes something and cannot say beforehand what.
+NOT_IMAGINED = ("cluster", "drill", "lab", "module open", "module close", "module package", "config edit")
+
+
+def refuse_to_imagine(path: str) -> None:
+    """Who says --dry-run must not find that it was done."""
+    words = path.split()
+    if len(words) > 1 and (words[1] in NOT_IMAGINED or " ".join(words[1:3]) in NOT_IMAGINED):
+        raise Failure(f"'{path}' has no --dry-run: nothing was done", exit_codes.USAGE)
+
 
 def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Give a command the common options and, as its first argument, the session they add up to."""
+    """Give a command the common options and, as its first argument, the session they add up to. A command that takes `dry_run` itself
+    gets it as well."""
+    takes_dry_run = "dry_run" in inspect.signature(function).parameters
 
     @functools.wraps(function)
     def taking(*arguments: Any, **options: Any) -> Result:
@@ -104,6 +129,10 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
             setattr(session, name, value if value is not None else getattr(session, name))
         for name in ("yes", "wait", "no_color", "dry_run"):
             setattr(session, name, options.pop(name) or getattr(session, name))
+        if session.dry_run:
+            refuse_to_imagine(click.get_current_context().command_path)
+        if takes_dry_run:
+            options["dry_run"] = session.dry_run
         timeout_s = options.pop("timeout")
         session.timeout_s = timeout_s if timeout_s is not None else session.timeout_s
         return function(session, *arguments, **options)
@@ -119,6 +148,27 @@ def prints_toml(function: Callable[..., Result]) -> Callable[..., Result]:
     return function
 
 
+def complete_module(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The modules of this node, for the shell."""
+    session = next((each.obj for each in (context, context.parent) if each is not None and isinstance(each.obj, Session)), Session())
+    path = os.environ.get("HACTL_SOCKET") or session.socket
+    try:
+        names = [entry["name"] for entry in ApiClient(Path(path), COMPLETION_TIMEOUT_S).status()["modules"]]
+    except Sentence:
+        names = [file.stem for file in sorted((session.config_dir / "modules").glob("*.toml"))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+module_argument = click.argument("module", required=False, shell_complete=complete_module)
+
+
+def one_node(session: Session) -> str | None:
+    """The node that is asked where only one can answer; None: this one."""
+    if session.node == "all":
+        raise Failure("one node answers this; name it with -H NODE, or ask here", exit_codes.USAGE)
+    return session.node
+
+
 def chosen_module(document: dict[str, Any], module: str | None) -> str:
     """The module that was named, or the only one."""
     names = [entry["name"] for entry in document["modules"]]
@@ -127,16 +177,22 @@ def chosen_module(document: dict[str, Any], module: str | None) -> str:
             return str(names[0])
         sentence = f"say which module: {', '.join(names)}" if names else "no module runs on this node; write one in modules/NAME.toml"
         raise Failure(sentence, exit_codes.USAGE)
-    if module not in names and (places := _places_of(module)):
+    if module in names:
+        return module
+    from orchestrator.config import listed
+    from orchestrator.config_errors import did_you_mean
+
+    if places := _places_of(module):
         raise Failure(f"module {module} does not run on {document['node']} but on {listed(places)}: ask there", exit_codes.USAGE)
-    if module not in names:
-        known = f"; there is {', '.join(names)}" if names else ""
-        raise Failure(f"there is no module {module}{known}.{did_you_mean(module, names)}", exit_codes.USAGE)
-    return module
+    known = f"; there is {', '.join(names)}" if names else ""
+    raise Failure(f"there is no module {module}{known}.{did_you_mean(module, names)}", exit_codes.USAGE)
 
 
 def _places_of(module: str) -> tuple[str, ...]:
     """Where a module runs that this node has no part in, if the configuration says so."""
+    from orchestrator.config import load_cluster, load_modules
+    from orchestrator.config_errors import ConfigError
+
     session = click.get_current_context().ensure_object(Session)
     try:
         found = load_modules(session.config_dir, load_cluster(session.config_dir)).get(module)
