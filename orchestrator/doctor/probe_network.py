@@ -49,7 +49,7 @@ def network(scene: Scene) -> dict[str, Any]:
     own = scene.cluster.nodes[scene.node].addresses if scene.cluster is not None and scene.node in scene.cluster.nodes else {}
     return {
         "interfaces": [
-            {"name": each.name, "mtu": mtu_of(each.name), **_state(each.name), "mac": each.mac.hex(":"), "addresses": [*map(str, each.addresses)]}
+            {"name": each.name, "mac": each.mac.hex(":"), "addresses": [str(one) for one in each.addresses], **_state(each.name)}
             for each in interfaces
         ],
         "own": {name: {"address": address, "interface": _holder(interfaces, address)} for name, address in own.items()},
@@ -61,9 +61,9 @@ def _holder(interfaces: Sequence[links.Interface], address: str) -> str | None:
     return next((each.name for each in interfaces if any(own.ip == wanted for own in each.addresses)), None)
 
 
-def _state(interface: str) -> dict[str, bool]:
+def _state(interface: str) -> dict[str, Any]:
     flags = struct.unpack_from("H", _ioctl(SIOCGIFFLAGS, interface), NAME_BYTES)[0]
-    return {"up": bool(flags & IFF_UP), "carrier": bool(flags & IFF_RUNNING)}
+    return {"mtu": mtu_of(interface), "up": bool(flags & IFF_UP), "carrier": bool(flags & IFF_RUNNING)}
 
 
 def mtu_of(interface: str | None) -> int | None:
