@@ -35,6 +35,7 @@ CALL_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_BYTES_MAX = 64 << 10
 PINGS = 3
+INTERFACES_MAX = 200  # of a host of containers
 SIOCGIFFLAGS, SIOCGIFMTU, NAME_BYTES = 0x8913, 0x8921, 16
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 OWN_PORTS = (PAIRING_PORT, 5631)  # pairing, calls, heartbeats, and the first modules' from 5600 on
@@ -50,7 +51,7 @@ def network(scene: Scene) -> dict[str, Any]:
     return {
         "interfaces": [
             {"name": each.name, "mac": each.mac.hex(":"), "addresses": [str(one) for one in each.addresses], **_state(each.name)}
-            for each in interfaces
+            for each in interfaces[:INTERFACES_MAX]
         ],
         "own": {name: {"address": address, "interface": _holder(interfaces, address)} for name, address in own.items()},
     }  # fmt: skip
