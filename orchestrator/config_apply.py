@@ -29,6 +29,7 @@ from typing import Any
 from orchestrator.generations import Generation, Past, Prepared, generation_from
 
 LINEAGE_MAX = 20
+STUCK_CHARACTERS_MAX = 1000
 
 
 class Vote(Enum):
@@ -97,6 +98,7 @@ class Says:
     promised: str = ""  # the transaction that it has promised to apply
     coordinator: str = ""
     held: tuple[str, ...] = ()
+    stuck: str = ""  # why it does not take over what a peer has applied since
 
     def as_message(self) -> dict[str, Any]:
         """For the call channel and for people's programs."""
@@ -108,15 +110,16 @@ class Says:
             "promised": self.promised,
             "coordinator": self.coordinator,
             "held": list(self.held),
+            "stuck": self.stuck,
         }
 
 
-def says(node: str, past: Past, files: str, prepared: Prepared | None) -> Says:
+def says(node: str, past: Past, files: str, prepared: Prepared | None, stuck: str = "") -> Says:
     """Of this node; something is applied."""
     assert past.applied is not None, "a hactld without a configuration"
     lineage = tuple((each.transaction, each.digest) for each in past.generations[-LINEAGE_MAX:])
     promised = (prepared.generation.transaction, prepared.coordinator, prepared.held) if prepared is not None else ("", "", ())
-    return Says(node, past.applied, lineage, files, *promised)
+    return Says(node, past.applied, lineage, files, *promised, stuck)
 
 
 def says_from(node: str, message: Mapping[str, Any]) -> Says:
@@ -125,7 +128,7 @@ def says_from(node: str, message: Mapping[str, Any]) -> Says:
         lineage = tuple((str(transaction), str(digest)) for transaction, digest in message["lineage"][-LINEAGE_MAX:])
         held = tuple(str(name) for name in message["held"])
         words = str(message["files"]), str(message["promised"]), str(message["coordinator"])
-        return Says(node, generation_from(message["applied"]), lineage, *words, held)
+        return Says(node, generation_from(message["applied"]), lineage, *words, held, str(message["stuck"])[:STUCK_CHARACTERS_MAX])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not what a node says about its configuration: {error}") from error
 

@@ -18,7 +18,7 @@ from orchestrator.config import load_cluster, load_modules
 from orchestrator.config_keeper import ConfigKeeper
 from orchestrator.generations import Generation, GenerationStore
 
-ASK_DEADLINE_S: Final = 4.0
+ASK_DEADLINE_S: Final = 2.0
 FOUND = "found by the first hactld here"
 
 

@@ -78,6 +78,7 @@ WORDS: Final[Mapping[str, str]] = {
     "module.checker.timeout": "How long a look may take; longer counts as down.",
     "module.checker.rise": "So many looks in a row must succeed before it is up.",
     "module.checker.fall": "So many must fail before it is down.",
+    "module.checker.grace": "So long after the services were started, what was not up yet may still come up.",
     "module.checker.action": "What follows when it is down; by default what its kind usually needs.",
     "module.checker.services": "With `restart`: only these services.",
     "module.checker.shared": "Both nodes depend on it: only a node that alone does not reach it gives way.",

@@ -73,6 +73,7 @@ class Setting:
     paths: Paths
     history: History
     again: bool = False  # this is not the first configuration of this process
+    memories: Memories | None = None  # what could not be written down yet must not be forgotten either
 
     def keeper(self, peers: Mapping[str, PeerClient], runners: Mapping[str, Runner]) -> ConfigKeeper:
         """Of the configuration that is applied now."""
@@ -118,7 +119,7 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         return lambda text: history.add("", kind, text)
 
     pulses, calls = PulseDoor(line("heartbeat")), CallDoor(line("peer"))
-    memories = Memories(paths.state / "hactld" / "state.json", boot, line("statefile"))
+    memories = setting.memories = setting.memories or Memories(paths.state / "hactld" / "state.json", boot, line("statefile"))
     incarnation = int.from_bytes(os.urandom(7), "big") | 1
     site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls)
     async with trio.open_nursery() as nursery:
@@ -231,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Keys(key_directory, options.node, peers_of(cluster, modules, options.node)).check()
     except ConfigError as error:
         print(error, file=sys.stderr)
+        if store.past.applied is not None:
+            print(f"hactld: this is what was applied, perhaps under another release; {store.way_out}", file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
     except SaidNo as refusal:
         print(f"hactld: {refusal.sentence}", file=sys.stderr)
@@ -252,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
         try:
-            return run(Setting(options.config_dir, options.node, store, key_directory, paths, history))
+            return run(Setting(options.config_dir.absolute(), options.node, store, key_directory, paths, history))
         finally:
             history.flush()
 

@@ -77,7 +77,7 @@ class Routes:
                 return await self._rotate(wanted)
             case "GET", ("v1", "config", *what):
                 return await self._here_or_there(wanted, "config", {**request.query, "what": "/".join(what)})
-            case "POST", ("v1", "config", what):
+            case "POST", ("v1", "config", "apply" | "rollback" as what):
                 if wanted not in (None, "", self.node):
                     raise ApiError(f"a configuration is applied where its files are: run the command on {wanted}", exit_codes.USAGE)
                 return await self.here.configuration.order(what, request.body, f"{request.who} on {self.node}")

@@ -29,7 +29,7 @@ from rfs import exit_codes
 from rfs.errors import SaidNo
 
 SCHEMA: Final = "hactl.facts/1"
-DEADLINE_S: Final = 7.0  # for the probes; whoever asks a peer waits ten seconds
+DEADLINE_S: Final = 6.0  # for the probes; whoever asks a peer waits ten seconds
 STARTING_S: Final = 3.0  # for the child's imports, on a busy machine
 MEASURING_S: Final = 2.5
 FACTS_BYTES_MAX: Final = 900 << 10  # a call's answer is a megabyte at most

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import ipaddress
 import json
 import re
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -21,7 +22,6 @@ from orchestrator.doctor import echo
 from orchestrator.doctor.probe_configuration import COMMAND_TIMEOUT_S
 from orchestrator.doctor.scene import Scene, Way
 from orchestrator.effects import EffectFailed, links, wire
-from orchestrator.heartbeat import PORT as HEARTBEAT_PORT
 from orchestrator.heartbeat import Network
 from orchestrator.peer import PORT as CALL_PORT
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
@@ -35,7 +35,10 @@ CALL_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_BYTES_MAX = 64 << 10
 PINGS = 3
-SPOKEN = (CALL_PORT, HEARTBEAT_PORT)
+INTERFACES_MAX = 200  # of a host of containers
+SIOCGIFFLAGS, SIOCGIFMTU, NAME_BYTES = 0x8913, 0x8921, 16
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+OWN_PORTS = (PAIRING_PORT, 5631)  # pairing, calls, heartbeats, and the first modules' from 5600 on
 LINKED = ("paired", "resyncing")
 Entry = TypeVar("Entry")
 Found = TypeVar("Found")
@@ -47,11 +50,8 @@ def network(scene: Scene) -> dict[str, Any]:
     own = scene.cluster.nodes[scene.node].addresses if scene.cluster is not None and scene.node in scene.cluster.nodes else {}
     return {
         "interfaces": [
-            {
-                "name": each.name, "mtu": mtu_of(each.name), "up": _flags(each.name) & 1 == 1, "carrier": _sys(each.name, "carrier") == "1",
-                "mac": each.mac.hex(":"), "addresses": [str(address) for address in each.addresses],
-            }
-            for each in interfaces
+            {"name": each.name, "mac": each.mac.hex(":"), "addresses": [str(one) for one in each.addresses], **_state(each.name)}
+            for each in interfaces[:INTERFACES_MAX]
         ],
         "own": {name: {"address": address, "interface": _holder(interfaces, address)} for name, address in own.items()},
     }  # fmt: skip
@@ -62,21 +62,23 @@ def _holder(interfaces: Sequence[links.Interface], address: str) -> str | None:
     return next((each.name for each in interfaces if any(own.ip == wanted for own in each.addresses)), None)
 
 
-def _sys(interface: str, name: str) -> str:
-    try:
-        return Path("/sys/class/net", interface, name).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _flags(interface: str) -> int:
-    return int(_sys(interface, "flags") or "0", 16)
+def _state(interface: str) -> dict[str, Any]:
+    flags = struct.unpack_from("H", _ioctl(SIOCGIFFLAGS, interface), NAME_BYTES)[0]
+    return {"mtu": mtu_of(interface), "up": bool(flags & IFF_UP), "carrier": bool(flags & IFF_RUNNING)}
 
 
 def mtu_of(interface: str | None) -> int | None:
     """In bytes; None where there is no such interface."""
-    text = _sys(interface, "mtu") if interface else ""
-    return int(text) if text.isdigit() else None
+    try:
+        return int(struct.unpack_from("i", _ioctl(SIOCGIFMTU, interface), NAME_BYTES)[0]) if interface else None
+    except OSError:
+        return None
+
+
+def _ioctl(request: int, interface: str) -> bytes:
+    """Of this process' own network, which /sys may not be of."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return fcntl.ioctl(sock, request, struct.pack("16s16x8x", interface.encode()))
 
 
 def _beside_each_other(find: Callable[[Entry], Found], entries: Iterable[Entry]) -> list[Found]:
@@ -193,7 +195,7 @@ def read_rules(text: str) -> dict[str, Any]:
             by_default.append(match[1])
         numbers = [int(number) for number in re.findall(r"(?<![\d.:/])\d{2,5}(?![\d.:/])", line)]
         spans = [(int(low), int(high)) for low, high in re.findall(r"(?<![\d.:/])(\d{2,5})[-:](\d{2,5})(?![\d.:/])", line)]
-        ours = "port" in line and (any(map(_is_ours, numbers)) or any(low <= port <= high for low, high in spans for port in SPOKEN))
+        ours = "port" in line and (any(map(_is_ours, numbers)) or any(low <= OWN_PORTS[1] and high >= OWN_PORTS[0] for low, high in spans))
         if ours and re.search(r"\b(drop|reject|DROP|REJECT)\b", line):
             against.append(line[:200])
         elif ours and re.search(r"\b(accept|ACCEPT)\b", line):
@@ -202,7 +204,7 @@ def read_rules(text: str) -> dict[str, Any]:
 
 
 def _is_ours(port: int) -> bool:
-    return PAIRING_PORT <= port <= HEARTBEAT_PORT or 5600 <= port < 5632
+    return OWN_PORTS[0] <= port <= OWN_PORTS[1]
 
 
 # ---- service addresses ------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from orchestrator.api.client import ApiFailure
+from orchestrator.config import DEFAULT_CONFIG_DIR
 from orchestrator.hactl.output import columns, print_json, print_rows
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, session_options
 from rfs import exit_codes
@@ -31,11 +32,11 @@ HISTORY_HEADER = ("", "number", "applied", "by", "files", "comment")
 
 
 @click.command()
-@click.option("--peer", is_flag=True, help="Against what the other node has applied.")
+@click.option("--peer", is_flag=False, flag_value="any", metavar="[NODE]", help="Against what the other node has applied.")
 @click.option("--from", "base", type=int, metavar="N", help="Against generation N, not the applied one.")
 @click.option("--to", "target", type=int, metavar="N", help="Generation N instead of the files.")
 @session_options
-def diff(session: Session, peer: bool, base: int | None, target: int | None) -> None:
+def diff(session: Session, peer: str | None, base: int | None, target: int | None) -> None:
     """What the files would change in what is applied. Exit code 1 when there is something, as diff has it.
 
     \b
@@ -43,7 +44,7 @@ def diff(session: Session, peer: bool, base: int | None, target: int | None) -> 
     hactl config diff --peer       the files against what the other node has applied
     hactl config diff --from 3 --to 5
     """
-    document = session.client.config("diff", session.node, peer="any" if peer else None, **{"from": number(base), "to": number(target)})
+    document = session.client.config("diff", session.node, peer=peer, **{"from": number(base), "to": number(target)})
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
     else:
@@ -161,6 +162,7 @@ def agree_and_apply(session: Session, order: dict[str, Any], verb: str, target: 
     """Show, ask, do, and wait until hactld goes on with it."""
     if session.node is not None:
         raise Failure("a configuration is applied on all nodes, from the one that has its files: leave -H out", exit_codes.USAGE)
+    check_directory(session)
     for_programs = session.format in ("json", "jsonl")
     document = session.client.config("diff", to=number(target))
     if not for_programs:
@@ -182,6 +184,12 @@ def agree_and_apply(session: Session, order: dict[str, Any], verb: str, target: 
         for node in answer["nodes"]:
             if node["text"]:
                 click.echo(f"{node['node']}: {node['text']}", err=True)
+
+
+def check_directory(session: Session) -> None:
+    """hactld applies the files of its own directory: another one that was named would be shown and not applied."""
+    if session.config_dir != DEFAULT_CONFIG_DIR and str(session.config_dir.absolute()) != (its := session.client.config()["directory"]):
+        raise Failure(f"hactld here takes its configuration from {its}: leave --config-dir out", exit_codes.USAGE)
 
 
 def wait_until_taken_up(session: Session, generation: int) -> None:

@@ -181,7 +181,7 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         acquaintance = Acquaintance(own.node, session.config_dir)
         paired = trio.run(_join, session, keys, own, text, acquaintance)
         keys_command.after_pairing(keys, new=new_key)
-        begin_anew(session.config_dir)
+        begin_anew(session.config_dir, Paths())
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired, acquaintance)
@@ -190,9 +190,9 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
     _warn_of_others(session, paired, new_key)
 
 
-def begin_anew(config_dir: Path) -> None:
+def begin_anew(config_dir: Path, paths: Paths) -> None:
     """What was applied here before is not what came along: the next hactld begins with the files."""
-    store = GenerationStore(Paths().config)
+    store = GenerationStore(paths.config)
     try:
         store.read()
         applied = store.past.applied

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.lab.lab import kill_group
 from orchestrator.lab.scenarios import clocks
 from orchestrator.lab.scenarios.pair import DIRECTORY, LedgerPair
 from orchestrator.lab.scenarios.scenario import Impossible
@@ -211,9 +212,9 @@ def planted(cluster: LedgerPair, sh: Sh) -> Iterator[LedgerPair]:
         sleepers.append(cluster.lab.spawn(node, ["python3", "-c", "import time; time.sleep(600)", f"--password={SECRET}"]))
     yield cluster
     for node in ("node1", "node2"):
-        sh(node, f"rm -r {CONFIG}/ledger {CONFIG}/unused.toml.txt; pkill -f {SECRET} || true")
+        sh(node, f"rm -r {CONFIG}/ledger {CONFIG}/unused.toml.txt")
     for sleeper in sleepers:
-        sleeper.wait(10)
+        kill_group(sleeper)
 
 
 def test_a_snapshot_has_both_nodes_and_no_secret(planted: LedgerPair) -> None:

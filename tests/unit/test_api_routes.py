@@ -19,6 +19,8 @@ from orchestrator.api.routes import Routes, merge
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, VipConfig
 from orchestrator.core import events as ev
+from orchestrator.core.machine import step
+from orchestrator.core.rules_language import ResourceState, Rule, parse
 from orchestrator.core.states import Hold, Readiness, State, Summary
 from orchestrator.effects.notify import History
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
@@ -121,6 +123,54 @@ async def test_why_tells_what_stands_against_it(tmp_path: Path) -> None:
     swap = document["questions"][0]
     assert swap["answer"] is False and {"text": "node2 is SECOND Ready", "holds": False} in swap["conditions"]
     assert document["evidence"]["around"]["policy"] == "availability"
+
+
+async def watched_routes(tmp_path: Path) -> Routes:
+    """A module with two checkers, of which one has just found something."""
+    routes = make_routes(FakePeer({}), tmp_path)
+    runner = routes.here.runner_of("pg")
+    rules = (
+        Rule("tcp.db", "restart", (parse("tcp.db is down"),), is_default=True),
+        Rule("far", "swap", (parse("ping.gw is down"), parse("remote.ping.gw is up")), hold_s=4.0),
+    )
+    module = replace(runner.node.modules["pg"], rules=rules, watched={"tcp.db": "prim", "ping.gw": "pre"})
+    node, _ = step(replace(runner.node, modules={"pg": module}), ev.Tick(trio.current_time()))
+    runner.node, _ = step(node, ev.Checked(trio.current_time(), "pg", "ping.gw", ResourceState.DOWN, "192.0.2.1 does not answer"))
+    return routes
+
+
+async def test_why_shows_every_rule_and_the_truth_of_each_term(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    own, far = (await ask(routes, "GET", "/v1/modules/pg/why"))["rules"]
+    assert own == {
+        "name": "tcp.db", "default": True, "action": "restart", "services": [], "hold_s": 0.0, "holds": False, "held_s": 0.0,
+        "acted": False, "why_not": "", "all": [{"term": "tcp.db is down", "holds": False}], "any": [],
+    }  # fmt: skip
+    assert [term["holds"] for term in far["all"]] == [True, False] and not far["holds"]
+
+
+async def test_status_lists_what_is_watched_and_warns_of_what_is_down(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    document = await ask(routes, "GET", "/v1/status")
+    here, there = document["modules"][0]["nodes"]
+    assert [(each["resource"], each["state"], each["text"]) for each in here["checkers"]] == [
+        ("tcp.db", "init", ""), ("ping.gw", "down", "192.0.2.1 does not answer"),
+    ]  # fmt: skip
+    assert all(each["since_s"] >= 0.0 for each in here["checkers"])
+    assert [each["state"] for each in there["checkers"]] == ["unknown", "unknown"]
+    warning = next(each for each in document["warnings"] if each["code"] == "RESOURCE_DOWN")
+    assert "ping.gw is down on node1: 192.0.2.1 does not answer" in warning["text"] and "hactl why pg" in warning["fix"]
+
+
+async def test_a_resource_that_goes_down_is_imagined(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    document = await ask(routes, "GET", "/v1/modules/pg/simulate", {"what": "resource-down", "resource": "tcp.db"})
+    texts = [moment["text"] for moment in document["moments"]]
+    assert document["resource"] == "tcp.db" and texts.count("start the services") == 3, "it stays down: as often as max_restarts lets it"
+    assert document["readiness"] == "NotReady" and "tcp.db" in document["reason"]
+    with pytest.raises(ApiError) as refused:
+        await routes.here.look("simulate", {"module": "pg", "what": "resource-down", "resource": "tcp.web"})
+    assert "it has tcp.db and ping.gw" in str(refused.value)
 
 
 async def test_swap_finds_the_primary(tmp_path: Path) -> None:

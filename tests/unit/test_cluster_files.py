@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config_archive import gather
+from orchestrator.config_archive import digest, gather
+from orchestrator.config_start import adopt
+from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
+from orchestrator.hactl.cluster_commands import begin_anew
+from orchestrator.paths import Paths
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
@@ -77,3 +81,21 @@ def test_a_different_configuration_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"][1]
     assert (tmp_path / "cluster.toml.before-join").read_bytes() == CLUSTER
     assert gather(tmp_path) == other, "what was kept aside does not travel"
+
+
+def test_what_was_applied_before_a_join_is_forgotten_unless_it_came_along_again(tmp_path: Path) -> None:
+    etc, paths = tmp_path / "etc", Paths(tmp_path)
+    cluster_files.store(FILES, etc, "node2", replace=False)
+    begin_anew(etc, paths)  # nothing was applied here
+    store = GenerationStore(paths.config)
+    adopt(store, etc)
+    begin_anew(etc, paths)
+    store.read()
+    assert store.past.applied is not None and store.past.applied.digest == digest(gather(etc))
+    (etc / "cluster.toml").write_text((etc / "cluster.toml").read_text() + "# another\n")
+    begin_anew(etc, paths)
+    store.read()
+    assert store.past.applied is None
+    (paths.config / "history.json").write_text("{")
+    begin_anew(etc, paths)
+    store.read()

@@ -151,7 +151,7 @@ class Place:
         store = GenerationStore(self.root / "state/config")
         store.read()
         adopt(store, self.root / "etc")
-        others = [name for name in self.world.places if name != self.name]
+        others = [name for name in self.world.places if name != self.name and {name, self.name} not in self.world.strangers]
         peers = {other: Line(self, other) for other in others}
         keeper = ConfigKeeper(self.name, self.root / "etc", store, self.facts, peers, self.log.append, self._step)
         self.keeper = keeper
@@ -199,6 +199,7 @@ class World:
 
     def __init__(self, tmp_path: Path, names: tuple[str, ...] = ("node1", "node2")) -> None:
         self.places: dict[str, Place] = {}
+        self.strangers: list[set[str]] = []  # who are no peers
         self.cut: Callable[[str, str, str], bool] = lambda source, target, method: False
         for name in names:
             self.places[name] = Place(name, tmp_path / name, self)
@@ -347,6 +348,28 @@ async def test_a_node_that_is_away_must_be_excused_and_takes_it_later(tmp_path: 
     assert world.digests() == {new} and two.files() == new
 
 
+async def test_nodes_that_are_no_peers_get_it_from_the_one_that_is(tmp_path: Path) -> None:
+    world = World(tmp_path, ("node1", "node2", "node3"))
+    world.strangers.append({"node1", "node2"})
+    await world.boot()
+    new = world.edit("node1")
+    answer = await apply(world.places["node1"].alive, Order("ann"))
+    assert [entry["node"] for entry in answer["nodes"]] == ["node1", "node3"]
+    await world.calm()
+    assert world.digests() == {new} == {place.files() for place in world.places.values()}
+
+
+async def test_a_node_is_not_left_behind_at_an_address_that_nobody_expects(tmp_path: Path) -> None:
+    world = await World(tmp_path).boot()
+    path = world.places["node1"].root / "etc/cluster.toml"
+    world.places["node2"].keeper = None
+    path.write_text(path.read_text().replace("192.0.2.12", "192.0.2.13"))
+    with pytest.raises(SaidNo, match="node2 does not answer, and could not be reached under its old address"):
+        await apply(world.places["node1"].alive, Order("ann", without_peer=True))
+    path.write_text(path.read_text().replace("192.0.2.13", "192.0.2.12").replace("192.0.2.11", "192.0.2.13"))
+    await apply(world.places["node1"].alive, Order("ann", without_peer=True))
+
+
 async def test_one_that_was_away_waits_until_its_module_is_stopped(tmp_path: Path) -> None:
     world = await World(tmp_path).boot()
     one, two = world.places["node1"], world.places["node2"]
@@ -356,8 +379,11 @@ async def test_one_that_was_away_waits_until_its_module_is_stopped(tmp_path: Pat
     two.facts.running["pg"] = "SECOND"
     await world.calm()
     assert two.alive.applied.number == 1
-    (warning,) = two.alive.warnings()
-    assert warning["code"] == "CONFIG_DIFFERS" and "hactl stop pg" in warning["fix"]
+    for place in (one, two):  # each as soon as it has heard the other one
+        for peer in place.alive.peers:
+            await place.alive.ask(peer)
+        (warning,) = place.alive.warnings()
+        assert warning["code"] == "CONFIG_DIFFERS" and "hactl stop pg" in warning["fix"]
     two.facts.running.clear()
     await world.calm()
     assert world.digests() == {new} and two.alive.warnings() == []

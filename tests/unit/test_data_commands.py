@@ -297,7 +297,8 @@ ANSWERS = [
     ("GET", "/v1/modules/pg/logs", "hactl.log/1"),
     ("GET", "/v1/modules/pg/data", "hactl.data/1"),
     ("GET", "/v1/modules/pg/work", "hactl.work/1"),
-    *(("GET", f"/v1/modules/pg/simulate?what={what}", "hactl.simulate/1") for what in IMAGINED),
+    *(("GET", f"/v1/modules/pg/simulate?what={what}", "hactl.simulate/1") for what in QUESTIONS if what != "resource-down"),
+    *(("GET", f"/v1/modules/pg/simulate?what={what}", "hactl.simulate/1") for what in ("prim&options=force", "start", "pause")),
     *(("POST", f"/v1/modules/pg/{verb}", "hactl.answer/1") for verb in ("pause", "resume", "checkers-off", "boot-on", "note", "restart")),
 ]
 

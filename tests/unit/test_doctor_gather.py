@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config import ClusterConfig
 from orchestrator.doctor import gather
 from orchestrator.doctor.judge import judge_node
-from orchestrator.doctor.probe_network import knock, read_rules
+from orchestrator.doctor.probe_network import knock, read_rules, third
+from orchestrator.doctor.scene import Scene
 from orchestrator.effects import mount_abort
+from orchestrator.paths import Paths
 from rfs.errors import SaidNo
+from tests.unit.etcd_server import EtcdServer, needs_etcd
 
 FILE_SYSTEM = Path(__file__).with_name("hanging_file_system.py")
 PROGRAM = f"{sys.executable} -m orchestrator.doctor.gather"
@@ -166,15 +171,15 @@ def test_a_path_that_carries_less_than_the_interfaces_say(config: Path) -> None:
 ip link set lo up
 for n in mid far; do ip netns add t$n-$$; done
 trap 'for n in mid far; do ip netns del t$n-$$; done' EXIT
-ip link add lan type veth peer name a netns tmid-$$
-ip -n tmid-$$ link add b type veth peer name lan netns tfar-$$
+ip link add lan type veth peer name mida netns tmid-$$
+ip -n tmid-$$ link add midb type veth peer name lan netns tfar-$$
 ip addr add 192.0.2.11/32 dev lan; ip link set lan up
-ip -n tmid-$$ link set a up; ip -n tmid-$$ link set b mtu 1300 up; ip -n tfar-$$ link set lan up
+ip -n tmid-$$ link set mida up; ip -n tmid-$$ link set midb mtu 1300 up; ip -n tfar-$$ link set lan up
 ip netns exec tmid-$$ sysctl -qw net.ipv4.ip_forward=1
 ip -n tfar-$$ addr add 192.0.2.12/32 dev lan
-ip route add 192.0.2.12/32 dev lan; ip -n tfar-$$ route add 192.0.2.11/32 dev lan
-ip -n tmid-$$ route add 192.0.2.11/32 dev a; ip -n tmid-$$ route add 192.0.2.12/32 dev b
-for i in a b; do ip netns exec tmid-$$ sysctl -qw net.ipv4.conf.$i.proxy_arp=1; done
+ip -n tmid-$$ addr add 203.0.113.1/32 dev mida; ip -n tmid-$$ addr add 203.0.113.2/32 dev midb
+ip route add 192.0.2.12/32 via 203.0.113.1 dev lan onlink; ip -n tfar-$$ route add 192.0.2.11/32 via 203.0.113.2 dev lan onlink
+ip -n tmid-$$ route add 192.0.2.11/32 dev mida; ip -n tmid-$$ route add 192.0.2.12/32 dev midb
 """
     words = f"{PROGRAM} --config-dir {config} --root {config.parent} --node node1 --only=paths --only=configuration"
     command = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-ec", f"mount -t tmpfs tmpfs /run\n{prepare}\n{words}"]
@@ -184,9 +189,25 @@ for i in a b; do ip netns exec tmid-$$ sysctl -qw net.ipv4.conf.$i.proxy_arp=1; 
     assert (way["lost"], way["mtu"], way["full_passes"], way["largest_bytes"]) == (0, 1500, False, 1280), way
 
 
-def test_doors() -> None:
-    import socket
+@needs_etcd
+def test_third_parties(tmp_path: Path) -> None:
+    one, other = EtcdServer(tmp_path / "one"), EtcdServer(tmp_path / "other")
+    one.start()
+    other.start()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        urls = (one.url, other.url, f"http://127.0.0.1:{deaf.getsockname()[1]}", "http://127.0.0.1:1")
+        cluster = ClusterConfig("plant7", "availability", 0.5, 3.0, {}, ("127.0.0.1",), witness=urls)
+        found = third(Scene("node1", tmp_path, Paths(tmp_path), cluster=cluster))
+    one.stop()
+    other.stop()
+    first, second, silent, nobody = found["witness"]
+    assert first["cluster"] and second["cluster"] and first["cluster"] != second["cluster"] and not first["trouble"]
+    assert "timed out" in silent["trouble"] and "refused" in nobody["trouble"]
+    if os.geteuid() == 0:
+        assert found["ping"] == [{"address": "127.0.0.1", "answers": True, "trouble": ""}]
 
+
+def test_doors() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert knock("127.0.0.1", "127.0.0.1", port) == "open"

@@ -99,8 +99,7 @@ FAULTS = (
     Row(
         "C1",
         "the configuration differs, is changed on one node only, is rolled back",
-        ("tests/unit/test_config.py", "tests/unit/test_cluster_files.py"),
-        "applying and rolling back, a later step",
+        ("tests/cluster/test_config_apply.py", "tests/unit/test_config_rounds.py", "tests/unit/test_config.py"),
     ),
     Row(
         "C2",
