@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 import trio
 
 from orchestrator import config_apply, config_archive, config_check, config_effects
-from orchestrator.config import listed
 from orchestrator.config_apply import Fate, Relation, Resolution, Says
 from orchestrator.config_check import Candidate, Facts
 from orchestrator.config_errors import ConfigError
@@ -65,7 +64,7 @@ class ConfigKeeper:
     known: dict[str, Known] = field(default_factory=dict)
     _signature: tuple[object, ...] = ()
     under_way: str = ""  # the transaction that this node coordinates now
-    holding: tuple[str, ...] = ()
+    holding: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by transaction: modules that must not start meanwhile
     _committed: trio.Event = field(default_factory=trio.Event)
     changing: trio.Lock = field(default_factory=trio.Lock)
 
@@ -89,7 +88,7 @@ class ConfigKeeper:
     def held(self, module: str) -> str:
         """Why a module may not start now; empty: it may."""
         promised = self.store.prepared.held if self.store.prepared is not None else ()
-        if module in (*self.holding, *promised):
+        if module in promised or any(module in modules for modules in self.holding.values()):
             return f"a configuration that needs {module} stopped is being applied; 'hactl config history' shows when it is"
         return ""
 
@@ -170,11 +169,10 @@ class ConfigKeeper:
         match config_apply.RESOLUTIONS[known.get(str(answer.get("fate")), Fate.UNKNOWN)]:
             case Resolution.COMMIT:
                 if running := [name for name in prepared.held if self.facts.why_not_stopped(name)]:
-                    raise SaidNo(f"generation {prepared.generation.number} waits until {listed(running)} is stopped here")
+                    raise SaidNo(f"hactl stop {' '.join(running)} here: generation {prepared.generation.number} is applied then")
                 await self.commit(transaction)
             case Resolution.RELEASE:
-                async with self.changing:
-                    await trio.to_thread.run_sync(self.store.release)
+                await self.abort(transaction)
                 self.log(f"generation {prepared.generation.number} was not applied by {peer}: this node forgets it")
 
     async def _follow(self, peer: str, said: Says) -> None:
@@ -232,7 +230,7 @@ class ConfigKeeper:
         if candidate.digest != generation.digest:
             raise SaidNo(f"{coordinator} sends other files than it says")
         held = tuple(config_effects.stopped_for(candidate.changes))
-        self.holding = held
+        self.holding[generation.transaction] = held
         try:
             if complaints := await self.complaints(candidate, free=not force):
                 raise SaidNo("; ".join(complaints))
@@ -245,7 +243,7 @@ class ConfigKeeper:
                 await trio.to_thread.run_sync(self.store.prepare, prepared)
             self.reached("config-prepared")
         finally:
-            self.holding = ()
+            self.holding.pop(generation.transaction, None)
 
     def _refuse_to_promise(self, generation: Generation, coordinator: str, force: bool) -> None:
         under_way = self.under_way or ("committed" if self.is_changing else "")

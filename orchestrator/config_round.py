@@ -22,6 +22,7 @@ from rfs import exit_codes
 from rfs.errors import SaidNo
 
 COMMIT_DEADLINE_S: Final = 8.0
+MOVES: Final = frozenset({"cluster.node.addresses", "cluster.node.addresses-"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,12 @@ async def apply(keeper: ConfigKeeper, order: Order) -> dict[str, Any]:
     """Both phases. ConfigError or SaidNo, and nothing has changed anywhere, or the answer."""
     if keeper.under_way or keeper.is_changing:
         raise SaidNo("another configuration is being applied at this moment; try again")
-    keeper.under_way = secrets.token_hex(8)
+    keeper.under_way = transaction = secrets.token_hex(8)
     try:
-        return await _apply(keeper, order, keeper.under_way)
+        return await _apply(keeper, order, transaction)
     finally:
-        keeper.under_way, keeper.holding = "", ()
+        keeper.under_way = ""
+        keeper.holding.pop(transaction, None)
 
 
 async def _apply(keeper: ConfigKeeper, order: Order, transaction: str) -> dict[str, Any]:
@@ -63,7 +65,8 @@ async def _apply(keeper: ConfigKeeper, order: Order, transaction: str) -> dict[s
     number = config_apply.next_number([mine, *known.values()])
     comment = order.comment[:COMMENT_CHARACTERS_MAX]
     generation = Generation(number, candidate.digest, mine.applied.digest, transaction, order.who, time.time(), comment)
-    keeper.holding = tuple(config_effects.stopped_for(candidate.changes))
+    keeper.holding[transaction] = tuple(config_effects.stopped_for(candidate.changes))
+    _refuse_to_lose(keeper, candidate, [peer for peer in keeper.peers if peer not in known])
     if complaints := await keeper.complaints(candidate, free=not order.force_from_here):
         raise SaidNo("; ".join(complaints))
     if not order.dry_run:
@@ -87,6 +90,13 @@ async def _ask_all(keeper: ConfigKeeper, order: Order) -> dict[str, Says]:
         sentence = f"{names} does not answer; --without-peer applies it here alone, and {names} takes it when it is back"
         raise SaidNo(sentence, exit_codes.PEER_NOT_REACHABLE)
     return {peer: said for peer in keeper.peers if (said := keeper.known[peer].says) is not None}
+
+
+def _refuse_to_lose(keeper: ConfigKeeper, candidate: Candidate, absent: Sequence[str]) -> None:
+    """A node that is away comes back with its old addresses, and from those it must be let in."""
+    moved = [change.key.partition("[")[2].partition("]")[0] for change in candidate.changes if change.place in MOVES]
+    if lost := [peer for peer in absent if peer in moved]:
+        raise SaidNo(f"{listed(lost)} does not answer, and could not be reached under its old address: apply it when {lost[0]} is there")
 
 
 async def _forget_promise(keeper: ConfigKeeper, mine: Says, order: Order) -> None:

@@ -232,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Keys(key_directory, options.node, peers_of(cluster, modules, options.node)).check()
     except ConfigError as error:
         print(error, file=sys.stderr)
+        if store.past.applied is not None:
+            print(f"hactld: this is what was applied, perhaps under another release; {store.way_out}", file=sys.stderr)
         return exit_codes.CONFIGURATION_INVALID
     except SaidNo as refusal:
         print(f"hactld: {refusal.sentence}", file=sys.stderr)

@@ -110,8 +110,12 @@ class GenerationStore:
         return found
 
     def _damaged(self, what: str) -> SaidNo:
-        sentence = f"{self.root}: {what}; move this directory away, and hactld begins again with the files of the configuration directory"
-        return SaidNo(sentence, exit_codes.CONFIGURATION_INVALID)
+        return SaidNo(f"{self.root}: {what}; {self.way_out}", exit_codes.CONFIGURATION_INVALID)
+
+    @property
+    def way_out(self) -> str:
+        """For who cannot start with what is kept here."""
+        return f"move {self.root} away, and hactld begins anew with the files that people edit"
 
     def tree(self, digest: str) -> Path:
         """Where the files of a generation are."""

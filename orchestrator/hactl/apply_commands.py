@@ -32,11 +32,11 @@ HISTORY_HEADER = ("", "number", "applied", "by", "files", "comment")
 
 
 @click.command()
-@click.option("--peer", is_flag=True, help="Against what the other node has applied.")
+@click.option("--peer", is_flag=False, flag_value="any", metavar="[NODE]", help="Against what the other node has applied.")
 @click.option("--from", "base", type=int, metavar="N", help="Against generation N, not the applied one.")
 @click.option("--to", "target", type=int, metavar="N", help="Generation N instead of the files.")
 @session_options
-def diff(session: Session, peer: bool, base: int | None, target: int | None) -> None:
+def diff(session: Session, peer: str | None, base: int | None, target: int | None) -> None:
     """What the files would change in what is applied. Exit code 1 when there is something, as diff has it.
 
     \b
@@ -44,7 +44,7 @@ def diff(session: Session, peer: bool, base: int | None, target: int | None) -> 
     hactl config diff --peer       the files against what the other node has applied
     hactl config diff --from 3 --to 5
     """
-    document = session.client.config("diff", session.node, peer="any" if peer else None, **{"from": number(base), "to": number(target)})
+    document = session.client.config("diff", session.node, peer=peer, **{"from": number(base), "to": number(target)})
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
     else:

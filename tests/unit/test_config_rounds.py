@@ -359,6 +359,17 @@ async def test_nodes_that_are_no_peers_get_it_from_the_one_that_is(tmp_path: Pat
     assert world.digests() == {new} == {place.files() for place in world.places.values()}
 
 
+async def test_a_node_is_not_left_behind_at_an_address_that_nobody_expects(tmp_path: Path) -> None:
+    world = await World(tmp_path).boot()
+    path = world.places["node1"].root / "etc/cluster.toml"
+    world.places["node2"].keeper = None
+    path.write_text(path.read_text().replace("192.0.2.12", "192.0.2.13"))
+    with pytest.raises(SaidNo, match="node2 does not answer, and could not be reached under its old address"):
+        await apply(world.places["node1"].alive, Order("ann", without_peer=True))
+    path.write_text(path.read_text().replace("192.0.2.13", "192.0.2.12").replace("192.0.2.11", "192.0.2.13"))
+    await apply(world.places["node1"].alive, Order("ann", without_peer=True))
+
+
 async def test_one_that_was_away_waits_until_its_module_is_stopped(tmp_path: Path) -> None:
     world = await World(tmp_path).boot()
     one, two = world.places["node1"], world.places["node2"]

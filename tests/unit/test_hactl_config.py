@@ -284,6 +284,6 @@ def test_open_is_for_stopped_modules_and_keeps_them_from_starting(daemon: Daemon
 
 
 def test_a_module_that_a_configuration_needs_stopped_does_not_start_meanwhile(daemon: Daemon, hactl: Hactl) -> None:
-    daemon.world.places["node1"].alive.holding = ("pg",)
+    daemon.world.places["node1"].alive.holding["t"] = ("pg",)
     code, _, err = hactl("start", "pg")
     assert code == 6 and "is being applied" in err
