@@ -206,6 +206,8 @@ def settle_stance(turn: Turn) -> None:
     held = before.services is not Hold.OFF or before.address is not Hold.OFF
     if why and not before.barred and held and before.runs and not before.swapping:
         on.count_service_failure(turn, why)
+        if not turn.module.services_failed:
+            turn.set(problem=before.problem)  # the reason is told as long as it lasts, and no longer
 
 
 def follow(turn: Turn, rule: Rule, incident: Incident) -> None:
