@@ -190,9 +190,10 @@ def settle_windows(turn: Turn) -> None:
     """Facts open and close them."""
     if not turn.module.watched:
         return
-    now_looked_at = resources.looked_at(turn.module, turn.around.now)
-    opened = any(name not in turn.module.resources for name in now_looked_at)
-    turn.set(resources=now_looked_at, windows=turn.module.windows + opened)
+    if not resources.is_looked_at(turn.module):
+        now_looked_at = resources.looked_at(turn.module, turn.around.now)
+        opened = any(name not in turn.module.resources for name in now_looked_at)
+        turn.set(resources=now_looked_at, windows=turn.module.windows + opened)
 
 
 def settle_stance(turn: Turn) -> None:
