@@ -24,6 +24,7 @@ from orchestrator.api.server import ApiServer
 from orchestrator.core.states import Hold, State
 from orchestrator.hactl.cli import run
 from orchestrator.paths import Paths
+from tests.unit.schemas import check
 from tests.unit.test_api_routes import CONFIG, FakePeer, make_routes
 from tests.unit.test_config_rounds import World
 
@@ -143,7 +144,8 @@ def hactl(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Hactl:
 def document(answer: tuple[int, str, str]) -> dict[str, Any]:
     """A JSON answer that is what its schema says."""
     found: dict[str, Any] = json.loads(answer[1])
-    jsonschema.validate(found, SCHEMAS[found["schema"]])
+    jsonschema.validate(found, SCHEMAS[found["schema"]])  # these fields and no others
+    check(found)  # and what is promised
     return found
 
 
