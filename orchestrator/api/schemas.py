@@ -75,6 +75,11 @@ WORK: Final = fields(
     number=COUNT, verb=TEXT, who=TEXT, state=one_of("running", "done", "failed"), seconds=NUMBER, progress=PROGRESS, code=COUNT,
     message=TEXT, result=ANYTHING,
 )  # fmt: skip
+GENERATION: Final = fields(number=COUNT, digest=TEXT, base=TEXT, transaction=TEXT, who=TEXT, wall_s=NUMBER, comment=TEXT)
+CHANGE: Final = fields(
+    module=TEXT, key=TEXT, before={}, after={}, effect=one_of("live", "next-start", "stopped"), stops=TEXTS,
+)  # fmt: skip
+PROBLEM: Final = fields(file=TEXT, line=maybe(COUNT), key=TEXT, text=TEXT)
 
 _DOCUMENTS: dict[str, Callable[[], Schema]] = {
     "hactl.status/1": lambda: fields(
@@ -117,6 +122,25 @@ _DOCUMENTS: dict[str, Callable[[], Schema]] = {
         optional={"result": ANYTHING}, message_type=one_of("summary"), module=TEXT, action=TEXT, seconds_elapsed=NUMBER, code=COUNT,
         message=TEXT,
     ),
+    "hactl.config-state/1": lambda: fields(
+        node=TEXT, directory=TEXT, applied=GENERATION, files=fields(digest=TEXT, applied=TRUTH), running=TRUTH,
+        promised=maybe(fields(coordinator=TEXT, transaction=TEXT)),
+        peers=each(fields(
+            node=TEXT, answers=TRUTH, relation=maybe(one_of("same", "behind", "ahead", "apart")), applied=maybe(GENERATION), reason=TEXT
+        )),
+    ),
+    "hactl.config-history/1": lambda: fields(
+        node=TEXT, generations=each(fields(**GENERATION["properties"], applied=TRUTH))
+    ),
+    "hactl.config-diff/1": lambda: fields(
+        **{"from": TEXT}, node=TEXT, to=TEXT, digest=TEXT, equal=TRUTH, problems=each(PROBLEM), changes=each(CHANGE),
+        files=each(fields(file=TEXT, kind=one_of("added", "removed", "changed", "mode"), lines=TEXTS)), running=by_name(TEXT),
+    ),
+    "hactl.config-apply/1": lambda: fields(
+        code=COUNT, message=TEXT, generation=maybe(COUNT), changes=each(CHANGE),
+        nodes=each(fields(node=TEXT, result=one_of("applied", "later", "agrees"), text=TEXT)),
+    ),
+    "hactl.config/1": lambda: fields(valid=TRUTH, problems=each(PROBLEM)),
     "hactl.rotated/1": lambda: fields(rotated=each(fields(node=TEXT, pin=TEXT, not_told=TEXTS))),
     "hactl.explanation/1": lambda: fields(topics=each(fields(name=TEXT, kind=TEXT, text=TEXT, next=TEXT))),
     "hactl.index/1": lambda: fields(
