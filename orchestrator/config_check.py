@@ -11,7 +11,7 @@ from typing import Protocol
 import trio
 
 from orchestrator import config_archive, config_effects
-from orchestrator.config import VipConfig
+from orchestrator.config import ReplicatedConfig, VipConfig
 from orchestrator.config_documents import Documents, read_documents
 from orchestrator.config_effects import Change
 from orchestrator.config_errors import Complaint, ConfigError
@@ -28,6 +28,10 @@ class Facts(Protocol):
 
     async def why_not_addresses(self, vips: Sequence[VipConfig]) -> list[str]:
         """What stands against taking these service addresses here."""
+        ...
+
+    async def why_not_directories(self, module: str, added: Sequence[ReplicatedConfig]) -> str:
+        """What stands against mirroring these as well, while the module runs here."""
         ...
 
     def why_not_node(self, documents: Documents) -> str:
@@ -91,6 +95,9 @@ async def complaints(node: str, store: GenerationStore, facts: Facts, candidate:
     for module, vips in config_effects.added_addresses(before, documents).items():
         if node in documents.configs[module].nodes:
             found += [f"{module}: {reason}" for reason in await facts.why_not_addresses(vips)]
+    for module, directories in config_effects.added_directories(before, documents).items():
+        if node in documents.configs[module].nodes and (reason := await facts.why_not_directories(module, directories)):
+            found.append(f"{module}: {reason} (on {node})")
     return found
 
 

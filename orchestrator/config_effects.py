@@ -55,7 +55,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "module.ack": S,
     "module.max_restarts": L,
     "module.port": S,
-    "module.replicated+": S,
+    "module.replicated+": L,  # the last: see BY_PLACE
     "module.replicated-": S,
     "module.replicated~": S,
     "module.replicated.directory": S,
@@ -97,6 +97,7 @@ NAMED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "module.checker": ("type", "name"),
     "module.rule": ("name",),
 }
+BY_PLACE: Final = frozenset({"module.replicated"})  # the data side knows them by their places: what is added before others moves those
 TABLES_OF_NAMES: Final = frozenset({"cluster.node.addresses"})  # whose keys are names, not ours
 
 
@@ -211,8 +212,9 @@ def _compare_lists(module: str, place: str, shown: str, before: list[Document], 
         elif old[name] != new[name]:
             yield from _compare(module, place, label, old[name], new[name])
     stay_old, stay_new = [name for name in old if name in new], [name for name in new if name in old]
-    if stay_old != stay_new:
-        yield Change(module, f"{shown} (order)", f"{place}~", stay_old, stay_new, effect_of(f"{place}~"))
+    places = list(new)[: len(stay_new)] if place in BY_PLACE else stay_new
+    if stay_old != places:
+        yield Change(module, f"{shown} (order)", f"{place}~", stay_old, list(new), effect_of(f"{place}~"))
 
 
 def _by_name(place: str, tables: list[Document]) -> dict[str, Document]:
@@ -240,3 +242,10 @@ def added_addresses(before: Documents, after: Documents) -> dict[str, list[Any]]
         name: [vip for vip in config.vips if vip.address not in known] for name, config in after.configs.items() if name in before.configs
     }
     return {name: vips for name, vips in found.items() if vips}
+
+
+def added_directories(before: Documents, after: Documents) -> dict[str, list[Any]]:
+    """The same of directories, which come last."""
+    known = {name: len(config.replicated) for name, config in before.configs.items()}
+    found = {name: list(config.replicated[known[name] :]) for name, config in after.configs.items() if name in known}
+    return {name: directories for name, directories in found.items() if directories}

@@ -7,20 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from orchestrator.config import VipConfig
+from orchestrator.config import ReplicatedConfig, VipConfig
 from orchestrator.config_documents import Documents
 from orchestrator.core.states import State
 from orchestrator.effects import EffectFailed, links, vip, wire
+from orchestrator.effects.rfs import Rfs, added_directories
 from orchestrator.runner import Runner
 from orchestrator.topology import peers_of
+from rfs.control.client import ControlLost
 from rfs.errors import SaidNo
+
+CHECK_DEADLINE_S = 10.0
 
 
 class RunningFacts:
     """Of a hactld that serves; before it does, `runners` is empty: then nothing runs."""
 
-    def __init__(self, node: str, runners: Mapping[str, Runner], check_keys: Callable[[Sequence[str]], None]) -> None:
-        self.node, self.runners, self.check_keys = node, runners, check_keys
+    def __init__(
+        self, node: str, runners: Mapping[str, Runner], copies: Mapping[str, Rfs], check_keys: Callable[[Sequence[str]], None]
+    ) -> None:
+        self.node, self.runners, self.copies, self.check_keys = node, runners, copies, check_keys
 
     def why_not_stopped(self, module: str) -> str:
         """What it is instead; empty: nothing of it runs here."""
@@ -50,6 +56,20 @@ class RunningFacts:
             return [f"service address: {error.strerror or error} (on {self.node})"]
         foreign = {address: macs for address, macs in answers.items() if macs}
         return [vip.in_use(foreign)] if foreign else []
+
+    async def why_not_directories(self, module: str, added: Sequence[ReplicatedConfig]) -> str:
+        """What stands against mirroring these as well: what rfsmount says that has the others. Where none runs, the next start says it."""
+        copy = self.copies.get(module)
+        if copy is None or not self.why_not_stopped(module):
+            return ""
+        try:
+            with trio.fail_after(CHECK_DEADLINE_S):
+                await copy.ask("add_directories", {**added_directories(added), "check": True})
+        except (SaidNo, ControlLost) as refusal:
+            return str(refusal)
+        except trio.TooSlowError:
+            return f"rfsmount does not say in {CHECK_DEADLINE_S:.0f} s whether the directory could be added"
+        return ""
 
     def why_not_node(self, documents: Documents) -> str:
         """Could hactld run with that on this node?"""

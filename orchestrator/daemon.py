@@ -40,6 +40,7 @@ from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.journal import Journal
 from orchestrator.effects.logs import keep_bounded
 from orchestrator.effects.notify import History
+from orchestrator.effects.rfs import Rfs
 from orchestrator.endurance import endure
 from orchestrator.generations import GenerationStore
 from orchestrator.guard import lay_guards
@@ -75,13 +76,13 @@ class Setting:
     again: bool = False  # this is not the first configuration of this process
     memories: Memories | None = None  # what could not be written down yet must not be forgotten either
 
-    def keeper(self, peers: Mapping[str, PeerClient], runners: Mapping[str, Runner]) -> ConfigKeeper:
+    def keeper(self, peers: Mapping[str, PeerClient], runners: Mapping[str, Runner], copies: Mapping[str, Rfs]) -> ConfigKeeper:
         """Of the configuration that is applied now."""
 
         def log(text: str) -> None:
             self.history.add("", "config", text)
 
-        facts = RunningFacts(self.node, runners, lambda peers: Keys(self.key_directory, self.node, peers).check())
+        facts = RunningFacts(self.node, runners, copies, lambda peers: Keys(self.key_directory, self.node, peers).check())
         return ConfigKeeper(self.node, self.config_dir, self.store, facts, peers, log, steps.reached)
 
     @property
@@ -101,7 +102,7 @@ async def live(setting: Setting) -> bool:
         clients = {
             peer: PeerClient(cluster.name, setting.node, peer, networks_of(cluster, setting.node, peer), keys.store) for peer in keys.peers
         }
-        keeper = setting.keeper(clients, {})
+        keeper = setting.keeper(clients, {}, {})
         await keeper.begin()
         await catch_up(keeper, lambda text: setting.history.add("", "config", text))
         if keeper.is_changing:
@@ -124,7 +125,8 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
     site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls)
     async with trio.open_nursery() as nursery:
         pairs = Pairs(site, keys.peers, nursery)
-        keeper = setting.keeper({pair.peer: pair.client for pair in pairs}, pairs.runners())
+        copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
+        keeper = setting.keeper({pair.peer: pair.client for pair in pairs}, pairs.runners(), copies)
         await keeper.begin()
 
         def status() -> dict[str, Any]:
@@ -139,7 +141,6 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
 
         places = {name: config.nodes for name, config in modules.items()}
         roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
-        copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
         works = Works(copies, lambda module, text: history.add(module, "work", text), node)
         here = Here(roster, pairs.all, history, status, logs, keys, works)
         here.config = ConfigCalls(keeper)

@@ -254,7 +254,6 @@ class Here:
             self._watched(module, resource)
         return simulated(self.runner_of(module).node, module, what, make, resource)
 
-
     def _watched(self, module: str, resource: str) -> Resource | None:
         """What is known of a resource; None: nobody looks at it now. ApiError for one that there is not."""
         mine = self.runner_of(module).node.modules[module]

@@ -35,7 +35,8 @@ def release() -> str:
 
 def schema_of(name: str) -> dict[str, Any]:
     """A JSON Schema by the name in a document; the version is part of it: `hactl.status-1` in a path."""
-    full = name.replace("-", "/") if "/" not in name else name
+    stem, _, number = name.rpartition("-")
+    full = f"{stem}/{number}" if "/" not in name else name
     if full not in schemas.NAMES:
-        raise ApiError(f"there is no schema '{name}'; GET /v1 lists them, with '-' for '/'", exit_codes.USAGE, 404)
+        raise ApiError(f"there is no schema '{name}'; GET /v1 lists them; write '-' for the '/'", exit_codes.USAGE, 404)
     return schemas.schema(full)

@@ -57,7 +57,7 @@ RESYNC: Final = fields(
     direction=one_of("to-peer", "from-peer"),
 )
 LINE_OF_A_NODE: Final = fields(
-    optional={"rfs": ANYTHING},
+    optional={"rfs": ANYTHING, "checkers": each(fields(resource=TEXT, state=TEXT))},
     node=TEXT, state=STATE, readiness=READINESS, data=TEXT, generation=TEXT, link=TEXT, code=TEXT, service=TEXT,
     since_s=maybe(NUMBER), reason=TEXT, resync=maybe(RESYNC),
 )  # fmt: skip
@@ -75,11 +75,16 @@ WORK: Final = fields(
     number=COUNT, verb=TEXT, who=TEXT, state=one_of("running", "done", "failed"), seconds=NUMBER, progress=PROGRESS, code=COUNT,
     message=TEXT, result=ANYTHING,
 )  # fmt: skip
+
+CHECKER: Final = fields(resource=TEXT, state=TEXT, since_s=maybe(NUMBER), text=TEXT)
+FINDING: Final = fields(check=TEXT, group=TEXT, node=TEXT, verdict=TEXT, text=TEXT, fix=TEXT)
 GENERATION: Final = fields(number=COUNT, digest=TEXT, base=TEXT, transaction=TEXT, who=TEXT, wall_s=NUMBER, comment=TEXT)
-CHANGE: Final = fields(
-    module=TEXT, key=TEXT, before={}, after={}, effect=one_of("live", "next-start", "stopped"), stops=TEXTS,
-)  # fmt: skip
+CHANGE: Final = fields(module=TEXT, key=TEXT, before={}, after={}, effect=one_of("live", "next-start", "stopped"), stops=TEXTS)
 PROBLEM: Final = fields(file=TEXT, line=maybe(COUNT), key=TEXT, text=TEXT)
+DIRECTORY: Final = fields(
+    path=TEXT, exists=TRUTH, files=COUNT, bytes=COUNT, newest=TEXT, newest_age_s=maybe(NUMBER), whole=TRUTH, markers=by_name(TEXT),
+    lacking=TEXTS, problem=TEXT,
+)  # fmt: skip
 
 _DOCUMENTS: dict[str, Callable[[], Schema]] = {
     "hactl.status/1": lambda: fields(
@@ -122,27 +127,54 @@ _DOCUMENTS: dict[str, Callable[[], Schema]] = {
         optional={"result": ANYTHING}, message_type=one_of("summary"), module=TEXT, action=TEXT, seconds_elapsed=NUMBER, code=COUNT,
         message=TEXT,
     ),
+    "hactl.rotated/1": lambda: fields(rotated=each(fields(node=TEXT, pin=TEXT, not_told=TEXTS))),
+    "hactl.explanation/1": lambda: fields(topics=each(fields(name=TEXT, kind=TEXT, text=TEXT, next=TEXT))),
+    "hactl.checkers/1": lambda: fields(checkers=each({**CHECKER, "required": ["module", "node", *CHECKER["required"]]})),
+    "hactl.contents/1": lambda: fields(
+        module=TEXT,
+        nodes=each(fields(node=TEXT, known=maybe(TRUTH), serves=maybe(TRUTH), directories=maybe(each(DIRECTORY)), problem=TEXT)),
+    ),
+    "hactl.config/1": lambda: fields(valid=TRUTH, problems=each(PROBLEM)),
     "hactl.config-state/1": lambda: fields(
         node=TEXT, directory=TEXT, applied=GENERATION, files=fields(digest=TEXT, applied=TRUTH), running=TRUTH,
         promised=maybe(fields(coordinator=TEXT, transaction=TEXT)),
-        peers=each(fields(
-            node=TEXT, answers=TRUTH, relation=maybe(one_of("same", "behind", "ahead", "apart")), applied=maybe(GENERATION), reason=TEXT
-        )),
+        peers=each(fields(node=TEXT, answers=TRUTH, relation=maybe(TEXT), applied=maybe(GENERATION), reason=TEXT)),
     ),
     "hactl.config-history/1": lambda: fields(
-        node=TEXT, generations=each(fields(**GENERATION["properties"], applied=TRUTH))
+        node=TEXT, generations=each({**GENERATION, "required": [*GENERATION["required"], "applied"]})
     ),
     "hactl.config-diff/1": lambda: fields(
-        **{"from": TEXT}, node=TEXT, to=TEXT, digest=TEXT, equal=TRUTH, problems=each(PROBLEM), changes=each(CHANGE),
+        node=TEXT, **{"from": TEXT}, to=TEXT, digest=TEXT, equal=TRUTH, problems=each(PROBLEM), changes=each(CHANGE),
         files=each(fields(file=TEXT, kind=one_of("added", "removed", "changed", "mode"), lines=TEXTS)), running=by_name(TEXT),
     ),
     "hactl.config-apply/1": lambda: fields(
         code=COUNT, message=TEXT, generation=maybe(COUNT), changes=each(CHANGE),
         nodes=each(fields(node=TEXT, result=one_of("applied", "later", "agrees"), text=TEXT)),
     ),
-    "hactl.config/1": lambda: fields(valid=TRUTH, problems=each(PROBLEM)),
-    "hactl.rotated/1": lambda: fields(rotated=each(fields(node=TEXT, pin=TEXT, not_told=TEXTS))),
-    "hactl.explanation/1": lambda: fields(topics=each(fields(name=TEXT, kind=TEXT, text=TEXT, next=TEXT))),
+    "hactl.module/1": lambda: fields(name=TEXT, file=TEXT, configured=ANYTHING, scripts=TEXTS, runs=maybe(ANYTHING)),
+    "hactl.module-file/1": lambda: fields(name=TEXT, file=TEXT, written=TEXTS, text=TEXT, to_know=TEXTS, next=TEXTS),
+    "hactl.module-removed/1": lambda: fields(name=TEXT, removed=TEXTS, stays=TEXTS),
+    "hactl.module-package/1": lambda: fields(name=TEXT, file=TEXT, bytes=COUNT, scripts=TEXTS),
+    "hactl.cluster/1": lambda: fields(
+        name=TEXT, policy=TEXT, nodes=each(fields(node=TEXT, addresses=by_name(TEXT))), keys=maybe(ANYTHING)
+    ),
+    "hactl.paired/1": lambda: fields(peer=TEXT, fingerprint=TEXT, findings=each(FINDING)),
+    "hactl.drill/1": lambda: fields(
+        module=TEXT, at=TEXT,
+        rounds=each(fields(
+            source=TEXT, target=TEXT, stopped_s=maybe(NUMBER), serving_s=maybe(NUMBER), redundant_s=maybe(NUMBER), gap_s=maybe(NUMBER)
+        )),
+    ),
+    "hactl.doctor/1": lambda: fields(
+        verdict=TEXT, nodes=TEXTS, silent=each(fields(node=TEXT, reason=TEXT)), counts=by_name(COUNT), took_s=NUMBER, findings=each(FINDING)
+    ),
+    "hactl.facts/1": lambda: fields(node=TEXT),
+    "hactl.snapshot/1": lambda: fields(nodes={}, items={}, left_out={}, removed={}, took_s=NUMBER),
+    "hactl.snapshot-part/1": lambda: fields(node=TEXT, began_s=NUMBER, took_s=NUMBER, removed={}, items={}, left_out={}),
+    "hactl.lab/1": lambda: fields(
+        name=TEXT, directory=TEXT,
+        nodes=each(fields(node=TEXT, power=one_of("on", "off", "frozen"), addresses=by_name(TEXT), cuts=ANYTHING)),
+    ),
     "hactl.index/1": lambda: fields(
         version=TEXT, roles=TEXTS, schemas=TEXTS, you=fields(name=TEXT, role=TEXT),
         routes=each(fields(method=TEXT, path=TEXT, role=TEXT)),

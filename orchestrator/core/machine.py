@@ -137,6 +137,7 @@ def settle_services(turn: Turn, goal: rules.Goal) -> None:
             turn.order(act.StopServices, kill=urgent)
         case Hold.ON if module.partial and should_run:
             turn.set(services=Hold.COMING, partial=())
+            incidents.settle_windows(turn)  # now: they may be up again before anything else happens
             turn.order(act.RestartServices, services=module.partial)
         case Hold.GOING if urgent and not module.urgent:
             turn.set(urgent=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any, Final
 
 from orchestrator.doctor.finding import Facts, Said, bad, configured, node_of, ok, part, running_process, unknown, warn
@@ -82,7 +83,7 @@ def configuration_owner(facts: Facts) -> Iterator[Said]:
     loose = part(facts, "configuration")["loose"]
     for entry in loose[:5]:
         text = f"{entry['path']} can be changed by others than root (owner {entry['uid']}, mode {entry['mode']:o}), and is run as root"
-        yield bad(text, f"chown root:root {entry['path']} && chmod go-w {entry['path']}")
+        yield bad(text, f"chown root:root {quote(entry['path'])} && chmod go-w {quote(entry['path'])}")
     if not loose:
         yield ok("configuration and scripts are root's alone to write")
 
@@ -94,7 +95,7 @@ def scripts(facts: Facts) -> Iterator[Said]:
     for script in found:
         if not script["executable"]:
             broken = True
-            yield bad(f"{script['path']} is not executable: it would fail when it is needed", f"chmod 755 {script['path']}")
+            yield bad(f"{script['path']} is not executable: it would fail when it is needed", f"chmod 755 {quote(script['path'])}")
         elif script["interpreter"] and not script["interpreter_found"]:
             broken = True
             text = f"{script['path']} wants {script['interpreter']}, which is not on this node"
@@ -109,7 +110,7 @@ def key(facts: Facts) -> Iterator[Said]:
     if found["insecure"]:
         yield warn("links between the nodes are not protected (--insecure)", "hactl cluster init, then start hactld without --insecure")
     elif found["trouble"]:
-        yield bad(found["trouble"], f"chmod 700 {found['path']} && chmod 600 {found['path']}/*")
+        yield bad(found["trouble"], f"chmod 700 {quote(found['path'])} && chmod 600 {quote(found['path'])}/*")
     elif not found["own"]:
         yield bad("this node has no key yet", "hactl cluster init here, or hactl cluster join if the other node shows a code")
     else:

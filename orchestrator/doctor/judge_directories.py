@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any, Final
 
 from orchestrator.doctor.finding import Facts, Said, bad, node_of, ok, part, unknown, warn
@@ -18,7 +19,7 @@ def there(facts: Facts) -> Iterator[Said]:
         if "error" in found:
             yield bad(f"{path}: {found['error']}", f"dmesg | tail; grep {path} /proc/self/mountinfo: does its file system hang?")
         elif not found["exists"]:
-            yield bad(f"{path} does not exist", f"mkdir -p {path}, with the owner and mode that it has on the other node")
+            yield bad(f"{path} does not exist", f"mkdir -p {quote(path)}, with the owner and mode that it has on the other node")
         elif not found["is_directory"]:
             yield bad(f"{path} is no directory", f"correct modules/{found['module']}.toml")
         else:
@@ -63,7 +64,7 @@ def nested(facts: Facts) -> Iterator[Said]:
     """No other mount inside."""
     for path, found in _usable(facts):
         for inner in found["nested"][:3]:
-            yield bad(f"{inner} is a mount inside {path}, and would not be mirrored", f"umount {inner}, or mirror it by itself")
+            yield bad(f"{inner} is a mount inside {path}, and would not be mirrored", f"umount {quote(inner)}, or mirror it by itself")
         if not found["nested"]:
             yield ok(f"no mount lies inside {path}")
 
@@ -83,7 +84,9 @@ def room(facts: Facts) -> Iterator[Said]:
     for path, found in _usable(facts):
         total, free = found["total_bytes"], found["available_bytes"]
         inodes, inodes_free = found["inodes"], found["inodes_available"]
-        fix = f"df -h {path}; df -i {path}{' on both nodes' if found['layer'] == 'mirror' else ''}; make room, or a larger disk"
+        fix = (
+            f"df -h {quote(path)}; df -i {quote(path)}{' on both nodes' if found['layer'] == 'mirror' else ''}; make room, or a larger disk"
+        )
         if free < total * FULL_BAD:
             yield bad(f"{path}: {show_bytes(free)} of {show_bytes(total)} are free", fix)
         elif inodes and inodes_free < inodes * FULL_BAD:
@@ -116,7 +119,7 @@ def programs(facts: Facts) -> Iterator[Said]:
         elif service["program"] and not service["program_found"]:
             yield bad(f"{name}: {service['program']} is not on {node_of(facts)}", "install the same packages as on the other node")
         elif service["program"] and not service["program_executable"]:
-            yield bad(f"{name}: {service['program']} is not executable", f"chmod 755 {service['program']}")
+            yield bad(f"{name}: {service['program']} is not executable", f"chmod 755 {quote(service['program'])}")
         else:
             yield ok(f"{name}: {what} is there")
 

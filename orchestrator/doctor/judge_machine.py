@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any, Final
 
 from orchestrator.doctor.finding import Facts, Said, bad, ok, part, running_process, unknown, warn
@@ -191,7 +192,7 @@ def state_owner(facts: Facts) -> Iterator[Said]:
 def _owner(found: Mapping[str, Any]) -> Iterator[Said]:
     if found["uid"] != 0 or found["mode"] & 0o022:
         text = f"{found['path']} can be written by others than root (owner {found['uid']}, mode {found['mode']:o})"
-        yield bad(text, f"chown root:root {found['path']} && chmod go-w {found['path']}")
+        yield bad(text, f"chown root:root {quote(found['path'])} && chmod go-w {quote(found['path'])}")
     else:
         yield ok(f"{found['path']} is root's alone to write")
 
@@ -199,7 +200,7 @@ def _owner(found: Mapping[str, Any]) -> Iterator[Said]:
 def _room(found: Mapping[str, Any], otherwise: str) -> Said:
     free, inodes = found["available_bytes"], found["inodes_available"]
     shown = f"{found['path']}: {show_bytes(free)} free"
-    fix = f"df -h {found['path']}; df -i {found['path']}; make room there"
+    fix = f"df -h {quote(found['path'])}; df -i {quote(found['path'])}; make room there"
     if free < ROOM_BAD_BYTES or inodes == 0:
         return bad(f"{shown}{', no inode' if inodes == 0 else ''}: {otherwise}", fix)
     if free < ROOM_WARN_BYTES and free < found["total_bytes"] * 0.1:

@@ -36,7 +36,7 @@ def configuration(scene: Scene) -> dict[str, Any]:
         "modules": {name: module.mode for name, module in scene.modules.items()},
         "replication_networks": sorted({module.replication_network for module in scene.modules.values() if module.mode == "mirror"}),
         "files": {str(file.relative_to(scene.config_dir)): _digest(file) for file in files},
-        "loose": [found for path in dict.fromkeys(loose) if (found := _loose(path)) is not None],
+        "loose": [found for path in dict.fromkeys(loose) if (found := _loose(path)) is not None][:FILES_MAX],
         "scripts": [_script(file) for file in files if _is_script(scene, file)],
     }
 

@@ -20,6 +20,7 @@ SCAN_ENTRIES_MAX = 200_000
 SCAN_S = 3.0
 HOLDERS_MAX = 10
 OWNERS_MAX = 200
+NESTED_MAX = 20
 
 
 def directory(scene: Scene, module: ModuleConfig, path: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def directory(scene: Scene, module: ModuleConfig, path: str) -> dict[str, Any]:
         "file_system": under.file_system,
         "mount_point": under.path,
         "read_only_beneath": under.is_read_only and layer == "plain",
-        "nested": beneath(real, table),
+        "nested": beneath(real, table)[:NESTED_MAX],
         "required_missing": [name for name in required if not os.path.lexists(os.path.join(path, name))],
         "total_bytes": space.f_blocks * space.f_frsize,
         "available_bytes": space.f_bavail * space.f_frsize,

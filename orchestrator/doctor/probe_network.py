@@ -35,6 +35,7 @@ CALL_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_BYTES_MAX = 64 << 10
 PINGS = 3
+INTERFACES_MAX = 200  # of a host of containers
 SIOCGIFFLAGS, SIOCGIFMTU, NAME_BYTES = 0x8913, 0x8921, 16
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 OWN_PORTS = (PAIRING_PORT, 5631)  # pairing, calls, heartbeats, and the first modules' from 5600 on
@@ -49,8 +50,8 @@ def network(scene: Scene) -> dict[str, Any]:
     own = scene.cluster.nodes[scene.node].addresses if scene.cluster is not None and scene.node in scene.cluster.nodes else {}
     return {
         "interfaces": [
-            {"name": each.name, "mtu": mtu_of(each.name), **_state(each.name), "mac": each.mac.hex(":"), "addresses": [*map(str, each.addresses)]}
-            for each in interfaces
+            {"name": each.name, "mac": each.mac.hex(":"), "addresses": [str(one) for one in each.addresses], **_state(each.name)}
+            for each in interfaces[:INTERFACES_MAX]
         ],
         "own": {name: {"address": address, "interface": _holder(interfaces, address)} for name, address in own.items()},
     }  # fmt: skip
@@ -61,9 +62,9 @@ def _holder(interfaces: Sequence[links.Interface], address: str) -> str | None:
     return next((each.name for each in interfaces if any(own.ip == wanted for own in each.addresses)), None)
 
 
-def _state(interface: str) -> dict[str, bool]:
+def _state(interface: str) -> dict[str, Any]:
     flags = struct.unpack_from("H", _ioctl(SIOCGIFFLAGS, interface), NAME_BYTES)[0]
-    return {"up": bool(flags & IFF_UP), "carrier": bool(flags & IFF_RUNNING)}
+    return {"mtu": mtu_of(interface), "up": bool(flags & IFF_UP), "carrier": bool(flags & IFF_RUNNING)}
 
 
 def mtu_of(interface: str | None) -> int | None:

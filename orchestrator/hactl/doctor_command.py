@@ -17,6 +17,7 @@ from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.show import printable
 
 GLYPHS: dict[Verdict, str] = {"bad": "✖", "warn": "!", "unknown": "?", "ok": "✔"}
 COLOURS: dict[Verdict, str] = {"bad": "red", "warn": "yellow", "unknown": "cyan", "ok": "green"}
@@ -60,7 +61,7 @@ def show(session: Session, told: Mapping[str, Any], found: Sequence[Finding], ev
         print_json(told, one_line=session.format == "jsonl")
     elif session.format == "plain":
         for each in shown_of(found, everything):
-            click.echo("\t".join((each.verdict, each.group, each.check, each.node, each.text, each.fix)))
+            click.echo("\t".join(map(printable, (each.verdict, each.group, each.check, each.node, each.text, each.fix))))
     else:
         for line in render(told, shown_of(found, everything), colour=session.colour):
             click.echo(line)
@@ -102,8 +103,8 @@ def findings(found: Sequence[Finding], *, colour: bool) -> Iterator[str]:
         for each in members:
             mark = GLYPHS[each.verdict]
             shown = click.style(mark, fg=COLOURS[each.verdict]) if colour else mark
-            lines = textwrap.wrap(f"{each.node}: {each.text}", WIDTH_MAX - 4, break_long_words=False, break_on_hyphens=False)
+            lines = textwrap.wrap(printable(f"{each.node}: {each.text}"), WIDTH_MAX - 4, break_long_words=False, break_on_hyphens=False)
             yield f"  {shown} {lines[0]}"
             yield from (f"      {line}" for line in lines[1:])
             if each.fix:
-                yield f"      → {each.fix}"
+                yield f"      → {printable(each.fix)}"

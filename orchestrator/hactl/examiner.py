@@ -19,6 +19,9 @@ import trio
 from orchestrator.api.client import ApiClient, ApiFailure
 from orchestrator.config import own_name
 from orchestrator.doctor import gather
+from orchestrator.doctor.finding import Finding
+from orchestrator.doctor.judge import judge_all
+from orchestrator.doctor.preflight import before_first_copy
 from orchestrator.doctor.scene import read_scene
 from orchestrator.heartbeat import Network
 from orchestrator.paths import Paths
@@ -105,6 +108,19 @@ class Examiner:
                 except SaidNo as trouble:
                     return trouble.sentence
             return failure.sentence if isinstance(failure, SaidNo) else str(failure)
+
+    def before_first_copy(self, module: str, source: str) -> list[Finding]:
+        """What stands against copying a module from `source` to its other node, worst first; a node that does not answer is a finding, too.
+        SaidNo when the module does not run here. (doctor/preflight.py judges; this asks.)"""
+        config = self.scene.modules.get(module)
+        if config is None or source not in config.nodes or len(config.nodes) != 2:
+            raise SaidNo(f"{module} is no mirror module of {self.node} and {source}", exit_codes.USAGE)
+        target = next(node for node in config.nodes if node != source)
+        examined = self.examine([source, target])
+        found = {str(facts["node"]): facts for facts in examined.facts}
+        if examined.silent:
+            return [finding for finding in judge_all([], examined.silent) if finding.check == "asked"]
+        return before_first_copy(module, found[source], found[target])
 
     def clock_offset(self, node: str) -> float | None:
         """How many seconds a peer's clock is ahead of ours, as exactly as half a round trip; None: it did not say."""

@@ -62,7 +62,7 @@ class Progress:
             if now - self._told >= JSON_EVERY_S:
                 self._told = now
                 told = {name: progress[name] for name in FIELDS if name in progress}
-                print_json(self._document("progress", "status") | told, one_line=True)
+                print_json(self._document("hactl.progress/1", "status") | told, one_line=True)
         elif now - self._told >= LINE_EVERY_S and not self.quiet:
             self._told = now
             click.echo(f"{self.action} {self.module}: {words_of(progress)}", err=True)
@@ -71,12 +71,12 @@ class Progress:
         """The last word."""
         if self.as_json:
             end = {"code": code, "message": message, **({"result": dict(result)} if result else {})}
-            print_json(self._document("summary", "summary") | end, one_line=True)
+            print_json(self._document("hactl.summary/1", "summary") | end, one_line=True)
 
     def _document(self, schema: str, kind: str) -> dict[str, Any]:
         elapsed_s = round(time.monotonic() - self._began, 1)
         return {
-            "schema": f"hactl.{schema}/1", "message_type": kind, "module": self.module, "action": self.action, "seconds_elapsed": elapsed_s,
+            "schema": schema, "message_type": kind, "module": self.module, "action": self.action, "seconds_elapsed": elapsed_s,
         }  # fmt: skip
 
 

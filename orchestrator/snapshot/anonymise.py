@@ -186,5 +186,7 @@ def learn_from(anonymiser: Anonymiser, facts: Mapping[str, Any]) -> None:
         anonymiser.cluster(cluster)
     anonymiser.modules(names("configuration", "modules"))
     anonymiser.users([*names("accounts", "users"), *names("accounts", "groups")])
+    for owners in facts.get("owners", {}).get("by_path", {}).values() if names("owners", "by_path") else ():
+        anonymiser.users(str(name) for kind in ("uids", "gids") for name in owners.get(kind, {}).values())
     anonymiser.paths(names("directories", "by_path"))
     anonymiser.paths(str(service.get("program", "")) for service in names("services", "services") if isinstance(service, dict))

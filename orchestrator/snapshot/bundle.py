@@ -21,6 +21,7 @@ from orchestrator.snapshot.redact import Redactor
 SCHEMA: Final = "hactl.snapshot/1"
 UNPACKED_BYTES_MAX: Final = 64 << 20
 FACTS: Final = "doctor/facts.json"
+PROCESSES: Final = "machine/processes.txt"
 
 
 class BadPart(ValueError):
@@ -74,6 +75,9 @@ class Bundle:
         anonymiser.cluster(self.cluster)
         for facts in self.facts.values():
             learn_from(anonymiser, facts)
+        for name, text in self.texts.items():
+            if name.endswith(PROCESSES):  # users whom a directory service knows are in no file
+                anonymiser.users(words[2] for line in text.splitlines()[1:] if len(words := line.split(None, 3)) > 3)
         self.texts = {anonymiser.apply(name): anonymiser.apply(text) for name, text in self.texts.items()}
         self.left_out = [{key: anonymiser.apply(value) for key, value in entry.items()} for entry in self.left_out]
         self.nodes = [

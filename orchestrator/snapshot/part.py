@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -164,7 +165,7 @@ def _record(state: Path) -> str:
 
 def _listing(directory: Path) -> str:
     lines = []
-    for path in sorted(directory.rglob("*"))[:LISTED_MAX]:
+    for path in sorted(islice(directory.rglob("*"), LISTED_MAX)):  # kept/ may hold millions
         try:
             found = path.lstat()
         except OSError:

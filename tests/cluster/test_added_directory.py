@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.lab.cluster import SERVERS
 from orchestrator.lab.scenarios import PLAIN, Theatre
-from orchestrator.lab.scenarios.pair import MODULE, STATE, LedgerPair
+from orchestrator.lab.scenarios.pair import MODULE, LedgerPair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
 MORE = "/srv/more"
@@ -23,20 +23,26 @@ def pair(theatre: Theatre) -> Iterator[LedgerPair]:
 
 
 def test_a_module_that_serves_gets_one_more_directory(pair: LedgerPair) -> None:
-    toml = pair.module_toml.replace("[[vip]]", f'[[replicated]]\ndirectory = "{MORE}"\n[[vip]]')
+    file = f"/etc/lockstep/modules/{MODULE}.toml"
+    pair.wait_redundant("node1")
+    more = pair.lab.run("node1", ["cat", file]).stdout.replace("[[vip]]", f'[[replicated]]\ndirectory = "{MORE}"\n[[vip]]')
+    pair.put("node1", file, more)
+    apply = ["hactl", "config", "apply", "--yes"]
+    refused = pair.lab.run("node1", apply, check=False)
+    assert refused.returncode == 6 and f"{MORE}: does not exist" in refused.stderr + refused.stdout, "nobody has made it"
     for node in SERVERS:
         pair.lab.run(node, ["mkdir", "-p", MORE])
-        pair.put(node, f"/etc/lockstep/modules/{MODULE}.toml", toml)
-        pair.kill_daemon(node)  # what hactld starts from now on has both
-        pair.start_daemon(node)
+    pair.lab.run("node2", ["touch", f"{MORE}/foreign"])
+    refused = pair.lab.run("node1", apply, check=False)
+    assert refused.returncode == 6 and "holds files" in refused.stderr + refused.stdout, "they would be lost"
+    pair.lab.run("node2", ["rm", f"{MORE}/foreign"])
     pair.lab.run("node1", ["sh", "-c", f"for n in 1 2 3; do head -c 100000 /dev/urandom > {MORE}/file$n; done"])
-    pair.wait_redundant("node1")
 
     before = {node: pair.rfs_status(node)["pid"] for node in SERVERS}
     began = time.monotonic()
-    pair.lab.run("node2", ["rfsmount", "add", MORE, "--state", STATE])
-    pair.wait_acks()
-    pair.lab.run("node1", ["rfsmount", "add", MORE, "--state", STATE])
+    said = pair.lab.run("node1", apply)
+    assert "applied live" in said.stdout + said.stderr
+    pair.until(lambda: all(len(pair.rfs_status(node)["directories"]) == 2 for node in SERVERS), "not both have it", 30)
     pair.directories.append(MORE)
     pair.wait_redundant("node1")
     pair.wait_acks()

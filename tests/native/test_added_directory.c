@@ -53,10 +53,13 @@ static void compare_added(struct pair *pair) {
     compare_trees(a, b);
 }
 
-static void remove_added(const struct node *node) {
-    char path[80], command[120];
-    added_path(node, path);
-    snprintf(command, sizeof command, "rm -rf %s", path);
+/* With the directories that were added. */
+static void close_all(struct pair *pair) {
+    char paths[2][80], command[200];
+    added_path(&pair->a, paths[0]);
+    added_path(&pair->b, paths[1]);
+    pair_close(pair);
+    snprintf(command, sizeof command, "rm -rf %s %s", paths[0], paths[1]);
     CHECK_EQUAL(system(command), 0);
 }
 
@@ -93,10 +96,7 @@ void test_added_directory(void) {
     compare_added(&pair);
     CHECK_EQUAL(events_seen(&pair.b, RFS_EVENT_APPLY_FAILED), 0);
     check_answered_once(&pair.a);
-    struct node a = pair.a, b = pair.b;
-    pair_close(&pair);
-    remove_added(&a);
-    remove_added(&b);
+    close_all(&pair);
 }
 
 /* Its mark is durable before anything relies on it; and a node that takes it back knows nothing of it any more, also as a target. */
@@ -120,7 +120,5 @@ void test_added_and_taken_back(void) {
     CHECK_EQUAL(pair.session.everything, 0);
     settle(&pair.a);
     compare_nodes(&pair);
-    struct node b = pair.b;
-    pair_close(&pair);
-    remove_added(&b);
+    close_all(&pair);
 }

@@ -15,12 +15,12 @@ import trio
 from orchestrator.api import doctor as desk
 from orchestrator.api.doctor import Doctor
 from orchestrator.api.routes import Routes
-from orchestrator.api.server import ApiError
+from orchestrator.api.server import ApiError, Request
 from orchestrator.doctor import gather
 from orchestrator.peer import PeerRefused, PeerUnreachable
 from orchestrator.snapshot import part
 from rfs.errors import SaidNo
-from tests.unit.test_api_routes import FakePeer, answer_peer, ask, make_routes
+from tests.unit.test_api_routes import FakePeer, answer_peer, make_routes
 
 
 def with_desk(tmp_path: Path, peer: FakePeer | None = None) -> Routes:
@@ -31,7 +31,7 @@ def with_desk(tmp_path: Path, peer: FakePeer | None = None) -> Routes:
 
 
 async def question(routes: Routes, **query: str) -> dict[str, Any]:
-    return await ask(routes, "GET", "/v1/doctor", query)
+    return await routes.route(Request("GET", ("v1", "doctor"), query, {}, "ann"))
 
 
 async def test_facts_out_of_a_child(tmp_path: Path) -> None:

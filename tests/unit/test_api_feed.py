@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -221,6 +222,15 @@ def test_places() -> None:
         with pytest.raises(ApiError):
             cursors_from(text, nodes)
     assert gap("n", 0, 50, 90) is None and gap("n", 49, 50, 90) is None and gap("n", 48, 50, 90) is not None
+
+
+def test_every_document_that_is_made_has_a_schema() -> None:
+    """Whatever is written as "hactl.NAME/N" anywhere in the source."""
+    package = Path(schemas.__file__).parents[1]
+    texts = [path.read_text() for path in package.rglob("*.py") if path != Path(schemas.__file__)]
+    named = {name for text in texts for name in re.findall(r'"(hactl\.[a-z-]+/\d+)"', text)}
+    assert len(named) > 30 and named <= set(schemas.NAMES), f"no schema: {named - set(schemas.NAMES)}"
+    assert set(schemas.NAMES) <= named, f"nobody makes one: {set(schemas.NAMES) - named}"
 
 
 def test_every_schema_is_one() -> None:

@@ -52,7 +52,7 @@ def test_a_key_that_is_not_in_the_table_is_an_error_and_not_a_guess() -> None:
     with pytest.raises(KeyError):
         effect_of("module.colour")
     assert effect_of("module.checker.to") is effect_of("module.checker+") is Effect.LIVE
-    assert effect_of("module.replicated+") is Effect.STOPPED
+    assert effect_of("module.replicated+") is Effect.LIVE and effect_of("module.replicated-") is Effect.STOPPED
 
 
 def documents(directory: Path, cluster: str = CLUSTER, **modules: str) -> Documents:
@@ -140,6 +140,16 @@ def test_the_order_of_directories_and_services_means_something(tmp_path: Path) -
     head = 'replication_network = "repl"\n'
     found = changes_between(documents(tmp_path / "1", m=head + one + two), documents(tmp_path / "2", m=head + two + one), {}, {})
     assert [(change.key, change.effect) for change in found] == [("replicated (order)", S)]
+
+
+def test_a_directory_that_is_added_comes_last(tmp_path: Path) -> None:
+    """The data side knows a directory by its place: one that comes before others would make them other directories."""
+    one, two = '[[replicated]]\ndirectory = "/srv/a"\n', '[[replicated]]\ndirectory = "/srv/b"\n'
+    head = 'replication_network = "repl"\n'
+    last = changes_between(documents(tmp_path / "1", m=head + one), documents(tmp_path / "2", m=head + one + two), {}, {})
+    first = changes_between(documents(tmp_path / "3", m=head + one), documents(tmp_path / "4", m=head + two + one), {}, {})
+    assert [(change.key, change.effect) for change in last] == [("replicated[/srv/b]", L)]
+    assert [(change.key, change.effect) for change in first] == [("replicated[/srv/b]", L), ("replicated (order)", S)]
 
 
 def test_scripts(tmp_path: Path) -> None:

@@ -124,6 +124,9 @@ class Facts:
     def why_not_stopped(self, module: str) -> str:
         return self.running.get(module, "")
 
+    async def why_not_directories(self, module: str, added: Any) -> str:
+        return ""
+
     async def why_not_addresses(self, vips: Any) -> list[str]:
         return self.taken
 

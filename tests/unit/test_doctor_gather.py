@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config import ClusterConfig
 from orchestrator.doctor import gather
 from orchestrator.doctor.judge import judge_node
-from orchestrator.doctor.probe_network import knock, read_rules
+from orchestrator.doctor.probe_network import knock, read_rules, third
+from orchestrator.doctor.scene import Scene
 from orchestrator.effects import mount_abort
+from orchestrator.paths import Paths
 from rfs.errors import SaidNo
+from tests.unit.etcd_server import EtcdServer, needs_etcd
 
 FILE_SYSTEM = Path(__file__).with_name("hanging_file_system.py")
 PROGRAM = f"{sys.executable} -m orchestrator.doctor.gather"
@@ -184,9 +189,25 @@ ip -n tmid-$$ route add 192.0.2.11/32 dev mida; ip -n tmid-$$ route add 192.0.2.
     assert (way["lost"], way["mtu"], way["full_passes"], way["largest_bytes"]) == (0, 1500, False, 1280), way
 
 
-def test_doors() -> None:
-    import socket
+@needs_etcd
+def test_third_parties(tmp_path: Path) -> None:
+    one, other = EtcdServer(tmp_path / "one"), EtcdServer(tmp_path / "other")
+    one.start()
+    other.start()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        urls = (one.url, other.url, f"http://127.0.0.1:{deaf.getsockname()[1]}", "http://127.0.0.1:1")
+        cluster = ClusterConfig("plant7", "availability", 0.5, 3.0, {}, ("127.0.0.1",), witness=urls)
+        found = third(Scene("node1", tmp_path, Paths(tmp_path), cluster=cluster))
+    one.stop()
+    other.stop()
+    first, second, silent, nobody = found["witness"]
+    assert first["cluster"] and second["cluster"] and first["cluster"] != second["cluster"] and not first["trouble"]
+    assert "timed out" in silent["trouble"] and "refused" in nobody["trouble"]
+    if os.geteuid() == 0:
+        assert found["ping"] == [{"address": "127.0.0.1", "answers": True, "trouble": ""}]
 
+
+def test_doors() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert knock("127.0.0.1", "127.0.0.1", port) == "open"

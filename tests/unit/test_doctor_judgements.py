@@ -26,6 +26,7 @@ from orchestrator.doctor.judge import (
     worst_first,
 )
 from orchestrator.doctor.preflight import at_pairing, before_first_copy, cannot_work
+from orchestrator.hactl.doctor_command import render, shown_of
 from tests.unit.doctor_facts import DIRECTORY, GIB, MACS, healthy, spoil
 
 IN_DIRECTORY = f"directories.by_path.{DIRECTORY}"
@@ -293,6 +294,28 @@ def test_the_document() -> None:
     assert told["silent"] == [{"node": "node2", "reason": "silent"}]
     assert [each["verdict"] for each in told["findings"][:3]] == ["bad", "warn", "ok"]
     assert set(told["findings"][0]) == {"check", "group", "node", "verdict", "text", "fix"}
+
+
+def test_what_is_shown_to_people() -> None:
+    one, other = healthy("node1"), healthy("node2")
+    for facts in (one, other):
+        spoil(facts, "clock.synchronised", False)
+    spoil(other, f"{IN_DIRECTORY}.holders", [{"pid": 7, "command": "evil\x1b]0;x\x07\n", "path": "/srv/data/f"}])
+    found = judge_all([one, other], {})
+    lines = list(render(document(found, ["node1", "node2"], {}, 2.0), shown_of(found, False), colour=False))
+    assert lines[0].startswith("node1 and node2: something is wrong ✖   (1 bad, 2 warn, ")
+    assert "  ! node1, node2: nothing synchronises this clock: logs of the two nodes will not fit together" in lines, "said once"
+    assert lines.index("directories") < lines.index("machine"), "the worst first"
+    assert all(line.isprintable() for line in lines), "a process' name is no command to a terminal"
+    assert "\x1b[31m" in "".join(render(document(found, ["node1"], {}, 2.0), found, colour=True))
+    assert len(list(render(document(found, ["node1"], {}, 2.0), shown_of(found, True), colour=False))) > 100
+
+
+def test_paths_in_commands_are_quoted() -> None:
+    facts = healthy()
+    spoil(facts, "configuration.scripts.0.path", "/s/my script; reboot")
+    spoil(facts, "configuration.scripts.0.executable", False)
+    assert [each.fix for each in judge_node(facts) if each.verdict == "bad"] == ["chmod 755 '/s/my script; reboot'"]
 
 
 PLAIN = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)

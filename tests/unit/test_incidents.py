@@ -156,6 +156,7 @@ def test_only_the_services_that_a_rule_names_restart() -> None:
     orders = [each for each in actions if isinstance(each, act.Ticketed)]
     assert [type(each) for each in orders] == [act.RestartServices] and orders[0].services == ("web", "cache")  # type: ignore[attr-defined]
     assert found.services is Hold.COMING and not found.restarting and len(found.restarts) == 1
+    assert "tcp.db" not in found.resources, "also where they are up again before anything else happens"
     node = node_with(found, peer=PEER)
     done, _ = step(node, ev.Done(101.0, "pg", Lane.SERVICES, orders[0].ticket))
     assert done.modules["pg"].services is Hold.ON and done.modules["pg"].address is Hold.ON
