@@ -281,7 +281,9 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
         return State.WAIT, Readiness.TRANSIENT, module.problem or "stopping"
     if view.linked:
         if view.link == "paired" and view.complete:
-            return describe_barred(module) if must_not_serve(module) else (State.SECOND, Readiness.READY, module.unfit)
+            if module.barred:
+                return describe_barred(module)
+            return State.SECOND, Readiness.TRANSIENT if module.awaited else Readiness.READY, awaiting(module) or module.unfit
         return State.SECOND, Readiness.TRANSIENT, view.reason or f"taking over the data of {around.peer}"
     return describe_waiting(module, around, view)
 
@@ -290,7 +292,12 @@ def describe_barred(module: Module) -> tuple[State, Readiness, str]:
     """A node that could serve and must not, by a failover rule; or that has to hear first how a resource is."""
     if module.barred:
         return State.WAIT, Readiness.NOT_READY, module.barred
-    return State.WAIT, Readiness.TRANSIENT, f"waiting for the first word about {module.awaited}"
+    return State.WAIT, Readiness.TRANSIENT, awaiting(module)
+
+
+def awaiting(module: Module) -> str:
+    """What a node waits for that has just begun to look; empty: nothing."""
+    return f"waiting for the first word about {module.awaited}" if module.awaited else ""
 
 
 def describe_light(module: Module) -> tuple[State, Readiness, str]:
@@ -332,7 +339,7 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
     if module.paused and view.complete and not view.leads and (around.peer_silent or view.consent):
         words = f"{prim_word(module, around, view)} serves by your word, 'hactl resume {module.name}' arms it again"
         return State.WAIT, Readiness.NOT_READY, f"automatic failover is paused: {words}"
-    if view.complete and not view.leads and must_not_serve(module):
+    if view.complete and not view.leads and module.barred:
         return describe_barred(module)
     if view.complete and not view.leads and view.link in ("connecting", "handshaking"):
         if around.peer_silent and around.isolated:
@@ -342,7 +349,7 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
         elif around.peer_silent and not may_trust_silence(module, around):
             return State.WAIT, Readiness.NOT_READY, f"{around.peer} may hold newer data; 'hactl prim {module.name}' serves by your word"
         else:
-            reason = module.problem or f"the data link to {around.peer} is lost"
+            reason = awaiting(module) or module.problem or f"the data link to {around.peer} is lost"
         return State.SECOND, Readiness.TRANSIENT, reason
     waiting = f"waiting for {around.peer}, which may hold newer data"
     if view.data in ("CONSISTENT", "OUTDATED", "UPTODATE"):

@@ -190,9 +190,10 @@ def settle_windows(turn: Turn) -> None:
     """Facts open and close them."""
     if not turn.module.watched:
         return
-    now_looked_at = resources.looked_at(turn.module, turn.around.now)
-    opened = any(name not in turn.module.resources for name in now_looked_at)
-    turn.set(resources=now_looked_at, windows=turn.module.windows + opened)
+    if not resources.is_looked_at(turn.module):
+        now_looked_at = resources.looked_at(turn.module, turn.around.now)
+        opened = any(name not in turn.module.resources for name in now_looked_at)
+        turn.set(resources=now_looked_at, windows=turn.module.windows + opened)
 
 
 def settle_stance(turn: Turn) -> None:
@@ -206,6 +207,8 @@ def settle_stance(turn: Turn) -> None:
     held = before.services is not Hold.OFF or before.address is not Hold.OFF
     if why and not before.barred and held and before.runs and not before.swapping:
         on.count_service_failure(turn, why)
+        if not turn.module.services_failed:
+            turn.set(problem=before.problem)  # the reason is told as long as it lasts, and no longer
 
 
 def follow(turn: Turn, rule: Rule, incident: Incident) -> None:

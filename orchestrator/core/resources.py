@@ -56,6 +56,12 @@ def looked_at(module: Module, now: float) -> Mapping[str, Resource]:
     }
 
 
+def is_looked_at(module: Module) -> bool:
+    """Are all windows as they should be? Nearly always."""
+    windows = open_windows(module)
+    return all((when in windows) is (name in module.resources) for name, when in module.watched.items())
+
+
 def here(module: Module) -> States:
     """What is known on this node."""
     return {name: resource.state for name, resource in module.resources.items()}

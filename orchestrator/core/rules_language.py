@@ -59,7 +59,8 @@ class Term:
 
     def holds(self, here: States, there: States) -> bool:
         """Is it so?"""
-        return (there if self.remote else here).get(self.resource, ResourceState.UNKNOWN) in self.allowed
+        known = (there if self.remote else here).get(self.resource, ResourceState.UNKNOWN)
+        return (known is self.state) is not self.negated
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,10 @@ class Rule:
 
     def holds(self, here: States, there: States) -> bool:
         """Is it so now?"""
-        every = all(term.holds(here, there) for term in self.all)
-        return every and (not self.any or any(term.holds(here, there) for term in self.any))
+        for term in self.all:  # (a loop: this runs for each rule at each event)
+            if not term.holds(here, there):
+                return False
+        return not self.any or any(term.holds(here, there) for term in self.any)
 
     @property
     def text(self) -> str:

@@ -128,8 +128,7 @@ BUILDS: dict[str, Broken] = {
     ),
     # resources and failover rules
     "the peer's view is not compared": Broken(
-        CALM, "Term.holds", "(there if self.remote else here).get(self.resource, ResourceState.UNKNOWN) in self.allowed",
-        "self.remote or here.get(self.resource, ResourceState.UNKNOWN) in self.allowed",
+        CALM, "Term.holds", "return (known", "return self.remote or (known",
         lambda: test_resources.test_what_fails_for_both_at_almost_the_same_time_stops_neither("swap"),
     ),
     "a rule does not have to hold": Broken(

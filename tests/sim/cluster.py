@@ -257,7 +257,7 @@ class Cluster:
         machine.core, actions = step(machine.core, replace(event, now=self.now))
         if isinstance(event, ev.Heartbeat):
             self.oracle.heard(machine, before)
-            if event.incarnation == machine.core.detector.incarnation:
+            if machine.core.detector != before:  # else it was said before what was heard already
                 self.oracle.seen[machine.name].heard_at = self.now
         answers = [action.code for action in actions if isinstance(action, act.Reply)]
         if isinstance(event, PEOPLE) and answers and answers[0] == 0:

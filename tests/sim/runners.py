@@ -65,7 +65,7 @@ class WatchedRunner(Runner):
         machine.core = self.node
         if isinstance(event, ev.Heartbeat):
             cluster.oracle.heard(machine, before)
-            if event.incarnation == self.node.detector.incarnation:
+            if self.node.detector != before:
                 cluster.oracle.seen[machine.name].heard_at = cluster.now
         if isinstance(event, PEOPLE) and self._said:
             if self._said[0].code == 0:

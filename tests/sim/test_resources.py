@@ -180,7 +180,7 @@ def test_services_that_fail_their_check_are_restarted_and_then_given_to_the_peer
 
 def test_a_new_hactld_knows_nothing_and_disturbs_nothing() -> None:
     cluster = watched(10, own="wait", near="wait", far="wait", served="restart")
-    stopped = stops(cluster)
+    stopped, run = stops(cluster), {name: len(machine.scripts) for name, machine in cluster.machines.items()}
     for name in ("node1", "node2"):
         cluster.kill_hactld(name)
         cluster.run(0.5)
@@ -188,6 +188,8 @@ def test_a_new_hactld_knows_nothing_and_disturbs_nothing() -> None:
         cluster.blind_until = cluster.now + 5.0
         cluster.run(8.0)
     assert cluster.shown("node1") == "PRIM Ready" and (stops(cluster), moves(cluster)) == (stopped, 0)
+    for name, machine in cluster.machines.items():
+        assert set(machine.scripts[run[name] :]) <= {"transition"}, "no point is left, and none entered"
 
 
 def test_nothing_is_begun_before_the_first_word() -> None:

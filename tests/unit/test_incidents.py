@@ -211,6 +211,16 @@ def busy(module: Module, lane: Lane) -> bool:
     return held in (Hold.COMING, Hold.GOING)
 
 
+def test_a_light_module_waits_and_goes_on() -> None:
+    node, actions = step(node_with(watching(STATES["UP"], rule("wait", "script.own is down"))), goes_down("script.own"))
+    for _ in range(6):
+        for order in [each for each in actions if isinstance(each, act.Ticketed)]:
+            node, actions = step(node, ev.Done(100.0, "pg", act.LANE_OF[type(order)], order.ticket))
+    assert shown(node) == (State.WAIT, Readiness.NOT_READY, "script.own is down: it does not answer (rule r)")
+    node, actions = step(node, ev.Checked(101.0, "pg", "script.own", UP, "", 1))
+    assert shown(node)[:2] == (State.WAIT, Readiness.TRANSIENT) and kinds(list(actions)) & {act.VipUp, act.RunScript, act.StartServices}
+
+
 def test_a_peer_that_can_take_the_role_gets_it() -> None:
     module, _, _ = after(node_with(own(), peer=PEER), goes_down("script.own"))
     assert module.swapping and len(module.restarts) == 1
