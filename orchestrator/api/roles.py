@@ -39,9 +39,9 @@ VERBS: Final[Mapping[str, Role]] = {
     **dict.fromkeys(("boot-on", "boot-off", "boot-auto", "boot-config"), OPERATOR),
     **dict.fromkeys(("failures-count", "failures-check", "failures-reset", "note"), OPERATOR),
     **dict.fromkeys(("prim", "second"), OPERATOR),
-    **dict.fromkeys(("verify", "diff", "resync"), OPERATOR),
-    **dict.fromkeys(("repair", "resolve"), ADMIN),
-    **dict.fromkeys(("open", "close", "remove", "install"), ADMIN),
+    **dict.fromkeys(("verify", "diff"), OPERATOR),
+    **dict.fromkeys(("repair", "resync", "resolve"), ADMIN),
+    **dict.fromkeys(("open", "close"), ADMIN),
 }
 
 # An option that is more than its verb: it gives data up, or may.
@@ -50,7 +50,6 @@ OPTIONS: Final[Mapping[tuple[str, str], Role]] = {
     ("prim", "fullsync"): ADMIN,
     ("second", "fullsync"): ADMIN,
     ("swap", "nosync"): ADMIN,
-    ("resync", "full"): ADMIN,
 }
 
 # A parameter that makes more of a question than it is: of the last piece of a path, or of a call.
@@ -63,22 +62,18 @@ ROUTES: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/v1/status"): VIEWER,
     ("GET", "/v1/events"): VIEWER,
     ("GET", "/v1/events/stream"): VIEWER,
-    **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents", "checkers")},
+    **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents")},
     ("POST", "/v1/modules/*/checkers/*"): OPERATOR,  # a script says how its resource is
     ("GET", "/v1/config"): VIEWER,
     ("GET", "/v1/config/*"): VIEWER,
     **{("POST", f"/v1/config/{what}"): ADMIN for what in ("apply", "rollback")},
-    ("POST", "/v1/modules"): ADMIN,  # add
     ("GET", "/v1/doctor"): VIEWER,
-    ("GET", "/v1/snapshot"): OPERATOR,
-    ("POST", "/v1/snapshot"): OPERATOR,
     ("POST", "/v1/cluster/rotate-keys"): ADMIN,
 }
 
 # The calls that a peer passes on for somebody. `command` and `begin` carry a verb of VERBS.
 CALLS: Final[Mapping[str, Role]] = {
-    **dict.fromkeys(("status", "logs", "events", "why", "simulate", "data", "work", "contents", "doctor", "checkers", "config"), VIEWER),
-    **dict.fromkeys(("snapshot",), OPERATOR),
+    **dict.fromkeys(("status", "logs", "events", "why", "simulate", "data", "work", "contents", "doctor", "config"), VIEWER),
     **dict.fromkeys(("rotate",), ADMIN),
 }
 CALLS_WITH_A_VERB: Final = frozenset({"command", "begin"})
