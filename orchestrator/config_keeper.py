@@ -308,32 +308,26 @@ class ConfigKeeper:
         found, mine = [], self.says()
         if self.files != mine.applied.digest:
             text = f"the files in {self.config_dir} differ from generation {mine.applied.number}, which is applied"
-            found.append(warning("CONFIG_NOT_APPLIED", text, "hactl config diff; then hactl config apply, or hactl config rollback"))
+            found.append({"code": "CONFIG_NOT_APPLIED", "text": text, "fix": FIX_FILES})
         if mine.promised:
             text = f"this node has promised {mine.coordinator} a configuration and does not know what became of it"
-            found.append(warning("CONFIG_IN_DOUBT", text, config_apply.IN_DOUBT_FIX))
+            found.append({"code": "CONFIG_IN_DOUBT", "text": text, "fix": config_apply.IN_DOUBT_FIX})
         for peer, known in self.known.items():
             if known.says is None:
                 continue
             match config_apply.relation(mine, known.says):
                 case Relation.BEHIND if known.stuck:
                     text = f"{peer} has applied generation {known.says.applied.number}, which this node cannot take over yet"
-                    found.append(warning("CONFIG_DIFFERS", text, known.stuck))
+                    found.append({"code": "CONFIG_DIFFERS", "text": text, "fix": known.stuck})
                 case Relation.AHEAD if known.says.stuck:
                     text = f"{peer} cannot take over generation {mine.applied.number} yet, which is applied here"
-                    found.append(warning("CONFIG_DIFFERS", text, known.says.stuck))
+                    found.append({"code": "CONFIG_DIFFERS", "text": text, "fix": known.says.stuck})
                 case Relation.APART:
                     numbers = f"generations {known.says.applied.number} and {mine.applied.number}"
                     text = f"{peer} has another configuration than this node ({numbers})"
-                    found.append(warning("CONFIG_DIFFERS", text, FIX_APART))
+                    found.append({"code": "CONFIG_DIFFERS", "text": text, "fix": FIX_APART})
         return found
 
 
+FIX_FILES = "hactl config diff; then hactl config apply, or hactl config rollback"
 FIX_APART = "hactl config diff --peer; then 'hactl config apply --force-from-here' on the node whose files are right"
-
-
-def warning(code: str, text: str, fix: str) -> dict[str, str]:
-    """As `status` has them."""
-    return {"code": code, "text": text, "fix": fix}
-
-

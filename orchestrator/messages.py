@@ -202,6 +202,25 @@ _WARNINGS = (
         "The module is open for maintenance: its directories are plain, nothing starts, nothing protects this copy.",
         "hactl module close MODULE",
     ),
+    Message(
+        "CONFIG_NOT_APPLIED",
+        "warning",
+        "The configuration's files differ from what is applied: hactld, a restart and a boot go on with what is applied.",
+        "hactl config diff; then hactl config apply, or hactl config rollback",
+    ),
+    Message(
+        "CONFIG_DIFFERS",
+        "warning",
+        "The nodes have applied different configurations, or one cannot take over the other's yet; then the fix says what it waits for.",
+        "hactl config diff --peer; then hactl config apply --force-from-here on the node whose files are right",
+    ),
+    Message(
+        "CONFIG_IN_DOUBT",
+        "warning",
+        "This node has promised to apply a configuration, and the node on which the command ran, which alone knows what became of it, is "
+        "silent.",
+        "start hactld there; or hactl config apply --without-peer here, if it is gone for good",
+    ),
     Message("DIVERGED", "warning", "See the code of this name.", "hactl resolve MODULE --keep NODE"),
     Message(
         "SERVICES_FAILED",
@@ -323,6 +342,7 @@ _EVENTS = tuple(
         "config": "The configuration: what was applied, and by whom.",
         "role-lost": "rfsmount lost the role without an order.",
         "rfs-start": "rfsmount is started.",
+        "rfs-add": "A directory of the configuration was added to a rfsmount that runs, or could not be yet.",
         "rfs-stop": "rfsmount did not stop as it should.",
         "rfs-gone": "rfsmount ended.",
         "rfs-deaf": "rfsmount lived and said nothing; it was killed.",

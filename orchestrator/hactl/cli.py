@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from orchestrator.defaults import DEFAULT_CONFIG
 from orchestrator.exit_codes import INTERRUPTED
 from orchestrator.hactl.session import Session, session_options
 from orchestrator.sentence import Sentence
@@ -159,7 +161,7 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except Sentence as sentence:
-        return _say(str(sentence), sentence.code)
+        return _say(f"{sentence}{_in_no_cluster(sentence.code)}", sentence.code)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
@@ -168,6 +170,15 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exit_codes.FAILED
     return exit_codes.DONE
+
+
+def _in_no_cluster(code: int) -> str:
+    """For who has just installed it."""
+    if code != exit_codes.DAEMON_NOT_REACHABLE or Path(DEFAULT_CONFIG, "cluster.toml").exists():
+        return ""
+    return (
+        ". This node is in no cluster yet: 'hactl cluster init --help' says how to make one, or let it join one with 'hactl cluster join'"
+    )
 
 
 def _say(sentence: str, code: int) -> int:

@@ -137,9 +137,7 @@ def _peer_to_invite(session: Session, config: ClusterConfig, node: str, wanted: 
     return others[0]
 
 
-async def _invite(
-    session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool, acquaintance: Acquaintance
-) -> Paired:
+async def _invite(session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool, acquaintance: Acquaintance) -> Paired:
     keys = key_store(session.config_dir)
     own = keys_command.to_show(keys, keys.make(node), new=new_key)
     addresses = [config.nodes[node].addresses[network] for network in config.networks((node, peer))]
@@ -186,7 +184,7 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         raise _say_no(refusal) from None
     _say_paired(session, paired, acquaintance)
     if session.format == "table":
-        click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
+        click.echo(f"the configuration is in {session.config_dir} ({', '.join(sorted(paired.files))}); start hactld on both nodes")
     _warn_of_others(session, paired, new_key)
 
 

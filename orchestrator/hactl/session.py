@@ -87,17 +87,28 @@ def duration_option(_: click.Context, __: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error)) from None
 
 
+class CommonOption(click.Option):
+    """In the help of a command one line stands for all of them; `hactl --help` has them."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The line of --help."""
+        if ctx.parent is None:
+            return super().get_help_record(ctx)
+        return ("-o, --json, -H, --dry-run, …", "Those of every command: hactl --help has them.") if self.name == "output" else None
+
+
+_common = functools.partial(click.option, cls=CommonOption)
 _OPTIONS = (
-    click.option("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl", "toml"]), help="How to print."),
-    click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
-    click.option("-H", "--node", metavar="NODE|all", help="Act on that node, or on all, instead of here."),
-    click.option("--yes", is_flag=True, help="Do not ask."),
-    click.option("--dry-run", is_flag=True, help="Only say what would happen."),
-    click.option("--wait", is_flag=True, help="Return only when it is done."),
-    click.option("--timeout", metavar="DURATION", callback=duration_option, help="Stop waiting after this (default 2m); exit code 7."),
-    click.option("--config-dir", type=click.Path(path_type=Path), help=f"Instead of {DEFAULT_CONFIG_DIR}."),
-    click.option("--socket", type=click.Path(path_type=Path), envvar="HACTL_SOCKET", hidden=True),
-    click.option("--no-color", is_flag=True, help="No colours."),
+    _common("-o", "--output", type=click.Choice(["table", "plain", "json", "jsonl", "toml"]), help="How to print."),
+    _common("--json", "as_json", is_flag=True, help="The same as -o json."),
+    _common("-H", "--node", metavar="NODE|all", help="Act on that node, or on all, instead of here."),
+    _common("--yes", is_flag=True, help="Do not ask."),
+    _common("--dry-run", is_flag=True, help="Only say what would happen."),
+    _common("--wait", is_flag=True, help="Return only when it is done."),
+    _common("--timeout", metavar="DURATION", callback=duration_option, help="Stop waiting after this (default 2m); exit code 7."),
+    _common("--config-dir", type=click.Path(path_type=Path), help=f"Instead of {DEFAULT_CONFIG_DIR}."),
+    _common("--socket", type=click.Path(path_type=Path), envvar="HACTL_SOCKET", hidden=True),
+    _common("--no-color", is_flag=True, help="No colours."),
 )
 
 # What changes something and cannot say beforehand what.
@@ -175,7 +186,7 @@ def chosen_module(document: dict[str, Any], module: str | None) -> str:
     if module is None:
         if len(names) == 1:
             return str(names[0])
-        sentence = f"say which module: {', '.join(names)}" if names else "no module runs on this node; write one in modules/NAME.toml"
+        sentence = f"say which module: {', '.join(names)}" if names else "no module runs on this node; 'hactl module add' makes one"
         raise Failure(sentence, exit_codes.USAGE)
     if module in names:
         return module

@@ -52,7 +52,7 @@ def render(
     for line, (cells, readiness) in zip(table[1:], rows, strict=True):
         lines.append(_paint(line, (cells[2], cells[ROLE_COLUMN]), readiness) if colour else line)
     if not rows:
-        lines.append("no modules: write one in modules/NAME.toml and restart hactld")
+        lines.append("no modules: 'hactl module add TEMPLATE' makes one, 'hactl config apply' brings it to every node")
     lines += _addresses(document)
     lines += _reasons(document)
     lines += _costs(document)
@@ -64,6 +64,8 @@ def render(
 
 def _headline(document: Line, colour: bool, now_s: float, stamped: bool) -> str:
     verdict, shade = VERDICTS.get(document["verdict"], (document["verdict"], "red"))
+    if not document["modules"]:
+        verdict, shade = "nothing to serve yet", "yellow"
     failover = document["failover"]
     reason = f" ({failover['reason']})" if failover.get("reason") else ""
     words = [f"Cluster {document['cluster']}", _styled(verdict, shade, bold=True) if colour else verdict]

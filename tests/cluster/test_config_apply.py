@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.lab.cluster import SERVERS
-from orchestrator.lab.scenarios.pair import MODULE, LedgerPair
+from orchestrator.lab.cluster import SERVERS, VIP
+from orchestrator.lab.scenarios.pair import MODULE, PORT, LedgerPair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -82,16 +82,22 @@ def test_a_timeout_and_an_address_are_applied_while_a_client_writes(applied: Led
     cluster = applied
     first, pid = number(cluster, "node1"), cluster.service_pid("node1")
     new = text(cluster, "node1").replace('stop_timeout = "5s"', 'stop_timeout = "7s"')
-    cluster.put("node1", FILE, new + f'[[vip]]\naddress = "{SECOND_VIP}/24"\n')
+    checker = f'[[checker]]\ntype = "tcp"\nname = "port"\nto = "{VIP}:{PORT}"\ninterval = "1s"\n'
+    cluster.put("node1", FILE, new + f'[[vip]]\naddress = "{SECOND_VIP}/24"\n' + checker)
     cluster.until(lambda: "CONFIG_NOT_APPLIED" in warnings(cluster, "node1"), "status does not say so", 10)
     shown = config(cluster, "node1", "diff", code=1)
     assert "service[ledger].stop_timeout" in shown and "5s → 7s" in shown and f"vip[{SECOND_VIP}/24]" in shown
-    assert shown.count("applied live") == 2 and "+stop_timeout" in shown
+    assert "checker[tcp.port]" in shown and shown.count("applied live") == 3 and "+stop_timeout" in shown
     began, counts = time.monotonic(), cluster.last_numbers()
     said = config(cluster, "node1", "apply", "--yes", "--comment", "a second address")
     assert f"generation {first + 1} is applied" in said
     wait_both(cluster, first + 1)
     cluster.until(lambda: SECOND_VIP in cluster.lab.run("node1", ["ip", "-4", "-o", "addr"]).stdout, "the address does not come up", 15)
+
+    def looks() -> bool:
+        return "tcp.port is up" in [f"{each['resource']} is {each['state']}" for each in cluster.row("node1").get("checkers", ())]
+
+    cluster.until(looks, "the checker does not look", 15)
     cluster.wait_acks(50)
     assert cluster.service_pid("node1") == pid, "the service was not touched"
     assert cluster.longest_silence(began) < 1.5

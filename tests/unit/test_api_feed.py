@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +240,44 @@ def test_every_document_that_is_made_has_a_schema() -> None:
 def test_every_schema_is_one() -> None:
     for name in schemas.NAMES:
         jsonschema.Draft202012Validator.check_schema(schemas.schema(name))
+
+
+async def read_line(stream: trio.abc.ReceiveStream, buffer: bytearray) -> bytes:
+    with trio.fail_after(30):
+        while b"\n" not in buffer:
+            piece = await stream.receive_some()
+            assert piece, "it ended"
+            buffer += piece
+    line, _, rest = bytes(buffer).partition(b"\n")
+    buffer[:] = rest
+    return line
+
+
+@pytest.mark.parametrize("words", [("status", "-w", "60"), ("events", "-f")], ids=" ".join)
+async def test_a_command_follows_the_stream(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """As a process: something happens, and a line comes; nothing is polled meanwhile."""
+    routes = make_routes(FakePeer({}), tmp_path)
+    buffer = bytearray()
+    async with serving(routes, tmp_path / "sock"), trio.open_nursery() as nursery:
+        code = "import sys; from orchestrator.hactl.cli import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", code, "--socket", str(tmp_path / "sock"), *words, "-o", "jsonl"]
+        process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
+        assert json.loads(await read_line(process.stdout, buffer))
+        with trio.fail_after(30):
+            while not any(task.name.endswith("Feed._of_this_node") for task in every_task()):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        routes.here.history.add("pg", "transition", "while it is followed")
+        shown = json.loads(await read_line(process.stdout, buffer))
+        assert shown.get("text") == "while it is followed" or check(shown) == "hactl.status/1"
+        process.terminate()
+
+
+def every_task() -> list[trio.lowlevel.Task]:
+    """All that run."""
+    found, waiting = list[trio.lowlevel.Task](), [trio.lowlevel.current_root_task()]
+    while waiting:
+        task = waiting.pop()
+        assert task is not None
+        found.append(task)
+        waiting += [child for inner in task.child_nurseries for child in inner.child_tasks]
+    return found

@@ -121,6 +121,11 @@ def test_a_bad_night() -> None:
     ]
 
 
+def test_a_cluster_without_modules() -> None:
+    shown = render(document(verdict="down", modules=[]), colour=False, now_s=NOW_S).splitlines()
+    assert shown[0].startswith("Cluster demo   nothing to serve yet   ") and "hactl module add" in shown[-1]
+
+
 def test_wide_and_stamped() -> None:
     found = document(line(rfs={"marked_bytes": 0, "term": 4, "seq": 812}), SECOND)
     shown = render(found, colour=False, now_s=NOW_S, wide=True, stamped=True)
