@@ -15,6 +15,8 @@ bench/run --resync measures instead what it costs that a node was away; each val
     stage    pairs and sizes that rows share          resync_plot  the picture
     unmarked rfsmount without its intent log, for the price of marks
 
+bench/run --cli measures how long `hactl status` takes to start: cli.
+
 bench/run --failover measures for how long nobody answers at the service address when something dies or is moved; the worst of many counts:
 
     failover the run, its rows, its table             prober       a client that looks closely

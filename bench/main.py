@@ -1,4 +1,4 @@
-"""bench/run [--json] [--quick] [--peers] [--resync] [--failover] [--false-failovers [--minutes N]] [--only ROW[,ROW]]
+"""bench/run [--json] [--quick] [--peers] [--resync] [--failover] [--false-failovers [--minutes N]] [--cli] [--only ROW[,ROW]]
 
 Measures on the lab named "bench", prints a table and keeps it as results/latest.json, with pictures.
 """
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import failover, floor, memory, plot, postgres, pressure, resync
+from bench import cli, failover, floor, memory, plot, postgres, pressure, resync
 from bench.bed import DISK_SIZE_BYTES, Bed
 from bench.figures import figures
 from bench.gluster import Gluster
@@ -94,6 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resync", action="store_true", help="instead: what the return of a node costs")
     parser.add_argument("--failover", action="store_true", help="instead: for how long nobody answers when something dies or moves")
     parser.add_argument("--false-failovers", action="store_true", help="instead: both nodes under full load; nothing may move")
+    parser.add_argument("--cli", action="store_true", help="instead: how long a command takes to start; needs no lab and no root")
     parser.add_argument("--minutes", type=float, default=pressure.MINUTES, help="of --false-failovers; default: %(default)g")
     parser.add_argument("--keep", action="store_true", help="with --failover --only: keep these rows beside those of other runs")
     parser.add_argument("--only", metavar="ROW[,ROW]", default="", help=f"of {with_resync}; results are printed, not kept")
@@ -108,6 +109,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, keep."""
     options = parse(arguments)
+    if options.cli:
+        found = cli.run(cli.QUICK_RUNS if options.quick else cli.RUNS)
+        cli.keep(found, RESULTS)
+        print(json.dumps(found, indent=2) if options.json else cli.table(found))
+        return 0
     lab = Lab(prefixed("bench"), disk_size_bytes=DISK_SIZE_BYTES)
     try:
         bed = Bed(lab, QUICK if options.quick else FULL)

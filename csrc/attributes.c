@@ -16,6 +16,12 @@ int set_mtime(int fd, int64_t mtime_ns) {
     return futimens(fd, times) < 0 ? -errno : 0;
 }
 
+int put_mtime_back(int fd, const struct stat *before) {
+    struct stat now;
+    if (fstat(fd, &now) < 0) return -errno;
+    return stat_mtime_ns(&now) == stat_mtime_ns(before) ? 0 : set_mtime(fd, stat_mtime_ns(before));
+}
+
 static int get_object(rfs_engine *engine, struct op *op, struct descriptor *descriptor) {
     *descriptor = (struct descriptor){-1, -1};
     if (!op->inode) op->inode = inode_get(engine, op->body.fid);

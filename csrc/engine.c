@@ -233,14 +233,18 @@ static void init_locks(rfs_engine *engine) {
     list_init(&engine->entries);
 }
 
+static int open_directory(struct directory *directory, int fd) {
+    struct stat stat;
+    directory->root_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (directory->root_fd < 0 || fstat(directory->root_fd, &stat) < 0) return -errno;
+    directory->device = stat.st_dev;
+    return 0;
+}
+
 static int start(rfs_engine *engine, const int *directory_fds) {
-    for (uint32_t i = 0; i < engine->directories; i++) {
-        struct stat stat;
-        engine->directory[i].root_fd = fcntl(directory_fds[i], F_DUPFD_CLOEXEC, 3);
-        if (engine->directory[i].root_fd < 0 || fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
-        engine->directory[i].device = stat.st_dev;
-    }
-    int result = inodes_init(engine);
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < engine->directories; i++) result = open_directory(&engine->directory[i], directory_fds[i]);
+    if (result == 0) result = inodes_init(engine);
     if (result < 0) return result;
     engine->events.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (engine->events.fd < 0) return -errno;
@@ -262,7 +266,7 @@ rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *
     if (!engine) return NULL;
     engine->directories = directories;
     engine->events.fd = -1;
-    for (uint32_t i = 0; i < directories; i++) engine->directory[i].root_fd = -1;
+    for (uint32_t i = 0; i < RFS_MAX_DIRECTORIES; i++) engine->directory[i].root_fd = -1;
     atomic_store(&engine->next_ticket, 1);
     atomic_store(&engine->next_fid, (uint64_t)1 << 40);
     atomic_store(&engine->next_found_fid, (uint64_t)1 << 40 | FID_FOUND);
@@ -305,6 +309,23 @@ int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int
     atomic_store(&root->scope, engine->directory[index].scopes.root);
     inode_put(engine, root);
     return result;
+}
+
+/* No session, so nobody counts on how many there are; no walk, no link's thread. Workers and reads see the old number or the new one. */
+int rfs_add_directory(rfs_engine *engine, int directory_fd) {
+    pthread_rwlock_wrlock(&engine->state);
+    uint32_t index = engine->directories;
+    bool now = !engine->link && !engine->walk && (engine->mode == RFS_IDLE || engine->mode == RFS_ALONE || engine->mode == RFS_UNUSED);
+    int result = !now ? -EBUSY : index == RFS_MAX_DIRECTORIES ? -E2BIG : open_directory(&engine->directory[index], directory_fd);
+    if (result == 0) result = inodes_enter_root(engine, index);
+    if (result == 0) {
+        engine->directories = index + 1;
+    } else if (index < RFS_MAX_DIRECTORIES && engine->directory[index].root_fd >= 0) {
+        close(engine->directory[index].root_fd);
+        engine->directory[index].root_fd = -1;
+    }
+    pthread_rwlock_unlock(&engine->state);
+    return result < 0 ? result : (int)index;
 }
 
 /* ---- statistics --------------------------------------------------------------------------------------------------------- */

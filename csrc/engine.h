@@ -142,7 +142,7 @@ struct counters {
 };
 
 struct rfs_engine {
-    uint32_t directories;
+    _Atomic uint32_t directories; /* grows, between two ops: see rfs_add_directory() */
     struct directory directory[RFS_MAX_DIRECTORIES];
     uint64_t boot_nonce;
 
@@ -245,6 +245,7 @@ struct inode {
 };
 
 int inodes_init(rfs_engine *engine);
+int inodes_enter_root(rfs_engine *engine, uint32_t index);
 void inodes_free(rfs_engine *engine);
 void inodes_forget_all(rfs_engine *engine); /* all but the directories' roots */
 void inodes_forget_kernel(rfs_engine *engine);

@@ -78,7 +78,7 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     } else if (fallocate(fd, (int)body->flags, (off_t)body->offset, (off_t)body->length) < 0) {
         result = -errno;
         /* A full disk may have made it longer before it gave up; the peer is told nothing of it. */
-        if (fstat(fd, &op->stat) == 0 && op->stat.st_size != before.st_size && ftruncate(fd, before.st_size) == 0) set_mtime(fd, stat_mtime_ns(&before));
+        if ((fstat(fd, &op->stat) < 0 || (op->stat.st_size != before.st_size && ftruncate(fd, before.st_size) < 0)) || put_mtime_back(fd, &before) < 0) result = -EIO;
     } else if (replay) {
         result = set_mtime(fd, body->mtime_ns);
     } else if (fstat(fd, &op->stat) < 0) {

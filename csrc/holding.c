@@ -19,7 +19,7 @@
 
 static const char ARRIVING[] = "arriving.";
 
-/* They come and go without a trace in the root's mtime, which is the application's. */
+/* They come and go without a trace in the root's mtime, which is the application's: no op that changes the root's entries may be applied meanwhile. */
 static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
     struct stat before;
     int root = engine->directory[directory].root_fd, result = 0;
@@ -80,6 +80,14 @@ void held_close(rfs_engine *engine, uint16_t directory, int fd) {
 
 static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name);
 
+/* Beside ops: see reserved_open(). */
+static int keep_alone(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name) {
+    pthread_rwlock_wrlock(&engine->state);
+    int result = keep(engine, directory, directory_fd, name);
+    pthread_rwlock_unlock(&engine->state);
+    return result;
+}
+
 static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int fd) { /* which it closes */
     const struct scopes *scopes = &engine->directory[directory].scopes;
     DIR *stream;
@@ -93,7 +101,7 @@ static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, in
         }
         if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
         scope_t below = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
-        result = below & SCOPE_LOCAL ? keep(engine, directory, dirfd(stream), entry->d_name) : purge_entry(engine, directory, below, dirfd(stream), entry->d_name);
+        result = below & SCOPE_LOCAL ? keep_alone(engine, directory, dirfd(stream), entry->d_name) : purge_entry(engine, directory, below, dirfd(stream), entry->d_name);
     }
     closedir(stream);
     return result;
@@ -115,7 +123,7 @@ static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const
     if (!strncmp(name, ARRIVING, sizeof ARRIVING - 1)) return what & RFS_ARRIVING ? purge_entry(engine, directory, 0, holding, name) : 0;
     if (!(what & RFS_HELD)) return 0;
     if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_entry(engine, directory, scope, holding, name);
-    return keep(engine, directory, holding, name);
+    return keep_alone(engine, directory, holding, name);
 }
 
 static int purge(rfs_engine *engine, uint16_t directory, int what) {

@@ -458,18 +458,21 @@ void fill_attributes(const struct inode *inode, const struct stat *stat, rfs_att
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
+int inodes_enter_root(rfs_engine *engine, uint32_t index) {
+    struct stat stat;
+    struct inode *inode;
+    if (fstat(engine->directory[index].root_fd, &stat) < 0) return -errno;
+    int path_fd = openat(engine->directory[index].root_fd, ".", O_PATH | O_CLOEXEC);
+    if (path_fd < 0) return -errno;
+    int result = inode_enter(engine, (uint16_t)index, path_fd, &stat, FIRST_DIRECTORY_FID + index, 0, &inode); /* the reference is kept: roots stay */
+    close(path_fd);
+    return result;
+}
+
 static int enter_roots(rfs_engine *engine) {
-    for (uint32_t i = 0; i < engine->directories; i++) {
-        struct stat stat;
-        struct inode *inode;
-        if (fstat(engine->directory[i].root_fd, &stat) < 0) return -errno;
-        int path_fd = openat(engine->directory[i].root_fd, ".", O_PATH | O_CLOEXEC);
-        if (path_fd < 0) return -errno;
-        int result = inode_enter(engine, (uint16_t)i, path_fd, &stat, FIRST_DIRECTORY_FID + i, 0, &inode); /* the reference is kept: roots stay */
-        close(path_fd);
-        if (result < 0) return result;
-    }
-    return 0;
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < engine->directories; i++) result = inodes_enter_root(engine, i);
+    return result;
 }
 
 int inodes_init(rfs_engine *engine) {

@@ -485,6 +485,27 @@ int rfs_mark_everything(rfs_engine *engine) {
     return result;
 }
 
+int rfs_mark_directory(rfs_engine *engine, uint32_t index) {
+    struct marker *marker = engine->marker;
+    const rfs_mark mark = {.fid = FIRST_DIRECTORY_FID + index, .kind = MARK_ENTRIES};
+    bool everything = false;
+    rfs_where where;
+    if (index >= engine->directories) return -EINVAL;
+    if (!marker) return 0;
+    bool found = find_where(engine, mark.fid, &where);
+    pthread_mutex_lock(&marker->io);
+    int result = note_one(marker, &mark, found ? &where : NULL);
+    if (result == 0) result = write_batch(marker, &everything);
+    pthread_mutex_lock(&marker->lock);
+    if (result == 0 && everything) marks_add_everything(marker->marks);
+    else if (result == 0) result = marks_add(marker->marks, &mark);
+    if (result == 0 && found) marks_set_where(marker->marks, &where);
+    pthread_mutex_unlock(&marker->lock);
+    if (result == -ENOMEM) result = widen(marker); /* noted in part, or in memory not at all */
+    pthread_mutex_unlock(&marker->io);
+    return result;
+}
+
 int marker_set_born(rfs_engine *engine, uint64_t first_fid) {
     struct marker *marker = engine->marker;
     if (!marker) return 0;
@@ -633,6 +654,7 @@ int marker_add_peers(rfs_engine *engine, const struct peer_mark *marks, size_t c
 static int tell_one(struct marker *marker, struct link *link, const rfs_mark *mark) { /* lock */
     rfs_where where = {0};
     marks_where(marker->marks, mark->fid, &where);
+    if (where.directory >= marker->engine->directories) return 0; /* it was being added, and was taken back */
     struct op_body body = {.fid = mark->fid, .offset = mark->index, .length = mark->grains, .flags = (uint32_t)mark->kind, .other = where.depth, .rdev = where.directory,
                            .data_bytes = (uint32_t)where_bytes(&where)};
     return link_send_body(link, FRAME_PEER_MARK, &body, (const uint8_t *)where.path);

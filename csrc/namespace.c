@@ -75,13 +75,12 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
 static bool has_default_acl(int directory_fd) { return fgetxattr(directory_fd, "system.posix_acl_default", NULL, 0) >= 0; }
 
 /* The owner first: chown takes suid and sgid away. A new object in a setgid directory keeps the directory's group. */
-static int dress(int directory_fd, int fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
+static int dress(const struct stat *parent, int fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
     struct op_body *body = &op->body;
-    struct stat parent;
     uint32_t gid = body->gid, wanted = body->mode & 07777;
-    if (fstat(fd, stat) < 0 || (!replay && fstat(directory_fd, &parent) < 0)) return -errno;
-    if (!replay && parent.st_mode & S_ISGID) {
-        gid = parent.st_gid;
+    if (fstat(fd, stat) < 0) return -errno;
+    if (!replay && parent->st_mode & S_ISGID) {
+        gid = parent->st_gid;
         if (S_ISDIR(stat->st_mode)) wanted |= S_ISGID;
     }
     if ((stat->st_uid != body->uid || stat->st_gid != gid) && (fchownat(fd, "", body->uid, gid, AT_EMPTY_PATH) < 0 || fstat(fd, stat) < 0)) return -errno;
@@ -113,6 +112,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct inode *parent;
     struct descriptor directory;
+    struct stat before; /* the directory */
     bool held = replay && op->frame.header.flags & FLAG_HELD;
     int fd = -1, holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
     if (result < 0) goto out;
@@ -122,9 +122,13 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     op->local = scope & SCOPE_LOCAL;
     bool inherits = !replay && has_default_acl(directory.fd);
     if (!replay && !inherits) body->mode &= ~op->umask;
+    if (!replay && fstat(directory.fd, &before) < 0) {
+        result = -errno;
+        goto out;
+    }
     result = fd = held ? make_held(engine, op, parent->directory, &holding) : make_object(directory.fd, body->name, op);
-    if (result < 0) goto out;
-    result = dress(directory.fd, fd, op, &op->stat, replay, inherits);
+    if (result < 0) goto undone;
+    result = dress(&before, fd, op, &op->stat, replay, inherits);
     if (result < 0) goto undo;
     if (!body->child) body->child = new_fid(engine); /* else given when it was marked: see marker_admit() */
     result = inode_adopt(engine, parent->directory, fd, &op->stat, body->child, scope, &op->inode);
@@ -142,7 +146,9 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     result = held ? 0 : parent_time(directory.fd, &body->mtime_ns, replay);
     goto out;
 undo:
-    if (!held) unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
+    if (!held && unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0) < 0) result = -EIO;
+undone:
+    if (!replay && put_mtime_back(directory.fd, &before) < 0) result = -EIO;
 out:
     if (result == 0 && op->type == FRAME_CREATE && !replay) op->made_fd = fd; /* who creates a file opens it */
     else if (fd >= 0) close(fd);
@@ -244,7 +250,7 @@ struct rename {
     enum crossing crossing;
     bool told; /* the peer is told of what arrives; else its directory is still to be listed */
     struct list arrival;
-    pthread_mutex_t *stripe, *moved_stripe;
+    pthread_mutex_t *stripe, *moved_stripe; /* the victim's, and that of what is moved */
 };
 
 static int find_both(rfs_engine *engine, struct rename *rename, const struct op_body *body, bool replay) {
@@ -283,19 +289,26 @@ static int judge_crossing(rfs_engine *engine, struct rename *rename, struct op *
     return 0;
 }
 
-/* XFS gives what changes places with a directory a new mtime, which the peer would never hear of. Nothing has been written: it keeps the old one. */
-static int exchanged_times(const struct rename *rename, const struct op_body *body) {
-    if (!(body->flags & RENAME_EXCHANGE) || !rename->victim) return 0;
-    if (!S_ISDIR(rename->moved_stat.st_mode) && !S_ISDIR(rename->victim_stat.st_mode)) return 0;
-    struct timespec moved[2] = {{.tv_nsec = UTIME_OMIT}, rename->moved_stat.st_mtim}, victim[2] = {{.tv_nsec = UTIME_OMIT}, rename->victim_stat.st_mtim};
-    if (utimensat(rename->to_directory.fd, body->name2, moved, AT_SYMLINK_NOFOLLOW) < 0) return -EIO; /* it is done: see change_failed() */
-    return utimensat(rename->from_directory.fd, body->name, victim, AT_SYMLINK_NOFOLLOW) < 0 ? -EIO : 0;
+static bool swaps(const struct rename *rename, const struct op_body *body) { return body->flags & RENAME_EXCHANGE && rename->victim; }
+
+/* XFS gives a directory that goes to another one by an exchange a new mtime, of which the peer would never hear: it keeps the one that it had, and its
+ * stripe is held meanwhile. (A file gets none, and is left alone: a write beside us may just be giving it one.) */
+static int keep_time(int directory_fd, const char *name, const struct stat *before) {
+    if (!S_ISDIR(before->st_mode)) return 0;
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, before->st_mtim};
+    return utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? -EIO : 0; /* it is done: see change_failed() */
+}
+
+static int swapped(const struct rename *rename, const struct op_body *body) {
+    if (!swaps(rename, body)) return 0;
+    int result = keep_time(rename->to_directory.fd, body->name2, &rename->moved_stat);
+    return result < 0 ? result : keep_time(rename->from_directory.fd, body->name, &rename->victim_stat);
 }
 
 /* During a resync a directory may lie here below the one that is moved into it: see make_way(). */
 static int move(rfs_engine *engine, const struct rename *rename, const struct op_body *body, bool replay) {
     for (int tries = 0;; tries++) {
-        if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return exchanged_times(rename, body);
+        if (renameat2(rename->from_directory.fd, body->name, rename->to_directory.fd, body->name2, body->flags) == 0) return swapped(rename, body);
         int result = -errno;
         if (!replay || tries == 2) return result;
         if ((result == -ENOTEMPTY || result == -EEXIST) && rename->victim && S_ISDIR(rename->victim->type)) {
@@ -304,8 +317,7 @@ static int move(rfs_engine *engine, const struct rename *rename, const struct op
             continue;
         }
         if (result != -EINVAL) return result;
-        bool swaps = body->flags & RENAME_EXCHANGE && rename->victim;
-        if (make_way(engine, rename->moved, rename->to) < 0 && (!swaps || make_way(engine, rename->victim, rename->from) < 0)) return -EINVAL;
+        if (make_way(engine, rename->moved, rename->to) < 0 && (!swaps(rename, body) || make_way(engine, rename->victim, rename->from) < 0)) return -EINVAL;
     }
 }
 
@@ -330,17 +342,21 @@ static void cross(rfs_engine *engine, struct rename *rename, struct op *op) {
     if (op->type != FRAME_RENAME) body->name2_bytes = 0;
 }
 
-static void lock_stripes(rfs_engine *engine, struct rename *rename, bool overwrites) {
-    if (overwrites) rename->stripe = inode_stripe(engine, rename->victim->fid);
-    if (rename->crossing != STAYS) rename->moved_stripe = inode_stripe(engine, rename->moved->fid);
+/* And the attributes of directories that are swapped once more: those of before may be old by now. */
+static int lock_stripes(rfs_engine *engine, struct rename *rename, const struct op_body *body, bool overwrites) {
+    bool both = swaps(rename, body), moves = both && S_ISDIR(rename->moved_stat.st_mode), comes = both && S_ISDIR(rename->victim_stat.st_mode);
+    if (overwrites || comes) rename->stripe = inode_stripe(engine, rename->victim->fid);
+    if (rename->crossing != STAYS || moves) rename->moved_stripe = inode_stripe(engine, rename->moved->fid);
     lock_two(rename->stripe, rename->moved_stripe);
+    if (moves && fstatat(rename->from_directory.fd, body->name, &rename->moved_stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
+    return comes && fstatat(rename->to_directory.fd, body->name2, &rename->victim_stat, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 static void name_anew(rfs_engine *engine, const struct rename *rename, const struct op_body *body) {
     if (rename->moved == rename->victim) return; /* two names of one object: nothing has happened */
     inode_named(engine, rename->moved, body->other, body->name2);
     if (!rename->victim) return;
-    if (body->flags & RENAME_EXCHANGE) inode_named(engine, rename->victim, body->fid, body->name);
+    if (swaps(rename, body)) inode_named(engine, rename->victim, body->fid, body->name);
     else inode_unnamed(engine, rename->victim, body->other, body->name2);
 }
 
@@ -353,7 +369,8 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     if (result < 0) goto out;
     bool overwrites = rename.victim && rename.victim != rename.moved && !(body->flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
     bool last = overwrites && last_name(rename.victim, &rename.victim_stat);
-    lock_stripes(engine, &rename, overwrites);
+    result = lock_stripes(engine, &rename, body, overwrites);
+    if (result < 0) goto out;
     if (overwrites) {
         rename.pin = open_pin(engine, rename.victim, &rename.victim_stat, last, replay);
         if (last && replay && !(op->frame.header.flags & FLAG_LAST_NAME)) {

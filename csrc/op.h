@@ -113,6 +113,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay);
 int local_fallocate(rfs_engine *engine, struct op *op, bool replay);
 int local_copy(rfs_engine *engine, struct op *op, bool replay);
 int set_mtime(int fd, int64_t mtime_ns);
+int put_mtime_back(int fd, const struct stat *before); /* an op failed that may have changed it: the peer will not hear of that */
 int xattrs_pack(int fd, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd, const uint8_t *data, size_t bytes);
 /* holding.c: into the holding directory, or among what is kept; the place and name there of what is made without a name. */

@@ -108,6 +108,9 @@ rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *
 /* Before anything else: what the pattern matches is local (or, if `only`, what none of these matches). csrc/scope.c tells of patterns.
  * -EINVAL: it is none; -E2BIG: too many names in all. */
 int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int only);
+/* One more, at the end, of a node that runs: without a session, idle or alone (else -EBUSY). Returns its index (-E2BIG: there are enough). Its patterns, its
+ * mark and its mount follow before a session begins: nothing of it is the peer's yet. [worker] */
+int rfs_add_directory(rfs_engine *engine, int directory_fd);
 void rfs_engine_free(rfs_engine *engine); /* [worker] stops every thread; unmount first */
 
 int rfs_event_fd(const rfs_engine *engine);
@@ -128,6 +131,8 @@ int rfs_end_checkpoint(rfs_engine *engine);
 int rfs_forget_marks(rfs_engine *engine);
 /* Doubt: the next session compares everything. [worker] */
 int rfs_mark_everything(rfs_engine *engine);
+/* The entries of directory `index` itself, durably: a session lists it, and copies what the target lacks, which is all if that is empty. [worker] */
+int rfs_mark_directory(rfs_engine *engine, uint32_t index);
 
 /* ---- the kernel side ---------------------------------------------------------------------------------------------------- */
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-DEFAULT_CONFIG_DIR = Path("/etc/lockstep")
+from orchestrator.defaults import DEFAULT_CONFIG
+
+DEFAULT_CONFIG_DIR = Path(DEFAULT_CONFIG)
 CLUSTER_FILE = "cluster.toml"
 MODULES_DIR = "modules"
 BASE_PORT = 5600
@@ -48,6 +50,7 @@ class ClusterConfig:
     witness: tuple[str, ...] = ()  # the members of one etcd, as URLs
     witness_ca: str = ""
     health: HealthConfig | None = None
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> users and %groups
 
     def networks(self, nodes: Collection[str] | None = None) -> tuple[str, ...]:
         """Networks on which all of these nodes (all of the cluster's) have an address, in the order of the file."""
@@ -78,6 +81,7 @@ class VipConfig:
     interface: str | None = None
     source: bool = False  # what this node opens to the outside comes from it
     tcp_reset: bool = True  # connections still open when it goes are broken
+    check: bool = True  # its interface is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class ServiceConfig:
     start_timeout_s: float = 60.0
     ready: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    restart: Literal["all", "alone"] = "all"  # when it dies: all services are started again, or only this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,8 @@ class CheckerConfig:
     rise: int = 1  # looks in a row that must say so before it is up
     fall: int = 1  # and down
     services: tuple[str, ...] = ()  # only these are restarted; none: all
+    grace_s: float = 0.0  # after the start of what it looks at: for so long what was not up yet may still come up
+    shared: bool = False  # both nodes depend on it: the default rule compares with the peer before it acts
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -17,11 +17,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.checkers.automatic import with_automatic
+from orchestrator.checkers.checks import check_checkers, check_dependences, vip_addresses
+from orchestrator.checkers.models import build_checker
 from orchestrator.config import (
     BASE_PORT,
     CLUSTER_FILE,
     MODULES_DIR,
     NODES_MAX,
+    CheckerConfig,
     ClusterConfig,
     HealthConfig,
     ModuleConfig,
@@ -31,8 +35,10 @@ from orchestrator.config import (
     VipConfig,
 )
 from orchestrator.config_errors import Complaint, ConfigError, did_you_mean
-from orchestrator.config_models import ClusterModel, Model, ModuleModel, ServiceModel, VipModel
+from orchestrator.config_models import ClusterModel, ModuleModel, ServiceModel, VipModel
+from orchestrator.config_rules import build_rule, check_rules
 from orchestrator.config_text import ConfigText, Location, read_config_text
+from orchestrator.config_values import Model
 from orchestrator.units import parse_duration_s, parse_restarts
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -55,7 +61,8 @@ def read_cluster(config_dir: Path) -> ClusterConfig:
     third = model.witness
     witness, ping = tuple(third.etcd), tuple(third.ping)
     health = HealthConfig(*split_listen(model.health.listen)) if model.health is not None else None
-    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health)
+    access = {role: tuple(people) for role, people in model.access.model_dump().items() if people}
+    return ClusterConfig(model.name, model.policy, interval_s, timeout_s, nodes, ping, witness, third.ca or "", health, access)
 
 
 def read_modules(config_dir: Path, cluster: ClusterConfig) -> dict[str, ModuleConfig]:
@@ -93,13 +100,13 @@ def _validate(kind: type[AnyModel], text: ConfigText) -> tuple[AnyModel | None, 
         return kind.model_validate(text.data), text, []
     except ValidationError as error:
         errors = error.errors()
-    complaints = [text.complain(finding["loc"], _sentence(finding, kind)) for finding in errors]
+    complaints = [text.complain(_place(finding), _sentence(finding, kind)) for finding in errors]
     rest = copy.deepcopy(dict(text.data))
     spoilt: dict[str, set[int]] = {}
     for finding in errors:
-        table, *inner = finding["loc"]
+        table, *inner = place = _place(finding)
         if finding["type"] == "extra_forbidden" or not inner:
-            _remove(rest, finding["loc"])
+            _remove(rest, place)
         elif isinstance(inner[0], int):
             spoilt.setdefault(str(table), set()).add(inner[0])
         else:
@@ -119,6 +126,14 @@ def _remove(data: Any, location: Location) -> None:
     data.pop(location[-1], None)
 
 
+def _place(error: ErrorDetails) -> Location:
+    """Where it stands in the file: pydantic also names the kind of a table of which there are several kinds."""
+    location = error["loc"]
+    if error["type"].startswith("union_tag"):
+        return (*location, "type")
+    return (*location[:2], *location[3:]) if location[0] == "checker" else location
+
+
 def _sentence(error: ErrorDetails, kind: type[Model]) -> str:
     """pydantic's finding in our words."""
     location, given, context = error["loc"], error["input"], error.get("ctx", {})
@@ -126,8 +141,11 @@ def _sentence(error: ErrorDetails, kind: type[Model]) -> str:
         case "extra_forbidden":
             known = _known_keys(kind, location[:-1])
             return f"is not a key that is known here.{did_you_mean(str(location[-1]), known) or ' Known: ' + ', '.join(known) + '.'}"
-        case "missing":
+        case "missing" | "union_tag_not_found":
             return "is missing."
+        case "union_tag_invalid":
+            words = [word.strip("' ") for word in str(context["expected_tags"]).split(",")]
+            return f'"{context["tag"]}" is not one of: {", ".join(words)}.{did_you_mean(str(context["tag"]), words)}'
         case "literal_error":
             words = [word.strip("' ") for word in re.split(r",| or ", str(context["expected"]))]
             return f'"{given}" is not one of: {", ".join(words)}.{did_you_mean(str(given), words)}'
@@ -141,7 +159,8 @@ def _sentence(error: ErrorDetails, kind: type[Model]) -> str:
         case other:
             wanted = {"string_type": "text in quotes", "int_type": "a whole number", "list_type": "a list in [ ]", "dict_type": "a table"}
             wanted["bool_type"] = "true or false"
-            return f"must be {wanted.get(other.replace('model_type', 'dict_type'), error['msg'].lower())}, not {_show(given)}."
+            wanted |= dict.fromkeys(("model_type", "model_attributes_type"), wanted["dict_type"])
+            return f"must be {wanted.get(other, error['msg'].lower())}, not {_show(given)}."
 
 
 def _show(given: object) -> str:
@@ -149,15 +168,22 @@ def _show(given: object) -> str:
 
 
 def _known_keys(kind: type[Model], location: Sequence[str | int]) -> list[str]:
-    """The keys of the table at this location."""
-    current = kind
+    """The keys of the table at this location; where there are several kinds of it, the location names the kind."""
+    current = [kind]
     for part in location:
-        if isinstance(part, str) and part in current.model_fields:
-            annotation = current.model_fields[part].annotation
-            for candidate in (annotation, *get_args(annotation)):
-                if isinstance(candidate, type) and issubclass(candidate, Model):
-                    current = candidate
-    return list(current.model_fields)
+        if not isinstance(part, str):
+            continue
+        if len(current) > 1:
+            current = [each for each in current if part in get_args(each.model_fields["type"].annotation)]
+        elif part in current[0].model_fields:
+            current = _models_in(current[0].model_fields[part].annotation) or current
+    return list(current[0].model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 # ---------------------------------------------------------------------------------------------- what spans several keys
@@ -210,6 +236,8 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
     if model.mode == "light":
         yield from _check_light(model, text, written)
         yield from _check_services(model.service, text)
+        yield from check_checkers(model, text, written, cluster)
+        yield from check_rules(model, text, _checkers(model), _service_names(model))
         return
     if model.nodes is not None and len(set(written["nodes"])) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
@@ -238,6 +266,8 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
     for index, vip in enumerate(model.vip):
         yield from _check_vip(text, index, vip, cluster, known)
     yield from _check_services(model.service, text)
+    yield from check_checkers(model, text, written, cluster)
+    yield from check_rules(model, text, _checkers(model), _service_names(model))
 
 
 def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -305,6 +335,10 @@ def _service_name(service: ServiceModel) -> str:
     return service.name or service.unit or (PurePosixPath(service.start[0]).name if service.start else "")
 
 
+def _service_names(model: ModuleModel) -> list[str]:
+    return [_service_name(service) for service in model.service]
+
+
 def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: ClusterConfig) -> Iterator[Complaint]:
     """What two modules that meet on a node, or two tables of one, must not share; a service address, no two modules at all."""
     directories: list[tuple[PurePosixPath, str]] = []
@@ -345,6 +379,7 @@ def _check_together(read: list[tuple[ConfigText, ModuleModel]], cluster: Cluster
             if port == taken_port and port and owner in met:
                 yield text.complain(("port",), f"{port} is the port of module {owner} already; give port = … another number.")
         ports.append((port, module))
+    yield from check_dependences(read, cluster)
 
 
 def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
@@ -359,6 +394,22 @@ def _ports(read: list[tuple[ConfigText, ModuleModel]]) -> list[int]:
 # ---------------------------------------------------------------------------------------------- what the others get
 
 
+def _replicated(model: ModuleModel) -> tuple[ReplicatedConfig, ...]:
+    return tuple(
+        ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
+    )
+
+
+def _vips(model: ModuleModel) -> tuple[VipConfig, ...]:
+    return tuple(VipConfig(vip.address, vip.interface, vip.source, vip.tcp_reset, vip.check) for vip in model.vip)
+
+
+def _checkers(model: ModuleModel) -> tuple[CheckerConfig, ...]:
+    """Those of the file, and those that come by themselves."""
+    written = [build_checker(checker, vip_addresses(model), model.mode == "light") for checker in model.checker]
+    return with_automatic(written, _vips(model), _replicated(model))
+
+
 def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, port: int) -> ModuleConfig:
     max_restarts, period_s = parse_restarts(model.max_restarts)
     nodes = tuple(model.nodes or cluster.nodes)
@@ -371,10 +422,8 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         boot=model.boot,
         max_restarts=max_restarts,
         max_restarts_period_s=period_s,
-        replicated=tuple(
-            ReplicatedConfig(entry.directory, tuple(entry.exclude), tuple(entry.only), tuple(entry.require)) for entry in model.replicated
-        ),
-        vips=tuple(VipConfig(vip.address, vip.interface, vip.source, vip.tcp_reset) for vip in model.vip),
+        replicated=_replicated(model),
+        vips=_vips(model),
         services=tuple(_build_service(service) for service in model.service),
         port=port,
         scripts_dir=text.path.with_suffix(""),
@@ -382,6 +431,8 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         script_start_timeout_s=parse_duration_s(model.scripts.start_timeout),
         script_stop_timeout_s=parse_duration_s(model.scripts.stop_timeout),
         script_force_timeout_s=parse_duration_s(model.scripts.force_timeout),
+        checkers=_checkers(model),
+        rules=tuple(build_rule(rule) for rule in model.rule),
     )
 
 
@@ -397,4 +448,5 @@ def _build_service(service: ServiceModel) -> ServiceConfig:
         start_timeout_s=parse_duration_s(service.start_timeout),
         ready=tuple(service.ready) if service.ready is not None else None,
         environment=dict(service.environment),
+        restart=service.restart,
     )

@@ -53,6 +53,11 @@ def read_config_text(path: Path, absent: str) -> ConfigText:
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise ConfigError([Complaint(path, None, "", f"cannot be read: {reason}.")]) from None
+    return parse_config_text(path, text)
+
+
+def parse_config_text(path: Path, text: str) -> ConfigText:
+    """Text that is said to stand, or is going to stand, in that file."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -48,15 +48,18 @@ class PulseDoor:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
-        for here in self._names:
-            sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-            await sock.bind((here, self.port))
-            self._sockets[here] = sock
-        async with trio.open_nursery() as nursery:
+        try:
             for here in self._names:
-                nursery.start_soon(self._listen, here)
-            task_status.started()
+                self._sockets[here] = sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+                await sock.bind((here, self.port))
+            async with trio.open_nursery() as nursery:
+                for here in self._names:
+                    nursery.start_soon(self._listen, here)
+                task_status.started()
+        finally:
+            for sock in self._sockets.values():  # the same process may open the door again
+                sock.close()
 
     async def _listen(self, here: str) -> None:
         while True:

@@ -1,6 +1,6 @@
 """`hactld --guard`: the read-only guards of this node's modules, early in a boot (orchestrator/systemd/lockstep-guard.service).
 
-Only where the machine went down with them: a module that never ran here, or was stopped for maintenance, is left as it is.
+Only where the machine went down with them: a module that never ran here, or is open for maintenance, is left as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def lay_guards(modules: Mapping[str, ModuleConfig], node: str, paths: Paths) -> 
     code = exit_codes.DONE
     for name, config in modules.items():
         state_directory = paths.module_state(name)
-        if node not in config.nodes or not (state_directory / "guards").exists():
+        if node not in config.nodes or not (state_directory / "guards").exists() or paths.is_open(name):
             continue
         try:
             guard([replicated.directory for replicated in config.replicated], str(state_directory))

@@ -15,9 +15,14 @@ from typing import Any
 
 import trio
 
+from orchestrator.checkers.make import Context, make
+from orchestrator.checkers.module import OtherModule
+from orchestrator.checkers.watch import Make, Watch
 from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
-from orchestrator.core.states import Module, Summary, Surroundings
+from orchestrator.core.rules_language import ResourceState
+from orchestrator.core.states import Lane, Module, Readiness, Summary, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.effects.notify import History
@@ -25,7 +30,8 @@ from orchestrator.effects.world import World
 from orchestrator.heartbeat import Heartbeats, Network
 from orchestrator.paths import Paths
 from orchestrator.peer import Handler, PeerClient, PeerServer
-from orchestrator.pulse import summary_to_wire
+from orchestrator.pulse import resources_to_wire, summary_to_wire
+from orchestrator.rules import rules_of
 from orchestrator.runner import Runner
 from orchestrator.seal import Secrets
 from orchestrator.statefile import Memories
@@ -74,6 +80,9 @@ def first_node(cluster: ClusterConfig, modules: Mapping[str, ModuleConfig], node
             max_restarts=config.max_restarts,
             max_restarts_period_s=config.max_restarts_period_s,
             default_primary=config.default_primary,
+            rules=rules_of(config),
+            watched={checker.resource: checker.when for checker in config.checkers},
+            alone=frozenset(service.name for service in config.services if service.restart == "alone"),
             since=now,
         )
         for name, config in modules.items()
@@ -85,7 +94,7 @@ class Pair:
     """This node and one peer."""
 
     def __init__(self, site: Site, peer: str, pairs: Pairs, nursery: trio.Nursery) -> None:
-        self.site, self.peer = site, peer
+        self.site, self.peer, self.pairs = site, peer, pairs
         cluster, node = site.cluster, site.node
         self.modules = {name: config for name, config in site.modules.items() if pairs.homes[name] == peer}
         self.shared = frozenset(name for name, config in site.modules.items() if peer in config.nodes)  # it may act for no other
@@ -123,8 +132,10 @@ class Pair:
         world.state_of = lambda module: runner.node.modules[module].shown[0].value
 
         def say() -> dict[str, Any]:
-            modules = {name: summary_to_wire(summary) for name, summary in heartbeats.say().items()}
-            return {"incarnation": heartbeats.incarnation, "counter": heartbeats.counter, "modules": modules}
+            said = heartbeats.say()
+            modules = {name: summary_to_wire(summary) for name, summary in said.items()}
+            beside = resources_to_wire(said)
+            return {"incarnation": heartbeats.incarnation, "counter": heartbeats.counter, "modules": modules, "resources": beside}
 
         world.say = say
 
@@ -143,6 +154,37 @@ class Pair:
             self.runner.deliver(found)
             self.world.adopt(found)
         nursery.start_soon(self.runner.run)
+        for name in self.modules:
+            nursery.start_soon(self._watch_of(name).run)
+
+    def _watch_of(self, name: str) -> Watch:
+        """The checkers of a module, as the core opens and closes their windows."""
+        config, runner = self.modules[name], self.runner
+
+        def windows() -> dict[str, int]:
+            return {resource: known.window for resource, known in runner.node.modules[name].resources.items()}
+
+        def say(resource: str, state: ResourceState, text: str, window: int) -> None:
+            runner.deliver(ev.Checked(trio.current_time(), name, resource, state, text, window))
+
+        def log(kind: str, text: str) -> None:
+            self.site.history.add(name, kind, text)
+
+        return Watch(config.checkers, self.make_checker(name), windows, runner.changed, say, log)
+
+    def make_checker(self, name: str) -> Make:
+        """What makes the checkers of a module."""
+        site = self.site
+        return partial(make, context=Context(site.cluster, self.modules[name], site.node, site.paths, self.pairs.known_of))
+
+    def known_of(self, module: str) -> list[OtherModule]:
+        """The module on both nodes, as far as this one knows. A run of the peer's services has no number in its heartbeats."""
+        node = self.runner.node
+        here, there = node.modules[module], node.peer_modules.get(module)
+        found = [OtherModule(node.around.node, here.shown[0].value, _ready(here.shown[1]), here.tickets.get(Lane.SERVICES, 0))]
+        if there is not None and not node.around.peer_silent:
+            found.append(OtherModule(self.peer, there.state.value, _ready(there.readiness)))
+        return found
 
     async def pulse(self) -> None:
         """Until cancelled. The doors are open."""
@@ -171,3 +213,11 @@ class Pairs:
     def summaries_for(self, pair: Pair) -> dict[str, Summary]:
         """What this node says to a peer: everything about the modules that run on both, wherever they live here."""
         return {name: summary for each in self for name, summary in each.runner.node.summaries().items() if name in pair.shared}
+
+    def known_of(self, module: str) -> list[OtherModule]:
+        """What this node knows of a module; nothing, if it does not run here."""
+        return [known for pair in self if module in pair.modules for known in pair.known_of(module)]
+
+
+def _ready(readiness: Readiness) -> bool:
+    return readiness is Readiness.READY

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config import DEFAULT_CONFIG_DIR
-
 
 @dataclass(frozen=True, slots=True)
 class Paths:
     """All directories, below one root (which only tests move)."""
 
     root: Path = Path("/")
-    config: Path = DEFAULT_CONFIG_DIR  # what an administrator wrote
 
     @property
     def state(self) -> Path:
@@ -35,9 +32,22 @@ class Paths:
         """Where hactl finds hactld."""
         return self.run / "hactld.sock"
 
+    @property
+    def config(self) -> Path:
+        """The configurations that were applied (generations.py)."""
+        return self.state / "config"
+
     def module_state(self, module: str) -> Path:
         """rfsmount's state directory."""
         return self.state / "modules" / module
+
+    def open_marker(self, module: str) -> Path:
+        """There while the module's directories are open for maintenance."""
+        return self.state / "open" / module
+
+    def is_open(self, module: str) -> bool:
+        """Are they?"""
+        return self.open_marker(module).exists()
 
     def module_log(self, module: str) -> Path:
         """What the services and scripts of a module print."""

@@ -5,15 +5,15 @@ module, and they never are: a summary is taken whole or not at all. What may be 
 more than what was true before there were parts: of each module we know what the peer said at some moment, and later never what it said
 before that moment (each name has the counter of the datagram that spoke of it last; both networks and the call channel count alike).
 
-Which fields could do harm when they are old? `serves` and `term` (who is fenced, whether a takeover is refused), `rfs_alive` and `yielded`
-(each permits to go on without asking), `complete` and the state (to whom the role is handed). As long as there was one datagram for all,
-a peer that counted as alive had said all of it within the timeout. With parts, one may be lost again and again while the others prove that
-the peer lives, so age has to be bounded here: what was said longer ago than the timeout *fades* to what permits nothing. It has not
-yielded, its rfsmount counts as alive (so it is asked, over the call channel, which answers or does not), its copy counts as incomplete, and
-it is not SECOND. What it serves, and under which term, stays: to believe that the peer serves forbids more than it permits, and a node
-that is to be fenced by an old word was to be fenced when the word was new. The other way round, a new "I serve" that is lost for a while is
-not worse than one whose only datagram was lost: it comes with every pulse, on every network, and over the call channel at once when
-it matters.
+Which fields could do harm when they are old? `serves` and `term` (who is fenced, whether a takeover is refused), `rfs_alive` and
+`yielded` (each permits to go on without asking), `complete` and the state (to whom the role is handed). As long as there was one datagram
+for all, a peer that counted as alive had said all of it within the timeout. With parts, one may be lost again and again while the others
+prove that the peer lives, so age has to be bounded here: what was said longer ago than the timeout *fades* to what permits nothing. It
+has not yielded, its rfsmount counts as alive (so it is asked, over the call channel, which answers or does not), its copy counts as
+incomplete, and it is not SECOND, and of its resources nothing is known. What it serves, and under which term, stays: to believe that the
+peer serves forbids more than it permits, and a node that is to be fenced by an old word was to be fenced when the word was new. The other
+way round, a new "I serve" that is lost for a while is not worse than one whose only datagram was lost: it comes with every pulse, on
+every network, and over the call channel at once when it matters.
 
 Names that the peer no longer has: each datagram says everything about its range, so a name that is in it and is not named is gone.
 """
@@ -41,7 +41,7 @@ class Word:
 
 def faded(summary: Summary) -> Summary:
     """The same, after nothing was heard of it for too long: what permits something does not count any more."""
-    stale = replace(summary, yielded=False, rfs_alive=True, complete=False)
+    stale = replace(summary, yielded=False, rfs_alive=True, complete=False, catalogue=0)
     return replace(stale, readiness=Readiness.TRANSIENT) if summary.state is State.SECOND else stale
 
 

@@ -7,12 +7,16 @@ each one alone proves that its sender lives, has a counter and the echoes, and e
 not speak of it at all. What the receiver makes of that is in peer_words.py.
 
 Nothing from the network is believed by its form: whatever is not exactly this is BadPulse.
-"""
+
+What a release adds goes beside the summaries, under a name of its own: a release that does not know it leaves it out, and one that misses
+it knows nothing of it. So the two meet under one VERSION, and no upgrade of one node makes its peer silent. `resources` is the first such
+addition: of each module that is watched by checkers which of them are up and down (core/resources.py), and whether a rule stands against
+handing the role to this node. VERSION is for what cannot be left out. """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,6 +34,7 @@ TEXT_CHARACTERS_MAX: Final = 40
 REASON_BYTES_MAX: Final = 200
 MODULES_MAX: Final = 256
 FLAGS: Final = ("serves", "rfs_alive", "yielded", "complete", "services_failed", "paused", "led")  # a bit each, the first the lowest
+RESOURCES: Final = ("catalogue", "up", "down", "unfit")  # the addition, in this order
 TEXTS: Final = ("data", "generation", "role", "link", "service")
 
 
@@ -101,6 +106,33 @@ def summary_from_wire(wire: object) -> Summary:
         raise BadPulse("malformed") from error
 
 
+def resources_to_wire(modules: Mapping[str, Summary]) -> dict[str, list[int]]:
+    """What is beside the summaries; nothing of a module that has no checkers."""
+    return {
+        name: [int(getattr(summary, field)) for field in RESOURCES]
+        for name, summary in modules.items()
+        if summary.catalogue or summary.unfit
+    }
+
+
+def with_resources(modules: Mapping[str, Summary], wire: object) -> dict[str, Summary]:
+    """The summaries with what was beside them; None, from a release that does not know it: as they are."""
+    found = dict(modules)
+    if wire is None:
+        return found
+    if not isinstance(wire, dict) or not set(wire) <= set(modules):
+        raise BadPulse("malformed")
+    for name, numbers in wire.items():
+        match numbers:
+            case [int(catalogue), int(up), int(down), int(unfit)] if all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+                if up & down or unfit > 1:
+                    raise BadPulse("malformed")
+                found[name] = replace(found[name], catalogue=catalogue, up=up, down=down, unfit=bool(unfit))
+            case _:
+                raise BadPulse("malformed")
+    return found
+
+
 def modules_from_wire(wire: object) -> dict[str, Summary]:
     """A map of names to summaries."""
     if not isinstance(wire, dict) or len(wire) > MODULES_MAX:
@@ -111,9 +143,10 @@ def modules_from_wire(wire: object) -> dict[str, Summary]:
 
 
 @lru_cache(maxsize=64)  # an idle pair says the same again and again
-def _modules_from_bytes(packed: bytes) -> dict[str, Summary]:
+def _modules_from_bytes(packed: bytes, beside: bytes) -> dict[str, Summary]:
     try:
-        return modules_from_wire(msgpack.unpackb(packed, raw=False, strict_map_key=True))
+        modules = modules_from_wire(msgpack.unpackb(packed, raw=False, strict_map_key=True))
+        return with_resources(modules, msgpack.unpackb(beside, raw=False, strict_map_key=True) if beside else None)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise BadPulse("malformed") from error
 
@@ -126,7 +159,7 @@ def shares(modules: Mapping[str, Summary], room_bytes: int) -> Iterator[Share]:
     after, used_bytes = "", 0
     taken: dict[str, Summary] = {}
     for name in sorted(modules):
-        size_bytes = len(msgpack.packb([name, summary_to_wire(modules[name])]))
+        size_bytes = sum(map(len, pack({name: modules[name]}))) - 2  # without their two heads
         if taken and used_bytes + size_bytes > room_bytes:
             upto = next(reversed(taken))
             yield Share(after, upto, taken)
@@ -142,11 +175,11 @@ class Speech:
     def __init__(self, cluster: str, node: str, boot: str) -> None:
         echoes = {bytes([run]) * RUN_BYTES: 2**63 for run in range(ECHOES_MAX)}
         longest = Pulse(cluster, node, boot, 2**63, 2**63, echoes, Share())
-        self._room_bytes = PULSE_BYTES_MAX - len(encode(longest)) - 2 * (NAME_CHARACTERS_MAX + 2) - 8
+        self._room_bytes = PULSE_BYTES_MAX - len(encode(longest)) - 2 * (NAME_CHARACTERS_MAX + 2) - 16
         self._said: Mapping[str, Summary] | None = None
-        self._packed: list[tuple[Share, bytes]] = []
+        self._packed: list[tuple[Share, Packed]] = []
 
-    def parts(self, modules: Mapping[str, Summary]) -> list[tuple[Share, bytes]]:
+    def parts(self, modules: Mapping[str, Summary]) -> list[tuple[Share, Packed]]:
         """The shares and their summaries as bytes."""
         if modules != self._said:
             self._said = modules
@@ -154,14 +187,19 @@ class Speech:
         return self._packed
 
 
-def pack(modules: Mapping[str, Summary]) -> bytes:
-    """Summaries as bytes."""
+Packed = tuple[bytes, bytes]  # summaries, and what is beside them
+
+
+def pack(modules: Mapping[str, Summary]) -> Packed:
+    """Summaries as bytes, and what is beside them."""
     packed: bytes = msgpack.packb({name: summary_to_wire(summary) for name, summary in modules.items()})
-    return packed
+    beside: bytes = msgpack.packb(resources_to_wire(modules))
+    return packed, beside
 
 
-def encode(pulse: Pulse, packed: bytes | None = None) -> bytes:
+def encode(pulse: Pulse, packed: Packed | None = None) -> bytes:
     """The datagram; `packed`: its summaries, where they are packed already."""
+    summaries, beside = pack(pulse.share.modules) if packed is None else packed
     document = {
         "lockstep": VERSION,
         "cluster": pulse.cluster,
@@ -171,7 +209,8 @@ def encode(pulse: Pulse, packed: bytes | None = None) -> bytes:
         "counter": pulse.counter,
         "echoes": [[run, counter] for run, counter in pulse.echoes.items()],
         "range": [pulse.share.after, pulse.share.upto],
-        "modules": pack(pulse.share.modules) if packed is None else packed,
+        "modules": summaries,
+        "resources": beside,
     }
     data: bytes = msgpack.packb(document)
     return data
@@ -197,14 +236,14 @@ def decode(data: bytes, cluster: str, peer: str) -> Pulse:
     if not all(type(number) is int and 0 <= number < 2**64 for number in numbers) or not isinstance(document.get("boot"), str):
         raise BadPulse("malformed")
     incarnation, counter = (int(number) for number in numbers if number is not None)
-    share = _share(document.get("range"), document.get("modules"))
+    share = _share(document.get("range"), document.get("modules"), document.get("resources", b""))
     return Pulse(cluster, peer, document["boot"], incarnation, counter, _echoes(document.get("echoes")), share)
 
 
-def _share(limits: object, packed: object) -> Share:
-    match limits, packed:
-        case [str(after), str(upto)], bytes(data) if len(after) <= NAME_CHARACTERS_MAX and len(upto) <= NAME_CHARACTERS_MAX:
-            share = Share(after, upto, _modules_from_bytes(data))
+def _share(limits: object, packed: object, beside: object) -> Share:
+    match limits, packed, beside:
+        case [str(after), str(upto)], bytes(data), bytes(more) if len(after) <= NAME_CHARACTERS_MAX and len(upto) <= NAME_CHARACTERS_MAX:
+            share = Share(after, upto, _modules_from_bytes(data, more))
             if all(share.speaks_of(name) for name in share.modules):
                 return share
     raise BadPulse("malformed")

@@ -138,6 +138,11 @@ class Runner:
         """No step was taken for longer than a tick and a second: this process stood still, and the core does not know it yet."""
         return trio.current_time() - self._alive_at > TICK_S + LATE_S
 
+    @property
+    def is_busy(self) -> bool:
+        """An order of the core's is being carried out."""
+        return any(not work.over.is_set() for work in self._lanes.values())
+
     async def changed(self) -> None:
         """Until the next step has been taken."""
         await self._changed.wait()

@@ -5,10 +5,11 @@
     safekit start | stop | stopstart | restart | swap [nosync] | prim [fullsync] | second [fullsync]  [-i NAME]
     safekit state [-lq]                                 with -lq the exit code is the state: STOP 0, WAIT 1, ALONE, UP 2, PRIM 3, SECOND 4
     safekit waitstart | waitstop | waitstate STATE
+    safekit set -r custom.NAME -v up|down [-i NAME]     how a resource is that a loop of yours looks at
     safekit errd | checker | failover | boot  on|off
     safekit boundcmd SECONDS COMMAND…                   ends a command that takes too long; exit code 124
 
-The module is the script's own ($SAFEMODULE), or that of `-m`. What SafeKit's command has beside this (set, get, gencron, processtree, kill,
+The module is the script's own ($SAFEMODULE), or that of `-m`. What SafeKit's command has beside this (get, gencron, processtree, kill,
 -H, -r …) is refused with exit code 2 and a sentence, never ignored.
 """
 
@@ -82,6 +83,12 @@ def serve(words: list[str], client: ApiClient) -> int:
     verb, *rest = words
     if verb in ("printi", "printe"):
         client.note(module, "error" if verb == "printe" else "info", " ".join(said))
+        return exit_codes.DONE
+    if verb == "set":
+        resource, value = option(rest, "-r"), option(rest, "-v")
+        if rest or not resource or value not in ("up", "down"):
+            raise Wrong("set needs -r custom.NAME -v up, or -v down")
+        client.checked(module, resource, value, f"said by {identity}" if identity else "")
         return exit_codes.DONE
     if verb in LOOPS:
         return counted(client, module, LOOPS[verb], identity)

@@ -5,18 +5,22 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import ClusterConfig, ModuleConfig
-from orchestrator.core import explain, what_if
+from orchestrator.core import events as ev
+from orchestrator.core import explain, incidents, resources, what_if
+from orchestrator.core.failover_rules import NO_DATA_YET
+from orchestrator.core.incidents import Judged
+from orchestrator.core.rules_language import ResourceState, Term
 from orchestrator.core.states import Hold, Module, Readiness, State, Summary
 from orchestrator.core.turn import Node
 
 SCHEMA = "hactl.status/1"
 WHY_SCHEMA = "hactl.why/1"
 SIMULATE_SCHEMA = "hactl.simulate/1"
-DECISIONS = ("takeover", "grant", "fence", "failback")
+DECISIONS = ("takeover", "grant", "fence", "failback", "rule")
 LEADING = (State.ALONE.value, State.PRIM.value)
 
 
@@ -40,6 +44,7 @@ def status(node: Node, cluster: ClusterConfig, configs: Mapping[str, ModuleConfi
             "state": "paused" if paused else "blocked" if blocked else "armed",
             "reason": paused or (blocked_reason(node) if blocked else ""),
         },
+        "witness": witness_word(rfs),
         "networks": networks,
         "peers": [{"node": around.peer, "silent": silent, "networks": networks}],
         "modules": modules,
@@ -86,11 +91,18 @@ def witness_is_away(node: Node) -> bool:
     return any(module.view is not None and module.view.witness_away for module in node.modules.values())
 
 
+def witness_word(rfs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The worst that a module's rfsmount says of the witness; None: there is none, or nothing runs that would ask it."""
+    said = [str(found["state"]) for status in rfs.values() if isinstance(found := status.get("witness"), Mapping)]
+    return next((word for word in said if word != "ok"), "ok" if said else None)
+
+
 def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping[str, Any]) -> dict[str, Any]:
     """One module on both nodes."""
     around = node.around
     here = own_entry(node, module, rfs)
     there = peer_entry(node, node.peer_modules.get(module.name))
+    there["checkers"] = peer_checkers(node, module)
     entries = [entry for name in config.nodes for entry in (here, there) if entry["node"] == name]
     holder = around.node if module.address is Hold.ON else around.peer if there["state"] in LEADING and not around.peer_silent else None
     verdict = light_verdict(entries) if module.light else verdict_of(here, there)
@@ -100,7 +112,13 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
         "verdict": verdict,
         "nodes": entries,
         "vips": [{"address": vip.address, "node": holder} for vip in config.vips],
-        "warnings": warnings_of(module.name, here, there, verdict) + switched_off(module) + witness_warnings(module.name, rfs),
+        "warnings": [
+            *warnings_of(module.name, here, there, verdict),
+            *never_started(module.name, here),
+            *switched_off(module),
+            *down_warnings(module.name, (here, there)),
+            *witness_warnings(module.name, rfs),
+        ],
     }
 
 
@@ -120,14 +138,35 @@ def own_entry(node: Node, module: Module, rfs: Mapping[str, Any]) -> dict[str, A
         "since_s": round(max(0.0, node.around.now - module.since), 3),
         "reason": node.reasons.get(module.name, ""),
         "resync": dict(view.resync) if view and view.resync else None,
+        "checkers": own_checkers(node, module),
         "rfs": dict(rfs),
     }
+
+
+def own_checkers(node: Node, module: Module) -> list[dict[str, Any]]:
+    """Every resource that is watched here; unknown: nobody looks now."""
+    found: list[dict[str, Any]] = []
+    for name in module.watched:
+        known = module.resources.get(name)
+        if known is None:
+            found.append({"resource": name, "state": ResourceState.UNKNOWN.value, "text": "", "since_s": None})
+        else:
+            since_s = round(max(0.0, node.around.now - known.since), 3)
+            found.append({"resource": name, "state": known.state.value, "text": known.text, "since_s": since_s})
+    return found
+
+
+def peer_checkers(node: Node, module: Module) -> list[dict[str, Any]]:
+    """The same as the peer's heartbeats say it, which have no texts."""
+    states = resources.there(module, node.around, node.peer_modules.get(module.name))
+    unknown = ResourceState.UNKNOWN
+    return [{"resource": name, "state": states.get(name, unknown).value, "text": "", "since_s": None} for name in module.watched]
 
 
 def peer_entry(node: Node, summary: Summary | None) -> dict[str, Any]:
     """The peer's line, as far as it is known."""
     around = node.around
-    entry: dict[str, Any] = {"node": around.peer, "code": "", "since_s": None, "resync": None}
+    entry: dict[str, Any] = {"node": around.peer, "code": "", "since_s": None, "resync": None, "checkers": []}
     if summary is None or around.peer_silent or not around.peer_heard:
         silent = "it is silent on every network" if around.peer_silent else "nothing heard from it yet"
         unknown = {"state": "UNKNOWN", "readiness": "NotReady", "data": "", "generation": "", "link": "", "service": "unknown"}
@@ -163,21 +202,37 @@ def light_verdict(entries: Sequence[Mapping[str, Any]]) -> str:
     return "redundant" if all(ready) else "degraded" if any(ready) else "down"
 
 
+def down_warnings(name: str, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What the checkers found down."""
+    found = []
+    for entry in entries:
+        for checker in entry.get("checkers", ()):
+            if checker["state"] == ResourceState.DOWN.value:
+                text = f"{name}: {checker['resource']} is down on {entry['node']}" + (f": {checker['text']}" if checker["text"] else "")
+                found.append({"code": "RESOURCE_DOWN", "text": text, "fix": f"hactl why {name} says what follows from it"})
+    return found
+
+
 def switched_off(module: Module) -> list[dict[str, str]]:
     """A switch that somebody may have forgotten."""
     if not module.unchecked:
         return []
-    text = f"{module.name}: the checkers are off here: a service that dies is not started again"
+    text = f"{module.name}: the checkers are off here: what they find, a dead service first of all, is not acted upon"
     return [{"code": "CHECKERS_OFF", "text": text, "fix": f"hactl checkers on {module.name}"}]
+
+
+def never_started(name: str, here: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Nobody has said yet which node has the data."""
+    if not here["reason"].startswith(NO_DATA_YET):
+        return []
+    return [{"code": "FIRST_START", "text": f"{name}: {NO_DATA_YET}", "fix": f"hactl start {name} shows what both have, and asks"}]
 
 
 def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], verdict: str) -> list[dict[str, str]]:
     """What a person should look at, with the next step."""
     found = []
     if verdict == "diverged":
-        state = f"/var/lib/lockstep/modules/{name}"
-        shown = f"'rfsmount diff --state {state}' shows what differs"
-        fix = f"{shown}; 'rfsmount resolve --keep here --state {state}' on the node whose data stays"
+        fix = f"'hactl resolve {name} --keep NODE --dry-run' shows what differs; without --dry-run it ends it, and NODE's data stays"
         text = f"{name}: both copies were written apart from each other; nothing was overwritten"
         found.append({"code": "DIVERGED", "text": text, "fix": fix})
     for entry in (here, there):
@@ -203,15 +258,21 @@ def network_warnings(node: Node) -> list[dict[str, str]]:
     ]
 
 
-def simulated(node: Node, name: str, what: str) -> dict[str, Any]:
-    """What would happen here if …, decided by the real core from where it stands."""
-    moments, after = what_if.imagine(node, name, what)
+def simulated(
+    node: Node, name: str, what: str, make: Callable[[float, int], ev.Command] | None = None, resource: str = ""
+) -> dict[str, Any]:
+    """What would happen here if …, decided by the real core from where it stands. `make`: it is a command; `resource`: what goes down."""
+    if make is None:
+        moments, after = what_if.imagine(node, name, what, resource)
+    else:
+        moments, after = what_if.imagine_command(node, name, make)
     state, readiness = after.modules[name].shown
     return {
         "schema": SIMULATE_SCHEMA,
         "node": node.around.node,
         "module": name,
         "what": what,
+        "resource": resource,
         "moments": [{"after_s": moment.after_s, "kind": moment.kind, "text": moment.text} for moment in moments],
         "state": state.value,
         "readiness": readiness.value,
@@ -237,6 +298,29 @@ def why(node: Node, name: str, decisions: Sequence[Mapping[str, Any]]) -> dict[s
             }
             for told in explain.explain(module, node.around, peer)
         ],
+        "rules": [rule_entry(each) for each in incidents.judged(module, node.around, peer)],
         "evidence": dict(explain.evidence(module, node.around, peer)),
         "decisions": list(decisions),
+    }
+
+
+def rule_entry(judged: Judged) -> dict[str, Any]:
+    """A failover rule as it stands now: what it says, which of its terms are so, and what it would do or has done."""
+    rule = judged.rule
+
+    def terms(each: Sequence[tuple[Term, bool]]) -> list[dict[str, Any]]:
+        return [{"term": str(term), "holds": holds} for term, holds in each]
+
+    return {
+        "name": rule.name,
+        "default": rule.is_default,
+        "action": rule.action,
+        "services": list(rule.services),
+        "hold_s": rule.hold_s,
+        "all": terms(judged.all),
+        "any": terms(judged.any),
+        "holds": judged.holds,
+        "held_s": round(judged.held_s, 3),
+        "acted": judged.acted,
+        "why_not": judged.why_not,
     }

@@ -38,6 +38,7 @@ def status(
             "state": min((failover["state"] for failover in failovers), key=FAILOVER_ORDER.index),
             "reason": "; ".join(dict.fromkeys(failover["reason"] for failover in failovers if failover["reason"])),
         },
+        "witness": view.witness_word(rfs),
         "networks": worst_networks([document["networks"] for document in documents]),
         "peers": [peer for document in documents for peer in document["peers"]],
         "modules": shown,
@@ -65,4 +66,5 @@ def add_others(module: dict[str, Any], config: ModuleConfig, nodes: Sequence[Nod
 def unheard(name: str, here: str) -> dict[str, Any]:
     """The line of a node that says nothing to this one."""
     unknown = {"state": "UNKNOWN", "readiness": "NotReady", "data": "", "generation": "", "link": "", "service": "unknown"}
-    return {"node": name, "code": "", "since_s": None, "resync": None, **unknown, "reason": f"{name} is no peer of {here}: ask there"}
+    reason = f"{name} is no peer of {here}: ask there"
+    return {"node": name, "code": "", "since_s": None, "resync": None, "checkers": [], **unknown, "reason": reason}

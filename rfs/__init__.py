@@ -11,6 +11,7 @@ From the outside in (each may import what stands below it, never above):
     handshake peer_messages       the bytes of both
     replica                       the state: record, engine, layers, role, and every transition between them
     mount mount_table             the layers over the directories: plain tree, guard, FUSE
+    added_directory               one more of them while it runs
     directory_checks state_directory replace_data
     relay operations              pyfuse3 beside the engine, for the cold operations
     engine                        the only importer of the compiled engine (csrc/)

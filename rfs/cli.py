@@ -16,7 +16,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(exit_codes.USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = _Parser(prog="rfsmount", description="Keep directories identical on two nodes, write by write.", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     mount = verbs.add_parser("mount", help="mirror directories with a peer", allow_abbrev=False)
@@ -55,6 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     guard = verbs.add_parser("guard", help="early in a boot: nobody can change the directories until they are mounted", allow_abbrev=False)
     guard.add_argument("directories", nargs="+", metavar="DIR")
     guard.add_argument("--state", required=True, metavar="STATEDIR")
+    guard.add_argument("--refuse-holders", action="store_true", help="not while a process has something open in a directory")
+    unguard = verbs.add_parser("unguard", help="for maintenance: take the guards off directories that nobody serves", allow_abbrev=False)
+    unguard.add_argument("directories", nargs="+", metavar="DIR")
+    unguard.add_argument("--state", required=True, metavar="STATEDIR")
+    add = verbs.add_parser("add", help="one more directory for a pair that runs: on the secondary, then on the primary", allow_abbrev=False)
+    add.add_argument("directories", nargs="+", metavar="DIR", help="it gets the next position; empty on the secondary")
+    add.add_argument("--state", required=True, metavar="STATEDIR")
+    add.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="as of mount")
+    add.add_argument("--only", action="append", default=[], metavar="PATTERN", help="as of mount")
+    add.add_argument("--check", action="store_true", help="only whether it could be added")
     for verb, text in (
         ("status", "how the mirror is"),
         ("stats", "the engine's counters"),
@@ -87,15 +98,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code; every refusal is one sentence on stderr."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         match options.verb:
             case "mount":
                 return _mount(options)
-            case "guard":
-                from rfs.guard_command import run as guard
+            case "guard" | "unguard":
+                from rfs import guard_command
 
-                return guard([os.path.abspath(directory) for directory in options.directories], _state(options))
+                directories = [os.path.abspath(directory) for directory in options.directories]
+                if options.verb == "unguard":
+                    return guard_command.unguard(directories, _state(options))
+                return guard_command.run(directories, _state(options), refuse_holders=options.refuse_holders)
+            case "add":
+                return _add(options)
             case "status":
                 return _status(options)
             case "stats":
@@ -193,6 +209,18 @@ def _command(options: argparse.Namespace) -> int:
             _wait_for_end(int(client.server["pid"]), state)
         else:
             print(f"{status['module']} on {status['node']}: {status['role']}, {status['link']}, {status['data']}")
+    return exit_codes.DONE
+
+
+def _add(options: argparse.Namespace) -> int:
+    from rfs.control.blocking import BlockingClient
+
+    directories = [os.path.abspath(directory) for directory in options.directories]
+    params = {"directories": directories, "exclude": options.exclude, "only": options.only, "check": options.check}
+    with BlockingClient(_state(options), timeout_s=120.0) as client:
+        status = client.call("add_directories", params)
+    if not options.check:
+        print(f"{status['module']} on {status['node']}: {len(status['directories'])} directories, {status['link']}")
     return exit_codes.DONE
 
 

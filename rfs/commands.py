@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from rfs import divergence, exit_codes, rules, verify
+from rfs import added_directory, divergence, exit_codes, rules, verify
 from rfs.control.server import Method
 from rfs.engine import Mode
 from rfs.errors import SaidNo, SessionEnded
@@ -39,7 +39,8 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "recopy": self.recopy, "arm": self.arm, "diff": self.diff, "resolve": self.resolve, **verify.methods(self._replica),
+            "recopy": self.recopy, "arm": self.arm, "diff": self.diff, "resolve": self.resolve, "add_directories": self.add_directories,
+            **verify.methods(self._replica),
         }  # fmt: skip
         return {
             "status": self.status,
@@ -258,6 +259,11 @@ class Commands:
                 raise SaidNo(f"only a primary's data can be copied, this node is {_described(replica)}")
             await verify.recopy(replica)
         return build_status(replica)
+
+    async def add_directories(self, params: Params) -> Params:
+        """Directories more, at the end; `check`: only whether that could be done."""
+        await added_directory.add(self._replica, added_directory.read(params), check_only=params.get("check") is True)
+        return build_status(self._replica)
 
     async def fence(self, params: Params) -> Params:
         """Stop serving at once: the orchestrator knows that the peer owns the data."""

@@ -4,6 +4,7 @@ Nothing here touches a directory beyond looking at it, and the first function do
 was killed answers nothing, and has to be taken off before anything can be looked at.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ SYSTEM_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc"),
     *("/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var"),
 )
+ID_ATTRIBUTE = "trusted.lockstep.id"  # FID_ATTRIBUTE of csrc/engine.h
 NO_DATA_WITHIN = ("/dev", "/proc", "/sys")
 
 
@@ -108,6 +110,20 @@ def refuse_holders(paths: Sequence[str]) -> None:
         named = ", ".join(f"{command} (pid {pid}, {target})" for pid, command, target in found[:3])
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise SaidNo(f"{paths[0] if len(paths) == 1 else 'the directories'}: still in use by {named}{more}; stop it before mounting")
+
+
+def carries_ids(path: str) -> bool:
+    """Was anything in it mirrored before, by this module or another? Its ids may be the same as others' here: they are given anew for each
+    module. Looks at every entry until it finds one."""
+    for place, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            try:
+                os.getxattr(os.path.join(place, name), ID_ATTRIBUTE, follow_symlinks=False)
+                return True
+            except OSError as failure:
+                if failure.errno not in (errno.ENODATA, errno.ENOENT):
+                    return True  # what cannot be looked at is no reason to believe
+    return False
 
 
 def is_empty(root: int) -> bool:

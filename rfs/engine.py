@@ -315,11 +315,22 @@ class Engine:
         self._pointer = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
         if self._pointer == self._ffi.NULL:
             raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
-        for index, (pattern, only) in ((i, one) for i, own in enumerate(patterns) for one in _flags(own)):
-            _check(self._lib.rfs_add_pattern(self._pointer, index, pattern.encode(), only), f"the pattern {pattern}")
+        for index, own in enumerate(patterns):
+            self.add_patterns(index, own)
         self.peer_space: Space | None = None  # as the peer last said, in a session
         self._tickets: dict[int, trio.MemorySendChannel[int]] = {}
         self._freed = False
+
+    def add_patterns(self, index: int, patterns: Patterns) -> None:
+        """Before anything else comes to this directory."""
+        for pattern, only in _flags(patterns):
+            _check(self._lib.rfs_add_pattern(self._pointer, index, pattern.encode(), only), f"the pattern {pattern}")
+
+    async def add_directory(self, tree: int) -> int:
+        """One more, at the end, while idle or alone and without a session (else OSError(EBUSY)); its position."""
+        with trio.CancelScope(shield=True):
+            index = await trio.to_thread.run_sync(self._lib.rfs_add_directory, self._handle, tree)
+        return _check(index, "adding a directory")
 
     @property
     def _handle(self) -> Any:
@@ -401,6 +412,11 @@ class Engine:
         """The peer's checkpoint covers what is marked here."""
         with trio.CancelScope(shield=True):
             _check(await trio.to_thread.run_sync(self._lib.rfs_forget_marks, self._handle), "dropping the marks")
+
+    async def mark_directory(self, index: int) -> None:
+        """The entries of this directory may differ on the peer: the next session lists it."""
+        with trio.CancelScope(shield=True):
+            _check(await trio.to_thread.run_sync(self._lib.rfs_mark_directory, self._handle, index), "marking a directory")
 
     async def mark_everything(self) -> None:
         """Doubt: the next session compares everything."""

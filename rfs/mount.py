@@ -45,8 +45,9 @@ class Layers:
         self._trusted = False  # since the last session nobody could change the trees but us
         self._kernel_mount: int | None = None
 
-    async def prepare(self, required_files: Sequence[str] = ()) -> None:
-        """From whatever was left here to: guards on every directory, a descriptor of every plain tree."""
+    async def prepare(self, required_files: Sequence[str] = (), new: int = 0) -> None:
+        """From whatever was left here to: guards on every directory, a descriptor of every plain tree. So many at the end are new: what was
+        done in them is no doubt about the others."""
         self._read_guards()
         for path in self.paths:
             await self._take_off_left_mounts(path)
@@ -55,21 +56,57 @@ class Layers:
             directory_checks.check_existing(path, table)
         unguarded = [path for path in self.paths if not self._is_guarded(path, table)]
         if unguarded:
-            self._trusted = False
+            if set(unguarded) & set(self.paths[: len(self.paths) - new]):
+                self._trusted = False
             self._write_guards()
             await trio.to_thread.run_sync(directory_checks.refuse_holders, unguarded)
         for path in self.paths:
-            tree = await engine.tree_open(path)
-            self.trees.append(tree)
-            self._claim(path, tree)
-            reason = await engine.tree_probe(tree)
-            if reason is not None:
-                raise SaidNo(f"{path}: cannot hold a replica: {reason}", exit_codes.CONFIGURATION_INVALID)
+            self.trees.append(await self._open_tree(path))
         for required in required_files:
             if not any(_holds(tree, required) for tree in self.trees):
                 raise SaidNo(f"{self.paths[0]}: '{required}' is missing; is its file system not mounted?", exit_codes.CONFIGURATION_INVALID)
         for path in unguarded:
             await self._lay_guard(path)
+
+    async def check(self, path: str) -> bool:
+        """Could `path` be one more? SaidNo says why not; nothing is touched. Is it empty?"""
+        if self._top_is_fuse(path):
+            raise SaidNo(f"{path}: another rfsmount is mounted there; unmount that one first", exit_codes.REFUSED)
+        table = read_mount_table()
+        directory_checks.check_existing(path, table)
+        if not self._is_guarded(path, table):
+            await trio.to_thread.run_sync(directory_checks.refuse_holders, [path])
+        tree = await self._open_tree(path)
+        try:
+            return directory_checks.is_empty(tree)
+        finally:
+            os.close(tree)
+
+    async def add(self, path: str) -> None:
+        """One more, at the end: guarded, and its tree open."""
+        await self.check(path)
+        tree = await self._open_tree(path)
+        try:
+            if not self._is_guarded(path, read_mount_table()):
+                await self._lay_guard(path)
+        except BaseException:
+            os.close(tree)
+            raise
+        self.paths.append(path)
+        self.trees.append(tree)
+
+    async def take_back(self) -> None:
+        """The last one was not added after all: its plain directory shows."""
+        path = self.paths.pop()
+        os.close(self.trees.pop())
+        await self._take_off_guard(path)
+        self._write_guards()
+
+    async def attach_last(self, serving: Engine) -> None:
+        """The FUSE layer of one that was added, where there is one over the others."""
+        if self._kernel_mount is not None:
+            await serving.kernel_attach(self._kernel_mount, len(self.paths) - 1, self.paths[-1])
+            log.info("mounted path=%s", self.paths[-1])
 
     async def guard(self) -> None:
         """Early in a boot, before anybody can write: the guards that lay there when the machine went down."""
@@ -81,6 +118,13 @@ class Layers:
                 await self._lay_guard(path)
         self._write_guards()
 
+    async def unguard(self) -> None:
+        """For maintenance, while nobody serves: the plain directories show. What is done there is compared later."""
+        self._read_guards()
+        for path in self.paths:
+            await self._take_off_left_mounts(path)
+        await self.take_off_guards()
+
     async def _lay_guard(self, path: str) -> None:
         await engine.lay_guard(path)
         self._guards[path] = stack_at(path, read_mount_table())[-1].mount_id
@@ -91,6 +135,11 @@ class Layers:
     def unguarded(self) -> bool:
         """Somebody may have changed the trees behind our back."""
         return not self._trusted
+
+    def doubt(self) -> None:
+        """Everything is to be compared."""
+        self._trusted = False
+        self._write_guards()
 
     def trust(self) -> None:
         """The doubt is noted elsewhere, durably."""
@@ -127,20 +176,28 @@ class Layers:
         self._trusted = False
         self._write_guards()
         for path in reversed(self.paths):
-            stack = stack_at(path, read_mount_table())
-            if stack and stack[-1].mount_id == self._guards.get(path):
-                await engine.detach_mount(path, abort_connection=False)
-                del self._guards[path]
-                log.info("guard taken off path=%s", path)
-            elif path in self._guards:
-                log.warning("guard not on top path=%s: left as it is; unmount what was mounted over it", path)
+            await self._take_off_guard(path)
         self._write_guards()
+
+    async def _take_off_guard(self, path: str) -> None:
+        stack = stack_at(path, read_mount_table())
+        if stack and stack[-1].mount_id == self._guards.get(path):
+            await engine.detach_mount(path, abort_connection=False)
+            del self._guards[path]
+            log.info("guard taken off path=%s", path)
+        elif path in self._guards:
+            log.warning("guard not on top path=%s: left as it is; unmount what was mounted over it", path)
 
     def close(self) -> None:
         """Give the trees back."""
         for tree in self.trees:
             os.close(tree)
         self.trees = []
+
+    def backing(self) -> str:
+        """What the directories lie on. The same text after a restart means the same file systems."""
+        devices = (os.fstat(tree).st_dev for tree in self.trees)
+        return ",".join(f"{os.major(device)}:{os.minor(device)}" for device in devices)
 
     def empty_directories(self) -> int:
         """Bit i: directory i holds nothing."""
@@ -149,6 +206,18 @@ class Layers:
     def is_empty(self) -> bool:
         """Does no directory hold anything?"""
         return self.empty_directories() == (1 << len(self.trees)) - 1
+
+    async def _open_tree(self, path: str) -> int:
+        tree = await engine.tree_open(path)
+        try:
+            self._claim(path, tree)
+            reason = await engine.tree_probe(tree)
+            if reason is not None:
+                raise SaidNo(f"{path}: cannot hold a replica: {reason}", exit_codes.CONFIGURATION_INVALID)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
 
     def _claim(self, path: str, tree: int) -> None:
         """A lock on the plain directory itself, beneath every layer: no two rfsmount have the same one, whatever their state."""

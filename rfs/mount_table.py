@@ -17,6 +17,8 @@ class MountEntry:
     path: str
     options: frozenset[str]
     file_system: str
+    device: str = ""  # major:minor: mounts of one file system have the same
+    is_read_only_file_system: bool = False  # all of it, not only this mount
 
     @property
     def is_ours(self) -> bool:
@@ -41,7 +43,8 @@ def parse_mount_table(lines: Iterable[str]) -> list[MountEntry]:
         fields = line.split(" ")
         kind = fields.index("-") + 1
         options = frozenset(fields[5].split(","))
-        entries.append(MountEntry(int(fields[0]), int(fields[1]), unescape(fields[4]), options, fields[kind]))
+        gives_up = "ro" in fields[kind + 2].split(",")
+        entries.append(MountEntry(int(fields[0]), int(fields[1]), unescape(fields[4]), options, fields[kind], fields[2], gives_up))
     return entries
 
 

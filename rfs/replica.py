@@ -32,6 +32,7 @@ from rfs.second_try import SecondTry
 from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
 from rfs.settings import OnPeerLoss, Settings
+from rfs.state_directory import Directories, write_directories
 from rfs.steps import reached
 
 log = logging.getLogger("rfs.replica")
@@ -63,7 +64,7 @@ class Replica:
         record_file: RecordFile,
         record: Record,
         identity: rules.Identity,
-        make_engine: Callable[[], Engine],
+        make_engine: Callable[[Settings], Engine],
         security: Security,
     ) -> None:
         self.settings = settings
@@ -72,7 +73,7 @@ class Replica:
         self.pid = os.getpid()
         self.layers = layers
         self.record = record
-        self.engine = make_engine()
+        self.engine = make_engine(settings)
         self.changing = trio.Lock()
         self.session: SessionSlot | None = None
         self.refused: Refused | None = None
@@ -90,6 +91,7 @@ class Replica:
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
+        self.pending_directories = 0  # so many, at the end, were added and have not been part of a whole pair
         self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once
         self.stopping = False
         self.keeps_guards = False
@@ -187,8 +189,19 @@ class Replica:
         if self.layers.unguarded:
             await self.engine.mark_everything()  # what anybody may have changed behind our back is compared, never assumed equal
             self.layers.trust()
+        for position in range(len(self.layers.paths) - self.pending_directories, len(self.layers.paths)):
+            await self.engine.mark_directory(position)
         if self.record.data is not DataState.INCONSISTENT:
             await self._forget_what_was_before()
+
+    async def settle_directories(self) -> None:
+        """The pair is whole: what was added to it belongs to it."""
+        async with self.changing:
+            if self.pending_directories:
+                known = Directories(tuple(self.layers.paths))
+                await trio.to_thread.run_sync(write_directories, self.settings.state_directory, known)
+                self.pending_directories = 0
+                self.touch()
 
     async def _forget_what_was_before(self) -> None:
         """The process ended after the copy had become whole, and before its snapshot of before was thrown away."""
@@ -207,7 +220,7 @@ class Replica:
         assert not self.layers.mounted
         with trio.CancelScope(shield=True):  # the session that needs it may end meanwhile
             self._engine_scope.cancel()
-            old, self.engine = self.engine, self._make_engine()
+            old, self.engine = self.engine, self._make_engine(self.settings)
             await old.free()
             self.resumable = 0
             self.served = False

@@ -65,6 +65,17 @@ def start_primary(record: Record, peer_term: int, identity: Identity) -> Record:
     )  # fmt: skip
 
 
+def on_more_disks(record: Record, identity: Identity) -> Record:
+    """A directory was added: what the copy lies on now."""
+    return replace(record, backing=identity.backing)
+
+
+def same_disks(then: str, now: str) -> bool:
+    """Do those directories that were there then lie on what they lay on? A directory more or less is none of them."""
+    shared = min(then.count(","), now.count(",")) + 1
+    return then.split(",")[:shared] == now.split(",")[:shared]
+
+
 def end(record: Record) -> Record:
     """After all data is durable. A rewound copy stays rewound."""
     return replace(record, clean=True, running=False)

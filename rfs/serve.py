@@ -5,7 +5,6 @@ Only then are guards laid. The end is the reverse, and always goes through `unmo
 """
 
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from rfs import directory_checks, exit_codes, rules
+from rfs import added_directory, directory_checks, exit_codes, rules
 from rfs.arbiter import Arbiter
 from rfs.commands import Commands
 from rfs.control import server
@@ -26,13 +25,13 @@ from rfs.engine import Engine
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore
 from rfs.mount import Layers
-from rfs.record import DataState, Record
+from rfs.record import DataState, Record, Role
 from rfs.record_file import RecordDamaged, RecordFile
 from rfs.replica import Replica
 from rfs.security import Security
 from rfs.session import Session
 from rfs.settings import Settings
-from rfs.state_directory import StateDirectory
+from rfs.state_directory import Directories, StateDirectory, write_directories
 from rfs.status import build_status
 from rfs.supervisor import Supervisor, listen_on
 
@@ -81,7 +80,7 @@ async def serve(settings: Settings, report: Report) -> None:
     paths = directory_checks.resolve_directories(settings.directories, settings.state_directory)
     state = StateDirectory(settings.state_directory)
     state.take()
-    state.check_directories(len(paths))
+    given = state.check_directories(paths)
     state.write_pid()
     security = security_of(settings)
     security.announce()
@@ -100,10 +99,12 @@ async def serve(settings: Settings, report: Report) -> None:
         await (await listen_on(settings.listen)).aclose()  # an address in use is told before a guard is laid
         # A copy that has yet to be made, or was half-way, may lack them; any other must be the one that was meant.
         is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
-        await layers.prepare(settings.required_files if is_whole else ())
-        state.record_directories(paths)
-        identity = replace(identity, backing=_backing(layers.trees))  # not of the paths: a dead mount of ours may lie there
-        replica = Replica(settings, layers, file, record, identity, lambda: Engine(layers.trees, settings.patterns), security)
+        await layers.prepare(settings.required_files if is_whole else (), given.new)
+        await _look_into_new(layers, given.new, record)
+        write_directories(settings.state_directory, Directories(tuple(paths), given.pending))
+        identity = replace(identity, backing=layers.backing())  # not of the paths: a dead mount of ours may lie there
+        replica = Replica(settings, layers, file, record, identity, lambda now: Engine(layers.trees, now.patterns), security)
+        replica.pending_directories = given.pending
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
         arbiter: Arbiter | None = None
@@ -143,7 +144,8 @@ async def start_role(replica: Replica, record: Record) -> None:
         if settings.replace_data:
             replica.note = "started with --replace-data: this node gives its data up for its peer's"
             return
-        if record.number and record.is_sole_owner and record.backing != replica.identity.backing and replica.layers.empty_directories():
+        elsewhere = record.number != 0 and not rules.same_disks(record.backing, replica.identity.backing)
+        if elsewhere and record.is_sole_owner and replica.layers.empty_directories():
             replica.note = (
                 "a directory is empty and lies on another disk than before: is a file system not mounted? "
                 "'promote --force' serves it as it is"
@@ -185,9 +187,17 @@ async def _report_progress(replica: Replica, settings: Settings, report: Report)
     report(exit_codes.TIMEOUT, f"not live after {settings.timeout_s:g} s: {status['reason']}; rfsmount keeps waiting in the background")
 
 
-def _backing(trees: list[int]) -> str:
-    """What the directories lie on. The same text after a restart means the same file systems."""
-    return ",".join(f"{os.major(device)}:{os.minor(device)}" for device in (os.fstat(tree).st_dev for tree in trees))
+async def _look_into_new(layers: Layers, new: int, record: Record) -> None:
+    """Directories that are added at a start: on a secondary they become what the peer's are, on a primary their ids may be others' too."""
+    added = list(zip(layers.paths, layers.trees, strict=True))[len(layers.paths) - new :]
+    full = [(path, tree) for path, tree in added if not directory_checks.is_empty(tree)]
+    if record.role is Role.SECONDARY and full:
+        for _ in added:  # they are nobody's still: plain again
+            await layers.take_back()
+        raise SaidNo(added_directory.holds_files(full[0][0]), exit_codes.REFUSED)
+    for _, tree in full:
+        if await trio.to_thread.run_sync(directory_checks.carries_ids, f"/proc/self/fd/{tree}"):
+            layers.doubt()
 
 
 def default_node() -> str:

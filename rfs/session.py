@@ -216,7 +216,8 @@ class Session(SessionCore):
         if mine["directories"] != theirs["directories"]:
             return Refused(
                 "DIRECTORIES_DIFFER",
-                f"this node mirrors {mine['directories']} directories, the peer {theirs['directories']}: name the same ones on both",
+                f"this node mirrors {mine['directories']} directories, the peer {theirs['directories']}: name the same ones on both, "
+                "or 'rfsmount add' what the other one has",
             )
         if mine["patterns"] != theirs["patterns"]:
             return Refused("PATTERNS_DIFFER", "the nodes leave out different names: give the same --exclude and --only on both")

@@ -87,6 +87,8 @@ class SessionCore:
         replica.note = ""
         replica.second_try.succeeded()
         replica.replaces_data = False
+        if replica.pending_directories:
+            replica.nursery.start_soon(replica.settle_directories)
         if replica.is_primary:
             replica.served = True
         replica.is_live.set()

@@ -2,13 +2,16 @@
 
 record         the durable record, two slots (record_file.py)
 rfsmount.pid   held locked while the process lives; says who it is
-directories    how many directories the module has: position is identity, so the number cannot change in passing
+directories    which directories the module has: position is identity, so the number does not change in passing. One more at the end is
+               one that is being added (added_directory.py): *pending*, until the pair has been whole with it, and may be taken back so long
 guards         which guards lie where (mount.py)     control.sock     kept/     copy-begun (replace_data.py)
 """
 
 import fcntl
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rfs import exit_codes
@@ -47,19 +50,58 @@ class StateDirectory:
         assert self._lock is not None
         overwrite(self._lock, f"{os.getpid()}\n".encode())
 
-    def check_directories(self, count: int) -> None:
-        """The same number as recorded, or the first to be recorded."""
-        path = Path(self.path, "directories")
-        try:
-            recorded = int(json.loads(path.read_text())["count"])
-        except (OSError, ValueError, KeyError, TypeError):
-            recorded = count
-        if recorded != count:
+    def check_directories(self, paths: Sequence[str]) -> "Given":
+        """As recorded, or the first to be recorded; or more of them, or without what was pending."""
+        known = read_directories(self.path)
+        given = Given(0, 0) if known is None else judge(known, paths)
+        if given is None:
+            assert known is not None
             raise SaidNo(
-                f"--state {self.path}: this module has {recorded} directories, {count} were given; name the same ones in the same order",
+                f"--state {self.path}: this module has {len(known.paths)} directories, {len(paths)} were given; "
+                "name the same ones in the same order, and new ones after them",
                 exit_codes.CONFIGURATION_INVALID,
             )
+        return given
 
-    def record_directories(self, paths: list[str]) -> None:
-        """From now on the number is fixed."""
-        write_small(Path(self.path, "directories"), json.dumps({"count": len(paths), "paths": paths}))
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """What is recorded: the last `pending` of them have not been part of a whole pair."""
+
+    paths: tuple[str, ...]
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a start makes of the directories that it is given: how many at the end are pending, and how many of those nobody knew of."""
+
+    pending: int
+    new: int
+
+
+def judge(known: Directories, paths: Sequence[str]) -> Given | None:
+    """None: those are not this module's. (The same number may have moved to other paths.)"""
+    recorded, given = len(known.paths), len(paths)
+    if given == recorded:
+        return Given(known.pending, 0)
+    shared = min(recorded, given)
+    if tuple(paths[:shared]) != known.paths[:shared] or given < recorded - known.pending:
+        return None
+    return Given(known.pending + given - recorded, max(given - recorded, 0))
+
+
+def read_directories(state_directory: str) -> Directories | None:
+    """None: nothing is recorded, or nothing that can be read."""
+    try:
+        found = json.loads(Path(state_directory, "directories").read_text())
+        known = Directories(tuple(map(str, found["paths"])), int(found.get("pending", 0)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return known if 0 <= known.pending < max(len(known.paths), 1) else None
+
+
+def write_directories(state_directory: str, directories: Directories) -> None:
+    """Durably. Position is identity from now on."""
+    text = {"count": len(directories.paths), "paths": list(directories.paths), "pending": directories.pending}
+    write_small(Path(state_directory, "directories"), json.dumps(text))

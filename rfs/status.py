@@ -146,7 +146,8 @@ def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:
 
 def _directory(replica: Replica, position: int) -> dict[str, Any]:
     patterns = replica.settings.patterns[position] if replica.settings.patterns else Patterns()
-    shown = {"path": replica.layers.paths[position], "mounted": replica.layers.mounted}
+    is_pending = position >= len(replica.layers.paths) - replica.pending_directories
+    shown = {"path": replica.layers.paths[position], "mounted": replica.layers.mounted, "pending": is_pending}
     return shown | {"exclude": list(patterns.exclude), "only": list(patterns.only)}
 
 

@@ -82,6 +82,11 @@ STEPS = {
     "direct-peer-paired": "the peer's record says so too; no data link yet",
     "direct-target-recorded": "the target's record says paired, the source does not know",
     "direct-paired-sent": "the source was told; no data link yet",
+    # a directory is added
+    "add-left": "the secondary has left its session for it",
+    "add-recorded": "it is recorded as pending, and neither marked nor served",
+    "add-marked": "and marked; the record does not know its disk yet",
+    "add-mounted": "the primary serves it, or it is a secondary's now",
     # a copy that will be compared in full
     "new-again-noted": "what it holds may be overwritten; its record says what it was",
     "new-again-recorded": "and its record is a new copy's",
@@ -103,6 +108,7 @@ STEPS = {
     "resync-applied": "a frame of the walk is applied on the target",
 }  # fmt: skip
 
+KNOWN = set(STEPS)  # and those of others that import this
 _FILE = os.environ.get("LOCKSTEP_STEPS")
 _visited: set[str] = set()
 _armed = ""
@@ -117,7 +123,7 @@ def reached(name: str) -> None:
 
 def _visit(name: str, path: str) -> None:
     global _armed, _visits
-    assert name in STEPS, f"{name} is no step"
+    assert name in KNOWN, f"{name} is no step"
     if name not in _visited:
         _visited.add(name)
         with open(f"{path}.visited", "a") as visited:

@@ -22,10 +22,10 @@ name = "node2"
 addresses = { lan = "10.77.0.12", repl = "10.77.1.12" }
 TOML
 fi
-if [ ! -e /etc/lockstep/modules/pg.toml ]; then
-    cp "$SOURCE/orchestrator/modules/postgresql/pg.toml" /etc/lockstep/modules/pg.toml
-fi
 install -d -o postgres -g postgres -m 700 /srv/postgresql/data /srv/postgresql/wal
+if [ ! -e /etc/lockstep/modules/pg.toml ]; then
+    hactl module add postgresql --name pg --vip 10.77.0.100/24 --dir /srv/postgresql/data --dir /srv/postgresql/wal
+fi
 hactl config check
 
 # Not enabled at boot: here one wants to watch each start.

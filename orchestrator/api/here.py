@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
-from orchestrator.api.commands import make_command
+from orchestrator.api import contents
+from orchestrator.api.access import asking
+from orchestrator.api.commands import COMMANDS, make_command
+from orchestrator.api.config_calls import ConfigCalls
 from orchestrator.api.doctor import Doctor
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
+from orchestrator.api.maintenance import Maintenance
 from orchestrator.api.server import ApiError
-from orchestrator.config import listed
+from orchestrator.api.works import Works
+from orchestrator.checkers.watch import SAID_BY_OTHERS
+from orchestrator.config import ReplicatedConfig, listed
 from orchestrator.core import events as ev
+from orchestrator.core.rules_language import ResourceState
+from orchestrator.core.states import Resource
 from orchestrator.core.what_if import QUESTIONS
 from orchestrator.peer import PeerClient
 from orchestrator.runner import Answer, Runner
@@ -24,9 +33,11 @@ from orchestrator.view import DECISIONS, simulated, why
 from rfs import exit_codes
 from rfs.errors import SaidNo
 
+STARTING = frozenset({"start", "prim", "second", "stopstart"})
 LINES_MAX = 5000
 ANSWER_BYTES_MAX = 200 << 10  # of each list; several are in one answer, and a peer takes a megabyte
 NOTE_CHARACTERS_MAX = 2000
+WAIT_S_MAX = 30.0
 SHOWN_DECISIONS = 5
 
 
@@ -37,8 +48,22 @@ class History(Protocol):
         """Everything newer than `number`."""
         ...
 
-    def add(self, module: str, kind: str, text: str, *, who: str = "") -> None:
+    def add(self, module: str, kind: str, text: str, *, who: str = "", role: str = "") -> None:
         """One line more."""
+        ...
+
+    async def news(self) -> None:
+        """Until the next line."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The oldest number that is kept."""
+        ...
+
+    @property
+    def last(self) -> int:
+        """The newest."""
         ...
 
 
@@ -78,6 +103,7 @@ class Roster:
     node: str  # this one
     nodes: tuple[str, ...]
     places: Mapping[str, tuple[str, ...]]  # module -> its nodes
+    replicated: Mapping[str, Sequence[ReplicatedConfig]] = field(default_factory=dict)
 
 
 class Here:
@@ -91,10 +117,20 @@ class Here:
         status: Callable[[], dict[str, Any]],
         logs: Callable[[str], tuple[Path, Path, Path]],
         keys: Keys,
+        works: Works | None = None,
     ) -> None:
         self.roster, self.sides, self.history, self.status, self.logs_of, self.keys = roster, sides, history, status, logs, keys
+        self.works = works if works is not None else Works({})
         self.node = roster.node
+        self.config: ConfigCalls | None = None  # what can be asked of the configuration; in hactld always there
+        self.maintenance: Maintenance | None = None  # the same of directories that are open
         self.doctor: Doctor | None = None  # given by who knows where the files are
+
+    @property
+    def configuration(self) -> ConfigCalls:
+        """What can be asked of it."""
+        assert self.config is not None, "a hactld without a configuration"
+        return self.config
 
     def runner_of(self, module: str) -> Runner:
         """The core that decides about a module; ApiError when it does not run here."""
@@ -112,40 +148,93 @@ class Here:
             pin, not_told = await self.keys.rotate({side.peer: side.client for side in self.sides})
         except SaidNo as refusal:
             raise ApiError(refusal.sentence, refusal.exit_code) from refusal
-        return {"pin": pin, "not_told": not_told}
+        return {"node": self.node, "pin": pin, "not_told": not_told}
 
     async def command(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:
         """Carried out on this node, and in its history."""
-        answer = await self.runner_of(module).ask(make_command(verb, module, options))
-        if verb == "failures-check":
-            return answer
-        given = "".join(f" --{name}" + (f" {value}" if isinstance(value, str) else "") for name, value in options.items() if value)
-        self.history.add(module, "command", f"{verb}{given}: {answer.message}", who=who)
+        answer = await self._carry_out(module, verb, options)
+        if verb != "failures-check":
+            self.note_command(module, verb, options, answer.message, who)
         return answer
+
+    def note_command(self, module: str, verb: str, options: Mapping[str, Any], became: str, who: str) -> None:
+        """A line for what somebody asked for."""
+        given = "".join(f" --{name}" + (f" {value}" if isinstance(value, str) else "") for name, value in options.items() if value)
+        self.history.add(module, "command", f"{verb}{given}: {became}", who=who, role=asking.get().role.word)
+
+    def begin(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """Long work on a module's data begins, and is in the history."""
+        self.runner_of(module)
+        work = self.works.begin(module, verb, options, who)
+        self.note_command(module, verb, options, "begun", who)
+        return self._work({"module": module}) | {"code": exit_codes.DONE, "message": f"{verb} {module}: {work} begun"}
+
+    async def _carry_out(self, module: str, verb: str, options: Mapping[str, Any]) -> Answer:
+        """What opens and closes directories is no affair of the core's; and while they are open, or a configuration is about to change that
+        needs the module stopped, nothing starts."""
+        runner = self.runner_of(module)
+        if self.maintenance is not None and verb in MAINTENANCE:
+            return await self.maintenance.carry_out(module, verb)
+        if verb in STARTING:
+            reasons = [self.config.keeper.held(module)] if self.config is not None else []
+            reasons += [self.maintenance.held(module)] if self.maintenance is not None else []
+            if reason := next(filter(None, reasons), ""):
+                return Answer(exit_codes.REFUSED, reason)
+        return await runner.ask(make_command(verb, module, options))
 
     def note(self, module: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A line of a script's."""
         kind = "script-error" if body.get("level") == "error" else "script-says"
         self.history.add(module, kind, str(body.get("text", ""))[:NOTE_CHARACTERS_MAX])
-        return {"code": exit_codes.DONE}
+        return {"schema": "hactl.answer/1", "code": exit_codes.DONE, "message": "", "results": []}
 
     async def look(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """`events`, `why`, `simulate`, `doctor` or `logs`."""
+        """`events`, `why`, `simulate`, `data`, `work`, `config`, `contents`, `doctor` or `logs`."""
         match method:
+            case "config":
+                return await self.configuration.look(str(parameters.get("what", "")), parameters)
             case "doctor" if self.doctor is not None:
                 return await self.doctor.answer(parameters)
             case "events":
-                return self._events(parameters)
+                return await self._events(parameters)
+            case "data":
+                return await self._data(parameters)
+            case "work":
+                return self._work(parameters)
             case "why":
                 return self._why(parameters)
             case "simulate":
                 return self._simulate(parameters)
+            case "contents":
+                module = self._known(parameters)
+                runner, directories = self.runner_of(module), self.roster.replicated.get(module, ())
+                return await contents.of_this_node(self.node, runner, module, directories, parameters.get("walk") is not False)
         return await self._logs(parameters)
 
-    def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        after = whole(parameters.get("after"), 0)
-        events = within([line.as_json(self.node) for line in self.history.after(after)][-LINES_MAX:])
-        return {"node": self.node, "events": events, "last": events[-1]["number"] if events else after}
+    async def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What is newer than `after`: the newest of it that fit, or the `oldest`. `wait_s`: when there is nothing, wait so long."""
+        after, wait_s = whole(parameters.get("after"), 0), parameters.get("wait_s")
+        if isinstance(wait_s, float) and 0 <= after <= self.history.last:
+            with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
+                while self.history.last <= after:
+                    await self.history.news()
+        lines = [line.as_json(self.node) for line in self.history.after(after)]
+        events = first_within(lines) if parameters.get("oldest") is True else within(lines[-LINES_MAX:])
+        return {
+            "schema": "hactl.events/1",
+            "node": self.node,
+            "events": events,
+            "last": events[-1]["number"] if events else after,
+            "first": self.history.first,
+            "newest": self.history.last,
+        }
+
+    async def _data(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"schema": "hactl.data/1", "node": self.node, **await self.works.data(self._known(parameters))}
+
+    def _work(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        module = self._known(parameters)
+        return {"schema": "hactl.work/1", "node": self.node, "module": module, "work": self.works.look(module)}
 
     def _why(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module = self._known(parameters)
@@ -154,9 +243,38 @@ class Here:
 
     def _simulate(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         module, what = self._known(parameters), str(parameters.get("what", ""))
+        make = None
         if what not in QUESTIONS:
-            raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
-        return simulated(self.runner_of(module).node, module, what)
+            if what not in COMMANDS:
+                raise ApiError(f"'{what}' cannot be imagined; there are {', '.join(QUESTIONS)}", exit_codes.USAGE)
+            given = [name for name in str(parameters.get("options", "")).split(",") if name]
+            make = make_command(what, module, dict.fromkeys(given, True))
+        resource = str(parameters.get("resource", ""))
+        if what == "resource-down":
+            self._watched(module, resource)
+        return simulated(self.runner_of(module).node, module, what, make, resource)
+
+    def _watched(self, module: str, resource: str) -> Resource | None:
+        """What is known of a resource; None: nobody looks at it now. ApiError for one that there is not."""
+        mine = self.runner_of(module).node.modules[module]
+        if resource not in mine.watched:
+            has = f"it has {listed(mine.watched)}" if mine.watched else "it has none"
+            raise ApiError(f"module {module} has no checker {resource}; {has}", exit_codes.USAGE, 404)
+        return mine.resources.get(resource)
+
+    def checked(self, module: str, resource: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A loop of the administrator's says how a resource is, as SafeKit's custom checkers do."""
+        known, words = self._watched(module, resource), {"up": ResourceState.UP, "down": ResourceState.DOWN}
+        if resource.partition(".")[0] != SAID_BY_OTHERS:
+            raise ApiError(f'{resource} is looked at by hactld itself; only a checker of type "{SAID_BY_OTHERS}" is told', exit_codes.USAGE)
+        if body.get("state") not in words:
+            raise ApiError(f"a resource is up or down, not {body.get('state')!r}", exit_codes.USAGE)
+        if known is None:
+            raise ApiError(f"{resource} is not looked at now: {module} is not in the state that its 'when' names", exit_codes.REFUSED)
+        text = str(body.get("text", ""))[:NOTE_CHARACTERS_MAX]
+        now, state = trio.current_time(), words[str(body["state"])]
+        self.runner_of(module).deliver(ev.Checked(now, module, resource, state, text, known.window))
+        return {"schema": "hactl.answer/1", "code": exit_codes.DONE, "message": "", "results": []}
 
     def _known(self, parameters: Mapping[str, Any]) -> str:
         module = str(parameters.get("module", ""))
@@ -172,6 +290,7 @@ class Here:
         if run and run not in runs:
             raise ApiError(f"no run of a script is kept as '{run}'; 'hactl logs --runs {module}' lists them", exit_codes.USAGE, 404)
         return {
+            "schema": "hactl.log/1",
             "node": self.node,
             "module": module,
             "lines": within(await trio.to_thread.run_sync(tail, services, lines)),
@@ -188,6 +307,14 @@ def within(entries: list[Any], bytes_max: int = ANSWER_BYTES_MAX) -> list[Any]:
     while first > 0 and (left := left - len(json.dumps(entries[first - 1])) - 2) > 0:
         first -= 1
     return entries[first:]
+
+
+def first_within(entries: list[Any], bytes_max: int = ANSWER_BYTES_MAX) -> list[Any]:
+    """The oldest of them that fit; at least one."""
+    left, count = bytes_max, 0
+    while count < len(entries) and (left := left - len(json.dumps(entries[count])) - 2) > 0:
+        count += 1
+    return entries[: max(count, 1)]
 
 
 def runs_in(directory: Path) -> list[str]:

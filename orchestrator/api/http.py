@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import h11
 import trio
 
@@ -12,8 +14,14 @@ class TooLong(Exception):
     """The request's body is longer than it may be."""
 
 
-async def read_request(stream: trio.SocketStream, connection: h11.Connection, body_bytes_max: int) -> tuple[h11.Request, bytes] | None:
-    """The next request with its body; None when the client has nothing more to ask. h11.RemoteProtocolError: it is no HTTP."""
+async def read_request(
+    stream: trio.SocketStream,
+    connection: h11.Connection,
+    body_bytes_max: int,
+    admit: Callable[[h11.Request], Awaitable[None]] | None = None,
+) -> tuple[h11.Request, bytes] | None:
+    """The next request with its body; None when the client has nothing more to ask. h11.RemoteProtocolError: it is no HTTP. `admit` sees
+    the head before anything of the body is read, and may raise."""
     head: h11.Request | None = None
     body = bytearray()
     while True:
@@ -22,6 +30,8 @@ async def read_request(stream: trio.SocketStream, connection: h11.Connection, bo
             connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
         elif isinstance(event, h11.Request):
             head = event
+            if admit is not None:
+                await admit(head)
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > body_bytes_max:
@@ -49,3 +59,14 @@ async def answer(
         data += connection.send(h11.Data(data=body)) or b""
     data += connection.send(h11.EndOfMessage()) or b""
     await stream.send_all(data)
+
+
+async def begin_stream(stream: trio.SocketStream, connection: h11.Connection, content_type: str) -> None:
+    """The head of an answer whose end nobody knows."""
+    headers = [("content-type", content_type), ("cache-control", "no-store"), ("connection", "close")]
+    await stream.send_all(connection.send(h11.Response(status_code=200, headers=headers)) or b"")
+
+
+async def send_piece(stream: trio.SocketStream, connection: h11.Connection, data: bytes) -> None:
+    """A piece of it, sent when this returns."""
+    await stream.send_all(connection.send(h11.Data(data=data)) or b"")

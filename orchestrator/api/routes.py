@@ -11,9 +11,14 @@ from typing import Any
 
 import trio
 
+from orchestrator.api import contents
+from orchestrator.api.access import asking
 from orchestrator.api.commands import make_command
+from orchestrator.api.feed import Feed, cursors_from
 from orchestrator.api.here import Here, Side, number_in
-from orchestrator.api.server import ApiError, Request
+from orchestrator.api.index import index, schema_of
+from orchestrator.api.maintenance import VERBS as MAINTENANCE
+from orchestrator.api.server import ApiError, Request, Stream
 from orchestrator.config import listed
 from orchestrator.core.states import State
 from orchestrator.peer import PeerRefused, PeerUnreachable
@@ -21,6 +26,7 @@ from orchestrator.runner import Answer
 from rfs import exit_codes
 
 PEER_DEADLINE_S = 10.0
+ON_THE_PRIMARY = frozenset({"verify", "repair", "resync"})
 
 
 class Routes:
@@ -29,10 +35,15 @@ class Routes:
     def __init__(self, here: Here) -> None:
         self.here, self.roster, self.node = here, here.roster, here.node
 
-    async def route(self, request: Request) -> dict[str, Any]:
+    async def route(self, request: Request) -> dict[str, Any] | Stream:
         """One request."""
         wanted = request.query.get("node")
+        asking.set(request.asker)
         match request.method, request.path:
+            case "GET", ("v1",):
+                return index(request)
+            case "GET", ("v1", "schemas", name):
+                return schema_of(name)
             case "GET", ("v1", "status"):
                 return await self._status(wanted)
             case "GET", ("v1", "events"):
@@ -41,19 +52,42 @@ class Routes:
             case "GET", ("v1", "doctor"):
                 parameters = {name: request.query.get(name, "") for name in ("what", "token", "offset")}
                 return await self._here_or_there(wanted, "doctor", parameters)
+            case "GET", ("v1", "events", "stream"):
+                nodes = self._nodes(wanted)
+                feed = Feed(self.here, self._ask, nodes, cursors_from(request.query.get("after", ""), nodes))
+                return Stream(feed.run)
             case "GET", ("v1", "modules", module, "why"):
                 return await self._here_or_there(wanted, "why", {"module": module})
+            case "GET", ("v1", "modules", module, "data"):
+                return await self._here_or_there(wanted, "data", {"module": module})
+            case "GET", ("v1", "modules", module, "work"):
+                return await self._here_or_there(wanted, "work", {"module": module})
             case "GET", ("v1", "modules", module, "simulate"):
-                parameters = {"module": module, "what": request.query.get("what", "")}
+                names = ("what", "options", "resource")
+                parameters = {"module": module, **{name: request.query.get(name, "") for name in names}}
                 return await self._here_or_there(wanted, "simulate", parameters)
             case "GET", ("v1", "modules", module, "logs"):
                 parameters = {"module": module, "lines": number_in(request.query, "lines", 50), "run": request.query.get("run", "")}
                 return await self._here_or_there(wanted, "logs", parameters)
+            case "GET", ("v1", "modules", module, "contents"):
+                self.here.runner_of(module)
+                parameters = {"module": module, "walk": request.query.get("walk") != "no"}
+                return await contents.of_nodes(module, self._nodes_of(module, wanted), lambda node: self._of(node, "contents", parameters))
             case "POST", ("v1", "cluster", "rotate-keys"):
                 return await self._rotate(wanted)
+            case "GET", ("v1", "config", *what):
+                return await self._here_or_there(wanted, "config", {**request.query, "what": "/".join(what)})
+            case "POST", ("v1", "config", "apply" | "rollback" as what):
+                if wanted not in (None, "", self.node):
+                    raise ApiError(f"a configuration is applied where its files are: run the command on {wanted}", exit_codes.USAGE)
+                return await self.here.configuration.order(what, request.body, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, "note"):
                 self.here.runner_of(module)
                 return self.here.note(module, request.body)
+            case "POST", ("v1", "modules", module, "checkers", resource):
+                return self.here.checked(module, resource, request.body)
+            case "POST", ("v1", "modules", module, "verify" | "repair" | "resync" | "diff" | "resolve" as verb):
+                return await self._begin(module, verb, request.body, wanted, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, wanted, f"{request.who} on {self.node}")
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
@@ -97,7 +131,7 @@ class Routes:
             return self.here.status()
         if wanted != "all":
             return await self._ask(nodes[0], "status", {})
-        document, answers = self.here.status(), dict[str, Any]()
+        answers = dict[str, Any]()
 
         async def ask(node: str) -> None:
             try:
@@ -108,7 +142,7 @@ class Routes:
         async with trio.open_nursery() as nursery:
             for node in nodes[1:]:
                 nursery.start_soon(ask, node)
-        merged = set()
+        document, merged = self.here.status(), set[str]()
         for node, theirs in answers.items():
             try:
                 document = merge(document, theirs, node)
@@ -121,7 +155,8 @@ class Routes:
     # ---- commands ---------------------------------------------------------------------------------------------------------
 
     async def _command(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None, who: str) -> dict[str, Any]:
-        make_command(verb, module, options)  # complains of what there is not
+        if verb not in MAINTENANCE:
+            make_command(verb, module, options)  # complains of what there is not
         shown = self.here.runner_of(module).node.modules[module].shown[0]
         nodes = self._nodes_of(module, wanted)
         if verb == "swap" and not wanted and shown is State.SECOND:
@@ -139,7 +174,19 @@ class Routes:
             if second_first and node == nodes[0]:
                 await self._until_second_left(module, node)
         worst = max(results, key=lambda result: int(str(result["code"])))
-        return {"code": worst["code"], "message": worst["message"], "results": results}
+        return {"schema": "hactl.answer/1", "code": worst["code"], "message": worst["message"], "results": results}
+
+    async def _begin(self, module: str, verb: str, options: Mapping[str, Any], wanted: str | None, who: str) -> dict[str, Any]:
+        """Long work; what only the primary can do is begun there."""
+        shown = self.here.runner_of(module).node.modules[module].shown[0]
+        node = self._nodes_of(module, wanted)[0]
+        if verb in ON_THE_PRIMARY and not wanted and shown is State.SECOND:
+            node = self._other(module)
+        if verb == "resolve" and options.get("keep") not in self.roster.places[module]:
+            raise ApiError(f"say whose data stays: --keep {' or --keep '.join(self.roster.places[module])}", exit_codes.USAGE)
+        if node == self.node:
+            return self.here.begin(module, verb, options, who)
+        return await self._ask(node, "begin", {"module": module, "verb": verb, "options": dict(options), "who": who})
 
     def _other(self, module: str) -> str:
         """A mirror module's other node."""
@@ -170,17 +217,22 @@ class Routes:
         for node in self._nodes(wanted):
             answer = await self.here.rotate() if node == self.node else await self._ask(node, "rotate", {})
             rotated.append({"node": node, "pin": answer.get("pin", ""), "not_told": answer.get("not_told", [])})
-        return {"rotated": rotated}
+        return {"schema": "hactl.rotated/1", "rotated": rotated}
 
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
     async def _here_or_there(self, wanted: str | None, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        node = self._nodes(wanted)[0]
+        return await self._of(self._nodes(wanted)[0], method, parameters)
+
+    async def _of(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return await self.here.look(method, parameters) if node == self.node else await self._ask(node, method, parameters)
 
     async def _ask(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """In the name of whoever this is for; the peer looks at their role once more."""
+        wait_s = parameters.get("wait_s", 0.0)
         try:
-            return await self._side_of(node).client.call(method, parameters, PEER_DEADLINE_S)
+            given = {**parameters, "role": asking.get().role.word}
+            return await self._side_of(node).client.call(method, given, PEER_DEADLINE_S + wait_s)
         except PeerUnreachable as error:
             raise ApiError(str(error), exit_codes.PEER_NOT_REACHABLE) from error
         except PeerRefused as error:

@@ -1,14 +1,14 @@
-"""HTTP/1.1 on the unix socket, with h11: who asks is known from the socket itself, so there is nothing to log in with."""
+"""HTTP/1.1 on the unix socket, with h11. Who asks is known from the socket itself (access.py), so there is nothing to log in with; whether
+they may is decided by the table (roles.py) when method and path are known, before anything more is read.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import pwd
+import math
 import socket
-import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -16,13 +16,16 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import trio
 
-from orchestrator.api import http
+from orchestrator.api import access, http, roles
+from orchestrator.api.access import Access, Asker
+from orchestrator.api.roles import Role
 from rfs import exit_codes
 
 BODY_BYTES_MAX = 1 << 20
-NAME_DEADLINE_S = 1.0
-NOBODY_LOGGED_IN = 2**32 - 1  # loginuid of what no login started
 CONNECTION_DEADLINE_S = 180.0
+SEND_DEADLINE_S = 10.0  # a stream's reader that takes nothing for so long is dropped; it can come back to where it was
+STREAMS_MAX = 64
+NOBODY = Asker("", Role.NONE)
 HTTP_OF = {
     exit_codes.DONE: 200,
     exit_codes.USAGE: 400,
@@ -49,24 +52,46 @@ class Request:
     path: tuple[str, ...]
     query: dict[str, str]
     body: dict[str, Any]
-    who: str = ""  # of a command: the person at the other end of the socket
+    asker: Asker = NOBODY  # the person at the other end of the socket
+
+    @property
+    def who(self) -> str:
+        """For the history."""
+        return self.asker.who
 
 
-Route = Callable[[Request], Awaitable[dict[str, Any]]]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer without an end: `run` sends pieces until it is cancelled, or has nothing more to say."""
+
+    run: Callable[[Send], Awaitable[None]]
+    content_type: str = "text/event-stream"
+
+
+Route = Callable[[Request], Awaitable[dict[str, Any] | Stream]]
+
+
+def quiet(_: str) -> None:
+    """Nobody listens."""
 
 
 class ApiServer:
     """Serves one route function, which knows nothing of HTTP."""
 
-    def __init__(self, path: Path, route: Route) -> None:
-        self.path, self.route = path, route
+    def __init__(self, path: Path, route: Route, grants: Callable[[], Access] | None = None, log: Callable[[str], None] = quiet) -> None:
+        self.path, self.route, self.log = path, route, log
+        self.grants: Callable[[], Access] = grants if grants is not None else dict
+        self._streams = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         sock = trio.socket.socket(socket.AF_UNIX)
         self.make_way()
         await sock.bind(str(self.path))
-        os.chmod(self.path, 0o600)
+        await trio.to_thread.run_sync(access.open_door, self.path, self.grants(), self.log)
         sock.listen(64)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, self._serve, [trio.SocketListener(sock)])
@@ -80,9 +105,15 @@ class ApiServer:
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
         try:
-            with trio.move_on_after(CONNECTION_DEADLINE_S):
+            with trio.move_on_after(CONNECTION_DEADLINE_S) as scope:
+                asker = await access.asker(access.process_at(stream.socket), self.grants())
+                access.asking.set(asker)
                 while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
-                    if not await self._exchange(stream, connection):
+                    answered = await self._exchange(stream, connection, asker)
+                    if isinstance(answered, Stream):
+                        scope.deadline = math.inf
+                        await self._pour(stream, connection, answered)
+                    if answered is not True:
                         return
                     if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                         return
@@ -90,77 +121,112 @@ class ApiServer:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the client went away
 
-    async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection) -> bool:
+    async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection, asker: Asker) -> bool | Stream:
         """One request and its answer; False when the client has nothing more to ask."""
+
+        async def admit(head: h11.Request) -> None:
+            self._admit(head, asker)
+
         try:
-            request = await self._read(stream, connection)
-            if request is None:
+            asked = await http.read_request(stream, connection, BODY_BYTES_MAX, admit)
+            if asked is None:
                 return False
-            pid, uid = process_at(stream)
-            if uid != 0:
-                raise ApiError("only root may talk to hactld", exit_codes.NOT_PERMITTED)
-            if request.method == "POST":
-                request = replace(request, who=await person(pid, uid))
-            status, document = 200, await self.route(request)
+            request = parse(*asked, asker)
+            self._judge(request)
+            answer = await self.route(request)
+            if isinstance(answer, Stream):
+                if self._streams >= STREAMS_MAX:
+                    raise ApiError(f"{STREAMS_MAX} streams are open already", exit_codes.FAILED, 503)
+                return answer
+            status, document = 200, answer
             status = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else status
         except ApiError as error:
-            status, document = error.http, {"code": error.code, "message": str(error)}
+            status, document = error.http, failure(error.code, str(error))
         except http.TooLong:
-            status, document = 400, {"code": exit_codes.USAGE, "message": "the request is too long"}
+            status, document = 400, failure(exit_codes.USAGE, "the request is too long")
         except h11.RemoteProtocolError as error:
-            status, document = 400, {"code": exit_codes.USAGE, "message": f"not HTTP/1.1: {error}"}
+            status, document = 400, failure(exit_codes.USAGE, f"not HTTP/1.1: {error}")
         await http.answer(stream, connection, status, "application/json", json.dumps(document).encode())
         return True
 
-    async def _read(self, stream: trio.SocketStream, connection: h11.Connection) -> Request | None:
-        asked = await http.read_request(stream, connection, BODY_BYTES_MAX)
-        return parse(*asked) if asked is not None else None
+    def _admit(self, head: h11.Request, asker: Asker) -> None:
+        """May they ask this at all? Nothing but method and path is known."""
+        method, path = head.method.decode("ascii", "replace"), path_of(head)
+        what = path[-1] if path else "/"
+        needed = roles.of_route(method, path, query_of(head))
+        if asker.role is Role.NONE:
+            self._refuse(what, needed or Role.VIEWER, asker)
+        if needed is None:
+            raise ApiError(f"there is no {method} /{'/'.join(path)}", exit_codes.USAGE, 404)
+        if asker.role < needed:
+            self._refuse(what, needed, asker)
+
+    def _judge(self, request: Request) -> None:
+        """And with these options?"""
+        match request.method, request.path:
+            case "POST", ("v1", "modules", _, verb):
+                needed = roles.of_verb(verb, request.body)
+                assert needed is not None, "the head was admitted"
+                if request.asker.role < needed:
+                    given = next(name for (of, name), role in roles.OPTIONS.items() if of == verb and role > request.asker.role)
+                    self._refuse(f"{verb} --{given}", needed, request.asker)
+
+    def _refuse(self, what: str, needed: Role, asker: Asker) -> None:
+        may = access.who_may(needed, self.grants())
+        raise ApiError(roles.refusal(what, needed, asker.name, asker.role, may), exit_codes.NOT_PERMITTED)
+
+    async def _pour(self, stream: trio.SocketStream, connection: h11.Connection, answer: Stream) -> None:
+        """A stream, until the client goes, or takes nothing any more."""
+
+        async def send(piece: bytes) -> None:
+            with trio.fail_after(SEND_DEADLINE_S):
+                await http.send_piece(stream, connection, piece)
+
+        async def until_it_goes(scope: trio.CancelScope) -> None:
+            while await stream.receive_some():
+                pass  # nothing more is asked on this connection
+            scope.cancel()
+
+        self._streams += 1
+        try:
+            await http.begin_stream(stream, connection, answer.content_type)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_it_goes, nursery.cancel_scope)
+                await answer.run(send)
+                nursery.cancel_scope.cancel()
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass  # it went away, or is too slow
+        finally:
+            self._streams -= 1
 
 
-def parse(head: h11.Request, body: bytes) -> Request:
+def failure(code: int, message: str) -> dict[str, Any]:
+    """The body of every answer that is no success."""
+    return {"schema": "hactl.error/1", "code": code, "message": message}
+
+
+def path_of(head: h11.Request) -> tuple[str, ...]:
+    """The pieces of the path."""
+    place = head.target.decode("ascii", "replace").partition("?")[0]
+    return tuple(unquote(piece) for piece in place.split("/") if piece)
+
+
+def query_of(head: h11.Request) -> dict[str, str]:
+    """The parameters behind the path."""
+    return dict(parse_qsl(head.target.decode("ascii", "replace").partition("?")[2]))
+
+
+def parse(head: h11.Request, body: bytes, asker: Asker = NOBODY) -> Request:
     """The request as the routes want it."""
-    place, _, query = head.target.decode("ascii", "replace").partition("?")
     try:
         document = json.loads(whole_text(body)) if body.strip() else {}
     except ValueError as error:
         raise ApiError(f"the body is no JSON: {error}", exit_codes.USAGE) from error
     if not isinstance(document, dict):
         raise ApiError("the body must be a JSON object", exit_codes.USAGE)
-    path = tuple(unquote(piece) for piece in place.split("/") if piece)
-    return Request(head.method.decode(), path, dict(parse_qsl(query)), document)
+    return Request(head.method.decode(), path_of(head), query_of(head), document, asker)
 
 
 def whole_text(body: bytes) -> str:
     """JSON may hold halves of characters (`\\udce9`, from an argument that was not UTF-8), which nothing can write down: without them."""
     return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace").decode()
-
-
-def process_at(stream: trio.SocketStream) -> tuple[int, int]:
-    """Process and user id at the other end."""
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", credentials)
-    return pid, uid
-
-
-async def person(pid: int, uid: int) -> str:
-    """Who asks. A directory service that hangs must not hold a command up: then a number."""
-    with trio.move_on_after(NAME_DEADLINE_S):
-        return await trio.to_thread.run_sync(named, pid, uid, abandon_on_cancel=True)
-    return f"uid {uid}"
-
-
-def named(pid: int, uid: int) -> str:
-    """The user, and who logged in as whom if that is another: sudo (blocking)."""
-    try:
-        login = int(Path(f"/proc/{pid}/loginuid").read_text())
-    except (OSError, ValueError):
-        login = uid
-    return user_name(uid) + ("" if login in (uid, NOBODY_LOGGED_IN) else f", logged in as {user_name(login)}")
-
-
-def user_name(uid: int) -> str:
-    """Or its number (blocking)."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

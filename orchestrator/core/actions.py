@@ -134,6 +134,13 @@ class StopServices(Ticketed):
 
 
 @dataclass(frozen=True, slots=True)
+class RestartServices(Ticketed):
+    """Stop these in reverse order and start them in order, while the others stay up."""
+
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunScript(Ticketed):
     """Run the administrator's script of that name, if there is one. A stop script is called once more with `force`; `force`: only so.
     `entered` is what holds once it has run: it outlives hactld."""
@@ -196,5 +203,6 @@ LANE_OF: dict[type[Ticketed], Lane] = {
     VipDown: Lane.ADDRESS,
     StartServices: Lane.SERVICES,
     StopServices: Lane.SERVICES,
+    RestartServices: Lane.SERVICES,
     RunScript: Lane.SCRIPTS,
 }

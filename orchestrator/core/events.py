@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Lane, Point, RfsView, State, Summary
+
+NOBODY: Final = -1  # the request of a command that a rule gives: nobody waits for an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,9 @@ class Stop(Command):
 
 @dataclass(frozen=True, slots=True)
 class Restart(Command):
-    """Stop and start the services here; roles and address stay."""
+    """Stop and start the services here, or only some of them; roles and address stay."""
+
+    services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,16 @@ class ServiceDied(ModuleEvent):
 
     service: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(ModuleEvent):
+    """A checker's verdict on a resource; `window`: of the looks since which opening of its window. None: somebody says so, now."""
+
+    resource: str
+    state: ResourceState
+    text: str
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.core import failover_rules as rules
+from orchestrator.core import resources
 from orchestrator.core.states import Module, Readiness, State, Summary, Surroundings, Wish
 
 
@@ -72,6 +73,7 @@ def takeover(module: Module, around: Surroundings, peer: Summary | None) -> Expl
         Condition("this copy was in sync in this run", view.complete),
         Condition(f"there is no data link with {other}", not view.linked),
         Condition("this process did not stand still a moment ago", not around.unsure),
+        Condition("no failover rule says that this node must not serve", not rules.must_not_serve(module)),
     )
     if not around.peer_silent:
         lost = Condition(f"{other} is silent on every network, or says that its rfsmount is dead", dead)
@@ -104,7 +106,7 @@ def going_alone(module: Module, around: Surroundings, peer: Summary | None) -> E
     view, other = module.view, around.peer
     assert view is not None
     common = (
-        Condition(f"{module.name} is wanted here, or its services are still ending", rules.works(module) and not module.swapping),
+        Condition(f"{module.name} may serve here, or its services are still ending", rules.works(module) and not module.swapping),
         Condition("this node is primary and waits", view.leads and view.needs_grant),
         Condition("this process did not stand still a moment ago", not around.unsure),
     )
@@ -139,6 +141,7 @@ def hand_over(module: Module, around: Surroundings, peer: Summary | None) -> Exp
             Condition("both copies are in sync", view.link == "paired" and view.mode == "paired"),
             Condition(f"{other} is heard", not around.peer_silent and peer is not None),
             Condition(f"{other} is SECOND Ready", peer is not None and peer.ready_second),
+            Condition(f"no failover rule of {other} stands against it", peer is not None and not peer.unfit),
         ),
     )
 
@@ -173,6 +176,7 @@ def evidence(module: Module, around: Surroundings, peer: Summary | None) -> Mapp
         "default_primary": module.default_primary, "failbacks": len(module.failbacks), "max_restarts": module.max_restarts,
         "state": module.shown[0].value, "readiness": module.shown[1].value, "since_s": round(max(0.0, around.now - module.since), 3),
         "has_record": module.has_record, "holds_files": module.holds_files, "asked_under": module.asked_under,
+        "barred": module.barred, "awaited": module.awaited, "unfit": module.unfit,
         "yielded_ago_s": round(around.now - module.yielded_at, 3) if module.yielded_at is not None else None,
     }  # fmt: skip
     surroundings = {
@@ -184,4 +188,8 @@ def evidence(module: Module, around: Surroundings, peer: Summary | None) -> Mapp
     theirs = None
     if peer is not None:
         theirs = {**asdict(peer), "state": peer.state.value, "readiness": peer.readiness.value}
-    return {"module": ours, "around": surroundings, "data": data, "peer": theirs}
+    found: dict[str, Any] = {"module": ours, "around": surroundings, "data": data, "peer": theirs}
+    if module.watched:
+        found["resources"] = {name: state.value for name, state in resources.here(module).items()}
+        found["remote_resources"] = {name: state.value for name, state in resources.there(module, around, peer).items()}
+    return found

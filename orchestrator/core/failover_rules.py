@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core import resources
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Hold, Level, Module, Point, Readiness, RfsView, State, Summary, Surroundings, Wish
 
 FAILBACK_SETTLE_S = 5.0  # how long both must have been well before the role goes back to the default primary
+NO_DATA_YET = "no node is known to have the data"
 YIELD_PATIENCE_S = 10.0  # how long a node whose rfsmount died leaves the field to the peer before it starts again
 
 
@@ -52,7 +55,7 @@ def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | N
     if not module.runs and not module.swapping:
         return Goal(Level.NOTHING)
     if module.light:
-        return Goal(Level.MOUNTED if module.services_failed else Level.SERVING)
+        return Goal(Level.MOUNTED if module.services_failed or must_not_serve(module) else Level.SERVING)
     if module.unsynced and module.view is not None and not module.view.leads:
         return Goal(Level.NOTHING)  # until the peer has the role: a data side that met it now would settle everything anew
     if module.wish is Wish.SECONDARY_FULLSYNC and module.rfs in (Hold.ON, Hold.GOING):
@@ -67,11 +70,16 @@ def goal(module: Module, around: Surroundings, peer: Summary | None) -> Goal | N
         return Goal(Level.MOUNTED, urgent=True)
     if module.swapping:
         return Goal(Level.MOUNTED)
-    if module.services_failed:
+    if module.services_failed or must_not_serve(module):
         return Goal(Level.LEADING)
     if not module.view.serves or around.unsure:
         return None
     return Goal(Level.SERVING)
+
+
+def must_not_serve(module: Module) -> bool:
+    """Does a failover rule say so, or is one still to be heard of where nothing is served yet? See incidents.py."""
+    return bool(module.barred) or (bool(module.awaited) and module.services is Hold.OFF and module.address is Hold.OFF)
 
 
 def still_current(module: Module, around: Surroundings, peer: Summary | None) -> bool:
@@ -123,8 +131,8 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
         return None
     if view.consent and not peer_serves:
         return Promotion(granted=False, reason=f"{around.peer} handed the role over")
-    if view.linked or not view.complete or around.unsure or module.paused:
-        return None
+    if view.linked or not view.complete or around.unsure or module.paused or must_not_serve(module):
+        return None  # (what was handed over is taken even so, and not served: it has to be somewhere)
     if not around.peer_silent:
         if peer is not None and peer.yielded:
             return Promotion(granted=True, reason=f"rfsmount on {around.peer} is dead and will start only as secondary")
@@ -135,8 +143,8 @@ def promotion(module: Module, around: Surroundings, peer: Summary | None) -> Pro
 
 
 def works(module: Module) -> bool:
-    """Is it wanted here, or are services still there, which can end only if their writes do?"""
-    return module.runs or module.services is not Hold.OFF
+    """May it serve here, or are services still there, which can end only if their writes do?"""
+    return (module.runs and not must_not_serve(module)) or module.services is not Hold.OFF
 
 
 def permission(module: Module, around: Surroundings, peer: Summary | None) -> Permission | None:
@@ -193,7 +201,9 @@ def recent_restarts(module: Module, now: float) -> int:
 def may_swap_unsynced(module: Module, around: Surroundings, peer: Summary | None) -> bool:
     """Could the role be given to a peer whose copy is not in sync, because an administrator wants that?"""
     view = module.view
-    return view is not None and view.serves and peer is not None and peer.rfs_alive and not peer.serves and not around.peer_silent
+    if view is None or not view.serves or peer is None or around.peer_silent:
+        return False
+    return peer.rfs_alive and not peer.serves and not peer.unfit
 
 
 def start_role(module: Module, around: Surroundings, peer: Summary | None) -> str | None:
@@ -219,13 +229,32 @@ def why_not_started(module: Module, around: Surroundings, peer: Summary | None) 
         return f"the directories hold files of their own; 'hactl second --fullsync {name}' moves them aside and takes the data of {other}"
     if peer_serves or module.wish is Wish.SECONDARY:
         return ""
-    return f"no node is known to have the data; run 'hactl prim {name}' on the node that has them"
+    return f"{NO_DATA_YET}; run 'hactl prim {name}' on the node that has them"
 
 
 def ready_to_receive(view: RfsView | None, around: Surroundings, peer: Summary | None) -> bool:
     """Could the role be handed to the peer right now, in order?"""
     in_sync = view is not None and view.link == "paired" and view.mode == "paired"
-    return in_sync and peer is not None and not around.peer_silent and peer.ready_second
+    return in_sync and peer is not None and not around.peer_silent and peer.ready_second and not peer.unfit
+
+
+def may_hand_over(module: Module, around: Surroundings, peer: Summary | None) -> bool:
+    """The same, without a person's word."""
+    return not why_not_handed_over(module, around, peer)
+
+
+def why_not_handed_over(module: Module, around: Surroundings, peer: Summary | None) -> str:
+    """Why the role is not given to the peer by itself, if this node had to be rid of it; empty: it is."""
+    other = around.peer
+    if peer is None or around.peer_silent:
+        return f"{other} is not heard"
+    if module.paused or peer.paused:
+        return "automatic failover is paused"
+    if peer.services_failed:
+        return f"the services failed on {other}"
+    if peer.unfit:
+        return f"a rule on {other} stands against it"
+    return "" if ready_to_receive(module.view, around, peer) else f"{other} is not SECOND Ready"
 
 
 def describe(module: Module, around: Surroundings, peer: Summary | None) -> tuple[State, Readiness, str]:
@@ -238,6 +267,8 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
     if module.light:
         return describe_light(module)
     if view is not None and view.leads and (view.serves or held):
+        if module.runs and must_not_serve(module) and not held and not module.services_failed:
+            return describe_barred(module)
         state = State.PRIM if view.linked else State.ALONE
         return state, *describe_leading(module, around, view, peer)
     if module.rfs is Hold.OFF and module.wanted and not held:
@@ -250,19 +281,35 @@ def describe(module: Module, around: Surroundings, peer: Summary | None) -> tupl
         return State.WAIT, Readiness.TRANSIENT, module.problem or "stopping"
     if view.linked:
         if view.link == "paired" and view.complete:
-            return State.SECOND, Readiness.READY, ""
+            if module.barred:
+                return describe_barred(module)
+            return State.SECOND, Readiness.TRANSIENT if module.awaited else Readiness.READY, awaiting(module) or module.unfit
         return State.SECOND, Readiness.TRANSIENT, view.reason or f"taking over the data of {around.peer}"
     return describe_waiting(module, around, view)
+
+
+def describe_barred(module: Module) -> tuple[State, Readiness, str]:
+    """A node that could serve and must not, by a failover rule; or that has to hear first how a resource is."""
+    if module.barred:
+        return State.WAIT, Readiness.NOT_READY, module.barred
+    return State.WAIT, Readiness.TRANSIENT, awaiting(module)
+
+
+def awaiting(module: Module) -> str:
+    """What a node waits for that has just begun to look; empty: nothing."""
+    return f"waiting for the first word about {module.awaited}" if module.awaited else ""
 
 
 def describe_light(module: Module) -> tuple[State, Readiness, str]:
     """A module without data: it runs, or is on its way."""
     if module.services_failed and module.runs:
         return State.UP, Readiness.NOT_READY, f"{module.problem or 'the services failed'}; 'hactl restart {module.name}' tries again"
+    if module.services is Hold.OFF and module.runs and must_not_serve(module):
+        return describe_barred(module)
     if module.services is Hold.OFF:
         ready = Readiness.NOT_READY if module.problem and module.runs else Readiness.TRANSIENT
         return State.WAIT, ready, module.problem or ("starting" if module.runs else "stopping")
-    whole = module.services is Hold.ON and module.address is Hold.ON and module.runs and not module.restarting
+    whole = module.services is Hold.ON and module.address is Hold.ON and module.runs and not module.restarting and not module.barred
     return State.UP, Readiness.READY if whole else Readiness.TRANSIENT, module.problem or ("" if whole else "on its way")
 
 
@@ -280,6 +327,8 @@ def describe_leading(module: Module, around: Surroundings, view: RfsView, peer: 
                 f"{waits}: {around.peer} may have served meanwhile; {prim_word(module, around, view)} goes on by your word",
             )
         return Readiness.NOT_READY, module.problem or view.reason or waits
+    if module.barred:
+        return Readiness.TRANSIENT, module.barred
     if module.services is Hold.ON and module.address is Hold.ON and Point.PRIM in module.entered and not module.swapping:
         return Readiness.READY, module.problem or view.reason
     return Readiness.TRANSIENT, module.problem or ("handing over" if module.swapping else "starting" if module.runs else "stopping")
@@ -290,6 +339,8 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
     if module.paused and view.complete and not view.leads and (around.peer_silent or view.consent):
         words = f"{prim_word(module, around, view)} serves by your word, 'hactl resume {module.name}' arms it again"
         return State.WAIT, Readiness.NOT_READY, f"automatic failover is paused: {words}"
+    if view.complete and not view.leads and module.barred:
+        return describe_barred(module)
     if view.complete and not view.leads and view.link in ("connecting", "handshaking"):
         if around.peer_silent and around.isolated:
             reason = f"{around.peer} is silent, and no ping address answers here: this node may be the one that is cut off"
@@ -298,7 +349,7 @@ def describe_waiting(module: Module, around: Surroundings, view: RfsView) -> tup
         elif around.peer_silent and not may_trust_silence(module, around):
             return State.WAIT, Readiness.NOT_READY, f"{around.peer} may hold newer data; 'hactl prim {module.name}' serves by your word"
         else:
-            reason = module.problem or f"the data link to {around.peer} is lost"
+            reason = awaiting(module) or module.problem or f"the data link to {around.peer} is lost"
         return State.SECOND, Readiness.TRANSIENT, reason
     waiting = f"waiting for {around.peer}, which may hold newer data"
     if view.data in ("CONSISTENT", "OUTDATED", "UPTODATE"):
@@ -343,4 +394,8 @@ def summary(module: Module, reason: str) -> Summary:
         led=module.led,
         service=module.services.value,
         reason=reason,
+        catalogue=resources.catalogue_of(module.watched),
+        up=resources.bits(module, ResourceState.UP),
+        down=resources.bits(module, ResourceState.DOWN),
+        unfit=bool(module.unfit),
     )

@@ -5,9 +5,10 @@ A step has three parts, always in this order:
 1. *Take note.* `observe` updates what all modules share (time, the peer's silence, ping); the TABLE row of the event, at the
    column of the module's state, says what the event means for the module. The table is total: every pair has its function,
    `ignore` and `refuse` included.
-2. *Settle.* Nothing but facts matters now: compare what is held with failover_rules.goal and order the next thing. A role is
-   a scope. It is entered rfsmount -> address -> services and left in reverse; each rung waits until the one before is there
-   (or gone). If the role is already lost (`urgent`), address and services go at once and together.
+2. *Settle.* Nothing but facts matters now: see which failover rules hold (incidents.py), compare what is held with
+   failover_rules.goal and order the next thing. A role is a scope. It is entered rfsmount -> address -> services and left in
+   reverse; each rung waits until the one before is there (or gone). If the role is already lost (`urgent`), address and
+   services go at once and together.
 3. *Say it.* Name the state; tell the peer at once when what we say changed.
 
 Because settling looks at facts and not at the way they came about, a lost event, a command in the middle of a transition,
@@ -24,8 +25,8 @@ from typing import Final
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core import failover_rules as rules
+from orchestrator.core import incidents, points
 from orchestrator.core import meanings as on
-from orchestrator.core import points
 from orchestrator.core.states import Hold, Lane, Level, Module, Order, Point, State, Summary
 from orchestrator.core.turn import FAILED, REFUSED, Node, Turn
 
@@ -54,6 +55,7 @@ ROWS: Final[dict[type[ev.Event], tuple[on.Handler, ...]]] = {
     ev.RfsStatus:         (on.ignore,          on.believe,        on.believe,   on.believe,   on.believe,        on.ignore),
     ev.RfsGone:           (on.ignore,          on.bury,           on.bury,      on.bury,      on.bury,           on.ignore),
     ev.ServiceDied:       (on.ignore,          on.mourn,          on.mourn,     on.mourn,     on.mourn,          on.mourn),
+    ev.Checked:           (on.ignore,          on.hear_checker,   on.hear_checker, on.hear_checker, on.hear_checker, on.hear_checker),
     ev.AddressLost:       (on.ignore,          on.readdress,      on.readdress, on.readdress, on.readdress,      on.readdress),
     ev.Done:              (on.finish,          on.finish,         on.finish,    on.finish,    on.finish,         on.finish),
     ev.Failed:            (on.fail,            on.fail,           on.fail,      on.fail,      on.fail,           on.fail),
@@ -66,10 +68,10 @@ TABLE: Final = {(state, kind): handler for kind, row in ROWS.items() for state, 
 
 def settle(turn: Turn) -> None:
     """Order the next thing that brings the module closer to its goal."""
-    if turn.module.services_failed and not turn.module.swapping and turn.peer is not None and not turn.peer.services_failed:
-        free = turn.module.runs and not turn.module.paused and not turn.peer.paused
-        hand_over = free and rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
-        turn.set(swapping=hand_over)
+    incidents.settle(turn)
+    unwell = turn.module.services_failed or turn.module.barred
+    if unwell and turn.module.runs and not turn.module.swapping and rules.may_hand_over(turn.module, turn.around, turn.peer):
+        turn.set(swapping=True)
     settle_failback(turn)
     settle_cycle(turn)
     away = turn.module.view is not None and not turn.module.view.leads and not turn.module.unsynced
@@ -131,8 +133,12 @@ def settle_services(turn: Turn, goal: rules.Goal) -> None:
     prepared = Point.BOTH in module.entered and Point.SECOND not in module.entered and busy not in (Point.BOTH, Point.SECOND)
     match module.services:
         case Hold.ON | Hold.COMING if not should_run and (urgent or (left and not module.waits(Lane.SERVICES, turn.around.now))):
-            turn.set(services=Hold.GOING, urgent=urgent)
+            turn.set(services=Hold.GOING, urgent=urgent, partial=())
             turn.order(act.StopServices, kill=urgent)
+        case Hold.ON if module.partial and should_run:
+            turn.set(services=Hold.COMING, partial=())
+            incidents.settle_windows(turn)  # now: they may be up again before anything else happens
+            turn.order(act.RestartServices, services=module.partial)
         case Hold.GOING if urgent and not module.urgent:
             turn.set(urgent=True)
             turn.order(act.StopServices, kill=True)
@@ -150,7 +156,7 @@ def settle_address(turn: Turn, goal: rules.Goal | None) -> None:
     if (goal is not None and goal.level < Level.SERVING) or cut_off:
         may_go = cut_off or module.services is Hold.OFF or (goal is not None and goal.urgent)
         if module.address in (Hold.ON, Hold.COMING) and may_go and not waits:
-            turn.set(address=Hold.GOING)
+            turn.set(address=Hold.GOING, handed=False)  # who takes it again takes it from nobody's hands
             turn.order(act.VipDown)
         elif module.address is Hold.ON and not may_go and module.view is not None and module.view.serves and not around.unsure:
             turn.actions.append(act.KeepVip(module.name))  # the services have time to end, and clients until then

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core import failover_rules as rules
+from orchestrator.core import resources
 from orchestrator.core.states import Hold, Lane, Order, Point, State, Wish
 from orchestrator.core.turn import DONE, FAILED, REFUSED, Turn
 
@@ -134,7 +135,12 @@ def restart(turn: Turn, event: ev.Restart) -> None:
         return
     if not event.checker:
         turn.set(services_failed=False, restarts=(), problem="", retry_at={})
-    turn.set(restarting=turn.module.services is not Hold.OFF, found_dead="")
+    turn.set(found_dead="")
+    if event.services and turn.module.services is Hold.ON and not turn.module.services_failed:
+        turn.set(partial=tuple(dict.fromkeys((*turn.module.partial, *event.services))))
+        turn.reply(event.request, DONE, f"{' and '.join(event.services)} of {turn.module.name} restart")
+        return
+    turn.set(restarting=turn.module.services is not Hold.OFF)
     turn.reply(event.request, DONE, f"the services of {turn.module.name} restart")
 
 
@@ -166,6 +172,10 @@ def claim(turn: Turn, event: ev.Prim) -> None:
         return
     if turn.module.view is not None and turn.module.view.linked and not turn.module.view.consent:
         turn.reply(event.request, REFUSED, f"the data are linked with {turn.around.peer}: use 'hactl swap {turn.module.name}'")
+        return
+    if turn.module.barred:
+        off = f"'hactl checkers off {turn.module.name}' serves nevertheless"
+        turn.reply(event.request, REFUSED, f"{turn.around.node} must not serve {turn.module.name}: {turn.module.barred}; {off}")
         return
     if not event.force and (reason := rules.why_not_by_word(turn.module, turn.around)):
         turn.reply(event.request, REFUSED, reason)
@@ -214,6 +224,9 @@ def already(turn: Turn, event: ev.Command) -> None:
 def take_from_peer(turn: Turn, event: ev.PeerAskedPromote) -> None:
     """The peer gave the role up for us."""
     view = turn.module.view
+    if view is not None and view.serves:
+        already(turn, event)
+        return
     if view is None or not turn.module.runs or turn.module.swapping or turn.module.order not in (None, Order.PROMOTE):
         turn.reply(event.request, REFUSED, f"{turn.around.node} is not ready to take {turn.module.name}")
         return
@@ -286,18 +299,31 @@ def mourn(turn: Turn, event: ev.ServiceDied) -> None:
     if turn.module.unchecked:
         turn.set(found_dead=problem, problem=f"{problem}; the checkers are off, 'hactl checkers on {turn.module.name}' acts on it")
     else:
-        act_on_death(turn, problem)
+        act_on_death(turn, problem, event.service)
 
 
-def act_on_death(turn: Turn, problem: str) -> None:
-    """What died is started again with everything around it, while the limit allows."""
+def act_on_death(turn: Turn, problem: str, service: str = "") -> None:
+    """What died is started again, with everything around it unless it may be alone, while the limit allows."""
     count_service_failure(turn, problem)
     turn.set(found_dead="")
-    if turn.module.services is Hold.ON:
+    if turn.module.services is Hold.ON and service in turn.module.alone:
+        turn.set(partial=() if turn.module.services_failed else tuple(dict.fromkeys((*turn.module.partial, service))))
+    elif turn.module.services is Hold.ON:
         turn.set(restarting=not turn.module.services_failed)
     elif turn.module.services is Hold.COMING:  # it was up, and is dead before the start has ended, which would say that all are up
         turn.order(act.StopServices, kill=True)
         turn.set(services=Hold.GOING, urgent=True)
+
+
+def hear_checker(turn: Turn, event: ev.Checked) -> None:
+    """A verdict on a resource that is looked at. What was seen in an earlier window says nothing about this one."""
+    before = turn.module.resources.get(event.resource)
+    if before is None or event.window not in (None, before.window):
+        return
+    now = resources.spoken(before, event.state, event.text, turn.around.now)
+    turn.set(resources=resources.with_word(turn.module, event.resource, now))
+    if before.state is not now.state:
+        turn.note("checked", f"{event.resource} is {event.state.value}" + (f": {event.text}" if event.text else ""))
 
 
 def readdress(turn: Turn, event: ev.AddressLost) -> None:
@@ -409,11 +435,12 @@ def fail_script(turn: Turn, reason: str) -> None:
 
 
 def want(turn: Turn, wanted: bool, *, by: ev.Command | None = None) -> None:
-    """Durable. When a person spoke, all counters begin anew; a checker resets nothing."""
+    """Durable. When a person spoke, all counters begin anew, and what is watched is looked at anew: what was found before somebody came
+    and repaired it would only stop it again. A checker resets nothing."""
     turn.set(wanted=wanted, cycling=False, wish=None, recopy=False, found_dead="", retry_at={})
     turn.set(unsynced=turn.module.unsynced and turn.module.swapping)
     if by is None or not by.checker:
-        turn.set(restarts=(), failbacks=(), services_failed=False, problem="")
+        turn.set(restarts=(), failbacks=(), services_failed=False, problem="", resources={}, incidents={})
 
 
 def counts(turn: Turn, event: ev.Command) -> bool:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Literal
 
+from orchestrator.core.rules_language import ResourceState, Rule
+
 
 class State(Enum):
     """SafeKit's words; its users know them."""
@@ -185,6 +187,10 @@ class Summary:
     led: bool = False  # I served before I stopped or died
     service: str = "off"
     reason: str = ""
+    catalogue: int = 0  # which resources `up` and `down` speak of, a bit each in the order of their names; 0: it does not say
+    up: int = 0
+    down: int = 0
+    unfit: bool = False  # a rule of mine says that I should not serve: do not hand over to me
 
     @property
     def ready_second(self) -> bool:
@@ -204,6 +210,25 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """What is known of something that a checker watches. It is there from the opening of the checker's window to its end (resources.py);
+    `window`: which opening that was, so that a word of an earlier one is not believed."""
+
+    state: ResourceState = ResourceState.INIT
+    text: str = ""
+    since: float = 0.0
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A rule that holds, and has since then without a break; `acted`: what follows from it was ordered."""
+
+    since: float
+    acted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """One module on this node."""
 
@@ -212,6 +237,9 @@ class Module:
     max_restarts: int = 3
     max_restarts_period_s: float = 86400.0
     default_primary: str = "alone"  # alone: whoever serves; lastprim: who served before it stopped; or a node's name
+    rules: tuple[Rule, ...] = ()
+    watched: Mapping[str, str] = field(default_factory=dict)  # resource -> in which states of the module its checker looks (`when`)
+    alone: frozenset[str] = frozenset()  # services of which only the one that died is started again
     # What people asked for.
     wanted: bool = False
     cycling: bool = False  # it goes down as if stopped, and comes up again by itself
@@ -250,10 +278,18 @@ class Module:
     recopy: bool = False  # once this node serves, the peer's copy is to be compared as a whole
     yielded_at: float | None = None  # our rfsmount died as primary and the peer was told to take over
     restarting: bool = False  # services go down to come up again
+    partial: tuple[str, ...] = ()  # only these of them
     restarts: tuple[float, ...] = ()
     failbacks: tuple[float, ...] = ()  # when the role was given back to the default primary
     services_failed: bool = False
     retry_at: Mapping[Lane, float] = field(default_factory=dict)
+    # What the checkers found, and what follows from it (resources.py, incidents.py).
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    windows: int = 0  # counts their openings
+    incidents: Mapping[str, Incident] = field(default_factory=dict)  # by the rule's name
+    barred: str = ""  # a rule says that this node must not serve: why
+    awaited: str = ""  # the resource on which such a rule waits for its first word: what does not serve yet waits as well
+    unfit: str = ""  # why the peer should not hand over to this node
     decided: tuple[str, str, float] = ("", "", float("-inf"))  # kind, text and time of the last decision that was told
     problem: str = ""  # the last failure, one sentence, shown until something succeeds
     since: float = 0.0  # when (state, readiness) last changed

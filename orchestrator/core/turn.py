@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from orchestrator.core import actions as act
+from orchestrator.core import events as ev
 from orchestrator.core import explain
 from orchestrator.core import failover_rules as rules
 from orchestrator.core.detector import Detector
@@ -79,8 +80,9 @@ class Turn:
         self.actions.append(act.Notify(self.module.name, kind, text, inputs))
 
     def reply(self, request: int, code: int, message: str) -> None:
-        """Answer a command."""
-        self.actions.append(act.Reply(self.module.name, request, code, message))
+        """Answer a command, if somebody waits for an answer."""
+        if request != ev.NOBODY:
+            self.actions.append(act.Reply(self.module.name, request, code, message))
 
     def answer_peer(self, code: int, message: str) -> None:
         """Answer the peer's requests that waited for the order under way."""

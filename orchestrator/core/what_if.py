@@ -15,6 +15,7 @@ from typing import Final
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.machine import step
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import RfsView
 from orchestrator.core.turn import Node
 
@@ -38,6 +39,7 @@ WORDS: Final[dict[type[act.Action], str]] = {
     act.VipDown: "take the address down",
     act.StartServices: "start the services",
     act.StopServices: "stop the services",
+    act.RestartServices: "restart some of the services",
 }
 
 
@@ -53,8 +55,8 @@ class Moment:
 class Imagined:
     """One run."""
 
-    def __init__(self, node: Node, module: str) -> None:
-        self.node, self.module = node, module
+    def __init__(self, node: Node, module: str, resource: str = "") -> None:
+        self.node, self.module, self.resource = node, module, resource
         self.began = self.now = node.around.now
         self.moments: list[Moment] = []
         self.peer_speaks, self.ping_answers = not node.around.peer_silent, node.around.ping_ok
@@ -128,6 +130,13 @@ class Imagined:
             lost = replace(view, link="connecting", data=view.data if view.link == "paired" else "INCONSISTENT")
         self.send(ev.RfsStatus(self.now, self.module, self.node.modules[self.module].rfs_session, lost))
 
+    def _look(self) -> None:
+        """What is looked at anew is up, but for the resource in question: that stays down."""
+        for name, known in self.node.modules[self.module].resources.items():
+            if known.state is ResourceState.INIT:
+                state = ResourceState.DOWN if name == self.resource else ResourceState.UP
+                self.send(ev.Checked(self.now, self.module, name, state, "", known.window))
+
     def pass_time(self) -> None:
         """Until nothing happens any more."""
         quiet_since, told = self.now, len(self.moments)
@@ -138,6 +147,7 @@ class Imagined:
                 counter = 1 + max(heard.counter for heard in detector.networks.values())
                 for network in detector.networks:
                     self.send(ev.Heartbeat(self.now, network, detector.incarnation, counter, ALL_HEARD, self.node.peer_modules))
+            self._look()
             self.send(ev.PingVerdict(self.now, self.ping_answers))
             self.send(ev.Tick(self.now))
             if len(self.moments) != told:
@@ -169,6 +179,11 @@ def service_dies(world: Imagined) -> None:
     world.send(ev.ServiceDied(world.now, world.module, "a service", "it ended"))
 
 
+def resource_goes_down(world: Imagined) -> None:
+    """A checker finds its resource down, and it stays so."""
+    world.send(ev.Checked(world.now, world.module, world.resource, ResourceState.DOWN, "imagined"))
+
+
 def rfs_dies(world: Imagined) -> None:
     """rfsmount is killed."""
     session = world.node.modules[world.module].rfs_session
@@ -186,15 +201,24 @@ QUESTIONS: Final[dict[str, Callable[[Imagined], None]]] = {
     "isolated": isolated,
     "service-dies": service_dies,
     "rfs-dies": rfs_dies,
+    "resource-down": resource_goes_down,
     "stop": commanded(ev.Stop),
     "swap": commanded(ev.Swap),
     "stopstart": commanded(ev.StopStart),
 }
 
 
-def imagine(node: Node, module: str, what: str) -> tuple[tuple[Moment, ...], Node]:
-    """What this node would do, and what it would be in the end. `what` is one of QUESTIONS."""
+def imagine_command(node: Node, module: str, make: Callable[[float, int], ev.Command]) -> tuple[tuple[Moment, ...], Node]:
+    """The same for an administrator's word with its options."""
     world = Imagined(node, module)
+    world.send(make(world.now, 0))
+    world.pass_time()
+    return tuple(world.moments), world.node
+
+
+def imagine(node: Node, module: str, what: str, resource: str = "") -> tuple[tuple[Moment, ...], Node]:
+    """What this node would do, and what it would be in the end. `what` is one of QUESTIONS; `resource`: which one goes down."""
+    world = Imagined(node, module, resource)
     QUESTIONS[what](world)
     world.pass_time()
     return tuple(world.moments), world.node

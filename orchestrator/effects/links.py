@@ -32,6 +32,17 @@ class Interface:
     mac: bytes
     addresses: tuple[Address, ...]
     passing: frozenset[Address] = frozenset()  # of these the ones that soon end unless they are renewed: service addresses, ours or not
+    flags: int = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Did an administrator leave it on?"""
+        return bool(self.flags & rtnetlink.IFF_UP)
+
+    @property
+    def has_carrier(self) -> bool:
+        """Is there somebody at the other end of its cable, and may it be used?"""
+        return bool(self.flags & rtnetlink.IFF_LOWER_UP) and bool(self.flags & rtnetlink.IFF_RUNNING)
 
     def in_subnet_of(self, address: Address) -> bool:
         """Has it an address of its own in the same subnet?"""
@@ -44,7 +55,7 @@ class Interface:
 
 def read_interfaces() -> list[Interface]:
     """All links with their addresses of both families."""
-    return [Interface(link.name, link.index, link.mac, link.addresses, link.passing) for link in rtnetlink.read_links()]
+    return [Interface(link.name, link.index, link.mac, link.addresses, link.passing, link.flags) for link in rtnetlink.read_links()]
 
 
 def choose_interface(interfaces: Sequence[Interface], address: Address, wanted: str | None) -> Interface:

@@ -14,9 +14,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import trio
 
 from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
@@ -35,7 +38,7 @@ class Line:
     module: str
     kind: str
     text: str
-    more: Mapping[str, Any] = field(default_factory=dict)  # who: of a command; inputs: of a decision
+    more: Mapping[str, Any] = field(default_factory=dict)  # who and role: of a command; inputs: of a decision
 
     def as_json(self, node: str) -> dict[str, object]:
         """As the API shows it, and the file keeps it."""
@@ -56,7 +59,7 @@ def line_from(text: str) -> Line | None:
     """One line of the file; None for what a crash has torn."""
     try:
         entry = json.loads(text)
-        more = {name: entry[name] for name in ("who", "inputs") if name in entry}
+        more = {name: entry[name] for name in ("who", "role", "inputs") if name in entry}
         numbers = int(entry["number"]), float(entry["wall_s"]), float(entry["monotonic_s"])
         return Line(*numbers, str(entry["module"]), str(entry["kind"]), str(entry["text"]), more)
     except (ValueError, KeyError, TypeError):
@@ -71,6 +74,8 @@ class History:
         self.log_file, self.echo, self.journal = log_file, echo, journal
         self._files = Appender(LOG_BYTES_MAX, self._old)
         self.kept_file = log_file.with_name("history.jsonl") if log_file is not None else None
+        self._news = trio.Event()
+        self._loop: trio.lowlevel.TrioToken | None = None  # of whoever waits for news
         self._read()
         self._number = self.lines[-1].number if self.lines else 0
 
@@ -99,13 +104,16 @@ class History:
     def _old(path: Path) -> Path:
         return path.with_suffix(path.suffix + ".1")
 
-    def add(self, module: str, kind: str, text: str, *, who: str = "", inputs: Mapping[str, Any] | None = None) -> None:
+    def add(self, module: str, kind: str, text: str, *, who: str = "", role: str = "", inputs: Mapping[str, Any] | None = None) -> None:
         """One line, everywhere. Whoever said it: what cannot be written as UTF-8 is replaced."""
         text, who = (each.encode("utf-8", "replace").decode() for each in (text, who))
         self._number += 1
-        more = {**({"who": who} if who else {}), **({"inputs": inputs} if inputs is not None else {})}
+        more = {**({"who": who} if who else {}), **({"role": role} if role else {}), **({"inputs": inputs} if inputs is not None else {})}
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)
         self.lines.append(line)
+        if self._loop is not None:  # some lines come from threads
+            with suppress(trio.RunFinishedError):
+                self._loop.run_sync_soon(self._wake, idempotent=True)
         by = f" (by {who})" if who else ""
         shown = line.as_json("")
         written = f"{shown['time']} {module or '-'} {kind} {text}{by}\n"
@@ -123,4 +131,23 @@ class History:
 
     def after(self, number: int) -> list[Line]:
         """Everything newer than `number`."""
-        return [line for line in self.lines if line.number > number]
+        return [line for line in list(self.lines) if line.number > number]  # a copy: threads add lines
+
+    async def news(self) -> None:
+        """Until the next line."""
+        self._loop = trio.lowlevel.current_trio_token()
+        await self._news.wait()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    @property
+    def first(self) -> int:
+        """The oldest number that is still in memory."""
+        return self.lines[0].number if self.lines else self._number + 1
+
+    @property
+    def last(self) -> int:
+        """The newest number."""
+        return self._number

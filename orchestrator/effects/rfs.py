@@ -12,14 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from orchestrator.config import ClusterConfig, ModuleConfig
+from orchestrator.config import ClusterConfig, ModuleConfig, ReplicatedConfig
 from orchestrator.core.states import RfsView
 from orchestrator.effects import EffectFailed, commands, mount_abort, processes
 from orchestrator.paths import Paths
@@ -41,6 +41,8 @@ REFRESH_DEADLINE_S = 5.0
 LOOK_EVERY_S = 1.0
 DEAF_AFTER_S = 12.0  # it speaks every 5 s (rfs/control/server.py)
 DEAF_ANSWER_S = 4.0
+ADD_EVERY_S = 0.5
+ADD_DEADLINE_S = 120.0  # it looks through what is added
 
 
 def view_from(status: Mapping[str, Any]) -> RfsView:
@@ -60,6 +62,19 @@ def view_from(status: Mapping[str, Any]) -> RfsView:
         witness_away=isinstance(witness, dict) and witness.get("state") == "unreachable",
         resync=resync if isinstance(resync, dict) else None,
     )
+
+
+def patterns_of(directories: Sequence[ReplicatedConfig]) -> dict[str, list[str]]:
+    """What is local of them, as rfsmount's options: each pattern with its directory."""
+    return {
+        "exclude": [within(each.directory, pattern) for each in directories for pattern in each.exclude],
+        "only": [within(each.directory, pattern) for each in directories for pattern in each.only],
+    }
+
+
+def added_directories(directories: Sequence[ReplicatedConfig]) -> dict[str, Any]:
+    """Parameters of rfsmount's `add_directories`; those that it has already are no news to it."""
+    return {"directories": [each.directory for each in directories], **patterns_of(directories)}
 
 
 class Rfs:
@@ -169,9 +184,8 @@ class Rfs:
         line += ["--ack", config.ack]
         line += [word for url in self.cluster.witness for word in ("--witness", url)]
         line += ["--witness-ca", self.cluster.witness_ca] if self.cluster.witness_ca else []
-        for replicated in config.replicated:
-            for option, patterns in (("--exclude", replicated.exclude), ("--only", replicated.only)):
-                line += [word for pattern in patterns for word in (option, within(replicated.directory, pattern))]
+        for option, patterns in patterns_of(config.replicated).items():
+            line += [word for pattern in patterns for word in (f"--{option}", pattern)]
         if replace_data:
             line.append("--replace-data")  # what is here goes, whole or not: nothing can be required of it
         else:
@@ -275,10 +289,33 @@ class Rfs:
         async with trio.open_nursery() as nursery:
             if process is not None:
                 nursery.start_soon(self._end_when_deaf, client, process)
+            nursery.start_soon(self._add_directories, session, client)
             with suppress(ControlLost):
                 async for status in client.subscribe():
                     self._publish(session, status, asked=False)
             nursery.cancel_scope.cancel()
+
+    async def _add_directories(self, session: int, client: ControlClient) -> None:
+        """The configuration may name more directories than this rfsmount was started with. The secondary takes them first, then
+        the primary, which serves alone meanwhile (docs/decisions/0028). Both were asked before whether they can."""
+        told = ""
+        while (has := len(self.last.get("directories", ()))) < len(self.config.replicated):
+            beside_peer = self.last.get("role") == "primary" and self.last.get("mode") not in ("alone", "unused")
+            if has and not beside_peer:
+                try:
+                    with trio.fail_after(ADD_DEADLINE_S):
+                        await client.call("add_directories", added_directories(self.config.replicated))
+                        self._publish(session, await client.call("status"))
+                    self.log("rfs-add", "rfsmount has all directories of the configuration")
+                    continue
+                except (SaidNo, trio.TooSlowError) as failure:
+                    reason = str(failure) or f"not done in {ADD_DEADLINE_S:.0f} s"
+                except ControlLost:
+                    return
+                if reason != told:
+                    self.log("rfs-add", f"a directory of the configuration is not added yet: {reason}")
+                told = reason
+            await trio.sleep(ADD_EVERY_S)
 
     async def _end_when_deaf(self, client: ControlClient, process: processes.Process) -> None:
         """One that lives and says nothing (stopped, stuck) holds the application and its peer up: nobody else would ever end it. It says
@@ -360,6 +397,12 @@ class Rfs:
         except trio.TooSlowError:
             self._heard_at = float("-inf")  # is it deaf?
             raise EffectFailed(f"rfsmount did not finish '{method}' in {deadline_s:.0f} s") from None
+
+    async def ask(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A person's question, however long the answer takes. SaidNo, ControlLost."""
+        if self._client is None:
+            raise ControlLost("rfsmount is not running here; start the module first")
+        return await self._client.call(method, dict(parameters))
 
     async def refresh(self) -> None:
         """Ask for the status now."""

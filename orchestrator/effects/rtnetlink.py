@@ -14,6 +14,8 @@ from orchestrator.effects import netlink
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_GETLINK = 20, 21, 22, 18
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
+GROUPS_LINKS_AND_ADDRESSES = 0x1 | 0x10 | 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 4, 6, 8
 LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg
 ADDRESS: Final = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix, flags, scope, index
@@ -32,6 +34,7 @@ class Link:
     mac: bytes
     addresses: tuple[Address, ...]
     passing: frozenset[Address] = frozenset()  # those of them that end within a minute unless somebody renews them: service addresses
+    flags: int = 0  # IFF_…
 
 
 def read_links() -> list[Link]:
@@ -50,11 +53,22 @@ def read_links() -> list[Link]:
                 passing.setdefault(index, set()).add(address)
     found = []
     for body in _dump(RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
-        index, attributes = LINK.unpack_from(body)[2], netlink.attributes(body[LINK.size :])
+        (_, _, index, flags, _), attributes = LINK.unpack_from(body), netlink.attributes(body[LINK.size :])
         name = attributes.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         mac, lie_there = attributes.get(IFLA_ADDRESS, b""), tuple(addresses.get(index, ()))
-        found.append(Link(name, index, mac, lie_there, frozenset(passing.get(index, ()))))
+        found.append(Link(name, index, mac, lie_there, frozenset(passing.get(index, ())), flags))
     return found
+
+
+def open_news() -> socket.socket:
+    """A socket on which the kernel tells of every change of a link or an address; what it tells is no more than that."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
+        sock.bind((0, GROUPS_LINKS_AND_ADDRESSES))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def change_address(

@@ -190,15 +190,16 @@ class CommandService:
 
     # ---- stop ---------------------------------------------------------------------------------------------------------
 
-    async def stop(self, environment: Mapping[str, str], kill: bool) -> None:
-        """Ask, wait for its own deadline, then by force (`ending.py`); with `kill` by force at once."""
+    async def stop(self, environment: Mapping[str, str], kill: bool, *, alone: bool = False) -> None:
+        """Ask, wait for its own deadline, then by force (`ending.py`); with `kill` by force at once. `alone`: the others stay up."""
         config = self.config
         identity = await self._identity()
         process = self._process()
         directories = [replicated.directory for replicated in self.module.replicated]
         group = Group.read(self._group_file)
         was_started = process is not None or bool(group.mark)  # else whoever of this user stands in the directories is nobody of ours
-        owner = identity.user_id if identity is not None and config.user is not None and was_started and self._is_last_of_its_user() else 0
+        may_have_strays = config.user is not None and was_started and self._is_last_of_its_user(alone)
+        owner = identity.user_id if identity is not None and may_have_strays else 0
         members = CommandMembers(process, group, directories, owner)
         await members.alive()  # who loses its parent while we ask is known from here on
         if process is not None and not kill:
@@ -210,9 +211,10 @@ class CommandService:
         self._group_file.unlink(missing_ok=True)
         self.how()
 
-    def _is_last_of_its_user(self) -> bool:
+    def _is_last_of_its_user(self, alone: bool) -> bool:
         """Stopped in reverse order: while another one of this user is up, his processes in the directories may be the other one's."""
-        return next(service for service in self.module.services if service.user == self.config.user) is self.config
+        first, *others = (service for service in self.module.services if service.user == self.config.user)
+        return first is self.config and not (alone and others)
 
     async def _identity(self) -> commands.Identity | None:
         """Nothing when the directory service does not say who that is: what runs is ended all the same."""

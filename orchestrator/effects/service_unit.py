@@ -178,7 +178,7 @@ class UnitService:
 
     # ---- stop ---------------------------------------------------------------------------------------------------------
 
-    async def stop(self, environment: Mapping[str, str], kill: bool) -> None:
+    async def stop(self, environment: Mapping[str, str], kill: bool, *, alone: bool = False) -> None:
         """By a job, under its own deadline, then by force; with `kill` by force at once. The job is queued all the same: without it
         systemd would start again what was killed."""
         deadline_s = 0.0 if kill else self.config.stop_timeout_s

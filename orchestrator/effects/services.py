@@ -7,7 +7,7 @@ that does not want to is in `ending.py`. One that cannot be ended keeps none of 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +37,8 @@ class Service(Protocol):
         """Returns when it is ready; what runs already is left alone."""
         ...
 
-    async def stop(self, environment: Mapping[str, str], kill: bool) -> None:
-        """Returns when nothing of it is left; fails when something cannot be ended."""
+    async def stop(self, environment: Mapping[str, str], kill: bool, *, alone: bool = False) -> None:
+        """Returns when nothing of it is left; fails when something cannot be ended. `alone`: the other services stay up."""
         ...
 
     async def watch(self) -> str:
@@ -126,6 +126,18 @@ class Services:
                 failures.append(str(failure))
         if failures:
             raise EffectFailed("; ".join(failures))
+
+    async def restart(self, names: Sequence[str], nursery: trio.Nursery, state: str) -> None:
+        """Only these, down in reverse order and up in order; the others notice nothing."""
+        environment = {**self.environment, "LOCKSTEP_STATE": state}
+        chosen = [service for service in self.services if service.name in names]
+        for service in reversed(chosen):
+            if (scope := self._watching.pop(service.name, None)) is not None:
+                scope.cancel()
+            await service.stop(environment, False, alone=True)
+        for service in chosen:
+            await service.start(environment)
+            self._watch(nursery, service)
 
     def _watch(self, nursery: trio.Nursery, service: Service) -> None:
         scope = trio.CancelScope()

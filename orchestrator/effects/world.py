@@ -95,7 +95,7 @@ class World:
         """What is there now, when hactld starts."""
         rfs, services = self.rfs[module], self.services[module]
         kept = self.memories.of(module)
-        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.memories.boot_id)
+        wanted = statefile.wanted_at_start(kept, self.configs[module].boot, self.memories.boot_id) and not self.paths.is_open(module)
         memory = kept.memory if kept is not None else Memory()
         services_run = await services.running()
         entered, announced = self.scripts[module].found()
@@ -160,6 +160,8 @@ class World:
                 await services.start(self.nursery, self.state_of(name))
             case act.StopServices():
                 await services.stop(action.kill, self.state_of(name))
+            case act.RestartServices():
+                await services.restart(action.services, self.nursery, self.state_of(name))
             case act.RunScript():
                 await self.scripts[name].run(action)
             case _:

@@ -12,11 +12,14 @@ import trio
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import CLUSTER_FILE, ClusterConfig, listed, load_cluster, load_modules, own_name
+from orchestrator.config_archive import digest, gather
 from orchestrator.config_errors import ConfigError
+from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.acquaintance import Acquaintance
 from orchestrator.hactl.output import print_json
 from orchestrator.hactl.session import Failure, Session, session_options
+from orchestrator.paths import Paths
 from orchestrator.security import key_store
 from orchestrator.topology import peers_of
 from rfs import exit_codes, keys_command, pairing
@@ -134,9 +137,7 @@ def _peer_to_invite(session: Session, config: ClusterConfig, node: str, wanted: 
     return others[0]
 
 
-async def _invite(
-    session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool, acquaintance: Acquaintance
-) -> Paired:
+async def _invite(session: Session, config: ClusterConfig, node: str, peer: str, new_key: bool, acquaintance: Acquaintance) -> Paired:
     keys = key_store(session.config_dir)
     own = keys_command.to_show(keys, keys.make(node), new=new_key)
     addresses = [config.nodes[node].addresses[network] for network in config.networks((node, peer))]
@@ -147,7 +148,7 @@ async def _invite(
         return "" if name == peer else f"it is called {name}, and is to be {peer}"
 
     callers = frozenset(config.nodes[peer].addresses.values())
-    inviter = Inviter(keys, own, cluster_files.gather(session.config_dir), accepts, callers, acquaintance.introduction)
+    inviter = Inviter(keys, own, gather(session.config_dir), accepts, callers, acquaintance.introduction)
     valid_s = min(session.timeout_s or pairing.VALID_S, pairing.VALID_S)
     command = f"hactl cluster join {inviter.code}@{addresses[0]}"
     return await keys_command.invite(inviter, [(address, pairing.PORT) for address in addresses], valid_s, command)
@@ -178,12 +179,26 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         acquaintance = Acquaintance(own.node, session.config_dir)
         paired = trio.run(_join, session, keys, own, text, acquaintance)
         keys_command.after_pairing(keys, new=new_key)
+        begin_anew(session.config_dir, Paths())
     except SaidNo as refusal:
         raise _say_no(refusal) from None
     _say_paired(session, paired, acquaintance)
     if session.format == "table":
-        click.echo(f"{len(paired.files)} files of configuration are in {session.config_dir}; start hactld on both nodes")
+        click.echo(f"the configuration is in {session.config_dir} ({', '.join(sorted(paired.files))}); start hactld on both nodes")
     _warn_of_others(session, paired, new_key)
+
+
+def begin_anew(config_dir: Path, paths: Paths) -> None:
+    """What was applied here before is not what came along: the next hactld begins with the files."""
+    store = GenerationStore(paths.config)
+    try:
+        store.read()
+        applied = store.past.applied
+        if applied is None or digest(gather(config_dir)) == applied.digest:
+            return
+    except SaidNo:
+        pass  # damaged: nothing of it is needed any more
+    store.forget()
 
 
 async def _join(session: Session, keys: KeyStore, own: Own, invitation: str, acquaintance: Acquaintance) -> Paired:

@@ -1,4 +1,4 @@
-"""The configuration that comes along when a node joins: gathered on one node, checked and stored on the other.
+"""The configuration that comes along when a node joins: gathered on one node (config_archive.py), checked and stored on the other.
 
 What is stored is what was there, no more: regular files below `cluster.toml` and `modules/`, at most 3 MiB in all. On the joining node
 they are first read as a whole configuration in a directory of their own; only a valid one that names this node is moved into its place.
@@ -11,39 +11,17 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from orchestrator.config import CLUSTER_FILE, MODULES_DIR, load_cluster, load_modules
+from orchestrator.config import load_cluster, load_modules
+from orchestrator.config_archive import BEFORE_JOIN, checked
 from orchestrator.config_errors import ConfigError
 from rfs import exit_codes
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
-FILES_MAX = 500
-BYTES_MAX = 3 << 20
-BEFORE = ".before-join"
-
-
-def gather(config_dir: Path) -> Files:
-    """Every file of the configuration, by its path below the directory."""
-    found: Files = {}
-    for path in (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*"))):
-        if path.is_file() and not path.is_symlink() and not path.name.endswith(BEFORE):
-            found[path.relative_to(config_dir).as_posix()] = (path.stat().st_mode & 0o777, path.read_bytes())
-    if len(found) > FILES_MAX or sum(len(data) for _, data in found.values()) > BYTES_MAX:
-        raise SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")
-    return found
-
-
-def _checked(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    allowed = name == CLUSTER_FILE or (path.parts[:1] == (MODULES_DIR,) and 1 < len(path.parts) <= 6)
-    if not allowed or path.is_absolute() or ".." in path.parts or path.as_posix() != name or not name.isprintable():
-        raise SaidNo(f"the other node sends a file '{name[:80]}', which is no part of a configuration")
-    return path
-
 
 def store(files: Files, config_dir: Path, node: str, *, replace: bool) -> None:
     """Put them in place (blocking); SaidNo when they are no configuration of a cluster with this node, or others are there."""
-    paths = {_checked(name): file for name, file in files.items()}
+    paths = {checked(name): file for name, file in files.items()}
     config_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".joining-", dir=config_dir) as scratch:
         for path, (mode, data) in paths.items():
@@ -71,9 +49,9 @@ def _move(scratch: Path, config_dir: Path, paths: list[PurePosixPath], replace: 
     ]
     if others and not replace:
         listed = ", ".join(str(config_dir / path) for path in others[:3])
-        raise SaidNo(f"{listed}: differ from the other node's; --yes takes the other's and keeps these as *{BEFORE}")
+        raise SaidNo(f"{listed}: differ from the other node's; --yes takes the other's and keeps these as *{BEFORE_JOIN}")
     for path in others:
-        shutil.copy2(config_dir / path, config_dir / f"{path}{BEFORE}")
+        shutil.copy2(config_dir / path, config_dir / f"{path}{BEFORE_JOIN}")
     for path in paths:
         target = config_dir / path
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

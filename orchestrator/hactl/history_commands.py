@@ -3,36 +3,87 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from orchestrator.hactl.output import print_json
-from orchestrator.hactl.session import Session, chosen_module, session_options
+from orchestrator.api.client import ApiFailure
+from orchestrator.hactl.asking import answers
+from orchestrator.hactl.output import print_json, print_nodes
+from orchestrator.hactl.session import Session, chosen_module, duration_option, module_argument, session_options
+from orchestrator.hactl.waiting import nodes_of
+from rfs import exit_codes
 
-module_argument = click.argument("module", required=False)
-IMAGINABLE = ("peer-dies", "link-lost", "isolated", "service-dies", "rfs-dies", "stop", "swap", "stopstart")  # what_if.QUESTIONS
+AGAIN_S = 1.0
+FILTERS = ("module", "kind", "node", "who", "role")
+# what_if.QUESTIONS
+IMAGINABLE = ("peer-dies", "link-lost", "isolated", "service-dies", "rfs-dies", "resource-down", "stop", "swap", "stopstart")
 MARK = {True: "yes", False: "NO "}
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens.")
-@click.option("--after", type=int, default=0, help="Only events with a higher number.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens, until Ctrl-C.")
+@click.option("--after", type=click.IntRange(0), default=None, help="Only events with a higher number (of one node).")
+@click.option("--since", metavar="DURATION", callback=duration_option, help="Only of the last 1h, 30m, 2d …")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="KEY=VALUE[,KEY=VALUE]", help="module, kind, node, who or role; may be repeated."
+)
 @session_options
-def events(session: Session, follow: bool, after: int) -> None:
-    """What happened on this node, oldest first."""
-    while True:
-        document = session.client.events(after, session.node)
-        found = document["events"]
+def events(session: Session, follow: bool, after: int | None, since: float | None, filters: tuple[str, ...]) -> None:
+    """What happened on this node, oldest first; -H all: on this node and its peers, in the order of their clocks.
+
+    \b
+    hactl events --since 1h
+    hactl events -f -H all -o jsonl
+    hactl events -f --filter module=pg,kind=transition
+    """
+    fits = wanted(filters, since)
+    nodes = all_nodes(session) if session.node == "all" else [session.node]
+    with answers(nodes, lambda node: session.client.events(after or 0, node)) as documents:
+        found = sorted((event for document in documents for event in document["events"] if fits(event)), key=lambda event: event["wall_s"])
         if session.format == "json" and not follow:
-            print_json(document)
-        for event in found if session.format != "json" or follow else ():
-            show_event(session, event)
-        if not follow:
+            print_json({**documents[0], "events": found} if len(nodes) == 1 else {"schema": "hactl.history/1", "events": found})
             return
-        after = max([after, *(event["number"] for event in found)])
-        time.sleep(0.5)
+        for event in found:
+            show_event(session, event, with_node=len(nodes) > 1)
+        if follow:
+            places = [f"{document['node']}:{document['last']}" for document in documents]
+            follow_events(session, ",".join(places), fits)
+
+
+def follow_events(session: Session, place: str, fits: Callable[[Mapping[str, Any]], bool]) -> None:
+    """From a place on, over restarts of hactld."""
+    lost = False
+    while True:
+        try:
+            for event in session.client.stream(place, session.node):
+                if event.identity:
+                    place = event.identity
+                if event.kind:
+                    click.echo(f"hactl: {event.document.get('text', event.kind)}", err=True)
+                elif fits(event.document):
+                    show_event(session, event.document, with_node=session.node == "all")
+                lost = False
+        except ApiFailure as failure:
+            if failure.code != exit_codes.DAEMON_NOT_REACHABLE:
+                raise
+            if not lost:
+                click.echo(f"hactl: {failure}; waiting for it", err=True)
+            lost = True
+            time.sleep(AGAIN_S)
+
+
+def wanted(filters: Iterable[str], since_s: float | None) -> Callable[[Mapping[str, Any]], bool]:
+    """`module=pg,kind=a,kind=b`: of one key any value, of several keys each."""
+    values: dict[str, set[str]] = {}
+    for part in (part for text in filters for part in text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or key not in FILTERS:
+            raise click.BadParameter(f'"{part}" is not KEY=VALUE with a key of: {", ".join(FILTERS)}', param_hint="--filter")
+        values.setdefault(key, set()).add(value)
+    oldest_s = time.time() - since_s if since_s is not None else 0.0
+    return lambda event: event["wall_s"] >= oldest_s and all(str(event.get(key, "")) in each for key, each in values.items())
 
 
 @click.command()
@@ -46,16 +97,17 @@ def history(session: Session, module: str | None, lines: int, kinds: tuple[str, 
     if module is not None:
         chosen_module(session.client.status(), module)
     nodes = all_nodes(session) if session.node == "all" else [session.node]
-    found = [event for node in nodes for event in session.client.events(0, node)["events"]]
-    wanted = [event for event in found if module in (None, event["module"]) and (not kinds or event["kind"] in kinds)]
-    shown = sorted(wanted, key=lambda event: event["wall_s"])[-lines:]
-    if session.format == "json":
-        print_json({"schema": "hactl.history/1", "events": shown})
-        return
-    for event in shown:
-        show_event(session, event, with_node=len(nodes) > 1)
-        if verbose and session.format != "jsonl":
-            show_inputs(event.get("inputs"))
+    with answers(nodes, lambda node: session.client.events(0, node)) as documents:
+        found = [event for document in documents for event in document["events"]]
+        fitting = [event for event in found if module in (None, event["module"]) and (not kinds or event["kind"] in kinds)]
+        shown = sorted(fitting, key=lambda event: event["wall_s"])[-lines:]
+        if session.format == "json":
+            print_json({"schema": "hactl.history/1", "events": shown})
+            return
+        for event in shown:
+            show_event(session, event, with_node=len(nodes) > 1)
+            if verbose and session.format != "jsonl":
+                show_inputs(event.get("inputs"))
 
 
 def all_nodes(session: Session) -> list[str | None]:
@@ -89,36 +141,76 @@ def show_inputs(inputs: object) -> None:
 @session_options
 def why(session: Session, module: str | None) -> None:
     """Why a module is what it is here (-H: there): what would be decided now, what stands against it, and the last decisions."""
-    name = chosen_module(session.client.status(), module)
-    document = session.client.why(name, None if session.node == "all" else session.node)
-    if session.format in ("json", "jsonl"):
-        print_json(document, one_line=session.format == "jsonl")
-        return
+    status = session.client.status()
+    name = chosen_module(status, module)
+    nodes = nodes_of(status, name) if session.node == "all" else [session.node]
+    with answers(nodes, lambda node: session.client.why(name, node)) as documents:
+        if not print_nodes(session, documents):
+            for document in documents:
+                show_why(session, name, document)
+
+
+def show_why(session: Session, name: str, document: Mapping[str, Any]) -> None:
+    """Of one node."""
     reason = f": {document['reason']}" if document["reason"] else ""
     click.echo(f"{name} is {document['state']} {document['readiness']} on {document['node']}{reason}")
     for told in document["questions"]:
         click.echo(f"\n{told['question']}  {'Yes.' if told['answer'] else 'No.'}")
         for condition in told["conditions"]:
             click.echo(f"  {MARK[condition['holds']]}  {condition['text']}")
+    for rule in document.get("rules", ()):
+        show_rule(rule)
     click.echo("\nLast decisions:" if document["decisions"] else "\nNo decision was taken here yet.")
     for event in document["decisions"]:
         show_event(session, event)
         show_inputs(event.get("inputs"))
 
 
+def show_rule(rule: Mapping[str, Any]) -> None:
+    """A failover rule: what follows from what, and how each of its terms is now."""
+    if rule["acted"]:
+        now = f"holds for {rule['held_s']:.0f} s, was followed"
+    elif rule["holds"]:
+        now = f"holds for {rule['held_s']:.0f} s" + (f", not followed: {rule['why_not']}" if rule["why_not"] else "")
+    else:
+        now = "does not hold"
+    what = rule["action"] + (f" of {' and '.join(rule['services'])}" if rule["services"] else "")
+    hold = f", after {rule['hold_s']:g} s" if rule["hold_s"] else ""
+    click.echo(f"\nRule {rule['name']}{' (default)' if rule['default'] else ''}: {what}{hold}. It {now}.")
+    for key in ("all", "any"):
+        for term in rule[key]:
+            click.echo(f"  {MARK[term['holds']]}  {key}: {term['term']}")
+
+
 @click.command()
 @click.argument("what", type=click.Choice(IMAGINABLE))
 @module_argument
+@click.option("--resource", metavar="TYPE.NAME", help="Which one goes down, with resource-down; 'hactl checkers' lists them.")
 @session_options
-def simulate(session: Session, what: str, module: str | None) -> None:
-    """What would happen here (-H: there) if …: the daemon's own rules on its state of now. Nothing is touched."""
-    name = chosen_module(session.client.status(), module)
-    document = session.client.simulate(name, what, None if session.node == "all" else session.node)
-    if session.format in ("json", "jsonl"):
-        print_json(document, one_line=session.format == "jsonl")
+def simulate(session: Session, what: str, module: str | None, resource: str | None) -> None:
+    """What would happen here (-H: there) if …: the daemon's own rules on its state of now. Nothing is touched.
+
+    \b
+    hactl simulate peer-dies pg          would this node take over?
+    hactl simulate isolated pg -H all    and if both lost everything around them?
+    """
+    if (what == "resource-down") is not bool(resource):
+        raise click.UsageError("resource-down needs --resource TYPE.NAME, and nothing else takes it")
+    status = session.client.status()
+    name = chosen_module(status, module)
+    nodes = nodes_of(status, name) if session.node == "all" else [session.node]
+    with answers(nodes, lambda node: session.client.simulate(name, what, node, resource=resource)) as documents:
+        show_simulated(session, documents)
+
+
+def show_simulated(session: Session, documents: Sequence[Mapping[str, Any]]) -> None:
+    """What was imagined, of each node."""
+    if print_nodes(session, documents):
         return
-    click.echo(f"{name} on {document['node']}, if {what}:")
-    for moment in document["moments"]:
-        click.echo(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
-    reason = f": {document['reason']}" if document["reason"] else ""
-    click.echo(f"in the end {document['state']} {document['readiness']}{reason}")
+    for document in documents:
+        resource = f" {document['resource']}" if document.get("resource") else ""
+        click.echo(f"{document['module']} on {document['node']}, if {document['what']}{resource}:")
+        for moment in document["moments"]:
+            click.echo(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
+        reason = f": {document['reason']}" if document["reason"] else ""
+        click.echo(f"in the end {document['state']} {document['readiness']}{reason}")

@@ -1,60 +1,24 @@
-"""`hactl status`, the commands that move a module, `wait` and `logs`."""
+"""The commands that move a module, `wait` and `logs`.
+
+What interrupts a service or gives data up shows first how things stand, and asks; in a script, where nobody can be asked, the command
+itself is the word. `--dry-run` has the daemon's own rules decide, in a world that is imagined, and changes nothing.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from orchestrator.exit_codes import CHECK
+from orchestrator.hactl import first_start
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json
-from orchestrator.hactl.session import Failure, Session, chosen_module, session_options
-from orchestrator.hactl.status_view import render
-from orchestrator.hactl.waiting import LEADING, Goal, entry_of, goal_for, goal_of_lines, leader, wait_for
-from rfs import exit_codes
+from orchestrator.hactl.session import Session, chosen_module, module_argument, session_options
+from orchestrator.hactl.waiting import LEADING, Goal, chosen_nodes, entry_of, goal_for, goal_of_lines, leader, nodes_of, wait_for
 
-module_argument = click.argument("module", required=False)
-
-
-@click.command()
-@module_argument
-@click.option("-w", "--watch", is_flag=True, help="Show it again and again.")
-@click.option("--interval", type=float, default=2.0, show_default=True, help="Seconds between two, with -w.")
-@click.option("--check", is_flag=True, help="Exit with 0 redundant, 10 degraded, 11 down, 12 diverged, 13 resyncing.")
-@session_options
-def status(session: Session, module: str | None, watch: bool, interval: float, check: bool) -> None:
-    """What runs where, and what is wrong."""
-    while True:
-        document = session.client.status(session.node)
-        if module is not None:
-            chosen_module(document, module)
-            document["modules"] = [entry for entry in document["modules"] if entry["name"] == module]
-            document["verdict"] = document["modules"][0].get("verdict", document["verdict"])
-        show_status(session, document, again=watch)
-        if not watch:
-            break
-        time.sleep(interval)
-    if check and document["verdict"] != "redundant":
-        raise SystemExit(CHECK.get(document["verdict"], exit_codes.FAILED))
-    if session.node is not None and document.get("partial"):
-        raise Failure("another node did not answer; what is shown of it was last known here", exit_codes.PEER_NOT_REACHABLE)
-
-
-def show_status(session: Session, document: Mapping[str, Any], *, again: bool) -> None:
-    """One answer in the format that was asked for."""
-    if session.format in ("json", "jsonl"):
-        print_json(document, one_line=again or session.format == "jsonl")
-    elif session.format == "plain":
-        for module in document["modules"]:
-            for node in module["nodes"]:
-                values = (module["name"], node["node"], node["state"], node["readiness"], node["data"] or "-", node["link"] or "-")
-                click.echo("\t".join(values))
-    else:
-        if again and session.colour:
-            click.clear()
-        click.echo(render(document, colour=session.colour))
+Ask = Callable[[Session, Mapping[str, Any], str], None]
 
 
 def tell(session: Session, name: str, verb: str, options: Mapping[str, bool | str], node: str | None) -> None:
@@ -67,14 +31,84 @@ def tell(session: Session, name: str, verb: str, options: Mapping[str, bool | st
             click.echo(said.get("message") or f"{verb} {name}: accepted", err=True)
 
 
-def act(session: Session, module: str | None, verb: str, options: Mapping[str, bool | str], goal: Goal | None = None) -> None:
-    """The same, and with --wait stay until the goal is reached."""
+def act(
+    session: Session, module: str | None, verb: str, options: Mapping[str, bool | str], goal: Goal | None = None, ask: Ask | None = None
+) -> None:
+    """The same, and with --wait stay until the goal is reached. `ask`: what a person at a terminal is asked before."""
     document = session.client.status()
     name = chosen_module(document, module)
     entry = entry_of(document, name)
+    if session.dry_run:
+        imagine(session, document, entry, verb, [option for option, value in options.items() if value is True])
+        return
+    if ask is not None and session.asks:
+        show_module(session, document, entry)
+        ask(session, entry, name)
     tell(session, name, verb, options, session.node)
     if session.wait:
         wait_for(session, name, goal or default_goal(verb, session.node, leader(entry)), f"done with {verb} {name}")
+        if session.format == "table" and sys.stdout.isatty():
+            after = session.client.status()
+            show_module(session, after, entry_of(after, name))
+    elif session.format == "table" and sys.stdout.isatty():
+        click.echo("accepted, not finished: 'hactl status -w' shows how it goes on; --wait waits for it", err=True)
+
+
+def show_module(session: Session, document: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    """How a module stands, before and after."""
+    from orchestrator.hactl.status_view import render
+
+    click.echo(render({**document, "modules": [entry], "verdict": entry["verdict"]}, colour=session.colour))
+
+
+def imagine(session: Session, document: Mapping[str, Any], entry: Mapping[str, Any], verb: str, options: list[str]) -> None:
+    """What a command would come to, on each node that it would go to."""
+    from orchestrator.hactl.history_commands import show_simulated
+
+    nodes = [line["node"] for line in chosen_nodes(entry, document["node"], session.node)]
+    if verb == "swap" and session.node is None:
+        nodes = [leader(entry) or document["node"]]
+    with answers(nodes, lambda node: session.client.simulate(entry["name"], verb, node, options)) as documents:
+        show_simulated(session, documents)
+
+
+# ---- what is asked -----------------------------------------------------------------------------------------------------------------------
+
+
+def ask_swap(session: Session, entry: Mapping[str, Any], name: str) -> None:
+    """Nothing is lost, and the service is interrupted."""
+    source = leader(entry) or "the primary"
+    target = next((line["node"] for line in entry["nodes"] if line["node"] != source), "the other node")
+    session.confirm(f"{name} moves from {source} to {target}; its services stop there and start here. Go on?")
+
+
+def ask_swap_nosync(session: Session, entry: Mapping[str, Any], name: str) -> None:
+    """Data stay behind."""
+    session.confirm_by_name("The other node will serve the copy that it has; newer data stay here until you decide (DIVERGED).", name)
+
+
+def ask_stop(session: Session, entry: Mapping[str, Any], name: str) -> None:
+    """Does somebody serve afterwards?"""
+    lead = leader(entry)
+    hit = session.node == "all" or lead in (session.node, None) or session.node is None
+    takes_over = session.node != "all" and any(line["state"] == "SECOND" and line["readiness"] == "Ready" for line in entry["nodes"])
+    if hit and lead is not None and not takes_over:
+        session.confirm_by_name(f"Nobody serves {name} afterwards: there is no other node that could take it over.", name)
+    else:
+        session.confirm(f"{name} is stopped; {'the other node takes over' if takes_over else 'nothing serves there'}. Go on?")
+
+
+def ask_force(session: Session, entry: Mapping[str, Any], name: str) -> None:
+    """Data may be lost."""
+    session.confirm_by_name("What the other node wrote and this one lacks will not be served.", name)
+
+
+def ask_fullsync_here(session: Session, entry: Mapping[str, Any], name: str) -> None:
+    """Data are put aside."""
+    session.confirm_by_name("The files of this node are moved to kept/ and replaced by the other node's.", name)
+
+
+# ---- when it is done ---------------------------------------------------------------------------------------------------------------------
 
 
 def default_goal(verb: str, node: str | None, leading: str | None) -> Goal:
@@ -103,10 +137,17 @@ identity_option = click.option(
 
 @click.command()
 @module_argument
+@click.option("--data-from", metavar="NODE", help="At the first start: this node has the data; the other one's files are moved to kept/.")
 @session_options
-def start(session: Session, module: str | None) -> None:
-    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait."""
-    act(session, module, "start", {})
+def start(session: Session, module: str | None, data_from: str | None) -> None:
+    """Start: as primary where the data is up to date and nobody else serves, else as secondary, else wait.
+
+    At the first start, when no node is known to have the data, what both have is shown, and which one has them is asked.
+    """
+    status = session.client.status()
+    name = chosen_module(status, module)
+    if not first_start.start(session, name, entry_of(status, name), data_from):
+        act(session, name, "start", {})
 
 
 @click.command()
@@ -115,7 +156,7 @@ def start(session: Session, module: str | None) -> None:
 @session_options
 def stop(session: Session, module: str | None, identity: str) -> None:
     """Stop here; a primary with a ready secondary hands over first. With -H all the service ends."""
-    act(session, module, "stop", {"identity": identity})
+    act(session, module, "stop", {"identity": identity}, ask=None if identity else ask_stop)
 
 
 @click.command()
@@ -158,24 +199,23 @@ def resume(session: Session, module: str | None) -> None:
 @session_options
 def boot(session: Session, word: str, module: str | None) -> None:
     """What this node does with the module when it boots: on, off, auto (as it was), or config (what the configuration says)."""
-    name = chosen_module(session.client.status(), module)
-    tell(session, name, f"boot-{word}", {}, session.node)
-
-
-@click.command()
-@click.argument("word", type=click.Choice(["on", "off"]))
-@module_argument
-@session_options
-def checkers(session: Session, word: str, module: str | None) -> None:
-    """Act on what the checkers find on this node, a dead service first of all, or only note it. Survives restarts."""
-    name = chosen_module(session.client.status(), module)
-    tell(session, name, f"checkers-{word}", {}, session.node)
+    switch(session, module, f"boot-{word}", session.node)
 
 
 def flip(session: Session, module: str | None, verb: str) -> None:
     """A switch that both nodes should agree on; -H says otherwise."""
-    name = chosen_module(session.client.status(), module)
-    tell(session, name, verb, {}, session.node or "all")
+    switch(session, module, verb, session.node or "all")
+
+
+def switch(session: Session, module: str | None, verb: str, node: str | None) -> None:
+    """Something that is remembered; nothing moves by it alone."""
+    document = session.client.status()
+    name = chosen_module(document, module)
+    if session.dry_run:
+        session.node = node
+        imagine(session, document, entry_of(document, name), verb, [])
+        return
+    tell(session, name, verb, {}, node)
 
 
 @click.command()
@@ -184,10 +224,14 @@ def flip(session: Session, module: str | None, verb: str) -> None:
 @identity_option
 @session_options
 def swap(session: Session, module: str | None, nosync: bool, identity: str) -> None:
-    """Exchange primary and secondary; nothing is lost."""
-    if nosync:
-        session.confirm("The other node will serve the copy that it has; newer data stay here until you decide. Go on?")
-    act(session, module, "swap", {"nosync": nosync, "identity": identity})
+    """Exchange primary and secondary; nothing is lost.
+
+    \b
+    hactl swap pg --wait         and return when the other node serves
+    hactl swap pg --dry-run      what would be done, step by step
+    """
+    ask = None if identity else ask_swap_nosync if nosync else ask_swap
+    act(session, module, "swap", {"nosync": nosync, "identity": identity}, ask=ask)
 
 
 @click.command()
@@ -197,9 +241,9 @@ def swap(session: Session, module: str | None, nosync: bool, identity: str) -> N
 @session_options
 def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
     """Start as primary: this node has the data."""
-    if force:
-        session.confirm("What the other node wrote and this one lacks will not be served. Go on?")
-    act(session, module, "prim", {"force": force, "fullsync": fullsync})
+    if not force and not session.dry_run:
+        first_start.confirm_prim(session, chosen_module(session.client.status(), module))
+    act(session, module, "prim", {"force": force, "fullsync": fullsync}, ask=ask_force if force else None)
 
 
 @click.command()
@@ -208,17 +252,21 @@ def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> N
 @session_options
 def second(session: Session, module: str | None, fullsync: bool) -> None:
     """Start, and take the other node's data where this one has none; who leads, the records say."""
-    if fullsync:
-        session.confirm("The files of this node are moved aside and replaced by the other node's. Go on?")
-    act(session, module, "second", {"fullsync": fullsync})
+    act(session, module, "second", {"fullsync": fullsync}, ask=ask_fullsync_here if fullsync else None)
 
 
 @click.command()
 @module_argument
-@click.option("--for", "word", required=True, metavar="STATE", help="STOP WAIT ALONE PRIM SECOND, ready, or redundant degraded down …")
+@click.option("--for", "word", default="ready", show_default=True, metavar="STATE",
+              help="STOP WAIT ALONE PRIM SECOND UP (or role=prim), ready, or redundant degraded down diverged resyncing.")  # fmt: skip
 @session_options
 def wait(session: Session, module: str | None, word: str) -> None:
-    """Return when the module is in a state on this node (-H: another, or all), exit code 7 when it does not get there."""
+    """Return when the module is in a state on this node (-H: another, or all), exit code 7 when it does not get there.
+
+    \b
+    hactl wait pg --for redundant --timeout 5m
+    hactl wait pg --for SECOND -H node2
+    """
     where = "all its nodes" if session.node == "all" else session.node or "this node"
     wait_for(session, module, goal_for(word, session.node), f"{word} on {where}")
 
@@ -234,17 +282,12 @@ def logs(session: Session, module: str | None, lines: int, list_runs: bool, run:
     status = session.client.status()
     name = chosen_module(status, module)
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
-    documents = [session.client.logs(name, lines, node, run) for node in nodes]
-    if session.format == "json" and session.node == "all":
-        print_json({"schema": "hactl.logs/1", "nodes": documents})
-        return
-    for document in documents:
-        show_logs(session, name, document, list_runs, run)
-
-
-def nodes_of(status: dict[str, Any], name: str) -> list[str]:
-    """On which nodes a module runs."""
-    return [row["node"] for entry in status["modules"] if entry["name"] == name for row in entry["nodes"]]
+    with answers(nodes, lambda node: session.client.logs(name, lines, node, run)) as documents:
+        if session.format == "json" and session.node == "all":
+            print_json({"schema": "hactl.logs/1", "nodes": documents})
+            return
+        for document in documents:
+            show_logs(session, name, document, list_runs, run)
 
 
 def show_logs(session: Session, name: str, document: dict[str, Any], list_runs: bool, run: str | None) -> None:
@@ -263,6 +306,3 @@ def show_logs(session: Session, name: str, document: dict[str, Any], list_runs: 
             click.echo(f"== {name} on {document['node']}: {title}" + ("" if found else ": nothing"))
         for line in found:
             click.echo(line)
-
-
-COMMANDS = (status, start, stop, restart, stopstart, swap, prim, second, pause, resume, checkers, boot, wait, logs)

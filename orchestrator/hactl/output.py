@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl.session import Session
+
 
 def print_json(document: Any, *, one_line: bool = False) -> None:
     """A document; on one line where documents follow each other."""
@@ -34,3 +36,13 @@ def print_rows(format_: str, header: Sequence[str], rows: Sequence[Sequence[str]
     else:
         for line in columns([word.upper() for word in header], rows):
             click.echo(line)
+
+
+def print_nodes(session: Session, documents: Sequence[Any]) -> bool:
+    """Documents of one kind, one of each node that was asked; False: they are for a person to read."""
+    if session.format == "jsonl":
+        for document in documents:
+            print_json(document, one_line=True)
+    elif session.format == "json":
+        print_json({"schema": "hactl.nodes/1", "nodes": list(documents)} if session.node == "all" else documents[0])
+    return session.format in ("json", "jsonl")

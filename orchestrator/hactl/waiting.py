@@ -48,6 +48,11 @@ def entry_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return next(entry for entry in document["modules"] if entry["name"] == name)
 
 
+def nodes_of(status: Mapping[str, Any], name: str) -> list[str]:
+    """On which nodes a module runs."""
+    return [str(line["node"]) for line in entry_of(status, name)["nodes"]]
+
+
 def describe(entry: Mapping[str, Any]) -> str:
     """A module in one line."""
     lines = []
@@ -64,6 +69,7 @@ def chosen_nodes(entry: Mapping[str, Any], answering: str, wanted: str | None) -
 
 def goal_for(word: str, node: str | None) -> Goal:
     """What `--for WORD` means: a state (PRIM, ALONE and SECOND only when Ready), `ready`, or a verdict."""
+    word = word.removeprefix("role=")
     if word.lower() in CHECK:
         return lambda entry, _: bool(entry.get("verdict") == word.lower())
     wanted = word.upper()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_rows
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
@@ -23,14 +24,23 @@ def witness() -> None:
 @session_options
 def status(session: Session) -> None:
     """What each module's rfsmount knows of the witness."""
-    document = session.client.status(session.node)
-    found = [entry for module in document["modules"] for entry in _entries(document, module)]
+    here = session.client.status()
+    nodes = [here["node"], *(peer["node"] for peer in here["peers"])] if session.node == "all" else [session.node]
+    with answers(nodes, session.client.status) as documents:
+        found = [entry for document in documents for module in document["modules"] for entry in _entries(document, module)]
+        _show(session, found)
+
+
+def _show(session: Session, found: list[dict[str, Any]]) -> None:
     if not found:
         raise Failure(
             "no module here runs with a witness: name one with [witness] etcd in cluster.toml, on every node, and restart the modules",
             exit_codes.FAILED,
         )
-    print_rows(session.format, HEADER, [_row(entry) for entry in found], found)
+    if session.node == "all":
+        print_rows(session.format, ("node", *HEADER), [(entry["node"], *_row(entry)) for entry in found], found)
+    else:
+        print_rows(session.format, HEADER, [_row(entry) for entry in found], found)
 
 
 def _entries(document: Mapping[str, Any], module: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from orchestrator.lab.errors import LabError
 from orchestrator.lab.lab import Lab, kill_group
 from orchestrator.lab.plan import ADDRESSES
 from orchestrator.lab.rfs_status import RfsStatus
-from orchestrator.lab.trees import differences
+from orchestrator.lab.trees import differences, mirrored
 from rfs.control.protocol import SOCKET_NAME
 
 SERVERS = ("node1", "node2")
@@ -72,10 +72,10 @@ class LabCluster:
     """Both servers of a lab as one cluster with one module."""
 
     def __init__(
-        self, lab: Lab, module: str, module_toml: str, directories: Iterable[str], *, name: str = "lab", policy: str = "availability",
-        third: str = PING, heartbeat: str = HEARTBEAT,
+        self, lab: Lab, module: str, module_toml: str | Sequence[str], directories: Iterable[str], *, name: str = "lab",
+        policy: str = "availability", third: str = PING, heartbeat: str = HEARTBEAT,
     ) -> None:  # fmt: skip
-        self.lab, self.module, self.module_toml = lab, module, module_toml
+        self.lab, self.module, self.module_toml = lab, module, module_toml  # its text, or the words of `hactl module add`; empty: later
         self.directories = list(directories)
         self.name, self.policy, self.heartbeat = name, policy, heartbeat
         self.third = third  # what stands under [witness]
@@ -94,7 +94,10 @@ class LabCluster:
             self.lab.run(node, ["mkdir", "-p", *self.directories])
         self.lab.run("node1", ["mkdir", "-p", "/etc/lockstep/modules"])
         self.put("node1", "/etc/lockstep/cluster.toml", text)
-        self.put("node1", f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
+        if isinstance(self.module_toml, str) and self.module_toml:
+            self.put("node1", f"/etc/lockstep/modules/{self.module}.toml", self.module_toml)
+        elif self.module_toml:
+            self.lab.run("node1", ["hactl", "module", "add", *self.module_toml])
         self.pair()
 
     def pair(self, *more: str) -> float:
@@ -122,6 +125,26 @@ class LabCluster:
         """Write a file on a node."""
         self.lab.run(node, ["sh", "-c", 'cat > "$0"', path], input=text)
 
+    def apply(self, node: str = "node1") -> None:
+        """`hactl config apply` of this node's files; both run with them when it returns."""
+        self.lab.run(node, ["hactl", "config", "apply", "--yes"], timeout_s=60)
+        wanted = self.api(node).config()["applied"]["number"]
+
+        def taken_up() -> bool:
+            try:
+                found = [self.api(each).config() for each in SERVERS]
+            except (ApiFailure, OSError):  # in the middle of it
+                return False
+            return all(each["applied"]["number"] == wanted and each["running"] for each in found)
+
+        self.until(taken_up, f"not both nodes go on with generation {wanted}", 40)
+
+    def begin_anew(self, node: str) -> None:
+        """Its hactld, with the files as its first configuration, as on a node that was installed with them."""
+        self.kill_daemon(node)
+        self.lab.run(node, ["rm", "-rf", "/var/lib/lockstep/config"])
+        self.start_daemon(node)
+
     def start_daemon(self, node: str, env: Mapping[str, str] | None = None) -> None:
         """hactld, as a service manager would start it."""
         home = Path(f"/var/log/lockstep/{node}.hactld.out")
@@ -145,6 +168,13 @@ class LabCluster:
         self.command(first, "prim")
         self.command(self.other(first), "start")
         self.wait_redundant(first)
+
+    def first_start(self, source: str = "node1") -> None:
+        """The same as a person does it: both daemons, and one word which node has the data."""
+        for node in SERVERS:
+            self.start_daemon(node)
+        self.lab.run("node1", ["hactl", "start", self.module, "--data-from", source, "--wait"], timeout_s=120)
+        self.wait_redundant(source)
 
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
@@ -255,7 +285,11 @@ class LabCluster:
             one, other = self.manifests("node1"), self.manifests("node2")
             if seq is None or seq != self._settled_seq():
                 continue
-            found = [line for directory in self.directories for line in differences(one[directory], other[directory])]
+            exclude = {each["path"]: each["exclude"] for each in self.rfs_status("node1")["directories"]}
+            found = []
+            for directory in self.directories:
+                ours, theirs = (mirrored(tree[directory], exclude.get(directory, [])) for tree in (one, other))
+                found += differences(ours, theirs)
             break
         if found:
             raise Trouble("the trees differ: " + "; ".join(found))

@@ -22,7 +22,6 @@ from orchestrator.lab.cluster import SERVERS, VIP, LabCluster, Trouble
 from orchestrator.lab.errors import LabError
 from orchestrator.lab.lab import Lab, kill_group
 
-TEMPLATE = Path(__file__).parent.parent / "modules" / "postgresql" / "pg.toml"
 DATA, WAL = "/srv/postgresql/data", "/srv/postgresql/wal"
 BIN = Path("/usr/lib/postgresql/15/bin")
 CONNINFO = f"host={VIP} user=postgres dbname=postgres connect_timeout=2 tcp_user_timeout=2000 keepalives_idle=1 keepalives_interval=1"
@@ -53,9 +52,9 @@ class Demo:
     """One run."""
 
     def __init__(self, lab: Lab, scratch: Path) -> None:
-        module = TEMPLATE.read_text().replace("/run/postgresql,/tmp", "/tmp")
         self.lab, self.scratch = lab, scratch
-        self.cluster = LabCluster(lab, "pg", module, [DATA, WAL], name="demo")
+        template = ["postgresql", "--name", "pg", "--vip", f"{VIP}/24", "--dir", DATA, "--dir", WAL]
+        self.cluster = LabCluster(lab, "pg", template, [DATA, WAL], name="demo")
         self.time = Timeline()
         self.acknowledged = scratch / "commits"
         self.load: list[subprocess.Popen[bytes]] = []
@@ -79,7 +78,7 @@ class Demo:
         for node in SERVERS:
             self.lab.run(node, ["install", "-d", "-o", "postgres", "-g", "postgres", "-m", "700", DATA, WAL])
         self.time.step("initdb on node1", self.initdb)
-        self.time.step("PRIM and SECOND: mirrored and redundant", self.cluster.bring_up)
+        self.time.step("PRIM and SECOND: mirrored and redundant", self.cluster.first_start)
         self.time.step(f"pgbench -i -s {SCALE} through {VIP}", self.fill)
 
     def initdb(self) -> None:

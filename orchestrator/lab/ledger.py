@@ -2,6 +2,7 @@
 
     python -m orchestrator.lab.ledger serve FILE PORT [--no-sync]      answers "ok N" once line N is written (and synced)
                                       [--deaf]         and ignores TERM, as badly written services do
+                                      after USR1 it lives on and answers nobody any more
     python -m orchestrator.lab.ledger write HOST PORT OUT [FIRST]      sends N, N+1, … for ever; appends every N it was told of to OUT
 
 The writer never reuses a number: a line whose answer was lost may or may not be in the ledger, and that is not a lie.
@@ -14,6 +15,7 @@ import signal
 import socket
 import socketserver
 import sys
+import threading
 import time
 
 CONNECT_TIMEOUT_S = 1.0
@@ -24,10 +26,13 @@ RETRY_S = 0.02
 def serve(path: str, port: int, sync: bool) -> None:
     """One line per request, appended and durable before the answer."""
     ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    sulks = threading.Event()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             for line in self.rfile:
+                if sulks.is_set():
+                    return
                 os.write(ledger, line)
                 if sync:
                     os.fdatasync(ledger)
@@ -38,7 +43,15 @@ def serve(path: str, port: int, sync: bool) -> None:
         daemon_threads = True
 
     with Server(("", port), Handler) as server:
+
+        def sulk(number: int, frame: object) -> None:
+            sulks.set()
+            threading.Thread(target=server.shutdown).start()
+
+        signal.signal(signal.SIGUSR1, sulk)
         server.serve_forever()
+    while True:
+        signal.pause()
 
 
 def write(host: str, port: int, out_path: str, first: int) -> None:

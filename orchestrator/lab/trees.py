@@ -10,8 +10,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,26 @@ def manifest(directory: str) -> Manifest:
         os.fchdir(here)
         os.close(here)
     return out
+
+
+def mirrored(tree: Manifest, exclude: Sequence[str]) -> Manifest:
+    """Without what is local by these patterns (rfs/patterns.py has their rules), and what lies below that."""
+    local = [re.compile(expression(pattern)) for pattern in exclude]
+    return {path: found for path, found in tree.items() if not any(each.fullmatch(path) for each in local)}
+
+
+def expression(pattern: str) -> str:
+    """A pattern as a regular expression over paths."""
+    names = pattern.removeprefix("./").split("/")
+    names = names if "/" in pattern else ["**", *names]
+    *above, last = names
+    inner = "".join("(?:[^/]+/)*" if name == "**" else f"{_name(name)}/" for name in above)
+    return inner + (".+" if last == "**" else f"{_name(last)}(?:/.*)?")
+
+
+def _name(pattern: str) -> str:
+    """`*` and `?` within one name."""
+    return re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
 
 
 def differences(one: Manifest, other: Manifest, limit: int = 10) -> list[str]:

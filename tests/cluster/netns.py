@@ -1,4 +1,5 @@
-"""Cases that need a machine of their own: a function of `vip_cases.py`, run in a network namespace with another one beside it.
+"""Cases that need a machine of their own: a function of `vip_cases.py` or `checker_cases.py`, run in a network namespace with another one
+beside it.
 
 The namespaces have no names, so that several checkouts can be tested on one machine; they go with their processes.
 """
@@ -15,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 CASE_TIMEOUT_S = 60
 
 
-def run_case(name: str) -> None:
+def run_case(name: str, module: str = "tests.cluster.vip_cases") -> None:
     """In a namespace of its own; fails with what the case said."""
-    command = ["unshare", "--net", sys.executable, "-m", "tests.cluster.vip_cases", name]
+    command = ["unshare", "--net", sys.executable, "-m", module, name]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CASE_TIMEOUT_S, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 

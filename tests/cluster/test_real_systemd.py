@@ -79,6 +79,8 @@ manager = subprocess.Popen(
 def systemctl(*words):
     return subprocess.run(["systemctl", "--user", *words], env=environment, capture_output=True, text=True)
 
+from orchestrator.checkers.checker import Finding
+from orchestrator.checkers.service import ServiceChecker
 from orchestrator.config import ModuleConfig, ReplicatedConfig, ServiceConfig
 from orchestrator.effects import EffectFailed
 from orchestrator.effects.rfs import SCOPE_ORDER
@@ -150,6 +152,19 @@ async def tests():
         os.kill(main_pid("app.service"), signal.SIGKILL)
         await until(lambda: deaths)
         assert deaths == ["unit app.service is failed (failed): signal 9"], deaths
+        deaths.clear()
+        await app.start(nursery, "ALONE")
+        checker = ServiceChecker("app", f"unix:path={runtime}/bus")
+        with trio.fail_after(15):
+            assert await checker.look() == Finding(True, "app.service is active (running)")
+            async with trio.open_nursery() as told:
+                told.start_soon(checker.changed)
+                await trio.sleep(0.2)
+                assert told.child_tasks, "it was told of nothing"
+                os.kill(main_pid("app.service"), signal.SIGKILL)
+            assert not (finding := await checker.look()).up and "app.service is failed (failed)" in finding.text, finding
+            assert "does not exist" in (await ServiceChecker("nosuch", f"unix:path={runtime}/bus").look()).text
+        await until(lambda: deaths)
         deaths.clear()
         await app.start(nursery, "ALONE")
         await app.stop(False, "ALONE")

@@ -30,16 +30,17 @@ start = ["/usr/bin/sleep", "100000"]
 @pytest.fixture
 def scripted(cluster: LedgerPair) -> Iterator[LedgerPair]:
     """All script points on both nodes, as one that writes down how it was called."""
+    cluster.lab.run("node1", ["mkdir", "-p", SCRIPTS])
+    for name in ("prestart", "poststop", "transition", *NAMES):
+        cluster.put("node1", f"{SCRIPTS}/{name}", SCRIPT)
+    cluster.lab.run("node1", ["chmod", "-R", "755", SCRIPTS])
+    cluster.apply()
+    cluster.wait_redundant("node1")
     for node in SERVERS:
-        names = ("prestart", "poststop", "transition", *NAMES)
-        cluster.lab.run(node, ["mkdir", "-p", SCRIPTS])
-        for name in names:
-            cluster.put(node, f"{SCRIPTS}/{name}", SCRIPT)
-        cluster.lab.run(node, ["chmod", "-R", "755", SCRIPTS])
         cluster.lab.run(node, ["sh", "-c", f": > {CALLS}"])
     yield cluster
-    for node in SERVERS:
-        cluster.lab.run(node, ["rm", "-r", SCRIPTS])
+    cluster.lab.run("node1", ["rm", "-r", SCRIPTS])
+    cluster.apply()
 
 
 def calls(cluster: LedgerPair, node: str) -> list[str]:
@@ -87,12 +88,14 @@ def test_a_stop_and_a_start_call_everything_once_and_a_restarted_hactld_nothing(
 def test_a_prestart_that_says_no_keeps_the_node_down_until_it_says_yes(scripted: LedgerPair) -> None:
     scripted.command("node2", "stop")
     scripted.wait_state("node2", "STOP", None)
-    scripted.put("node2", f"{SCRIPTS}/prestart", "#!/bin/sh\necho no licence; exit 3\n")
+    scripted.put("node1", f"{SCRIPTS}/prestart", "#!/bin/sh\necho no licence; exit 3\n")
+    scripted.apply()
     scripted.command("node2", "start")
     scripted.until(lambda: "prestart ended with exit code 3" in scripted.row("node2")["reason"], "no reason is shown", 10)
     assert scripted.row("node2")["state"] == "WAIT"
     assert "no licence" in scripted.lab.run("node2", ["hactl", "logs", "ledger"]).stdout
-    scripted.put("node2", f"{SCRIPTS}/prestart", "#!/bin/sh\nexit 0\n")
+    scripted.put("node1", f"{SCRIPTS}/prestart", "#!/bin/sh\nexit 0\n")
+    scripted.apply()
     scripted.settle()
 
 
@@ -102,10 +105,8 @@ def test_a_light_module_beside_the_mirror(cluster: LedgerPair) -> None:
         lines = [line for module in document["modules"] if module["name"] == "watcher" for line in module["nodes"]]
         return [f"{line['node']} {line['state']} {line['readiness']}" for line in lines]
 
-    for node in SERVERS:
-        cluster.put(node, "/etc/lockstep/modules/watcher.toml", LIGHT)
-        cluster.kill_daemon(node)
-        cluster.start_daemon(node)
+    cluster.put("node1", "/etc/lockstep/modules/watcher.toml", LIGHT)
+    cluster.apply()
     try:
         cluster.wait_redundant("node1")
         cluster.api("node1").command("watcher", "start", {}, "all")
@@ -123,10 +124,8 @@ def test_a_light_module_beside_the_mirror(cluster: LedgerPair) -> None:
         cluster.lab.run("node1", ["hactl", "stop", "watcher"])
         cluster.until(lambda: shown("node2") == ["node1 STOP NotReady", "node2 STOP NotReady"], "node1 does not stop", 10)
     finally:
-        for node in SERVERS:
-            cluster.lab.run(node, ["rm", "/etc/lockstep/modules/watcher.toml"])
-            cluster.kill_daemon(node)
-            cluster.start_daemon(node)
+        cluster.lab.run("node1", ["rm", "/etc/lockstep/modules/watcher.toml"])
+        cluster.apply()
     cluster.settle()
 
 

@@ -104,6 +104,14 @@ def swap(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
         _asks(secondary, "promote", granted=False)
 
 
+def add_directory(scene: Scene, primary: FaultNode, secondary: FaultNode) -> None:
+    """To both, while the application works; the operator asks again what has not been heard (see Scene.revive)."""
+    scene.make_directory(primary)
+    for node in (secondary, primary):
+        if primary.is_alive() and secondary.is_alive():
+            _asks(node, "add_directories", directories=[str(node.directories[-1])])
+
+
 def _fail_fsync(scene: Scene, victim: FaultNode) -> None:
     """Its disk fails one fsync: strace is told to say so."""
     paths = [f"/{scene.application.below}/{application.JOURNAL}"]
@@ -225,5 +233,7 @@ CASES = [
     *_cases(SECONDARY, work, "target-checkpoint-synced", "checkpoint-heard", "marks-forgotten", "compaction-written", "compaction-durable"),
     *_cases(PRIMARY, rejoin_idle, "direct-source-recorded", "direct-open-sent", "direct-peer-paired"),
     *_cases(SECONDARY, rejoin_idle, "direct-target-recorded", "direct-paired-sent"),
+    *_cases(SECONDARY, add_directory, "add-left", "add-recorded", "add-marked", "add-mounted"),
+    *_cases(PRIMARY, add_directory, "add-recorded", "add-marked", "add-mounted"),
     *_cases(SECONDARY, come_back_failed, "new-again-noted", "new-again-recorded", scopes=ALL),
 ]

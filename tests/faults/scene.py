@@ -255,11 +255,26 @@ class Scene:
         return primary
 
     def revive(self) -> None:
-        """The operator starts what is dead."""
+        """The operator starts what is dead, and adds what a node has not heard of yet."""
         for node in self.nodes:
             if not node.is_alive():
                 node.disarm()
                 node.start()
+            if len(node.shown().get("directories", node.directories)) < len(node.directories):
+                try:
+                    node.call("add_directories", directories=[str(directory) for directory in node.directories])
+                except SaidNo:
+                    pass  # not now: he looks again
+
+    def make_directory(self, primary: FaultNode) -> None:
+        """One more on both, with something in it on the primary. It stays."""
+        number = len(primary.directories)
+        for node in self.nodes:
+            node.directories.append(node.state.parent / f"more{number}")
+            node.directories[-1].mkdir()
+        (primary.directories[-1] / "tree").mkdir()
+        for file in range(10):
+            (primary.directories[-1] / "tree" / f"file{file}").write_bytes(os.urandom(30_000))
 
     def go_on_alone(self, survivor: FaultNode) -> bool:
         """The operator's word for a node whose peer is dead; False when the rules do not let it."""

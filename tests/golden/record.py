@@ -2,6 +2,7 @@
 
     python -m tests.golden.record                    plays the stories and random lives again, chooses, writes all simulated files
     python -m tests.golden.record --lab FILE         the decisions of lab runs (`hactl lab run all -o jsonl > FILE`) into lab.jsonl
+    python -m tests.golden.record --rules            the same of the stories with failover rules alone, into rules.jsonl
     python -m tests.golden.record --answers          the same inputs, the answers of the rules as they are now: after a rule was changed on
                                                      purpose; the difference in version control is what the change means
 
@@ -16,15 +17,18 @@ import itertools
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core import events as ev
 from orchestrator.core import machine
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Hold, Module, Summary, Surroundings
 from orchestrator.core.turn import Turn
 from tests.golden import shape
 from tests.golden.evidence import replayed
+from tests.sim import resources
 from tests.sim import test_sequences as sequences
 from tests.sim.cluster import Cluster, paired, settle
 from tests.sim.walk import disturb, make_peace
@@ -34,12 +38,14 @@ MOST = 35  # of a kind
 SEEDS = 400
 PASSING = ("now", "since", "tickets", "retry_at", "peer_heard_at", "ping_ok_since", "long_pause_at", "unsure_until", "unsure_after")
 PASSING += ("restarts", "failbacks", "asked_under", "generation", "term", "rfs_session", "yielded_at", "asked", "resync", "problem")
-PASSING += ("reason", "entered", "script", "announced", "came_from")
+PASSING += ("window", "windows", "reason", "entered", "script", "announced", "came_from")
 
 
 def kind_of(turn: Turn) -> str:
     """By what the module has to decide: the name of the golden file. Nothing: all is as it should be, or somebody else's turn."""
     mine, around, view = turn.module, turn.around, turn.module.view
+    if mine.awaited or any(known.state is ResourceState.DOWN for known in mine.resources.values()):
+        return "rules"
     if mine.order is not None:
         return ""
     if mine.runs and mine.rfs is Hold.OFF:
@@ -143,6 +149,66 @@ def worn_out() -> Iterator[tuple[str, Cluster, list[str]]]:
         yield f"{name}, four times with max_restarts 1", cluster, [name] * 4
 
 
+RULE_SETS: tuple[dict[str, str], ...] = (
+    {"own": "wait", "near": "wait", "far": "wait", "served": "restart"},
+    {"own": "swap", "far": "swap", "served": "stopstart"},
+    {"own": "stop", "near": "wait", "far": "wait"},
+    {"own": "stopstart", "far": "wait", "served": "restart"},
+)
+
+
+def ruled() -> Iterator[tuple[str, Cluster, list[Callable[[], None]]]]:
+    """What the checkers of one node find, or of both, with the peer there, dead, paused, or with the checkers off."""
+    for place, (actions, down, also) in enumerate(itertools.product(RULE_SETS, BREAKAGES, ALSO)):
+        cluster = Cluster(place, witness=place % 4 == 1)
+        cluster.rules, cluster.max_restarts = resources.rules(**actions), (1, 50)[place % 2]
+        settle(cluster)
+        told = f"{also}; {' and '.join(f'{name} of {node} breaks' for name, node in down)} [{', '.join(map(' '.join, actions.items()))}]"
+        breaks = [lambda name=name, node=node, cluster=cluster: break_there(cluster, node, name) for name, node in down]
+        yield told, cluster, [lambda also=also, cluster=cluster: ALSO[also](cluster), *breaks]
+
+
+BREAKAGES: tuple[tuple[tuple[str, str], ...], ...] = (
+    ((resources.OWN, "node1"),),
+    ((resources.OWN, "node2"), (resources.OWN, "node1")),
+    ((resources.FAR, "node1"), (resources.FAR, "node2")),
+    ((resources.NEAR, "node1"), (resources.SERVED, "node1")),
+    ((resources.SERVED, "node1"), (resources.FAR, "node2")),
+)
+ALSO: dict[str, Callable[[Cluster], None]] = {
+    "all is well": lambda cluster: None,
+    "node2 loses its power": lambda cluster: cluster.power_off("node2"),
+    "failover is paused": lambda cluster: cluster.command("node1", ev.Switch, switch="failover", value="off"),
+    "the checkers of node1 are off": lambda cluster: cluster.command("node1", ev.Switch, switch="checkers", value="off"),
+}
+
+
+def break_there(cluster: Cluster, node: str, name: str) -> None:
+    """It is down, and found to be."""
+    cluster.machines[node].down |= {name}
+
+
+def simulate_rules() -> dict[str, list[shape.Plain]]:
+    """Everything that the stories with rules bring up."""
+    with Recorder() as recorder:
+        for story, cluster, steps in ruled():
+            recorder.story, recorder.cluster = story, cluster
+            for action in steps:
+                action()
+                cluster.run(sequences.PAUSE_S)
+            make_peace(cluster)
+            cluster.run(10.0)
+    by_answer: dict[str, shape.Plain] = {}
+    for line in recorder.found["rules"]:
+        answers = line["answers"]
+        told = [answers.get(name) for name in ("rules", "must_not_serve", "awaited", "goal")]
+        if answers.get("rules") or answers.get("awaited"):
+            by_answer.setdefault(json.dumps(told, sort_keys=True), line)
+    found = list(by_answer.values())
+    chosen = random.Random(1).sample(range(len(found)), min(MOST, len(found)))
+    return {"rules": [found[place] for place in sorted(chosen)]}
+
+
 def simulate() -> dict[str, list[shape.Plain]]:
     """Everything that the stories bring up, by kind."""
     with Recorder() as recorder:
@@ -217,14 +283,18 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden.record")
     parser.add_argument("--lab", type=Path)
     parser.add_argument("--answers", action="store_true")
+    parser.add_argument("--rules", action="store_true")
     options = parser.parse_args(arguments)
-    if options.answers:
+    if options.rules:
+        for kind, found in simulate_rules().items():
+            write(kind, spread(found, MOST))
+    elif options.answers:
         for path in sorted(HERE.glob("*.jsonl")):
             write(path.stem, [answered_anew(line) for line in read(path)])
     elif options.lab:
         write("lab", spread(from_lab(options.lab), MOST))
     else:
-        for kind, found in sorted(simulate().items()):
+        for kind, found in sorted({**simulate(), **simulate_rules()}.items()):
             write(kind, spread(found, MOST))
     return 0
 

@@ -13,13 +13,17 @@ from enum import Enum, IntEnum
 from typing import Any, TypeVar
 
 from orchestrator.core import failover_rules as rules
+from orchestrator.core import incidents
+from orchestrator.core.rules_language import ResourceState, Rule, Term, parse
 from orchestrator.core.states import (
     Hold,
+    Incident,
     Lane,
     Module,
     Order,
     Point,
     Readiness,
+    Resource,
     RfsView,
     Script,
     State,
@@ -38,7 +42,10 @@ QUIET = Module("quiet")  # what a module is before anything is known
 
 
 def plain(value: Any) -> Any:
-    """Enums by value, mappings by their keys' values, infinities as words, dataclasses as what differs from the defaults."""
+    """Enums by value, mappings by their keys' values, infinities as words, dataclasses as what differs from the defaults, terms as they are
+    written."""
+    if isinstance(value, Term):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(getattr(value, field.name))
@@ -83,6 +90,12 @@ def module(fields: Plain) -> Module:
         fields["entered"] = frozenset(Point(point) for point in fields["entered"])
     if fields.get("script") is not None:
         fields["script"] = _made(Script, fields["script"])
+    if "rules" in fields:
+        fields["rules"] = tuple(map(_rule, fields["rules"]))
+    if "resources" in fields:
+        fields["resources"] = {name: _resource(known) for name, known in fields["resources"].items()}
+    if "incidents" in fields:
+        fields["incidents"] = {name: _made(Incident, incident) for name, incident in fields["incidents"].items()}
     if "shown" in fields:
         fields["shown"] = (State(fields["shown"][0]), Readiness(fields["shown"][1]))
     for name in ("tickets", "retry_at"):
@@ -90,6 +103,15 @@ def module(fields: Plain) -> Module:
             fields[name] = {Lane(lane): value for lane, value in fields[name].items()}
     made = _made(Module, {name: value for name, value in fields.items() if name != "shown"})
     return dataclasses.replace(made, shown=fields["shown"]) if "shown" in fields else made
+
+
+def _resource(known: Plain) -> Resource:
+    return Resource(**{**known, "state": ResourceState(known.get("state", ResourceState.INIT.value))})
+
+
+def _rule(rule: Plain) -> Rule:
+    terms = {key: tuple(map(parse, rule.get(key, ()))) for key in ("all", "any")}
+    return Rule(**{**rule, **terms, "services": tuple(rule.get("services", ()))})
 
 
 def surroundings(fields: Plain) -> Surroundings:
@@ -119,9 +141,18 @@ def answers(mine: Module, around: Surroundings, peer: Summary | None) -> Plain:
         "why_not_started": rules.why_not_started(mine, around, peer),
         "ready_to_receive": rules.ready_to_receive(mine.view, around, peer),
         "describe": [state.value, readiness.value, reason],
+        "must_not_serve": rules.must_not_serve(mine),
+        "barred": incidents.barred(mine, around, peer),
+        "awaited": incidents.awaited(mine),
+        "unfit": incidents.unfit(mine),
+        "rules": {
+            each.rule.name: each.why_not or ("was followed" if each.acted else "is followed")
+            for each in incidents.judged(mine, around, peer)
+            if each.holds
+        },
     }
 
 
 def said(found: Plain) -> Plain:
     """Without what a quiet module answers too: no, nothing, empty."""
-    return {name: value for name, value in found.items() if value not in (None, False, "")}
+    return {name: value for name, value in found.items() if value not in (None, False, "", {})}

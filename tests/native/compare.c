@@ -34,16 +34,33 @@ static void match(struct twins *twins, uint64_t a, uint64_t b, const char *path)
     twins->pairs[twins->count++][1] = b;
 }
 
-static void same_bytes(const char *a, const char *b) {
+static bool are_same_bytes(const char *a, const char *b) {
     static uint8_t left[65536], right[65536];
     int one = open(a, O_RDONLY | O_CLOEXEC), two = open(b, O_RDONLY | O_CLOEXEC);
     CHECK(one >= 0 && two >= 0);
-    for (ssize_t got; (got = read(one, left, sizeof left)) != 0;) {
+    bool same = true;
+    for (ssize_t got; same && (got = read(one, left, sizeof left)) != 0;) {
         CHECK(got > 0);
-        if (read(two, right, sizeof right) != got || memcmp(left, right, (size_t)got)) differ(a, "its bytes");
+        same = read(two, right, sizeof right) == got && !memcmp(left, right, (size_t)got);
     }
     close(one);
     close(two);
+    return same;
+}
+
+/* Our id among them: it is the same on both. */
+static void id_of(const char *path, char out[17]) {
+    ssize_t bytes = lgetxattr(path, FID_ATTRIBUTE, out, 16);
+    out[bytes > 0 ? bytes : 0] = 0;
+}
+
+_Noreturn static void differ_in_mtime(const char *a, const char *b, const struct stat *left, const struct stat *right) {
+    char what[300], one[17], two[17];
+    id_of(a, one);
+    id_of(b, two);
+    snprintf(what, sizeof what, "its mtime: %lld and %lld ns (mode %o, %lld bytes%s, %u links, ids %s and %s)", (long long)stat_mtime_ns(left), (long long)stat_mtime_ns(right),
+        (unsigned)left->st_mode, (long long)left->st_size, S_ISREG(left->st_mode) && !are_same_bytes(a, b) ? " that differ" : "", (unsigned)left->st_nlink, one, two);
+    differ(a, what);
 }
 
 static void same_xattrs(const char *a, const char *b) {
@@ -51,7 +68,7 @@ static void same_xattrs(const char *a, const char *b) {
     ssize_t count = llistxattr(a, names, sizeof names), other = llistxattr(b, more, sizeof more);
     CHECK(count >= 0 && other >= 0);
     if (count != other) differ(a, "its extended attributes");
-    for (ssize_t at = 0; at < count; at += (ssize_t)strlen(names + at) + 1) { /* our id among them: it is the same on both */
+    for (ssize_t at = 0; at < count; at += (ssize_t)strlen(names + at) + 1) {
         ssize_t bytes = lgetxattr(a, names + at, left, sizeof left);
         if (bytes < 0 || lgetxattr(b, names + at, right, sizeof right) != bytes || memcmp(left, right, (size_t)bytes)) differ(a, names + at);
     }
@@ -74,16 +91,11 @@ static void same_object(const char *a, const char *b, struct twins *twins) {
     if (left.st_uid != right.st_uid || left.st_gid != right.st_gid) differ(a, "its owner");
     if (!S_ISDIR(left.st_mode) && left.st_nlink != right.st_nlink) differ(a, "the number of its links");
     if (!S_ISDIR(left.st_mode) && left.st_size != right.st_size) differ(a, "its size");
-    if (!(some_are_local && S_ISDIR(left.st_mode)) && stat_mtime_ns(&left) != stat_mtime_ns(&right)) {
-        char what[160];
-        snprintf(what, sizeof what, "its mtime: %lld and %lld ns (mode %o, %lld bytes, %u links)", (long long)stat_mtime_ns(&left), (long long)stat_mtime_ns(&right),
-            (unsigned)left.st_mode, (long long)left.st_size, (unsigned)left.st_nlink);
-        differ(a, what);
-    }
+    if (!(some_are_local && S_ISDIR(left.st_mode)) && stat_mtime_ns(&left) != stat_mtime_ns(&right)) differ_in_mtime(a, b, &left, &right);
     if (left.st_rdev != right.st_rdev) differ(a, "its device number");
     match(twins, left.st_ino, right.st_ino, a);
     same_xattrs(a, b);
-    if (S_ISREG(left.st_mode)) same_bytes(a, b);
+    if (S_ISREG(left.st_mode) && !are_same_bytes(a, b)) differ(a, "its bytes");
     if (S_ISDIR(left.st_mode)) same_directory(a, b, twins, false);
     if (!S_ISLNK(left.st_mode)) return;
     ssize_t bytes = readlink(a, one, sizeof one);

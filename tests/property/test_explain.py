@@ -40,6 +40,8 @@ modules = st.builds(
     current=flags,
     swapping=flags,
     services_failed=flags,
+    barred=st.sampled_from(("", "", "script.own is down")),
+    awaited=st.sampled_from(("", "", "script.own")),
     failbacks=st.sampled_from(((), (NOW - 1,), (NOW - 3, NOW - 2, NOW - 1))),
     since=st.sampled_from((NOW - 60.0, NOW - 1.0)),
     shown=st.tuples(st.sampled_from(State), st.sampled_from(Readiness)),
@@ -67,6 +69,7 @@ peers = st.none() | st.builds(
     services_failed=flags,
     paused=flags,
     led=flags,
+    unfit=flags,
 )
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core import detector, failover_rules, machine, meanings, points, states, turn
-from tests.sim import test_scripts, test_sequences, test_stories
+from orchestrator.core import detector, failover_rules, incidents, machine, meanings, points, resources, rules_language, states, turn
+from tests.sim import test_resources, test_scripts, test_sequences, test_stories
 from tests.sim.fake_rfs import FakeWitness
 from tests.sim.walk import walk
 
@@ -23,6 +23,9 @@ HOMES: dict[str, Any] = {
     "on": meanings,
     "machine": machine,
     "points": points,
+    "incidents": incidents,
+    "resources": resources,
+    "Term": rules_language.Term,
     "Detector": detector.Detector,
     "Surroundings": states.Surroundings,
     "Turn": turn.Turn,
@@ -122,6 +125,72 @@ BUILDS: dict[str, Broken] = {
     ),
     "a peer's missing rfsmount is believed by who was cut off": Broken(
         SAFE, "rules.permission", "if not may_trust_silence(module, around):", "if False:", sequence("isolated node1", "power off node2")
+    ),
+    # resources and failover rules
+    "the peer's view is not compared": Broken(
+        CALM, "Term.holds", "return (known", "return self.remote or (known",
+        lambda: test_resources.test_what_fails_for_both_at_almost_the_same_time_stops_neither("swap"),
+    ),
+    "a rule does not have to hold": Broken(
+        CALM, "incidents.why_not_yet", "if held_s < rule.hold_s:", "if False:",
+        lambda: test_resources.test_what_fails_for_both_at_almost_the_same_time_stops_neither("stopstart"),
+    ),
+    "an unfit peer is handed the role": Broken(
+        CALM, "rules.ready_to_receive", "and not peer.unfit", "",
+        test_resources.test_both_down_and_swap_is_no_reason_to_wander,
+        also=(("rules.why_not_handed_over", "if peer.unfit:", "if False:"),),
+    ),
+    "who must not serve serves": Broken(
+        WORD, "rules.goal", "if module.services_failed or must_not_serve(module):", "if module.services_failed:",
+        test_resources.test_the_last_node_stops_serving_with_its_own_down_and_comes_back_by_itself,
+    ),
+    "who must not serve takes over": Broken(WORD, "rules.promotion", " or must_not_serve(module)", ""),
+    "the first word is not waited for": Broken(
+        WORD, "rules.must_not_serve", "return bool(module.barred) or (", "return bool(module.barred) or bool(0 and ",
+        test_resources.test_a_first_word_that_comes_late_is_waited_for,
+    ),
+    "a new hactld stops what it knows nothing of": Broken(
+        LIVE, "rules.must_not_serve", "and module.services is Hold.OFF and module.address is Hold.OFF", "",
+        test_resources.test_a_new_hactld_knows_nothing_and_disturbs_nothing,
+    ),
+    "what compares takes away what nobody can give": Broken(
+        LIVE, "incidents.bars", "not rule.compares or", "True or",
+        test_resources.test_what_compares_takes_nothing_away_that_nobody_can_give,
+    ),
+    "a rule is followed again and again": Broken(
+        CALM, "incidents.follow", "acted=True", "acted=False", test_resources.test_what_stays_down_is_followed_once
+    ),
+    "what a rule takes down does not count": Broken(
+        CALM, "incidents.settle_stance", "on.count_service_failure(turn, why)", "pass",
+        lambda: test_resources.test_what_flaps_on_both_nodes_moves_the_role_only_so_often("wait", "alone"),
+    ),
+    "a command of a rule's does not count": Broken(
+        CALM, "on.counts", "if not event.checker:", "if True:",
+        lambda: test_resources.test_what_flaps_on_both_nodes_moves_the_role_only_so_often("swap", "alone"),
+    ),
+    "what was handed over is left lying": Broken(
+        LIVE, "rules.promotion", "    if view.consent and not peer_serves:",
+        "    if view.consent and not peer_serves and not module.barred:",
+        lambda: [
+            test_resources.test_with_it_down_on_both_nobody_serves_and_the_first_that_is_well_gets_the_role(seed, first)
+            for seed in range(4)
+            for first in ("node1", "node2")
+        ],
+        also=(("on.take_from_peer", "if view is None or", "if view is None or turn.module.barred or"),),
+    ),
+    "what was found before a repair stops what is started after it": Broken(
+        LIVE, "on.want", ", resources={}, incidents={}", "", lambda: [walk(seed, False) for seed in (113, 323)]
+    ),
+    "a window never closes": Broken(
+        CALM, "resources.open_windows", "module.services is Hold.ON and not module.restarting", "True",
+        test_resources.test_services_that_fail_their_check_are_restarted_and_then_given_to_the_peer,
+    ),
+    "the checkers' switch is ignored": Broken(
+        WORD, "incidents.settle_stance", "if before.unchecked:", "if False:",
+        test_resources.test_the_administrators_switch_serves_nevertheless,
+    ),
+    "a pause of failover does not hold rules": Broken(
+        WORD, "rules.why_not_handed_over", "if module.paused or peer.paused:", "if False:", test_resources.test_paused_nothing_moves
     ),
     # nothing without end
     "no pause after a failure": Broken(CALM, "Turn.pause", "self.around.now + RETRY_S[lane]", "self.around.now"),

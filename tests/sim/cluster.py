@@ -17,8 +17,10 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import step
+from orchestrator.core.rules_language import Rule
 from orchestrator.core.states import Memory, Module, Point, Surroundings
 from orchestrator.core.turn import Node
+from tests.sim import resources
 from tests.sim.fake_rfs import FakeRfs, FakeWitness, Refused, meet, pair
 from tests.sim.machine import Machine
 from tests.sim.networks import NETWORKS, Networks
@@ -27,7 +29,7 @@ from tests.sim.oracle import Oracle, Seen
 MODULE = "pg"
 ADDRESS_LIFETIME_S = 15.0
 TICK_S = 0.25
-HANG_S = {act.StartServices: 15.0, act.StopServices: 10.0}  # then the runner's deadline has ended it
+HANG_S = {act.StartServices: 15.0, act.RestartServices: 15.0, act.StopServices: 10.0}  # then the runner's deadline has ended it
 PEOPLE = (ev.Start, ev.Stop, ev.Restart, ev.StopStart, ev.Switch, ev.Swap, ev.Prim, ev.Second)
 
 
@@ -57,6 +59,9 @@ class Cluster:
         self.forgive_old_data = False
         self.default_primary = "alone"
         self.max_restarts = 50
+        self.rules: tuple[Rule, ...] = ()  # and what they speak of is watched
+        self.breakage: random.Random | None = None
+        self.blind_until = 0.0  # so long no look of theirs ends
         self.replies: list[tuple[int, str]] = []
         self.visited: set[tuple[str, str]] = set()
         self.talkative = False  # everything is told over the call channel as well
@@ -171,7 +176,7 @@ class Cluster:
         machine.core = Node(
             around,
             Detector.new(NETWORKS, 3.0, self.now),
-            {MODULE: Module(MODULE, max_restarts=self.max_restarts, default_primary=self.default_primary)},
+            {MODULE: self.module()},
         )
         machine.last_step_at = self.now
         rfs, address = machine.rfs, machine.address_until > self.now
@@ -184,9 +189,17 @@ class Cluster:
         self.tick(machine, machine.incarnation)
         self.pulse(machine, machine.incarnation)
 
+    def module(self) -> Module:
+        """The module as it is configured."""
+        watched = {name: when for name, when in resources.WATCHED.items() if any(name in str(rule.text) for rule in self.rules)}
+        return Module(
+            MODULE, max_restarts=self.max_restarts, default_primary=self.default_primary, rules=self.rules, watched=watched
+        )
+
     def tick(self, machine: Machine, incarnation: int) -> None:
         if not machine.hactld or machine.incarnation != incarnation:
             return
+        resources.look(self, machine)
         self.deliver(machine, ev.PingVerdict(self.now, machine.reaches_ping))
         self.deliver(machine, ev.Tick(self.now))
         self.at(self.now + TICK_S, lambda: self.tick(machine, incarnation))
@@ -244,7 +257,7 @@ class Cluster:
         machine.core, actions = step(machine.core, replace(event, now=self.now))
         if isinstance(event, ev.Heartbeat):
             self.oracle.heard(machine, before)
-            if event.incarnation == machine.core.detector.incarnation:
+            if machine.core.detector != before:  # else it was said before what was heard already
                 self.oracle.seen[machine.name].heard_at = self.now
         answers = [action.code for action in actions if isinstance(action, act.Reply)]
         if isinstance(event, PEOPLE) and answers and answers[0] == 0:
@@ -287,7 +300,7 @@ class Cluster:
                 if isinstance(action, act.AskPeerPromote | act.AskPeerOutdate):
                     self.ask_peer(machine, action)
                 else:
-                    slow = isinstance(action, act.StartServices | act.StopServices | act.StartRfs)
+                    slow = isinstance(action, act.StartServices | act.StopServices | act.RestartServices | act.StartRfs)
                     least = 0.0 if isinstance(action, act.RunScript) else 0.05
                     incarnation = machine.incarnation
                     if machine.hangs and type(action) in HANG_S and not (isinstance(action, act.StopServices) and action.kill):
@@ -306,11 +319,11 @@ class Cluster:
             self.at(self.now + 0.1, lambda: self.complete(machine, incarnation, action, late=late))
             return
         try:
-            if late and isinstance(action, act.StartServices):
+            if late and isinstance(action, act.StartServices | act.RestartServices):
                 raise Refused("the service was not ready in time")
             self.carry_out(machine, action)
         except Refused as refusal:
-            if isinstance(action, act.StartServices):
+            if isinstance(action, act.StartServices | act.RestartServices):
                 self.oracle.seen[machine.name].failures += 1
             failed = ev.Failed(self.now, MODULE, lane, action.ticket, str(refusal), True)
             self.at(self.now + self.slow_done_s - 0.1, lambda: self.deliver(machine, failed))
@@ -351,6 +364,11 @@ class Cluster:
                 machine.address_until = self.now + ADDRESS_LIFETIME_S
             case act.VipDown():
                 machine.address_until = -1.0
+            case act.RestartServices():
+                machine.services = False
+                if self.service_fails or not rfs.serves:
+                    raise Refused("the service does not start")
+                machine.services = True
             case act.StartServices():
                 assert Point.BOTH in machine.entered, "the services start before start_both has run"
                 assert Point.SECOND not in machine.entered, "the services start before stop_second has run"

@@ -20,7 +20,7 @@ from orchestrator.core.states import State
 
 RULES: Final = (
     "goal", "still_current", "outranked", "promotion", "permission", "failback", "answer_counts", "start_role", "why_not_started",
-    "describe", "describe_leading", "describe_waiting",
+    "describe", "describe_leading", "describe_waiting", "describe_barred", "why_not_handed_over",
 )  # fmt: skip
 SENTENCES: Final = ("reason", "waits", "waiting", "words")  # names of what is said
 IDLE: Final = (on.ignore, on.refuse)
@@ -31,7 +31,7 @@ NOWHERE: Final = {  # pair or way out: why no life of this simulator comes to it
     "(WAIT, AddressLost)": "the same",
     "(SECOND, ServiceDied)": "the same",
     "describe: return describe_light(module)": "light modules have no peer: test_scripts.py",
-    "goal: return Goal(Level.MOUNTED if module.services_failed else Level.SERVING)": "the same",
+    "goal: return Goal(Level.MOUNTED if module.services_failed or must_not_serve(module) else Level.SERVING)": "the same",
 }
 
 

@@ -38,4 +38,5 @@ class Machine:
         self.thawed_at = -1e9
         self.max_restarts = 50
         self.holds_files = False  # before it ever took part
+        self.down: frozenset[str] = frozenset()  # resources that are so, whoever knows it
         self.hangs = False  # its services: neither start nor stop ends before its deadline

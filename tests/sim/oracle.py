@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Lane
+from tests.sim.resources import OWN
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -39,6 +41,8 @@ class Seen:
         self.orders: dict[Lane, deque[float]] = {lane: deque(maxlen=most.get(lane, STORM_MAX)) for lane in Lane}
         self.failures = 0
         self.failbacks = 0
+        self.rules_followed = 0
+        self.barred_since: float | None = None
         self.stopped_at: float | None = None
         self.heard_at = 0.0
         self.bare_since: float | None = None
@@ -113,10 +117,22 @@ class Oracle:
         bare = lives and machine.services and machine.rfs.serves and machine.address_until <= now
         seen.bare_since = (seen.bare_since if seen.bare_since is not None else now) if bare else None
         self.must(seen.bare_since is None or now - seen.bare_since < BARE_SERVICES_S, f"{machine.name} serves without the address")
+        barred = lives and machine.services and self._must_not_serve(machine)
+        seen.barred_since = (seen.barred_since if seen.barred_since is not None else now) if barred else None
+        self.must(seen.barred_since is None or now - seen.barred_since < STOPPED_S, f"{machine.name} must not serve, knows it, and serves")
         if not lives:
             seen.stopped_at = None
         stays = seen.stopped_at is not None and now - seen.stopped_at > STOPPED_S and (machine.services or machine.rfs.alive)
         self.must(not stays, f"{machine.name} was stopped and does not stop")
+
+    @staticmethod
+    def _must_not_serve(machine: Machine) -> bool:
+        """Is something of the node's own down, does it know that, and do its rules say that it waits then?"""
+        assert machine.core is not None
+        module = machine.core.modules["pg"]
+        waits = any(rule.action == "wait" and rule.name == OWN for rule in module.rules)
+        known = module.resources.get(OWN)
+        return waits and known is not None and known.state is ResourceState.DOWN and OWN in machine.down and not module.unchecked
 
     def _addresses(self) -> None:
         cluster, now = self.cluster, self.cluster.now
@@ -155,6 +171,7 @@ class Oracle:
             case act.StopRfs():
                 self.must(bare, f"{name} stops rfsmount before services and address")
             case act.PromoteRfs() if action.reason != ADMINISTRATOR and not action.force:
+                self.must(not action.granted or not self._must_not_serve(machine), f"{name} takes the role by itself and must not serve")
                 self.must(self.recently(machine, "complete"), f"{name} promotes a copy that is not whole")
                 fair = self.recently(machine, "apart") or self.recently(machine, "consent")
                 self.must(fair, f"{name} promotes within a session without the peer's consent")
@@ -178,6 +195,9 @@ class Oracle:
                 self.must(allowed, f"{name} takes over although failover is paused")
                 by_policy = self.cluster.policy == "consistency" and self.cluster.witness is None
                 self.must(not (silent and by_policy), f"{name} takes over on silence under consistency")
+            case "rule" if ": wait, because" not in notice.text:
+                seen.rules_followed += 1
+                self.must(seen.rules_followed <= machine.max_restarts + 1 + SLACK, f"{name} follows its rules again and again")
             case "failback":
                 seen.failbacks += 1
                 self.must(not self.cluster.told(machine).paused, f"{name} gives the role back although failover is paused")
@@ -192,7 +212,7 @@ class Oracle:
         """A person's command was accepted: what failed before does not count any more."""
         if not isinstance(command, ev.Switch):
             seen = self.seen[machine.name]
-            seen.failures = seen.failbacks = 0
+            seen.failures = seen.failbacks = seen.rules_followed = 0
             seen.stopped_at = self.cluster.now if isinstance(command, ev.Stop) else None
 
     def commanded(self, machine: Machine, command: ev.Command, code: int | None, was_paired: bool) -> None:

@@ -22,7 +22,7 @@ from orchestrator.core.states import Memory
 from orchestrator.core.turn import Node
 from orchestrator.effects import EffectFailed
 from orchestrator.runner import Runner
-from tests.sim import walk
+from tests.sim import resources, walk
 from tests.sim.cluster import ADDRESS_LIFETIME_S, HANG_S, MODULE, PEOPLE, TICK_S, Cluster
 from tests.sim.fake_rfs import Refused
 from tests.sim.machine import Machine
@@ -65,7 +65,7 @@ class WatchedRunner(Runner):
         machine.core = self.node
         if isinstance(event, ev.Heartbeat):
             cluster.oracle.heard(machine, before)
-            if event.incarnation == self.node.detector.incarnation:
+            if self.node.detector != before:
                 cluster.oracle.seen[machine.name].heard_at = cluster.now
         if isinstance(event, PEOPLE) and self._said:
             if self._said[0].code == 0:
@@ -99,16 +99,16 @@ class Effects:
         if isinstance(action, act.AskPeerPromote | act.AskPeerOutdate):
             await self._ask_peer(action)
             return
-        slow = isinstance(action, act.StartServices | act.StopServices | act.StartRfs)
+        slow = isinstance(action, act.StartServices | act.StopServices | act.RestartServices | act.StartRfs)
         hangs = machine.hangs and type(action) in HANG_S and not (isinstance(action, act.StopServices) and action.kill)
         await trio.sleep(HANG_S[type(action)] if hangs else cluster.random.uniform(0.0, 0.8 if slow else 0.2))
         await self._thawed()
         try:
-            if hangs and isinstance(action, act.StartServices):
+            if hangs and isinstance(action, act.StartServices | act.RestartServices):
                 raise Refused("the service was not ready in time")
             cluster.carry_out(machine, action)
         except Refused as refusal:
-            if isinstance(action, act.StartServices):
+            if isinstance(action, act.StartServices | act.RestartServices):
                 cluster.oracle.seen[machine.name].failures += 1
             raise EffectFailed(str(refusal), refused=True) from refusal
         cluster.publish(machine)
@@ -232,6 +232,7 @@ class RunnerCluster(Cluster):
     def tick(self, machine: Machine, incarnation: int) -> None:
         """The runner ticks by itself; this is the pinger."""
         if machine.hactld and machine.incarnation == incarnation:
+            resources.look(self, machine)
             self.deliver(machine, ev.PingVerdict(self.now, machine.reaches_ping))
             self.at(self.now + TICK_S, lambda: self.tick(machine, incarnation))
 
@@ -285,8 +286,10 @@ async def live(seed: int, witness: bool) -> set[tuple[str, str]]:
         cluster = RunnerCluster(nursery, seed, policy, ping=not witness or chance.random() < 0.3, witness=witness)
         cluster.talkative = chance.random() < 0.3
         cluster.default_primary, cluster.max_restarts = chance.choice(("alone", "lastprim", "node1", "node2")), chance.choice((3, 50))
+        resources.by_chance(cluster, seed)
         await settle(cluster)
         for _ in range(chance.randrange(2, 14)):
+            resources.disturb(cluster)
             walk.disturb(cluster, chance, FAULTS)
             await trio.sleep(chance.choice(walk.PAUSES_S))
         await make_peace(cluster)

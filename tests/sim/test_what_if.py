@@ -10,6 +10,8 @@ from orchestrator.core import events as ev
 from orchestrator.core.what_if import QUESTIONS, Moment, imagine
 from orchestrator.hactl.history_commands import IMAGINABLE
 from tests.sim.cluster import MODULE, Cluster, paired
+from tests.sim.resources import OWN
+from tests.sim.test_resources import watched
 
 
 def imagined(cluster: Cluster, name: str, what: str) -> tuple[tuple[Moment, ...], str]:
@@ -51,6 +53,19 @@ def test_the_order_and_the_time_of_a_takeover() -> None:
     orders = [moment.text for moment in moments if moment.kind == "order"]
     assert orders == ["make this copy primary", "put the address up", "start the services"]
     assert all(2.0 <= moment.after_s <= 3.5 for moment in moments if moment.kind == "order")
+
+
+@pytest.mark.parametrize(("action", "end"), [("wait", "WAIT NotReady"), ("stop", "STOP NotReady"), ("swap", "SECOND Ready")])
+def test_a_resource_that_goes_down_and_stays_so(action: str, end: str) -> None:
+    cluster = watched(64, own=action)
+    core = cluster.machines["node1"].core
+    assert core is not None
+    moments, after = imagine(core, MODULE, "resource-down", OWN)
+    state, readiness = after.modules[MODULE].shown
+    assert "stop the services" in [moment.text for moment in moments]
+    cluster.machines["node1"].down |= {OWN}
+    cluster.run(15.0)
+    assert f"{state.value} {readiness.value}" == cluster.shown("node1") == end
 
 
 def test_paused_it_would_wait() -> None:

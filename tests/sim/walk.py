@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.core import events as ev
 from orchestrator.core.states import Point
+from tests.sim import resources
 from tests.sim.cluster import Cluster, settle
 from tests.sim.machine import Machine
 from tests.sim.networks import NETWORKS
@@ -282,6 +283,7 @@ def repair(cluster: Cluster) -> Iterator[str]:
     cluster.slow_status_s, cluster.slow_done_s = 0.05, 0.1
     services_recover(cluster, cluster.random, "")
     for name, machine in cluster.machines.items():
+        machine.down = frozenset()
         if not machine.powered:
             cluster.boot(name)
         if machine.frozen:
@@ -320,6 +322,7 @@ def walk(seed: int, witness: bool, *, hurried: bool = False) -> Cluster:
     cluster.talkative = chance.random() < 0.3
     cluster.default_primary, cluster.max_restarts = default_primary, chance.choice((3, 50))
     cluster.slow_done_s = 1.5 if hurried else cluster.slow_done_s
+    resources.by_chance(cluster, seed)
     live(cluster, chance, HURRIED if hurried else FAULTS)
     return cluster
 
@@ -346,6 +349,7 @@ def live(cluster: Cluster, chance: random.Random, faults: Sequence[Fault]) -> No
     else:
         settle(cluster)
     for _ in range(chance.randrange(2, 14)):
+        resources.disturb(cluster)
         disturb(cluster, chance, faults)
         cluster.run(chance.choice(PAUSES_S))
     make_peace(cluster)

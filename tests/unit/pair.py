@@ -71,7 +71,7 @@ class Node:
         record = load_record(self.settings, file, identity)
         self._scope = trio.CancelScope()
         with self._scope:
-            make = cast(Callable[[], Engine], FakeEngine)
+            make = cast(Callable[[Settings], Engine], lambda _: FakeEngine())
             self.replica = Replica(self.settings, cast(Layers, self.layers), file, record, identity, make, Security(None))
             self.commands = Commands(self.replica)
             supervisor = Supervisor(self.replica, self.settings.listen, self.settings.peer, self._enter, self.replica.security)

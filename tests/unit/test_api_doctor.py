@@ -20,7 +20,7 @@ from orchestrator.doctor import gather
 from orchestrator.peer import PeerRefused, PeerUnreachable
 from orchestrator.snapshot import part
 from rfs.errors import SaidNo
-from tests.unit.test_api_routes import FakePeer, answer_peer, make_routes
+from tests.unit.test_api_routes import ANN, FakePeer, answer_peer, make_routes
 
 
 def with_desk(tmp_path: Path, peer: FakePeer | None = None) -> Routes:
@@ -31,7 +31,7 @@ def with_desk(tmp_path: Path, peer: FakePeer | None = None) -> Routes:
 
 
 async def question(routes: Routes, **query: str) -> dict[str, Any]:
-    return await routes.route(Request("GET", ("v1", "doctor"), query, {}, "ann"))
+    return await routes.route(Request("GET", ("v1", "doctor"), query, {}, ANN))
 
 
 async def test_facts_out_of_a_child(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ async def test_the_time_at_once(tmp_path: Path) -> None:
 async def test_the_peer_is_asked_over_the_call_channel(tmp_path: Path) -> None:
     peer = FakePeer({"node": "node2", "wall_s": 1.0})
     assert (await question(with_desk(tmp_path, peer), what="clock", node="node2"))["node"] == "node2"
-    assert peer.asked == [("doctor", {"what": "clock", "token": "", "offset": ""})]
+    assert peer.asked == [("doctor", {"what": "clock", "token": "", "offset": "", "role": "operator"})]
 
 
 async def test_what_there_is_not(tmp_path: Path) -> None:
@@ -84,7 +84,8 @@ async def test_a_snapshot_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(desk, "PATIENCE_S", 0.01)
     routes = with_desk(tmp_path)
     token = (await question(routes, what="snapshot"))["token"]
-    assert (await answer_peer(routes, "doctor", {"what": "snapshot"}))["token"] == token, "who asks meanwhile gets the same"
+    again = await answer_peer(routes, "doctor", {"what": "snapshot", "role": "operator"})
+    assert again["token"] == token, "who asks meanwhile gets the same"
     assert await question(routes, what="snapshot", token=token, offset="0") == {"pending": True}
     go_on.set()
     found = bytearray()

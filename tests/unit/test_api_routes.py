@@ -10,13 +10,17 @@ import pytest
 import trio
 
 from orchestrator import view, view_pairs
+from orchestrator.api.access import Asker
 from orchestrator.api.commands import make_command
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
+from orchestrator.api.roles import Role
 from orchestrator.api.routes import Routes, merge
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, VipConfig
 from orchestrator.core import events as ev
+from orchestrator.core.machine import step
+from orchestrator.core.rules_language import ResourceState, Rule, parse
 from orchestrator.core.states import Hold, Readiness, State, Summary
 from orchestrator.effects.notify import History
 from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
@@ -32,6 +36,9 @@ CONFIG = ModuleConfig(
     name="pg", mode="mirror", nodes=("node1", "node2"), replication_network="lan", default_primary="alone", boot="auto", max_restarts=3,
     max_restarts_period_s=86400.0, replicated=(), vips=(VipConfig("192.0.2.100/24"),), services=(), port=5600, scripts_dir=Path("/none"),
 )  # fmt: skip
+
+
+ANN = Asker("ann", Role.OPERATOR)
 
 
 class FakePeer(PeerClient):
@@ -79,7 +86,7 @@ async def ask(routes: Routes, method: str, path: str, query: dict[str, str] | No
     async with trio.open_nursery() as nursery:
         for side in routes.here.sides:
             nursery.start_soon(side.runner.run)
-        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, "ann"))
+        answer = await routes.route(Request(method, tuple(path.strip("/").split("/")), query or {}, {}, ANN))
         nursery.cancel_scope.cancel()
     return answer
 
@@ -97,14 +104,15 @@ async def test_there(tmp_path: Path) -> None:
     peer = FakePeer({"code": 0, "message": "pg starts"})
     answer = await ask(make_routes(peer, tmp_path), "POST", "/v1/modules/pg/start", {"node": "node2"})
     assert answer["results"] == [{"node": "node2", "code": 0, "message": "pg starts"}]
-    assert peer.asked == [("command", {"module": "pg", "verb": "start", "options": {}, "who": "ann on node1"})]
+    asked = {"module": "pg", "verb": "start", "options": {}, "who": "ann (operator) on node1", "role": "operator"}
+    assert peer.asked == [("command", asked)]
 
 
 async def test_who_asked_is_in_the_history(tmp_path: Path) -> None:
     routes = make_routes(FakePeer({}), tmp_path)
     await ask(routes, "POST", "/v1/modules/pg/pause")
     last = (await ask(routes, "GET", "/v1/events"))["events"][-1]
-    assert (last["kind"], last["who"]) == ("command", "ann on node1")
+    assert (last["kind"], last["who"], last["role"]) == ("command", "ann (operator) on node1", "operator")
     assert last["text"].startswith("pause: automatic failover of pg is paused")
 
 
@@ -115,6 +123,54 @@ async def test_why_tells_what_stands_against_it(tmp_path: Path) -> None:
     swap = document["questions"][0]
     assert swap["answer"] is False and {"text": "node2 is SECOND Ready", "holds": False} in swap["conditions"]
     assert document["evidence"]["around"]["policy"] == "availability"
+
+
+async def watched_routes(tmp_path: Path) -> Routes:
+    """A module with two checkers, of which one has just found something."""
+    routes = make_routes(FakePeer({}), tmp_path)
+    runner = routes.here.runner_of("pg")
+    rules = (
+        Rule("tcp.db", "restart", (parse("tcp.db is down"),), is_default=True),
+        Rule("far", "swap", (parse("ping.gw is down"), parse("remote.ping.gw is up")), hold_s=4.0),
+    )
+    module = replace(runner.node.modules["pg"], rules=rules, watched={"tcp.db": "prim", "ping.gw": "pre"})
+    node, _ = step(replace(runner.node, modules={"pg": module}), ev.Tick(trio.current_time()))
+    runner.node, _ = step(node, ev.Checked(trio.current_time(), "pg", "ping.gw", ResourceState.DOWN, "192.0.2.1 does not answer"))
+    return routes
+
+
+async def test_why_shows_every_rule_and_the_truth_of_each_term(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    own, far = (await ask(routes, "GET", "/v1/modules/pg/why"))["rules"]
+    assert own == {
+        "name": "tcp.db", "default": True, "action": "restart", "services": [], "hold_s": 0.0, "holds": False, "held_s": 0.0,
+        "acted": False, "why_not": "", "all": [{"term": "tcp.db is down", "holds": False}], "any": [],
+    }  # fmt: skip
+    assert [term["holds"] for term in far["all"]] == [True, False] and not far["holds"]
+
+
+async def test_status_lists_what_is_watched_and_warns_of_what_is_down(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    document = await ask(routes, "GET", "/v1/status")
+    here, there = document["modules"][0]["nodes"]
+    assert [(each["resource"], each["state"], each["text"]) for each in here["checkers"]] == [
+        ("tcp.db", "init", ""), ("ping.gw", "down", "192.0.2.1 does not answer"),
+    ]  # fmt: skip
+    assert all(each["since_s"] >= 0.0 for each in here["checkers"])
+    assert [each["state"] for each in there["checkers"]] == ["unknown", "unknown"]
+    warning = next(each for each in document["warnings"] if each["code"] == "RESOURCE_DOWN")
+    assert "ping.gw is down on node1: 192.0.2.1 does not answer" in warning["text"] and "hactl why pg" in warning["fix"]
+
+
+async def test_a_resource_that_goes_down_is_imagined(tmp_path: Path) -> None:
+    routes = await watched_routes(tmp_path)
+    document = await ask(routes, "GET", "/v1/modules/pg/simulate", {"what": "resource-down", "resource": "tcp.db"})
+    texts = [moment["text"] for moment in document["moments"]]
+    assert document["resource"] == "tcp.db" and texts.count("start the services") == 3, "it stays down: as often as max_restarts lets it"
+    assert document["readiness"] == "NotReady" and "tcp.db" in document["reason"]
+    with pytest.raises(ApiError) as refused:
+        await routes.here.look("simulate", {"module": "pg", "what": "resource-down", "resource": "tcp.web"})
+    assert "it has tcp.db and ping.gw" in str(refused.value)
 
 
 async def test_swap_finds_the_primary(tmp_path: Path) -> None:
@@ -232,7 +288,8 @@ async def test_a_key_is_replaced_only_when_the_peer_knows(tmp_path: Path) -> Non
     routes.here.sides = [FakeSide(told, routes.here.sides[0].runner)]
     answer = await ask(routes, "POST", "/v1/cluster/rotate-keys")
     assert [method for method, _ in told.asked] == ["pin", "hello"]
-    assert answer == {"rotated": [{"node": "node1", "pin": store.own().known.pin, "not_told": []}]} and store.own().known.pin != before
+    after = store.own().known.pin
+    assert answer == {"schema": "hactl.rotated/1", "rotated": [{"node": "node1", "pin": after, "not_told": []}]} and after != before
     assert len(store.every_own()) == 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ABOVE_EFFECTS = {"orchestrator.runner", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"}
 IMPURE = {"trio", "os", "socket", "logging", "time", "random", "secrets", "subprocess", "threading", "pathlib", "datetime"}
 
 # What imports (a module or package prefix) -> what it must never import; every matching row applies.
@@ -17,8 +18,9 @@ FORBIDDEN: dict[str, set[str]] = {
     "rfs.record": IMPURE | {"rfs.engine"},
     "rfs.decide": IMPURE | {"rfs.engine"},
     "rfs.rules": IMPURE | {"rfs.engine"},
-    "orchestrator.core": IMPURE | {"orchestrator.runner", "orchestrator.effects", "orchestrator.api", "rfs"},
-    "orchestrator.effects": {"orchestrator.runner", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.core": IMPURE | {"orchestrator.runner", "orchestrator.effects", "orchestrator.checkers", "orchestrator.api", "rfs"},
+    "orchestrator.effects": ABOVE_EFFECTS | {"orchestrator.checkers"},
+    "orchestrator.checkers": ABOVE_EFFECTS | {"orchestrator.pair"},
     "orchestrator.runner": {"orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
     "orchestrator.doctor": {f"orchestrator.{name}" for name in ("runner", "core", "api", "hactl", "daemon", "snapshot")},
     "orchestrator.snapshot": {f"orchestrator.{name}" for name in ("runner", "core", "api", "hactl", "daemon")},
@@ -28,6 +30,8 @@ FORBIDDEN: dict[str, set[str]] = {
     )},
     **{f"orchestrator.snapshot.{name}": IMPURE for name in ("redact", "anonymise")},
     "orchestrator.api": {"orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules": {"orchestrator.runner", "orchestrator.core", "orchestrator.api", "orchestrator.hactl", "orchestrator.daemon"},
+    "orchestrator.modules.machine": {"orchestrator", "rfs", "subprocess", "trio"},
     "orchestrator.hactl": {"orchestrator.runner", "orchestrator.core", "orchestrator.effects", "orchestrator.daemon"},
 }
 

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config_archive import digest, gather
+from orchestrator.config_start import adopt
+from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
+from orchestrator.hactl.cluster_commands import begin_anew
+from orchestrator.paths import Paths
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
@@ -38,9 +43,9 @@ def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
     (here / "keys").mkdir()
     (here / "keys" / "identity.pem").write_text("secret")
     (here / "modules" / "link").symlink_to("/etc/passwd")
-    assert cluster_files.gather(here) == FILES, "no key, and nothing that a link points at"
-    cluster_files.store(cluster_files.gather(here), there, "node2", replace=False)
-    assert cluster_files.gather(there) == FILES
+    assert gather(here) == FILES, "no key, and nothing that a link points at"
+    cluster_files.store(gather(here), there, "node2", replace=False)
+    assert gather(there) == FILES
     assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and (there / "modules/pg/password").stat().st_mode & 0o777 == 0o600
     assert not list(there.glob(".joining*"))
 
@@ -75,4 +80,22 @@ def test_a_different_configuration_is_kept(tmp_path: Path) -> None:
     cluster_files.store(other, tmp_path, "node2", replace=True)
     assert (tmp_path / "cluster.toml").read_bytes() == other["cluster.toml"][1]
     assert (tmp_path / "cluster.toml.before-join").read_bytes() == CLUSTER
-    assert cluster_files.gather(tmp_path) == other, "what was kept aside does not travel"
+    assert gather(tmp_path) == other, "what was kept aside does not travel"
+
+
+def test_what_was_applied_before_a_join_is_forgotten_unless_it_came_along_again(tmp_path: Path) -> None:
+    etc, paths = tmp_path / "etc", Paths(tmp_path)
+    cluster_files.store(FILES, etc, "node2", replace=False)
+    begin_anew(etc, paths)  # nothing was applied here
+    store = GenerationStore(paths.config)
+    adopt(store, etc)
+    begin_anew(etc, paths)
+    store.read()
+    assert store.past.applied is not None and store.past.applied.digest == digest(gather(etc))
+    (etc / "cluster.toml").write_text((etc / "cluster.toml").read_text() + "# another\n")
+    begin_anew(etc, paths)
+    store.read()
+    assert store.past.applied is None
+    (paths.config / "history.json").write_text("{")
+    begin_anew(etc, paths)
+    store.read()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import orchestrator
 from orchestrator.config import ClusterConfig, HealthConfig, NodeConfig, VipConfig, load_cluster, load_modules
 from orchestrator.config_errors import ConfigError
 from orchestrator.units import parse_duration_s, parse_restarts, parse_size_bytes, show_bytes, show_duration
@@ -220,7 +219,6 @@ def test_a_network_that_only_one_node_has(tmp_path: Path) -> None:
         ('stop_signal = "INT"', 'stop_signal = "INTT"', '21: service[1].stop_signal: "INTT" is not a signal. Did you mean "SIGINT"?'),
         ('start = ["/usr', 'start = ["usr', "20: service[1].start: a command is a list of words whose first is the program's absolute"),
         ('name = "postgres"\n', 'unit = "x"\n', "service[1].start: cannot be given together with unit, which says it itself."),
-        ("[[vip]]", "[[checker]]\ntype = 'tcp'\n[[vip]]", "14: checker: this release has no checkers yet; remove it."),
     ],
 )
 def test_one_mistake_in_a_module(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -413,12 +411,3 @@ def test_units() -> None:
             parse(text)
     assert [show_duration(seconds) for seconds in (0, 42.7, 115, 273600)] == ["0s", "42s", "1m 55s", "3d 4h"]
     assert [show_bytes(count) for count in (0, 1023, 1536, 5 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]
-
-
-def test_the_postgresql_template_is_valid(tmp_path: Path) -> None:
-    template = Path(orchestrator.__file__).parent / "modules" / "postgresql" / "pg.toml"
-    lab = CLUSTER.replace("192.0.2.", "10.77.0.").replace("198.51.100.", "10.77.1.")
-    write(tmp_path, lab, pg=template.read_text())
-    pg = load_modules(tmp_path, load_cluster(tmp_path))["pg"]
-    assert [entry.directory for entry in pg.replicated] == ["/srv/postgresql/data", "/srv/postgresql/wal"]
-    assert (pg.services[0].user, pg.services[0].stop_signal) == ("postgres", "SIGINT")

@@ -11,6 +11,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import COLUMNS, TABLE, step
+from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import (
     Hold,
     Lane,
@@ -70,6 +71,7 @@ def sample(kind: type[ev.Event]) -> ev.Event:
         "ok": True, "wanted": True, "has_record": True, "holds_files": False, "rfs_runs": False, "services_run": False,
         "address_held": False, "request": 1, "session": 1, "view": SECOND_VIEW, "reason": "it ended", "service": "postgres",
         "lane": Lane.ROLE, "ticket": 1, "switch": "failover", "value": "on", "what": "count",
+        "resource": "tcp.db", "state": ResourceState.DOWN, "text": "it refuses connections",
     }  # fmt: skip
     names = [name for name, field in kind.__dataclass_fields__.items() if name in given]
     return kind(**{name: given[name] for name in names})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -119,6 +120,39 @@ async def test_a_death_is_reported_with_its_cause(tmp_path: Path) -> None:
         await until(lambda: bool(bench.deaths))
         assert bench.deaths == [("app", "it ended (SIGKILL)")]
         await bench.services.stop(kill=True, state="ALONE")
+        nursery.cancel_scope.cancel()
+
+
+async def test_only_some_restart_and_the_others_notice_nothing(tmp_path: Path, place: Path | None) -> None:
+    """All of one user, and all working in the module's directory: what is another service's is not taken for a stray of this one."""
+    (tmp_path / "data").mkdir()
+    user, here = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name, tmp_path / "data"
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    names = ("db", "web", "cache")
+    script = f"cd {here} && exec sleep 1000"
+    services = [ServiceConfig(name=name, start=("/bin/sh", "-c", script), user=user) for name in names]
+    bench = Bench(tmp_path, *services, place=place)
+
+    def running() -> dict[str, processes.Process | None]:
+        return {name: processes.read_pid_file(bench.paths.run / "services" / f"pg.{name}.pid") for name in names}
+
+    async with trio.open_nursery() as nursery:
+        await bench.services.start(nursery, "PRIM")
+        before = running()
+        await bench.services.restart(("web", "db"), nursery, "PRIM")
+        after = running()
+        assert after["cache"] == before["cache"] and after["cache"] is not None and after["cache"].alive()
+        assert all(after[name] is not None and after[name] != before[name] for name in ("db", "web"))
+        assert bench.deaths == [], "what is stopped on purpose has not died"
+        stopped = [text for kind, text in zip(bench.log, bench.said, strict=True) if kind == "service-stop" and " ended" in text]
+        assert [text.split()[0] for text in stopped] == ["web", "db"], "in reverse order"
+        web = after["web"]
+        assert web is not None
+        processes.send_signal(web, signal.SIGKILL)
+        await until(lambda: bool(bench.deaths))
+        assert bench.deaths == [("web", "it ended (SIGKILL)")], "it is watched again"
+        await bench.services.stop(kill=True, state="PRIM")
         nursery.cancel_scope.cancel()
 
 

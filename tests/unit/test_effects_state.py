@@ -15,7 +15,8 @@ import trio
 import trio.testing
 
 from orchestrator import statefile
-from orchestrator.api import server
+from orchestrator.api import access, server
+from orchestrator.api.roles import Role
 from orchestrator.api.server import ApiError, ApiServer, Request
 from orchestrator.core.states import Memory
 from orchestrator.effects.journal import Journal
@@ -84,7 +85,7 @@ class Recorder:
     """A route that answers what it was asked."""
 
     async def route(self, request: Request) -> dict[str, Any]:
-        if request.path == ("v1", "no"):
+        if request.path == ("v1", "doctor"):
             raise ApiError("not now", 6)
         return {"path": list(request.path), "query": request.query, "body": request.body, "code": 0}
 
@@ -108,7 +109,7 @@ def exchange(path: Path) -> list[tuple[int, Any]]:
     for method, target, body in (
         ("GET", "/v1/status?node=all", None),
         ("POST", "/v1/modules/p%20g/second", json.dumps({"fullsync": True})),
-        ("GET", "/v1/no", None),
+        ("GET", "/v1/doctor", None),
         ("POST", "/v1/modules/pg/start", "{"),
     ):
         connection.request(method, target, body)
@@ -126,7 +127,7 @@ async def test_http_over_the_unix_socket(tmp_path: Path) -> None:
         assert answers[0] == (200, {"path": ["v1", "status"], "query": {"node": "all"}, "body": {}, "code": 0})
         assert answers[1][1]["path"] == ["v1", "modules", "p g", "second"]
         assert answers[1][1]["body"] == {"fullsync": True}
-        assert answers[2] == (409, {"code": 6, "message": "not now"})
+        assert answers[2] == (409, {"schema": "hactl.error/1", "code": 6, "message": "not now"})
         assert answers[3][0] == 400
         stream = await trio.open_unix_socket(str(path))
         await stream.send_all(b"\x00\x01nonsense\r\n\r\n")
@@ -197,14 +198,15 @@ def test_without_a_journal_nothing_happens(tmp_path: Path) -> None:
 
 
 async def test_who_asks_has_a_name() -> None:
-    assert (await server.person(os.getpid(), 0)).startswith("root")
+    found = await access.asker(access.Process(os.getpid(), 0, frozenset()), {})
+    assert (found.name, found.role) == ("root", Role.ADMIN) and found.who == "root"
 
 
 async def test_no_command_waits_for_a_directory_service(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
     over = threading.Event()
-    monkeypatch.setattr(server, "user_name", lambda uid: over.wait() and "too late")
+    monkeypatch.setattr(access, "user_name", lambda uid: over.wait() and "too late")
     try:
-        assert await server.person(os.getpid(), 0) == "uid 0"
+        assert await access.asker(access.Process(0, 1000, frozenset()), {}) == access.Asker("uid 1000", Role.NONE)
     finally:
         over.set()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import os
+import pty
+import re
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -141,6 +146,11 @@ def hactl(hactld: FakeHactld, capsys: pytest.CaptureFixture[str]) -> Hactl:
     return call
 
 
+def timeless(text: str) -> list[str]:
+    """The lines, without the time of day."""
+    return re.sub(r"\d\d:\d\d:\d\d", "TIME", text).splitlines()
+
+
 def changed(**node1: Any) -> dict[str, Any]:
     """The status with other values in node1's line."""
     document = copy.deepcopy(STATUS)
@@ -151,15 +161,23 @@ def changed(**node1: Any) -> dict[str, Any]:
 def test_status_is_a_table_for_people(hactl: Hactl) -> None:
     code, out, err = hactl("status")
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
-        "Cluster plant7   redundant ✔   automatic failover: armed",
+    assert timeless(out) == [
+        "Cluster plant7   redundant ✔   automatic failover: armed   TIME",
         "",
-        "MODULE  NODE      STATE   DATA        LINK    SERVICE  SINCE",
-        "pg      node1  ●  PRIM    up-to-date  paired  running  3d 4h",
-        "pg      node2  ●  SECOND  up-to-date  paired  -        42s",
+        "MODULE  NODE      ROLE    DATA        LINK  APP      SINCE",
+        "pg      node1  ●  PRIM    up to date  ok    running  3d 4h",
+        "pg      node2  ●  SECOND  up to date  ok    -        42s",
         "VIP 192.0.2.100/24 (pg) on node1",
     ]
-    assert hactl()[1] == out, "hactl alone shows the status"
+    alone = timeless(hactl()[1])
+    assert alone[:6] == timeless(out), "hactl alone shows the status"
+    assert alone[7:] == [
+        "Next:",
+        "  hactl swap pg --wait               give the role to the other node",
+        "  hactl drill pg                     rehearse a failover",
+        "  hactl history                      what happened, and who asked for it",
+    ]
+    assert timeless(hactl("status", "--no-header")[1]) == [line for line in timeless(out) if not line.startswith("MODULE")]
 
 
 def test_status_names_what_is_wrong_first() -> None:
@@ -170,14 +188,14 @@ def test_status_names_what_is_wrong_first() -> None:
     document["warnings"] = [{"code": "X", "text": "network repl: nothing arrives from node2", "fix": "check the network repl"}]
     resync = {"direction": "from-peer", "percent_done": 43.94, "bytes_done": 1, "seconds_remaining": 125.0}
     document["modules"][0]["nodes"][1] |= {"readiness": "Transient", "resync": resync, "reason": "is being resynced", "since_s": None}
-    assert render(document, colour=False).splitlines() == [
-        "Cluster plant7   NOT REDUNDANT ✖   automatic failover: blocked (node2 is silent)",
+    assert timeless(render(document, colour=False)) == [
+        "Cluster plant7   NOT REDUNDANT ✖   automatic failover: blocked (node2 is silent)   TIME",
         "! network repl: nothing arrives from node2",
         "  → check the network repl",
         "",
-        "MODULE  NODE      STATE               DATA                    LINK    SERVICE  SINCE",
-        "pg      node1  ●  ALONE               up-to-date              alone   running  3d 4h",
-        "pg      node2  ◔  SECOND (Transient)  sync 43.9%, 2m 5s left  paired  -        -",
+        "MODULE  NODE      ROLE                DATA                 LINK  APP      SINCE",
+        "pg      node1  ◐  ALONE               current              down  running  3d 4h",
+        "pg      node2  ◔  SECOND (Transient)  sync 44% 2m 5s left  ok    -        -",
         "VIP 192.0.2.100/24 (pg) on node1",
         "node2: is being resynced",
         "node2 did not answer: its line is what was last known.",
@@ -274,11 +292,13 @@ def test_logs_and_events(hactl: Hactl, hactld: FakeHactld) -> None:
     [
         (("status", "web"), 2, "there is no module web; there is pg."),
         (("stop", "pgg"), 2, 'there is no module pgg; there is pg. Did you mean "pg"?'),
-        (("swop",), 2, "swop"),
+        (("swop",), 2, 'there is no command \'swop\'. Did you mean "swap"?'),
         (("status", "--wtch"), 2, "--wtch"),
-        (("resync", "pg", "--full"), 2, 'this release has no "resync" yet'),
-        (("config", "diff"), 2, 'this release has no "config diff" yet'),
-        (("module", "add", "x"), 2, 'this release has no "module add" yet'),
+        (("resolve", "pg"), 2, "Missing option '--keep'"),
+        (("resolve", "pg", "--keep", "nod1"), 2, 'say --keep node1 or --keep node2. Did you mean "node1"?'),
+        (("resolve", "pg", "--keep", "node1"), 6, "pg is redundant, not diverged"),
+        (("explain", "divergd"), 2, 'nothing is called \'divergd\'. Did you mean "DIVERGED"?'),
+        (("module", "add", "x"), 2, 'there is no template "x"'),
         (("lab", "run", "crash"), 2, "there is no scenario crash; 'hactl lab run' lists them"),
         (("wait", "pg", "--for", "PRIM", "--timeout", "soon"), 2, '"soon" is not a duration'),
         (("lab", "kill", "node9"), 2, "node9"),
@@ -347,7 +367,13 @@ def test_the_command_itself(tmp_path: Path) -> None:
     words = [sys.executable, "-c", code, "--socket", str(tmp_path / "none"), "status"]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
     assert done.stderr.count("\n") == 1
-    assert not {"rich", "pydantic", "trio", "orchestrator.lab"} & set(done.stdout.split())
+    slow = {"rich", "pydantic", "trio", "psutil", "h11", "http.client", "email", "ssl", "asyncio", "difflib", "cryptography", "msgpack"}
+    loaded = set(done.stdout.split())
+    assert not slow & loaded
+    ours = {name for name in loaded if name.startswith(("orchestrator.", "rfs."))}
+    allowed = ("api", "api.client", "defaults", "exit_codes", "hactl", "hactl.cli", "hactl.output", "hactl.session", "hactl.status_command",
+               "hactl.status_view", "sentence", "units")  # fmt: skip
+    assert ours <= {*(f"orchestrator.{name}" for name in allowed), "rfs.exit_codes"}
 
 
 def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -469,3 +495,123 @@ def test_the_witness(hactl: Hactl, hactld: FakeHactld) -> None:
     away = {**shown, "state": "unreachable", "register": None, "reason": "Connection refused"}
     hactld.answers["/v1/status"] = [(200, changed(rfs={"witness": away}))]
     assert hactl("witness", "status", "-o", "plain")[1] == "pg\tunreachable\t-\t-\t-\tConnection refused\n"
+
+
+# ---- at a terminal ---------------------------------------------------------------------------------------------------------------------
+
+
+def at_a_terminal(hactld: FakeHactld, answer: str, *words: str) -> tuple[int, str]:
+    """hactl as a process on a pseudo-terminal, in which somebody types `answer`."""
+    code = f"import sys; from orchestrator.hactl.cli import run; sys.exit(run(['--socket', {str(hactld.path)!r}, *{list(words)!r}]))"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        os.write(ours, answer.encode())
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: its end of the terminal is closed
+            while piece := os.read(ours, 4096):
+                said += piece
+        os.close(ours)
+        return process.wait(30), said.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def moving(hactld: FakeHactld) -> FakeHactld:
+    for verb in ("swap", "stop", "prim", "second"):
+        hactld.answers[f"/v1/modules/pg/{verb}"] = [(200, {"code": 0, "message": f"{verb} it is", "results": []})]
+    return hactld
+
+
+def asked_for(hactld: FakeHactld) -> list[str]:
+    return [target for method, target, _ in hactld.asked if method == "POST"]
+
+
+def test_a_swap_shows_how_things_stand_and_asks(moving: FakeHactld) -> None:
+    code, said = at_a_terminal(moving, "n\n", "swap", "pg")
+    assert code == 1 and asked_for(moving) == []
+    assert "pg      node1  " in said and "pg moves from node1 to node2" in said and said.endswith("nothing was done\n")
+    code, said = at_a_terminal(moving, "y\n", "swap", "pg")
+    assert code == 0 and asked_for(moving) == ["/v1/modules/pg/swap"] and "accepted, not finished" in said
+    assert at_a_terminal(moving, "", "swap", "pg", "--yes")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (("prim", "pg", "--force"), "What the other node wrote and this one lacks will not be served."),
+        (("stop", "pg", "-H", "all"), "Nobody serves pg afterwards"),
+        (("swap", "pg", "--nosync"), "newer data stay here until you decide"),
+        (("second", "pg", "--fullsync"), "The files of this node are moved to kept/"),
+    ],
+)
+def test_what_is_dangerous_is_said_by_the_modules_name(moving: FakeHactld, words: tuple[str, ...], warning: str) -> None:
+    code, said = at_a_terminal(moving, "y\n", *words)
+    assert code == 1 and asked_for(moving) == [] and warning in said and "Type the module's name to go on" in said
+    code, _ = at_a_terminal(moving, "pg\n", *words)
+    assert code == 0 and len(asked_for(moving)) == 1
+
+
+def test_a_script_is_not_asked(hactl: Hactl, moving: FakeHactld) -> None:
+    assert hactl("stop", "pg", "-H", "all")[0] == 0 and asked_for(moving) == ["/v1/modules/pg/stop?node=all"]
+
+
+def test_a_dry_run_asks_the_rules_and_changes_nothing(hactl: Hactl, moving: FakeHactld) -> None:
+    imagined = {"schema": "hactl.simulate/1", "node": "node1", "module": "pg", "what": "swap", "state": "SECOND", "readiness": "Ready",
+                "reason": "", "moments": [{"after_s": 0.0, "kind": "order", "text": "stop the services"}]}  # fmt: skip
+    moving.answers["/v1/modules/pg/simulate"] = [(200, imagined)]
+    moves = (("swap",), ("stop",), ("prim", "--force"), ("second", "--fullsync"), ("start",))
+    for words in (*moves, ("pause",), ("checkers", "off"), ("boot", "on")):
+        code, out, _ = hactl(*words, "--dry-run")
+        assert code == 0 and "stop the services" in out, words
+    assert asked_for(moving) == []
+    assert any("what=prim&node=node1&options=force" in target for _, target, _ in moving.asked)
+    code, _, err = hactl("drill", "--dry-run")
+    assert code == 2 and "'hactl drill' has no --dry-run: nothing was done" in err
+
+
+# ---- a watch, and what the shell completes -----------------------------------------------------------------------------------------------
+
+
+def test_a_number_after_w_is_how_often() -> None:
+    from orchestrator.hactl.status_command import status
+
+    typed = ((["-w", "5"], 5.0, None), (["-w", "pg"], 2.0, "pg"), (["pg", "-w", "0.5"], 0.5, "pg"), (["-w"], 2.0, None))
+    for words, interval, module in typed:
+        parsed = status.make_context("status", words).params
+        assert (parsed["watch"], parsed["interval"], parsed["module"]) == (True, interval, module)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, hactld: FakeHactld, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "_HACTL_COMPLETE" in script and "hactl" in script
+    environment = {**os.environ, "_HACTL_COMPLETE": f"{shell}_complete", "HACTL_SOCKET": str(hactld.path)}
+    words = {"bash": {"COMP_WORDS": "hactl swap p", "COMP_CWORD": "2"}, "zsh": {"COMP_WORDS": "hactl swap p", "COMP_CWORD": "2"},
+             "fish": {"COMP_WORDS": "hactl swap p", "COMP_CWORD": "p"}}[shell]  # fmt: skip
+    code = "from orchestrator.hactl.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment | words, timeout=30, check=False)
+    assert "pg" in done.stdout, (done.stdout, done.stderr)
+
+
+def test_nagios_without_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--socket", str(tmp_path / "none"), "status", "--nagios"]) == 3
+    assert capsys.readouterr().out.startswith("LOCKSTEP UNKNOWN - hactld is not running")
+
+
+def test_events_are_filtered(hactl: Hactl, hactld: FakeHactld) -> None:
+    def event(number: int, module: str, kind: str, age_s: float) -> dict[str, Any]:
+        wall_s = time.time() - age_s
+        return {"number": number, "time": "", "wall_s": wall_s, "node": "node1", "module": module, "kind": kind, "text": f"number {number}"}
+
+    events = [event(1, "pg", "transition", 7200), event(2, "pg", "transition", 60), event(3, "web", "transition", 50)]
+    events.append(event(4, "pg", "command", 40))
+    hactld.answers["/v1/events"] = [(200, {"node": "node1", "events": events, "last": 4})]
+
+    def numbers(*words: str) -> list[int]:
+        return [json.loads(line)["number"] for line in hactl("events", "-o", "jsonl", *words)[1].splitlines()]
+
+    assert numbers() == [1, 2, 3, 4] and numbers("--since", "1h") == [2, 3, 4]
+    assert numbers("--filter", "module=pg,kind=transition") == [1, 2]
+    assert numbers("--filter", "kind=command", "--filter", "kind=transition", "--filter", "module=web") == [3]
+    assert hactl("events", "--filter", "colour=red")[0] == 2

@@ -93,10 +93,31 @@ def test_a_pulse_survives_the_wire() -> None:
     assert decode(encode(PULSE), "plant7", "node1") == PULSE
 
 
+WATCHED = replace(SUMMARY, catalogue=2**32 - 1, up=2**60 - 2, down=1, unfit=True)
+
+
+def test_what_checkers_found_goes_beside_the_summaries() -> None:
+    said = replace(PULSE, share=Share(modules={"pg": WATCHED, "quiet": SUMMARY}))
+    assert decode(encode(said), "plant7", "node1") == said
+    document = msgpack.unpackb(encode(said))
+    assert document["lockstep"] == pulse.VERSION == 3, "a release that does not know it still hears this node"
+    assert all(len(summary) == 5 + len(pulse.TEXTS) for summary in msgpack.unpackb(document["modules"]).values())
+    assert list(msgpack.unpackb(document["resources"])) == ["pg"]
+
+
+def test_a_release_that_says_nothing_of_checkers_is_heard_and_nothing_is_known_of_them() -> None:
+    document = msgpack.unpackb(encode(replace(PULSE, share=Share(modules={"pg": WATCHED}))))
+    del document["resources"]
+    assert decode(msgpack.packb(document), "plant7", "node1").share.modules == {"pg": SUMMARY}
+    assert pulse.with_resources({"pg": SUMMARY}, None) == {"pg": SUMMARY}
+    assert pulse.with_resources({"pg": SUMMARY}, pulse.resources_to_wire({"pg": WATCHED})) == {"pg": WATCHED}
+
+
 @pytest.mark.parametrize("count", [0, 1, 12, 32, 64])
 def test_no_datagram_is_cut_into_pieces_by_any_path(count: int) -> None:
     """However many modules, and whatever is said of them; together the datagrams say it all, each about a range of its own."""
-    long = Summary(state=State.WAIT, readiness=Readiness.TRANSIENT, data="INCONSISTENT", generation="f" * 16, reason="\u00fc" * 5000)
+    long = Summary(state=State.WAIT, readiness=Readiness.TRANSIENT, data="INCONSISTENT", generation="f" * 16, reason="\u00fc" * 5000,
+                   catalogue=2**32 - 1, up=2**60 - 2, down=1, unfit=True)  # fmt: skip
     modules = {f"{number:02}" + "m" * 30: long for number in range(count)}
     cluster, node, echoes = "c" * 64, "n" * 63, {bytes([run]) * 16: 2**63 for run in range(pulse.ECHOES_MAX)}
     known: dict[str, Summary] = {}
@@ -140,6 +161,18 @@ def spoiled(place: int, value: Any) -> list[Any]:
     return wire
 
 
+SPOILED_RESOURCES: tuple[tuple[str, Any], ...] = (
+    ("web", [1, 0, 0, 0]),  # a module that is not spoken of
+    ("pg", [1, 0, 0]),
+    ("pg", [1, 0, 0, 2]),
+    ("pg", [1, True, 0, 0]),
+    ("pg", [1, 3, 2, 0]),  # up and down at once
+    ("pg", [1, -1, 0, 0]),
+    ("pg", [1, 2**63, 0, 0]),
+    ("pg", "up"),
+)
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -165,6 +198,8 @@ def spoiled(place: int, value: Any) -> list[Any]:
         (altered(echoes=[[b"r" * 16, True]]), "malformed"),
         (altered(echoes=[[b"r" * 16, -1]]), "malformed"),
         (altered(echoes=[[b"r" * 16, 1]] * 5), "malformed"),
+        *((altered(resources=wire), "malformed") for wire in ({}, [], b"\xff", msgpack.packb([1]))),
+        *((altered(resources=msgpack.packb({name: wire})), "malformed") for name, wire in SPOILED_RESOURCES),
         (summaries({"pg": {}}), "malformed"),
         (summaries({"": pulse.summary_to_wire(SUMMARY)}), "malformed"),
         (summaries({"pg": [*pulse.summary_to_wire(SUMMARY), 1]}), "malformed"),

@@ -11,10 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
+from orchestrator.checkers.models import KINDS, CommonModel
 from orchestrator.exit_codes import CHECK
-from orchestrator.hactl.cli import NOT_YET, NOT_YET_IN, hactl
-from orchestrator.hactl.cluster_commands import cluster
-from orchestrator.hactl.lab_commands import lab
+from orchestrator.hactl.cli import every_command, hactl
 from orchestrator.view import status as hactl_status
 from rfs import cli, exit_codes
 from rfs.status import build_status
@@ -35,7 +34,7 @@ def first_cells(text: str) -> list[str]:
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """rfsmount's."""
-    actions = cli._parser()._actions
+    actions = cli.parser()._actions
     found = next(action for action in actions if isinstance(action, argparse._SubParsersAction))
     return dict(found.choices)
 
@@ -78,31 +77,19 @@ def test_the_verbs_of_keys() -> None:
     assert {option for parser in found.values() for option in options_of(parser)} <= set(re.findall(r"--[\w-]+", text))
 
 
-def leaves(group: click.Group, prefix: str) -> set[str]:
+def leaves(under: str) -> set[str]:
     """All commands that do something."""
-    found: set[str] = set()
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        full = f"{prefix} {name}"
-        found |= leaves(command, full) if isinstance(command, click.Group) else {full}
-    return found
+    every = {" ".join(words): command for words, command in every_command()}
+    return {name for name, command in every.items() if name.startswith(under) and not isinstance(command, click.Group)}
 
 
 def test_the_commands_of_hactl() -> None:
     told = set(re.findall(r"^\| `(hactl [\w -]+)`", section("hactl"), re.MULTILINE))
-    assert told == leaves(hactl, "hactl") | leaves(cluster, "hactl cluster")
-
-
-def test_the_commands_that_hactl_lacks() -> None:
-    text = section("hactl").partition("Not in this release, refused with 2: ")[2].partition("\n\n")[0]
-    assert set(NOT_YET) <= set(re.findall(r"\w+", text.partition(";")[0]))
-    for group, names in NOT_YET_IN.items():
-        assert f"`{group.name} {'|'.join(names)}`" in text
+    assert told == leaves("hactl ") - leaves("hactl lab ")
 
 
 def test_the_commands_of_the_lab() -> None:
-    assert set(re.findall(r"^\| `(hactl lab \w+)`", section("The lab"), re.MULTILINE)) == leaves(lab, "hactl lab")
+    assert set(re.findall(r"^\| `(hactl lab \w+)`", section("The lab"), re.MULTILINE)) == leaves("hactl lab ")
 
 
 def test_the_common_options_of_hactl() -> None:
@@ -130,3 +117,17 @@ def returned_keys(function: Callable[..., object]) -> set[str]:
 def test_the_status_that_programs_read(title: str, function: Callable[..., object]) -> None:
     example = json.loads(section(title).partition("```json\n")[2].partition("```")[0])
     assert set(example) == returned_keys(function)
+
+
+def test_the_kinds_of_checkers() -> None:
+    """Each with its own keys, its window and its action; and the keys that all have."""
+    told = section("Configuration").partition("\n### Checkers\n")[2].partition("\n### ")[0]
+    rows = {cells[0].strip("`"): cells for row in re.findall(r"^\| (`.+) \|$", told, re.MULTILINE) if (cells := row.split(" | "))}
+    assert list(rows) == list(KINDS)
+    for kind, (_, _, keys, usual) in rows.items():
+        own = set(KINDS[kind].model_fields) - set(CommonModel.model_fields) - {"type"}
+        named = set(re.findall(r"`(\w+)`", keys)) - ({"name"} if kind in ("process", "custom") else set())
+        assert named == own, kind
+        assert tuple(usual.split(", ")) == KINDS[kind].usual, kind
+    example = told.partition("```toml\n")[2].partition("```")[0]
+    assert set(re.findall(r"^(\w+) =", example, re.MULTILINE)) == {*CommonModel.model_fields, "type", "to"}

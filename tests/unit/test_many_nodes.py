@@ -13,8 +13,10 @@ import pytest
 import trio
 
 from orchestrator import statefile, view, view_pairs
+from orchestrator.api.access import Asker
 from orchestrator.api.here import Here, Roster
 from orchestrator.api.peer_calls import PeerCalls
+from orchestrator.api.roles import Role
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiError, Request
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig
@@ -222,7 +224,7 @@ class Backup:
             for side in self.sides:
                 nursery.start_soon(side.runner.run)
             query = {"node": node} if node is not None else {}
-            answer = await self.routes.route(Request(method, tuple(path.strip("/").split("/")), query, {}, "ann"))
+            answer = await self.routes.route(Request(method, tuple(path.strip("/").split("/")), query, {}, Asker("ann", Role.OPERATOR)))
             nursery.cancel_scope.cancel()
         return answer
 
@@ -286,7 +288,8 @@ async def test_a_peer_acts_for_the_modules_that_it_shares(tmp_path: Path) -> Non
     async with trio.open_nursery() as nursery:
         for side in site.sides:
             nursery.start_soon(side.runner.run)
-        answer = await PeerCalls(site.here, site.sides[1]).answer("command", {"module": "watch", "verb": "restart", "who": "bob on node2"})
+        asked = {"module": "watch", "verb": "restart", "who": "bob on node2", "role": "operator"}
+        answer = await PeerCalls(site.here, site.sides[1]).answer("command", asked)
         nursery.cancel_scope.cancel()
     assert answer["code"] == 0 and site.history.lines[-1].as_json("")["who"] == "bob on node2"
 

@@ -10,7 +10,8 @@ from rfs import exit_codes
 from rfs.directory_checks import check_existing, holders, refuse_holders, resolve_directories
 from rfs.errors import SaidNo
 from rfs.mount_table import beneath, parse_mount_table, stack_at
-from rfs.state_directory import StateDirectory
+from rfs.rules import same_disks
+from rfs.state_directory import Directories, Given, StateDirectory, judge, read_directories, write_directories
 
 MOUNTINFO = [
     "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw",
@@ -95,8 +96,48 @@ def test_a_state_directory_has_one_owner_and_a_fixed_number_of_directories(tmp_p
     with pytest.raises(SaidNo, match=rf"in use by rfsmount \(pid {os.getpid()}\)") as refusal:
         StateDirectory(str(tmp_path / "state")).take()
     assert refusal.value.exit_code == exit_codes.REFUSED
-    first.check_directories(2)
-    first.record_directories(["/a", "/b"])
-    first.check_directories(2)
-    with pytest.raises(SaidNo, match="has 2 directories, 3 were given"):
-        first.check_directories(3)
+    assert first.check_directories(["/a", "/b"]) == Given(pending=0, new=0)
+    write_directories(first.path, Directories(("/a", "/b")))
+    assert first.check_directories(["/a", "/moved"]) == Given(pending=0, new=0)
+    assert first.check_directories(["/a", "/b", "/c"]) == Given(pending=1, new=1)
+    for others in (["/a"], ["/c", "/a", "/b"], ["/a", "/c", "/b"]):
+        with pytest.raises(SaidNo, match=f"has 2 directories, {len(others)} were given"):
+            first.check_directories(others)
+
+
+PENDING = Directories(("/a", "/b", "/c"), pending=2)  # /a alone was ever mirrored
+
+
+@pytest.mark.parametrize(
+    ("paths", "given"),
+    [
+        (["/a", "/b", "/c"], Given(pending=2, new=0)),
+        (["/a", "/b"], Given(pending=1, new=0)),
+        (["/a"], Given(pending=0, new=0)),
+        (["/a", "/b", "/c", "/d"], Given(pending=3, new=1)),
+        ([], None),
+        (["/b"], None),
+        (["/a", "/c"], None),
+    ],
+)
+def test_what_was_added_and_has_never_been_mirrored_may_be_taken_back(paths: list[str], given: Given | None) -> None:
+    assert judge(PENDING, paths) == given
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"count": 1}', '{"paths": 3}', '{"paths": ["/a"], "pending": 1}', '{"paths": ["/a"], "pending": -1}']
+)
+def test_a_list_of_directories_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "directories").write_text(text)
+    assert read_directories(str(tmp_path)) is None
+    (tmp_path / "directories").write_text('{"count": 1, "paths": ["/a"]}')  # as it was written before there was a word for it
+    assert read_directories(str(tmp_path)) == Directories(("/a",))
+    write_directories(str(tmp_path), PENDING)
+    assert read_directories(str(tmp_path)) == PENDING
+
+
+def test_a_directory_more_is_no_other_disk() -> None:
+    for then, now in (("8:1", "8:1"), ("8:1", "8:1,8:2"), ("8:1,8:2", "8:1"), ("8:1,8:2", "8:1,8:2,8:1")):
+        assert same_disks(then, now)
+    for then, now in (("8:1", "8:10"), ("8:1,8:2", "8:1,8:3"), ("8:1", "8:2,8:1"), ("", "8:1")):
+        assert not same_disks(then, now)

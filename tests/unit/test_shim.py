@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import trio
 from orchestrator import shim
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
+from orchestrator.core import events as ev
 from orchestrator.paths import Paths
 from tests.unit.test_api_routes import FakePeer, make_routes
 
@@ -84,6 +85,23 @@ async def test_commands_and_switches(shell: Shell) -> None:
     assert (await shell("stop"))[0] == 0 and not shell.routes.here.runner_of("pg").node.modules["pg"].wanted
 
 
+async def test_a_loop_says_how_its_resource_is(shell: Shell) -> None:
+    runner = shell.routes.here.runner_of("pg")
+    watched = replace(runner.node.modules["pg"], watched={"custom.queue": "pre", "custom.later": "second", "tcp.db": "prim"})
+    runner.node = replace(runner.node, modules={"pg": watched})
+    runner.deliver(ev.Tick(trio.current_time()))
+    await runner.changed()
+    assert await shell("set", "-r", "custom.queue", "-v", "down", "-i", "queuecheck") == (0, "")
+    known = runner.node.modules["pg"].resources["custom.queue"]
+    assert (known.state.value, known.text) == ("down", "said by queuecheck")
+    assert await shell("set", "-r", "custom.queue", "-v", "up") == (0, "")
+    assert runner.node.modules["pg"].resources["custom.queue"].state.value == "up"
+    refused = await shell("set", "-r", "tcp.db", "-v", "up")
+    assert refused[0] == 2 and "looked at by hactld itself" in refused[1]
+    early = await shell("set", "-r", "custom.later", "-v", "up")
+    assert early[0] == 6 and "is not looked at now" in early[1]
+
+
 async def test_a_bounded_command(shell: Shell) -> None:
     assert await shell("boundcmd", "10", "echo", "done") == (0, "done")
     assert (await shell("boundcmd", "1", "sleep", "100"))[0] == 124
@@ -95,7 +113,9 @@ async def test_a_bounded_command(shell: Shell) -> None:
     [
         ((), "pg", "say what"),
         (("printi", "x"), "", "say which module"),
-        (("set", "-r", "custom.x", "-v", "up"), "pg", "is not served here"),
+        (("get", "-r", "custom.x"), "pg", "is not served here"),
+        (("set", "-r", "custom.x", "-v", "middling"), "pg", "-v up, or -v down"),
+        (("set", "-r", "custom.x", "-v", "up"), "pg", "no checker custom.x"),
         (("restart", "-i"), "pg", "needs a word after it"),
         (("waitstart",), "no-such-module", "there is no module"),
     ],

@@ -197,7 +197,7 @@ def plant(root: Path) -> tuple[Path, list[str]]:
 
 def test_no_secret_leaves_the_node(tmp_path: Path) -> None:
     config, secrets = plant(tmp_path)
-    data = part.make(read_scene("node1", config, Paths(tmp_path, config)), deadline_s=10.0)
+    data = part.make(read_scene("node1", config, Paths(tmp_path)), deadline_s=10.0)
     texts, manifest = unpack(data)
     everything = "\n".join(f"{name}\n{text}" for name, text in texts.items()) + json.dumps(manifest)
     for secret in secrets:

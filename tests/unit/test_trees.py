@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.lab.trees import READ_BYTES, differences, manifest
+import pytest
+
+from orchestrator.lab.trees import READ_BYTES, differences, manifest, mirrored
 
 
 def content(root: Path, name: str, size: int, *pieces: tuple[int, bytes]) -> object:
@@ -39,3 +41,22 @@ def test_the_size_counts(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "file", (1, 1))
         os.utime(tmp_path / name, (1, 1))
     assert differences(manifest(str(tmp_path / "a")), manifest(str(tmp_path / "b"))) == ["file: size 5 / 6"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "local"),
+    [
+        ("*.pid", {"a.pid", "d/b.pid"}),
+        ("./a.pid", {"a.pid"}),
+        ("**/tmp", {"tmp", "tmp/x", "d/tmp", "d/tmp/x"}),
+        ("tmp/**", {"tmp/x"}),
+        ("d/*", {"d/b.pid", "d/tmp", "d/tmp/x"}),
+        ("d/?.pid", {"d/b.pid"}),
+        ("#odd+/**", {"#odd+/x"}),
+    ],
+)
+def test_what_is_local_is_left_out(pattern: str, local: set[str]) -> None:
+    paths = {".", "a.pid", "tmp", "tmp/x", "d", "d/b.pid", "d/tmp", "d/tmp/x", "#odd+", "#odd+/x"}
+    tree = {path: {"mode": path} for path in paths}
+    assert paths - set(mirrored(tree, [pattern])) == local
+    assert mirrored(tree, []) == tree

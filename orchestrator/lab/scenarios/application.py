@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 
 from orchestrator.lab.scenarios.pair import DIRECTORY, LEDGER, PORT, LedgerPair
 from orchestrator.lab.scenarios.scenario import EITHER, Stage, expect, scenario
@@ -15,17 +16,20 @@ SHELL = f"{sys.executable} -m orchestrator.lab.ledger serve {LEDGER} {PORT}"
 FORKING = Stage("forking-service", service_words=f'start = ["/bin/sh", "-c", "setsid {SHELL} & sleep 1"]', max_restarts="2 per 24h")
 
 
-def put_script(pair: LedgerPair, node: str, name: str, text: str) -> None:
-    """start_prim or stop_prim of the module, on one node."""
-    pair.lab.run(node, ["mkdir", "-p", SCRIPTS])
-    pair.put(node, f"{SCRIPTS}/{name}", f"#!/bin/sh\n{text}\n")
-    pair.lab.run(node, ["chmod", "755", f"{SCRIPTS}/{name}"])
+def put_scripts(pair: LedgerPair, scripts: Mapping[tuple[str, str], str]) -> None:
+    """By node and name: start_prim or stop_prim of the module, which does something on that node alone."""
+    pair.lab.run("node1", ["mkdir", "-p", SCRIPTS])
+    for (node, name), text in scripts.items():
+        pair.put("node1", f"{SCRIPTS}/{name}", f'#!/bin/sh\n[ "$LOCKSTEP_NODE" = {node} ] || exit 0\n{text}\n')
+        pair.lab.run("node1", ["chmod", "755", f"{SCRIPTS}/{name}"])
+    pair.apply()
+    pair.wait_redundant("node1")
 
 
 def no_scripts(pair: LedgerPair) -> None:
     """As before."""
-    for node in ("node1", "node2"):
-        pair.lab.run(node, ["rm", "-rf", SCRIPTS])
+    pair.lab.run("node1", ["rm", "-rf", SCRIPTS])
+    pair.apply()
 
 
 @scenario(
@@ -56,7 +60,7 @@ def service_forks(pair: LedgerPair) -> None:
 
 @scenario("start-script-fails", "start_prim says no on the other node: the role comes back, with the reason", "A1", serves=EITHER, moves=3)
 def start_script_fails(pair: LedgerPair) -> None:
-    put_script(pair, "node2", "start_prim", "echo no licence; exit 3")
+    put_scripts(pair, {("node2", "start_prim"): "echo no licence; exit 3"})
     try:
         pair.swap("node1")
         pair.until(lambda: "exit code 3" in history_of(pair, "node2"), "the script's no is not told", 30)
@@ -74,7 +78,7 @@ def start_script_fails(pair: LedgerPair) -> None:
     moves=1,
 )
 def stop_script_fails(pair: LedgerPair) -> None:
-    put_script(pair, "node1", "stop_prim", "exit 7")
+    put_scripts(pair, {("node1", "stop_prim"): "exit 7"})
     try:
         pair.swap("node1")
         pair.wait_redundant("node2")
@@ -85,7 +89,7 @@ def stop_script_fails(pair: LedgerPair) -> None:
 
 @scenario("stop-script-hangs", "stop_prim hangs: after its deadline of a minute the role moves", "A1", serves="node2", moves=1, slow=True)
 def stop_script_hangs(pair: LedgerPair) -> None:
-    put_script(pair, "node1", "stop_prim", "sleep 1000")
+    put_scripts(pair, {("node1", "stop_prim"): "sleep 1000"})
     try:
         pair.swap("node1")
         pair.until(lambda: pair.row("node2")["state"] in ("PRIM", "ALONE"), "the role does not move", 90)
@@ -102,8 +106,7 @@ def stop_script_hangs(pair: LedgerPair) -> None:
     moves=1,
 )
 def scripts_talk(pair: LedgerPair) -> None:
-    put_script(pair, "node1", "stop_prim", "yes talk | head -c 100000000")
-    put_script(pair, "node2", "start_prim", "sleep 30 & exit 0")
+    put_scripts(pair, {("node1", "stop_prim"): "yes talk | head -c 100000000", ("node2", "start_prim"): "sleep 30 & exit 0"})
     try:
         pair.swap("node1")
         pair.wait_redundant("node2")

@@ -44,7 +44,7 @@ def lan_cut_secondary(pair: LedgerPair) -> None:
     pair.lab.heal()
 
 
-@scenario("lan-cut-primary", "the primary loses the clients' network: nobody answers until it is mended (no checker yet)", "N1 V1 S14")
+@scenario("lan-cut-primary", "the primary loses the clients' network behind its switch, where no checker of a cable sees it", "N1 V1")
 def lan_cut_primary(pair: LedgerPair) -> None:
     pair.lab.cut("node1", "lan")
     pair.until(lambda: (pair.status("node1") or {"networks": {}})["networks"].get("lan") == "silent", "its silence is not seen", 10)

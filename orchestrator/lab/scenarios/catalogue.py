@@ -99,8 +99,7 @@ FAULTS = (
     Row(
         "C1",
         "the configuration differs, is changed on one node only, is rolled back",
-        ("tests/unit/test_config.py", "tests/unit/test_cluster_files.py"),
-        "applying and rolling back, a later step",
+        ("tests/cluster/test_config_apply.py", "tests/unit/test_config_rounds.py", "tests/unit/test_config.py"),
     ),
     Row(
         "C2",
@@ -116,7 +115,6 @@ FAULTS = (
     ),
 )
 
-CHECKERS = "the checkers (a later step)"
 ACCEPTANCE = (
     Row("S1", "first start"),
     Row("S2", "start"),
@@ -130,13 +128,13 @@ ACCEPTANCE = (
     ),
     Row("S9", "power off: primary, secondary, both"),
     Row("S10", "split brain"),
-    Row("S11", "checker: the death of a process"),
-    Row("S12", "checker: a TCP service that does not answer", (), CHECKERS),
-    Row("S13", "checker: ping or witness unreachable", (), "as a checker of its own: " + CHECKERS),
-    Row("S14", "checker: an interface is down", (), "moving the role for it: " + CHECKERS),
-    Row("S15", "checker: an address was removed"),
-    Row("S16", "checker: a script of one's own", (), CHECKERS),
-    Row("S17", "checker: dependence on another module", (), CHECKERS),
+    Row("S11", "checker: the death of a process", ("tests/unit/test_checkers.py", "tests/unit/test_checker_service.py")),
+    Row("S12", "checker: a TCP service that does not answer", ("tests/unit/test_checkers.py",)),
+    Row("S13", "checker: ping or witness unreachable"),
+    Row("S14", "checker: an interface is down", ("tests/cluster/test_checkers.py",)),
+    Row("S15", "checker: an address was removed", ("tests/cluster/test_checkers.py",)),
+    Row("S16", "checker: a script of one's own", ("tests/unit/test_checkers.py",)),
+    Row("S17", "checker: dependence on another module"),
     Row("S18", "checker: split brain, a witness decides"),
 )
 

@@ -20,6 +20,7 @@ DIRECTORY = "/srv/ledger"
 LEDGER = f"{DIRECTORY}/lines"
 PORT = 7000
 MODULE = "ledger"
+OTHER = "other"
 STATE = f"/var/lib/lockstep/modules/{MODULE}"
 SERVICE = "orchestrator.lab.ledger serve"
 WRITER = "orchestrator.lab.ledger write"
@@ -29,15 +30,25 @@ DECISIONS = ("takeover", "grant", "fence", "failback")
 class LedgerPair(LabCluster):
     """The cluster, its writer, and what must always be true of them."""
 
-    def __init__(self, lab: Lab, scratch: Path, *, max_restarts: str = "20 per 24h", service_words: str = "", **more: str) -> None:
+    def __init__(
+        self, lab: Lab, scratch: Path, *, max_restarts: str = "20 per 24h", service_words: str = "", tables: str = "", beside: str = "",
+        **more: str,
+    ) -> None:  # fmt: skip
         module = ledger_module(DIRECTORY, PORT, max_restarts)
         if service_words:  # the ledger started another way, or with flags
             module = "\n".join(service_words if line.startswith("start = ") else line for line in module.splitlines()) + "\n"
-        super().__init__(lab, MODULE, module, [DIRECTORY], name="tests", **more)
+        super().__init__(lab, MODULE, module + tables, [DIRECTORY], name="tests", **more)
+        self.beside = beside  # another module's file
         self.acknowledged = scratch / "acknowledged"
         self.headless: set[str] = set()  # nodes whose hactld was killed or stopped: nobody keeps their address
         self._acks: dict[int, float] = {}
         self._read_bytes = 0
+
+    def pair(self, *more: str) -> float:
+        """With the other module, where there is one."""
+        if self.beside:
+            self.put("node1", f"/etc/lockstep/modules/{OTHER}.toml", self.beside)
+        return super().pair(*more)
 
     # ---- the client -------------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,11 @@ def at_once(acts: list[Callable[[], None]]) -> None:
         raise failures[0]
 
 
+def codes(pair: LedgerPair) -> list[str]:
+    """Of what node1 warns of."""
+    return [warning["code"] for warning in (pair.status("node1") or {"warnings": []})["warnings"]]
+
+
 @scenario("configuration-differs", "one node's configuration leaves out other names: the two do not pair, and say why", "C1", silence_s=9)
 def configuration_differs(pair: LedgerPair) -> None:
     module = f"/etc/lockstep/modules/{pair.module}.toml"
@@ -166,10 +171,10 @@ def configuration_differs(pair: LedgerPair) -> None:
         pair.command("node2", "stop")
         pair.wait_state("node2", "STOP", None)
         pair.put("node2", module, text)
-        pair.kill_daemon("node2")
-        pair.start_daemon("node2")
+        pair.begin_anew("node2")
         pair.command("node2", "start")
         if text != whole:
+            pair.until(lambda: "CONFIG_DIFFERS" in codes(pair), "no warning that the configurations differ", 20)
             pair.until(lambda: "leave out different names" in pair.row("node2")["reason"], "node2 does not say why it waits", 15)
             expect(pair.row("node1")["state"] == "ALONE", "node1 does not go on alone", pair)
             pair.wait_acks()

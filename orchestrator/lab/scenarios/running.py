@@ -93,8 +93,8 @@ class Theatre:
         lab = Lab(self.lab_name, disk_size_bytes=DISK_SIZE_BYTES)
         self._scratch = tempfile.TemporaryDirectory(prefix="lockstep-scenario-", dir="/var/tmp")  # /tmp is each node's own
         pair = LedgerPair(
-            lab, Path(self._scratch.name), max_restarts=stage.max_restarts, service_words=stage.service_words, policy=stage.policy,
-            third=stage.third, heartbeat=stage.heartbeat,
+            lab, Path(self._scratch.name), max_restarts=stage.max_restarts, service_words=stage.service_words, tables=stage.tables,
+            beside=stage.beside, policy=stage.policy, third=stage.third, heartbeat=stage.heartbeat,
         )  # fmt: skip
         self._pair, self.stage = pair, stage
         lab.up()

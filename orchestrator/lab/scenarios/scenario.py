@@ -26,6 +26,8 @@ class Stage:
     max_restarts: str = "20 per 24h"
     service_words: str = ""
     etcd: bool = False
+    tables: str = ""  # more of the module's file: checkers, rules
+    beside: str = ""  # another module, called "other"
     begun: bool = True  # False: nobody has said yet which node has the data
 
 

@@ -1,0 +1,202 @@
+"""`hactl module show` and `hactl module remove`: a module as it is written down, and taking it out of the configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.api.client import ApiFailure
+from orchestrator.config import ModuleConfig, listed, own_name
+from orchestrator.hactl.config_commands import load, plain
+from orchestrator.hactl.output import columns, print_json
+from orchestrator.hactl.package_commands import known_module
+from orchestrator.hactl.session import Failure, Session, session_options
+from rfs import exit_codes
+
+STATE = Path("/var/lib/lockstep")
+SHOW_SCHEMA, REMOVE_SCHEMA = "hactl.module/1", "hactl.module-removed/1"
+
+
+def entry_in(session: Session, name: str) -> dict[str, Any] | None:
+    """The module's part of the status; None when hactld does not answer, or does not have it."""
+    try:
+        modules = session.client.status("all")["modules"]
+    except ApiFailure:
+        return None
+    return next((dict(entry) for entry in modules if entry["name"] == name), None)
+
+
+# ---------------------------------------------------------------------------------------------- show
+
+
+@click.command()
+@click.argument("name", metavar="MODULE")
+@session_options
+def show(session: Session, name: str) -> None:
+    """What a module is: its directories, addresses and services as they are written, and how it runs now."""
+    _, modules = load(session)
+    module, entry = known_module(modules, name), entry_in(session, name)
+    scripts = scripts_of(module)
+    if session.format in ("json", "jsonl"):
+        file = session.config_dir / "modules" / f"{name}.toml"
+        document = {
+            "schema": SHOW_SCHEMA,
+            "name": name,
+            "file": str(file),
+            "configured": plain(asdict(module)),
+            "scripts": scripts,
+            "runs": entry,
+        }
+        print_json(document, one_line=session.format == "jsonl")
+        return
+    rows = [*rows_of(module), ("scripts", " ".join(scripts) or "-"), *running_rows(entry)]
+    if session.format == "plain":
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    over = f", the data over {module.replication_network}, port {module.port}" if module.mode == "mirror" else ""
+    click.echo(f"{name}: a {module.mode} module on {listed(module.nodes)}{over}")
+    for line in columns(("", ""), rows)[1:]:
+        click.echo(f"  {line}")
+
+
+def rows_of(module: ModuleConfig) -> list[tuple[str, str]]:
+    """As it is written."""
+    rows = []
+    for entry in module.replicated:
+        more = [
+            f"{word}: {' '.join(values)}"
+            for word, values in (("required", entry.require), ("local", entry.exclude), ("only", entry.only))
+            if values
+        ]
+        rows.append(("directory", entry.directory + (f" ({'; '.join(more)})" if more else "")))
+    rows += [("address", vip.address + (f" on {vip.interface}" if vip.interface else "")) for vip in module.vips]
+    for service in module.services:
+        what = f"unit {service.unit}" if service.unit else " ".join(service.start)
+        rows.append(("service", f"{service.name}: {what}" + (f" (as {service.user})" if service.user else "")))
+    rows += [("checker", f"{checker.resource}: {checker.action} when down ({checker.when})") for checker in module.checkers]
+    for rule in module.rules:
+        terms = [f"{word} of {' and '.join(each)}" for word, each in (("all", rule.all), ("any", rule.any)) if each]
+        rows.append(("rule", f"{rule.name}: {rule.action} when {', '.join(terms)}"))
+    primary = {"alone": "whoever serves", "lastprim": "who served before"}.get(module.default_primary, module.default_primary)
+    rows += [("primary", primary)] if module.mode == "mirror" else []
+    return [*rows, ("at boot", {"auto": "as it was", "on": "starts", "off": "stays stopped"}[module.boot])]
+
+
+def running_rows(entry: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """As it runs."""
+    if entry is None:
+        return [("now", "not known: hactld does not run here, or has not been told of it")]
+    now = [
+        f"{row['node']} {row['state']} {row['readiness']}" + (f" ({row['reason']})" if row.get("reason") else "") for row in entry["nodes"]
+    ]
+    held = [f"{vip['address']} on {vip['node']}" for vip in entry["vips"] if vip.get("node")]
+    return [*(("now", line) for line in now), *(("now", line) for line in held)]
+
+
+def scripts_of(module: ModuleConfig) -> list[str]:
+    """The files beside it."""
+    home = module.scripts_dir
+    return sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------------------------------------- remove
+
+
+@click.command()
+@click.argument("name", metavar="MODULE")
+@click.option("--forget", is_flag=True, help="Also when this node remembers of it which copy is the newest: that is set aside.")
+@click.option("--force", is_flag=True, help="Also when it cannot be known whether it runs (a node or hactld is silent).")
+@session_options
+def remove(session: Session, name: str, forget: bool, force: bool) -> None:
+    """Take a stopped module out of this node's configuration. Its data stay where they are."""
+    _, modules = load(session)
+    module = known_module(modules, name)
+    refuse_running(session, module, force)
+    state = STATE / "modules" / name
+    remembers = (state / "record").exists()
+    if remembers and not forget:
+        what = f"{state} remembers which copy of {name} is the newest"
+        raise Failure(f"{what}: 'hactl module remove {name} --forget' sets that aside", exit_codes.REFUSED)
+    files = [path for path in (session.config_dir / "modules" / f"{name}.toml", module.scripts_dir) if os.path.lexists(path)]
+    if session.dry_run:
+        click.echo(f"{' and '.join(str(path) for path in files)}: would be removed", err=True)
+        return
+    session.confirm(f"Remove {' and '.join(str(path) for path in files)}?")
+    aside = set_aside(module, state) if state.is_dir() and module.mode == "mirror" else None
+    for path in files:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    stays = [entry.directory for entry in module.replicated] + ([str(aside)] if aside is not None else [])
+    if session.format in ("json", "jsonl"):
+        document = {"schema": REMOVE_SCHEMA, "name": name, "removed": [str(path) for path in files], "stays": stays}
+        print_json(document, one_line=session.format == "jsonl")
+        return
+    for path in files:
+        click.echo(f"removed: {path}")
+    for place in stays:
+        click.echo(f"stays:   {place}")
+    others = [node for node in module.nodes if node != own_name()]
+    click.echo("next:\n  hactl config apply")
+    if aside is not None:
+        click.echo(
+            f"  on {listed(others)}: what it remembers of {name} and the guards over its directories stay until you do the same there"
+        )
+
+
+def refuse_running(session: Session, module: ModuleConfig, force: bool) -> None:
+    """Nothing of it may run anywhere; who is silent may run it."""
+    entry = entry_in(session, module.name)
+    if entry is None:
+        if not force and socket_is_there(session):
+            return  # hactld runs and knows no such module: it was never started
+        if not force:
+            sentence = f"hactld does not answer, so {module.name} may run"
+            raise Failure(f"{sentence}: start hactld, or say --force when you know that it is stopped on every node", exit_codes.REFUSED)
+        return
+    silent = [row["node"] for row in entry["nodes"] if row["state"] == "UNKNOWN"]
+    running = [f"{row['node']} is {row['state']}" for row in entry["nodes"] if row["state"] not in ("STOP", "UNKNOWN")]
+    if running:
+        raise Failure(f"{module.name} runs ({', '.join(running)}): first 'hactl stop {module.name} -H all'", exit_codes.REFUSED)
+    if silent and not force:
+        raise Failure(
+            f"{listed(silent)} does not answer, and {module.name} may run there: say --force when you know that it does not",
+            exit_codes.REFUSED,
+        )
+
+
+def socket_is_there(session: Session) -> bool:
+    """Does hactld answer at all?"""
+    try:
+        session.client.status()
+    except ApiFailure:
+        return False
+    return True
+
+
+def set_aside(module: ModuleConfig, state: Path) -> Path:
+    """The guards off, so that the directories are plain ones again; then the state directory to removed/, whole."""
+    from rfs.errors import SaidNo
+    from rfs.guard_command import unguard
+
+    try:
+        unguard([entry.directory for entry in module.replicated], str(state))
+    except SaidNo as refusal:
+        raise Failure(refusal.sentence, refusal.exit_code) from refusal
+    home = STATE / "removed"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = home / f"{module.name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    state.rename(target)
+    return target
+
+
+COMMANDS = (show, remove)
