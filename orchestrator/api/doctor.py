@@ -85,6 +85,8 @@ class Doctor:
                 found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         except SaidNo as trouble:
             raise ApiError(trouble.sentence, trouble.exit_code) from trouble
+        except OSError as trouble:
+            raise ApiError(f"no probe can be started on {self.node}: {trouble.strerror or trouble}", exit_codes.FAILED) from trouble
         return {**found, "status": brief(status), "history": history}
 
     # ---- snapshot -----------------------------------------------------------------------------------------------------------

@@ -53,7 +53,10 @@ OPTIONS: Final[Mapping[tuple[str, str], Role]] = {
 }
 
 # A parameter that makes more of a question than it is: of the last piece of a path, or of a call.
-PARAMETERS: Final[Mapping[tuple[str, str, str], Role]] = {("doctor", "what", "snapshot"): OPERATOR}
+PARAMETERS: Final[Mapping[tuple[str, str, str], Role]] = {
+    ("doctor", "what", "snapshot"): OPERATOR,
+    ("config", "what", "diff"): ADMIN,  # the lines of files that only root may read: environments of services may be in them
+}
 
 # Every other route: method and path, in which `*` is one piece of a path.
 ROUTES: Final[Mapping[tuple[str, str], Role]] = {
@@ -65,6 +68,7 @@ ROUTES: Final[Mapping[tuple[str, str], Role]] = {
     **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents")},
     ("POST", "/v1/modules/*/checkers/*"): OPERATOR,  # a script says how its resource is
     ("GET", "/v1/config"): VIEWER,
+    ("GET", "/v1/config/diff"): ADMIN,  # as above; the first that fits counts
     ("GET", "/v1/config/*"): VIEWER,
     **{("POST", f"/v1/config/{what}"): ADMIN for what in ("apply", "rollback")},
     ("GET", "/v1/doctor"): VIEWER,

@@ -32,6 +32,7 @@ SCHEMA: Final = "hactl.facts/1"
 DEADLINE_S: Final = 6.0  # for the probes; whoever asks a peer waits ten seconds
 STARTING_S: Final = 3.0  # for the child's imports, on a busy machine
 MEASURING_S: Final = 2.5
+REAPING_S: Final = 0.5
 FACTS_BYTES_MAX: Final = 900 << 10  # a call's answer is a megabyte at most
 
 Probe = Callable[[], dict[str, Any]]
@@ -143,11 +144,21 @@ def read_bounded(words: list[str], patience_s: float, bytes_max: int) -> bytes:
                 break
             pieces += piece
     child.kill()
-    try:
-        child.wait(0.2)
-    except subprocess.TimeoutExpired:
-        pass  # held by a file system: whoever reads its output is not
+    _reap(child)
     return bytes(pieces)
+
+
+def _reap(child: subprocess.Popen[bytes]) -> None:
+    """Unless a file system holds it: then it is nobody's until that answers, and whoever has read its output goes on."""
+    try:
+        handle = os.pidfd_open(child.pid)
+    except OSError:
+        return  # reaped already
+    try:
+        select.select([handle], [], [], REAPING_S)
+        child.poll()
+    finally:
+        os.close(handle)
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Asking a node's doctor: through hactld where it runs, and past it where it does not.
 
 This node is then looked at by ourselves; a peer is called directly, with this node's key: a dead hactld here is what somebody calls for
-help about, and must not be the end of it.
+help about, and must not be the end of it. Only root can look past a hactld; whoever has a role (api/roles.py) is answered by one that runs.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,11 @@ class Examined:
     silent: dict[str, str] = field(default_factory=dict)
 
 
+def is_root() -> bool:
+    """Who may see everything on this machine, and read its key."""
+    return os.geteuid() == 0
+
+
 class Examiner:
     """One run of hactl."""
 
@@ -59,24 +65,34 @@ class Examiner:
 
     @property
     def daemon_trouble(self) -> str:
-        """Why hactld of this node does not answer; empty: it does."""
+        """Why hactld of this node does not answer; empty: it does. ApiFailure for whom it does not answer."""
         if self._daemon_trouble is None:
             try:
                 self.client.doctor("clock")
                 self._daemon_trouble = ""
             except ApiFailure as failure:
+                if failure.code == exit_codes.NOT_PERMITTED:
+                    raise
+                if failure.code == exit_codes.DAEMON_NOT_REACHABLE and not is_root():
+                    raise SaidNo(f"{failure}; only root can look past it: run hactl with sudo", exit_codes.NOT_PERMITTED) from None
                 self._daemon_trouble = str(failure) if failure.code == exit_codes.DAEMON_NOT_REACHABLE else ""
         return self._daemon_trouble
 
     def nodes(self, wanted: str | None) -> list[str]:
         """Whom to ask: the one that is named, or all: this node and its peers."""
-        known = [self.node, *self.scene.peers]
+        known = [self.node, *self._peers()]
         if wanted in (None, "all"):
             return known
         if wanted not in known:
             raise SaidNo(f"there is no node {wanted} to be asked from here; there is {', '.join(known)}", exit_codes.USAGE)
         assert wanted is not None
         return [wanted]
+
+    def _peers(self) -> list[str]:
+        """As the files have them, or for who may not read them as hactld says."""
+        if self.scene.peers or self.daemon_trouble:
+            return list(self.scene.peers)
+        return [str(peer["node"]) for peer in self.client.status().get("peers", ())]
 
     # ---- facts ------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +118,7 @@ class Examiner:
                 return gather.gather(node, self.scene.config_dir)
             return self.ask(node, "doctor", {"what": "facts"})
         except (ApiFailure, SaidNo, PeerUnreachable, PeerRefused) as failure:
-            if node == self.node:
+            if node == self.node and is_root():
                 try:
                     return gather.gather(node, self.scene.config_dir)
                 except SaidNo as trouble:
@@ -173,7 +189,7 @@ class Examiner:
     def part_of(self, node: str, tell: Callable[[str, float], None]) -> bytes:
         """The whole of it; `tell` hears what is done, and how much of it. SaidNo when there is none within the time."""
         end = time.monotonic() + SNAPSHOT_S
-        if node == self.node:
+        if node == self.node and is_root():
             tell(f"{node}: collecting", 0.0)
             return part.collect(node, self.scene.config_dir)
         try:

@@ -42,8 +42,6 @@ def snapshot(session: Session, path: Path | None, anonymise: bool) -> None:
     Keys, passwords and tokens are removed; the manifest in it says what is inside, and what is missing and why. The other node or hactld
     may be dead.
     """
-    if os.geteuid() != 0:
-        raise Failure("a snapshot has what only root can see; run hactl with sudo", exit_codes.NOT_PERMITTED)
     from orchestrator.hactl.examiner import Examiner  # slow to import: only who takes a snapshot pays for it
 
     began = time.time()
