@@ -143,21 +143,24 @@ def _table(whole: Schema, keys: list[Key]) -> Iterator[str]:
     yield "| key | value | default | change | |"
     yield "|---|---|---|---|---|"
     for key in keys:
-        default = "**required**" if key.required else _default(key.schema.get("default"))
-        yield f"| `{key.place.rpartition('.')[2]}` | {_type(whole, key.schema)} | {default} | {_change(key.place)} | {key.words} |"
+        default = "**required**" if key.required else default_of(key.schema.get("default"))
+        yield f"| `{key.place.rpartition('.')[2]}` | {type_of(whole, key.schema)} | {default} | {change_of(key.place)} | {key.words} |"
 
 
-def _change(place: str) -> str:
+def change_of(place: str) -> str:
+    """What it takes to apply another value."""
     if place in TABLES_OF_NAMES:
         return f"{SHOWN[effect_of(place)]}; one more: {SHOWN[effect_of(place + '+')]}"
     return SHOWN[effect_of(place)]
 
 
-def _default(value: Any) -> str:
+def default_of(value: Any) -> str:
+    """What it is where nothing is written; empty: nothing."""
     return "" if value in (None, [], {}) else f"`{json.dumps(value)}`"
 
 
-def _type(whole: Schema, schema: Schema) -> str:
+def type_of(whole: Schema, schema: Schema) -> str:
+    """What may be written."""
     shown = []
     for variant in _variants(whole, schema):
         if variant.get("type") == "null":
@@ -171,7 +174,7 @@ def _words_of(whole: Schema, variant: Mapping[str, Any]) -> str:
         return ", ".join(f"`{word}`" for word in variant.get("enum", [variant.get("const")]))
     match variant.get("type"):
         case "array":
-            return f"list of {_type(whole, variant.get('items', {})) or 'values'}"
+            return f"list of {type_of(whole, variant.get('items', {})) or 'values'}"
         case "object":
             return "table"
         case "boolean":

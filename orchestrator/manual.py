@@ -12,15 +12,13 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args
 
 import click
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from orchestrator import config_schema
 from orchestrator.api.index import release
-from orchestrator.config_models import ClusterModel, ModuleModel
 from orchestrator.daemon import parser as hactld_parser
 from orchestrator.exit_codes import CHECK, INTERRUPTED
 from orchestrator.hactl.cli import COMMANDS, every_command, hactl
@@ -217,65 +215,33 @@ def verb_sections(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 # ---- the files -----------------------------------------------------------------------------------------------------------------
 
 
-def model_in(field: FieldInfo) -> type[BaseModel] | None:
-    """The table that a key holds, or each of a list of them."""
-
-    def search(kind: Any) -> type[BaseModel] | None:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-        return next((found for inner in get_args(kind) if (found := search(inner)) is not None), None)
-
-    return search(field.annotation)
-
-
-def type_words(field: FieldInfo) -> str:
-    """`one of a, b`, `a list`, `true or false` …"""
-
-    def words(kind: Any) -> str:
-        if kind in (str, int, bool, float):
-            return {str: "text", int: "a number", bool: "true or false", float: "a number"}[kind]
-        arguments = [argument for argument in get_args(kind) if argument is not type(None)]
-        shown = str(kind)
-        if "Literal" in shown and all(isinstance(argument, str) for argument in arguments):
-            return "one of " + ", ".join(arguments)
-        if shown.startswith("list"):
-            return f"a list of {words(arguments[0])}"
-        if shown.startswith("dict"):
-            return "a table of names and values"
-        return words(arguments[0]) if arguments else "text"
-
-    return words(field.annotation)
+def keys_of(kind: str) -> Iterator[list[str]]:
+    """Every key with its word, by the table that it stands in; those of one kind of checker under its name."""
+    whole = config_schema.KINDS[kind].model_json_schema()
+    keys = list(config_schema.keys_of(kind, whole))
+    tables = {key.place: key for key in keys if key.table}
+    for (table, checker), found in groupby((key for key in keys if not key.table), lambda key: (key.place.rpartition(".")[0], key.kind)):
+        if table != kind:
+            name = table.partition(".")[2]
+            title = f"[[{name}]]" if tables[table].repeated else f"[{name}]"
+            yield [f'.SS "{escaped(title)}{escaped(f" of type {checker}") if checker else ""}"', *paragraph(tables[table].words)]
+        for key in found:
+            default = config_schema.default_of(key.schema.get("default"))
+            more = " Must be there." if key.required else f" Default: {default}." if default else ""
+            text = f"{key.words} {config_schema.type_of(whole, key.schema).capitalize()}.{more}"
+            yield item(key.place.rpartition(".")[2], f"{text} Another value: {config_schema.change_of(key.place)}.".replace("`", ""))
 
 
-def keys_of(model: type[BaseModel], table: str = "") -> Iterator[list[str]]:
-    """Every key, those of a table with its name before them."""
-    tables: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        inner = model_in(field)
-        if inner is not None:
-            is_list = "list" in str(field.annotation)
-            tables.append((f"[[{table}{key}]]" if is_list else f"[{table}{key}]", inner))
-            continue
-        silent = field.is_required() or field.default in (None, [], {})
-        default = "" if silent else f" Default: {field.get_default(call_default_factory=True)}."
-        needed = " Must be there." if field.is_required() else ""
-        described = f"{field.description} " if field.description else ""
-        yield item(key, f"{described}{type_words(field).capitalize()}.{default}{needed}")
-    for title, inner in tables:
-        yield [f'.SS "{escaped(title)}"', *paragraph((inner.__doc__ or "").strip())]
-        yield from keys_of(inner, title.strip("[]") + ".")
-
-
-def file_page(name: str, model: type[BaseModel], short: str) -> str:
+def file_page(name: str, kind: str, short: str) -> str:
     """NAME(5)."""
     lines = [*head(name, 5, short), section("description")]
     lines += paragraph(
         "TOML. Durations are written 500ms, 3s, 5m, 24h; sizes 64KiB, 1GiB. An unknown key is a mistake. 'hactl config check' lists "
-        "everything that is wrong with its line; 'hactl config show' shows the file as it is understood, with all defaults."
+        "everything that is wrong with its line; 'hactl config show' shows the file as it is understood, with all defaults. Of each key: "
+        "what it means, what may be written, and what it takes to apply another value with 'hactl config apply'."
     )
     lines.append(section("keys"))
-    for key in keys_of(model):
+    for key in keys_of(kind):
         lines += key
     return page([*lines, section("see also"), escaped("hactl(1), hactl-config(1), hactld(8)")])
 
@@ -289,8 +255,8 @@ def pages() -> dict[str, str]:
     return {
         "man1/hactl.1": hactl_page(),
         **{f"man1/hactl-{name}.1": group_page(name) for name in groups},
-        "man5/cluster.toml.5": file_page("cluster.toml", ClusterModel, "the nodes of a Lockstep cluster"),
-        "man5/module.toml.5": file_page("module.toml", ModuleModel, "a module of a Lockstep cluster"),
+        "man5/cluster.toml.5": file_page("cluster.toml", "cluster", "the nodes of a Lockstep cluster"),
+        "man5/module.toml.5": file_page("module.toml", "module", "a module of a Lockstep cluster"),
         "man8/rfsmount.8": parser_page("rfsmount", rfsmount_parser(), "keep directories identical with a peer"),
         "man8/hactld.8": parser_page("hactld", hactld_parser(), "the orchestrator of a Lockstep node"),
     }
