@@ -42,6 +42,9 @@ ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 0x01, 0x
 NO_ID: Final = 2**32 - 1
 READ_WRITE: Final = 6
 
+LOOK_UPS_MAX = 4
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("access_limiter")
+
 Access = Mapping[str, Collection[str]]  # role -> users and %groups, as the configuration has them
 
 
@@ -87,8 +90,17 @@ async def asker(process: Process, access: Access) -> Asker:
     if process.uid == 0 and login_of(process) in (0, NOBODY_LOGGED_IN):
         return Asker("root", Role.ADMIN)
     with trio.move_on_after(NAME_DEADLINE_S):
-        return await trio.to_thread.run_sync(_asker, process, access, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(_asker, process, access, abandon_on_cancel=True, limiter=_few_threads())
     return Asker("root" if process.uid == 0 else f"uid {process.uid}", Role.ADMIN if process.uid == 0 else Role.NONE)
+
+
+def _few_threads() -> trio.CapacityLimiter:
+    """Of its own: names that hang must not use up the threads in which modules are started."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(limiter := trio.CapacityLimiter(LOOK_UPS_MAX))
+        return limiter
 
 
 def _asker(process: Process, access: Access) -> Asker:

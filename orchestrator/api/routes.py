@@ -18,7 +18,7 @@ from orchestrator.api.feed import Feed, cursors_from
 from orchestrator.api.here import Here, Side, number_in
 from orchestrator.api.index import index, schema_of
 from orchestrator.api.maintenance import VERBS as MAINTENANCE
-from orchestrator.api.server import ApiError, Request, Stream
+from orchestrator.api.server import ApiError, Request, Send, Stream
 from orchestrator.config import listed
 from orchestrator.core.states import State
 from orchestrator.peer import PeerRefused, PeerUnreachable
@@ -26,6 +26,7 @@ from orchestrator.runner import Answer
 from rfs import exit_codes
 
 PEER_DEADLINE_S = 10.0
+FOLLOWING_MAX = 4
 ON_THE_PRIMARY = frozenset({"verify", "repair", "resync"})
 
 
@@ -34,6 +35,7 @@ class Routes:
 
     def __init__(self, here: Here) -> None:
         self.here, self.roster, self.node = here, here.roster, here.node
+        self._following = 0
 
     async def route(self, request: Request) -> dict[str, Any] | Stream:
         """One request."""
@@ -54,8 +56,7 @@ class Routes:
                 return await self._here_or_there(wanted, "doctor", parameters)
             case "GET", ("v1", "events", "stream"):
                 nodes = self._nodes(wanted)
-                feed = Feed(self.here, self._ask, nodes, cursors_from(request.query.get("after", ""), nodes))
-                return Stream(feed.run)
+                return self._stream(nodes, request.query.get("after", ""))
             case "GET", ("v1", "modules", module, "why"):
                 return await self._here_or_there(wanted, "why", {"module": module})
             case "GET", ("v1", "modules", module, "data"):
@@ -91,6 +92,24 @@ class Routes:
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, wanted, f"{request.who} on {self.node}")
         raise ApiError(f"there is no {request.method} /{'/'.join(request.path)}", exit_codes.USAGE, 404)
+
+    def _stream(self, nodes: tuple[str, ...], after: str) -> Stream:
+        """The events of nodes, from a place on. Who follows another node has a question open there all the time, and a peer answers a few
+        at a time only: those of the daemons must always find room."""
+        feed = Feed(self.here, self._ask, nodes, cursors_from(after, nodes))
+        if nodes == (self.node,):
+            return Stream(feed.run)
+        if self._following >= FOLLOWING_MAX:
+            raise ApiError(f"{FOLLOWING_MAX} readers follow other nodes from here already; follow them there", exit_codes.FAILED, 503)
+
+        async def run(send: Send) -> None:
+            self._following += 1
+            try:
+                await feed.run(send)
+            finally:
+                self._following -= 1
+
+        return Stream(run)
 
     # ---- which nodes ------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ BODY_BYTES_MAX = 1 << 20
 CONNECTION_DEADLINE_S = 180.0
 SEND_DEADLINE_S = 10.0  # a stream's reader that takes nothing for so long is dropped; it can come back to where it was
 STREAMS_MAX = 64
+OTHERS_MAX = 128  # connections of others than root
 NOBODY = Asker("", Role.NONE)
 HTTP_OF = {
     exit_codes.DONE: 200,
@@ -84,7 +85,7 @@ class ApiServer:
     def __init__(self, path: Path, route: Route, grants: Callable[[], Access] | None = None, log: Callable[[str], None] = quiet) -> None:
         self.path, self.route, self.log = path, route, log
         self.grants: Callable[[], Access] = grants if grants is not None else dict
-        self._streams = 0
+        self._streams = self._others = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
@@ -104,9 +105,15 @@ class ApiServer:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
+        counted = False
         try:
             with trio.move_on_after(CONNECTION_DEADLINE_S) as scope:
-                asker = await access.asker(access.process_at(stream.socket), self.grants())
+                process = access.process_at(stream.socket)
+                if process.uid != 0 and self._others >= OTHERS_MAX:
+                    return  # whoever they are: root must always find room
+                counted = process.uid != 0
+                self._others += counted
+                asker = await access.asker(process, self.grants())
                 access.asking.set(asker)
                 while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
                     answered = await self._exchange(stream, connection, asker)
@@ -120,6 +127,8 @@ class ApiServer:
                     connection.start_next_cycle()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the client went away
+        finally:
+            self._others -= counted
 
     async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection, asker: Asker) -> bool | Stream:
         """One request and its answer; False when the client has nothing more to ask."""

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 
 from orchestrator.api import feed, schemas, server
+from orchestrator.api import routes as routes_file
 from orchestrator.api.client import QUIET, ApiClient, ApiFailure, Event
 from orchestrator.api.feed import cursors_from, gap
 from orchestrator.api.routes import Routes
@@ -196,6 +197,27 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_can_resume(tmp_path: P
         last = received.rpartition(b"id: ")[2].split(b"\n")[0].decode()
         [event] = await reading(client, 1, last)
         assert event.document["number"] == int(last) + 1
+
+
+async def test_who_follows_other_nodes_leaves_room_for_the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes_file, "FOLLOWING_MAX", 1)
+    peer = Peer()
+    async with serving(make_routes(peer, tmp_path), tmp_path / "sock") as client:
+        stream = await trio.open_unix_socket(str(tmp_path / "sock"))
+        await stream.send_all(b"GET /v1/events/stream?node=all HTTP/1.1\r\nhost: x\r\n\r\n")
+        with trio.fail_after(10):
+            await stream.receive_some()
+        with pytest.raises(ApiFailure, match="1 readers follow other nodes from here already"):
+            await reading(client, 1, "0", "all")
+        assert len(await reading(client, 1, "0")) == 1, "this node's own are for everybody"
+        await stream.aclose()
+        with trio.fail_after(10):
+            while True:  # it is gone when the server has seen it
+                try:
+                    assert len(await reading(client, 1, "0", "all")) == 1
+                    break
+                except ApiFailure:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_a_browser_comes_back_to_where_it_was(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import trio
 
 from orchestrator import peer
-from orchestrator.api import access, roles
+from orchestrator.api import access, roles, server
 from orchestrator.api.access import Asker, asking
 from orchestrator.api.commands import COMMANDS, FLAGS
 from orchestrator.api.config_calls import FROM_PEERS
@@ -293,6 +294,29 @@ async def test_the_door_by_groups(place: Path, monkeypatch: pytest.MonkeyPatch) 
             wanted = [("GET", "/v1/status", ""), ("POST", "/v1/modules/pg/swap", "{}")]
             answers = await trio.to_thread.run_sync(Child(65534, groups).ask, place, wanted)
             assert [status for status, _ in answers] == expected
+        nursery.cancel_scope.cancel()
+
+
+@needs_root
+async def test_root_finds_room_when_others_hold_connections(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "OTHERS_MAX", 2)
+    child = f"""
+import socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+for each in held:
+    each.connect({str(place)!r})
+print(held[2].recv(1) == b"", flush=True)
+sys.stdin.read()
+"""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ApiServer(place, Echo().route, lambda: TABLE).run)
+        words = ["/usr/bin/python3", "-I", "-S", "-c", child]
+        start = partial(trio.run_process, words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=DAEMON, cwd="/", check=False)
+        holding = await nursery.start(start)
+        with trio.fail_after(10):
+            assert await holding.stdout.receive_some() == b"True\n", "the third is sent away"
+        assert (await trio.to_thread.run_sync(Child(0).ask, place, [("GET", "/v1/status", "")]))[0][0] == 200
+        holding.terminate()
         nursery.cancel_scope.cancel()
 
 
