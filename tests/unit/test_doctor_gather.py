@@ -231,6 +231,14 @@ def test_who_may_change_scripts(config: Path) -> None:
         assert [Path(each["path"]).name for each in facts["configuration"]["loose"]] == ["prestart"]
 
 
+def test_a_configuration_that_is_wrong_is_told_by_its_places(config: Path) -> None:
+    (config / "modules" / "web.toml").write_text(WEB.replace('user = "nobody"', 'user = 7\npasswordd = "mnemonic"'))
+    facts = gather.gather("node1", config, config.parent, only=("configuration",))
+    [(verdict, text)] = told(facts, "configuration")
+    assert verdict == "bad" and "web.toml:" in text
+    assert "mnemonic" not in json.dumps(facts), "what was written is not for everybody who may ask"
+
+
 @root_only
 def test_directories(config: Path, tmp_path: Path) -> None:
     """A plain one that somebody works in, one of a memory file system, one with a mount inside, one that is not there."""
