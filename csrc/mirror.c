@@ -269,8 +269,8 @@ static void execute(rfs_engine *engine, struct op *op) {
         if (result == 0 && !op->source) result = -ESTALE;
         second = inode_stripe(engine, op->body.other);
     }
-    if (!of_names) walk_bind(engine, op->inode);
-    if (op->source) walk_bind(engine, op->source);
+    uint32_t untold = of_names ? 0 : walk_bind(engine, op->inode);
+    if (op->source) untold += walk_bind(engine, op->source);
     lock_two(order, second);
     if (of_names) walk_bind_names(engine, op);
     else if (result == 0 && marker_must_admit(engine, op)) result = -ERESTART;
@@ -290,6 +290,7 @@ static void execute(rfs_engine *engine, struct op *op) {
         answered_later = true;
     }
     unlock_two(order, second);
+    walk_left(engine, untold);
     if (result == -ERESTART) { /* it has to mark more: see judge_crossing(), and marker_must_admit() */
         marker_admit_again(engine, op);
         return;

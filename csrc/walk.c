@@ -8,7 +8,8 @@
  * says where it is. That is possible where all directories above it are clean. From then on every op on it is shipped, also while its
  * content is still to be compared: the target's copy gets both, in one order, so neither can undo the other.
  * A namespace op is shipped only if every directory it touches is clean and bound; else its directories are to do again and come back on the
- * stack, as does a file that was changed before it was bound. So when the stack is empty under `names`, nothing is to do: DRAINED.
+ * stack, as does a file that was changed before it was bound. So when the stack is empty under `names`, and no op is under way that found its file
+ * unbound, nothing is to do: DRAINED.
  *
  * Directories come before what lies below them. What a mark names and nobody has met when all directories are listed is gone: whatever moved
  * or removed it has marked the directories.
@@ -109,11 +110,17 @@ static bool needs_binding(const rfs_engine *engine, struct inode *inode) {
     return inode && (mode == RFS_PAIRED || mode == RFS_RESYNCING) && !(resync_flags(engine, inode) & BOUND) && !is_root(inode) && !inode->orphan && !inode_is_local(inode);
 }
 
-void walk_bind(rfs_engine *engine, struct inode *inode) {
-    if (!needs_binding(engine, inode)) return;
+uint32_t walk_bind(rfs_engine *engine, struct inode *inode) {
+    if (!needs_binding(engine, inode)) return 0;
     pthread_mutex_lock(&engine->names);
-    walk_bind_one(engine, inode);
+    bool untold = !walk_bind_one(engine, inode) && engine->walk;
+    if (untold) atomic_fetch_add(&engine->walk->untold, 1);
     pthread_mutex_unlock(&engine->names);
+    return untold;
+}
+
+void walk_left(rfs_engine *engine, uint32_t count) {
+    if (count) atomic_fetch_sub(&engine->walk->untold, count);
 }
 
 void walk_bind_names(rfs_engine *engine, const struct op *op) {
@@ -417,14 +424,14 @@ bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     if (!walk || is_too_narrow(engine)) return false;
     pthread_mutex_lock(&walk->lock);
-    bool empty = !walk->depth && list_empty(&walk->windows);
+    bool empty = !walk->depth && list_empty(&walk->windows) && !atomic_load(&walk->untold);
     pthread_mutex_unlock(&walk->lock);
     return empty;
 }
 
 static bool drained(rfs_engine *engine) {
     if (!walk_enter(engine)) return false;
-    pthread_mutex_lock(&engine->names); /* what is to do again comes onto the stack under it */
+    pthread_mutex_lock(&engine->names); /* what is to do again comes onto the stack under it, or is announced under it */
     bool empty = walk_is_drained(engine);
     pthread_mutex_lock(&engine->mirror.lock);
     empty = empty && engine->mirror.acked_seq >= engine->walk->entry_seq; /* each FRESH has arrived before that */

@@ -31,8 +31,10 @@ bool walk_is_drained(rfs_engine *engine); /* state is held: nothing is marked */
 void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
 /* Are the entries of this directory equal on the target? */
 bool walk_is_clean(rfs_engine *engine, struct inode *directory);
-/* Before an op that names it is done (state shared; walk_bind: no other lock; _names: `names`): the target learns where it is. */
-void walk_bind(rfs_engine *engine, struct inode *inode);
+/* Before an op that names it is done (state shared; walk_bind: no other lock; _names: `names`): the target learns where it is. 1: it cannot be told yet,
+ * so the op may leave something to do, and the walk does not end before walk_left() says that it has (of so many). */
+uint32_t walk_bind(rfs_engine *engine, struct inode *inode);
+void walk_left(rfs_engine *engine, uint32_t count);
 void walk_bind_names(rfs_engine *engine, const struct op *op);
 /* A namespace op that is shipped to a whole copy has taught it what it made. */
 void walk_learnt(rfs_engine *engine, const struct op *op);

@@ -31,6 +31,7 @@ struct walk {
     uint64_t entry_seq; /* of the last listing: when it is acknowledged, the target has told what it had to make */
     uint64_t due_ns; /* when the next byte may go: see pace() */
     uint64_t unsent_bytes;
+    atomic_uint untold; /* ops under way on what the target cannot be told of: what they change will be to do */
     bool settled;       /* nothing is left that could be found */
     bool indexed;       /* the whole trees were looked through for what nobody could tell the way to */
 

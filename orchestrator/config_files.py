@@ -127,8 +127,8 @@ def _remove(data: Any, location: Location) -> None:
 
 
 def _place(error: ErrorDetails) -> Location:
-    """Where it stands in the file: pydantic also names the kind of a table of which there are several kinds."""
-    location = error["loc"]
+    """Where it stands in the file. pydantic also says that it means a key, and which kind of table where there are several."""
+    location = error["loc"][:-1] if error["loc"][-1] == "[key]" else error["loc"]
     if error["type"].startswith("union_tag"):
         return (*location, "type")
     return (*location[:2], *location[3:]) if location[0] == "checker" else location

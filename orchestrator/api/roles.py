@@ -39,9 +39,9 @@ VERBS: Final[Mapping[str, Role]] = {
     **dict.fromkeys(("boot-on", "boot-off", "boot-auto", "boot-config"), OPERATOR),
     **dict.fromkeys(("failures-count", "failures-check", "failures-reset", "note"), OPERATOR),
     **dict.fromkeys(("prim", "second"), OPERATOR),
-    **dict.fromkeys(("verify", "diff", "resync"), OPERATOR),
-    **dict.fromkeys(("repair", "resolve"), ADMIN),
-    **dict.fromkeys(("open", "close", "remove", "install"), ADMIN),
+    **dict.fromkeys(("verify", "diff"), OPERATOR),
+    **dict.fromkeys(("repair", "resync", "resolve"), ADMIN),
+    **dict.fromkeys(("open", "close"), ADMIN),
 }
 
 # An option that is more than its verb: it gives data up, or may.
@@ -50,11 +50,13 @@ OPTIONS: Final[Mapping[tuple[str, str], Role]] = {
     ("prim", "fullsync"): ADMIN,
     ("second", "fullsync"): ADMIN,
     ("swap", "nosync"): ADMIN,
-    ("resync", "full"): ADMIN,
 }
 
 # A parameter that makes more of a question than it is: of the last piece of a path, or of a call.
-PARAMETERS: Final[Mapping[tuple[str, str, str], Role]] = {("doctor", "what", "snapshot"): OPERATOR}
+PARAMETERS: Final[Mapping[tuple[str, str, str], Role]] = {
+    ("doctor", "what", "snapshot"): OPERATOR,
+    ("config", "what", "diff"): ADMIN,  # the lines of files that only root may read: environments of services may be in them
+}
 
 # Every other route: method and path, in which `*` is one piece of a path.
 ROUTES: Final[Mapping[tuple[str, str], Role]] = {
@@ -63,22 +65,19 @@ ROUTES: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/v1/status"): VIEWER,
     ("GET", "/v1/events"): VIEWER,
     ("GET", "/v1/events/stream"): VIEWER,
-    **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents", "checkers")},
+    **{("GET", f"/v1/modules/*/{what}"): VIEWER for what in ("why", "simulate", "logs", "data", "work", "contents")},
     ("POST", "/v1/modules/*/checkers/*"): OPERATOR,  # a script says how its resource is
     ("GET", "/v1/config"): VIEWER,
+    ("GET", "/v1/config/diff"): ADMIN,  # as above; the first that fits counts
     ("GET", "/v1/config/*"): VIEWER,
     **{("POST", f"/v1/config/{what}"): ADMIN for what in ("apply", "rollback")},
-    ("POST", "/v1/modules"): ADMIN,  # add
     ("GET", "/v1/doctor"): VIEWER,
-    ("GET", "/v1/snapshot"): OPERATOR,
-    ("POST", "/v1/snapshot"): OPERATOR,
     ("POST", "/v1/cluster/rotate-keys"): ADMIN,
 }
 
 # The calls that a peer passes on for somebody. `command` and `begin` carry a verb of VERBS.
 CALLS: Final[Mapping[str, Role]] = {
-    **dict.fromkeys(("status", "logs", "events", "why", "simulate", "data", "work", "contents", "doctor", "checkers", "config"), VIEWER),
-    **dict.fromkeys(("snapshot",), OPERATOR),
+    **dict.fromkeys(("status", "logs", "events", "why", "simulate", "data", "work", "contents", "doctor", "config"), VIEWER),
     **dict.fromkeys(("rotate",), ADMIN),
 }
 CALLS_WITH_A_VERB: Final = frozenset({"command", "begin"})

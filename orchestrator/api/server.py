@@ -212,8 +212,13 @@ def path_of(head: h11.Request) -> tuple[str, ...]:
 
 
 def query_of(head: h11.Request) -> dict[str, str]:
-    """The parameters behind the path."""
-    return dict(parse_qsl(head.target.decode("ascii", "replace").partition("?")[2]))
+    """The parameters behind the path. A browser that comes back to a stream says in a header where it was: that is newer than its
+    address."""
+    query = dict(parse_qsl(head.target.decode("ascii", "replace").partition("?")[2]))
+    for name, value in head.headers:
+        if name == b"last-event-id":
+            query["after"] = value.decode("ascii", "replace")
+    return query
 
 
 def parse(head: h11.Request, body: bytes, asker: Asker = NOBODY) -> Request:

@@ -101,7 +101,7 @@ def resync(session: Session, module: str | None, full: bool) -> None:
             click.echo(f"would have both copies of {name} compared as a whole, and blocks that differ sent; the application goes on")
             return
         session.confirm(f"Both copies of {name} are read as a whole and compared; the application keeps running. Go on?")
-        work = follow(session, name, "resync", {"full": True})
+        work = follow(session, name, "resync", {})
         if session.format not in ("json", "jsonl"):
             click.echo(f"{name}: {work['message']}")
         return

@@ -14,6 +14,7 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def manifest(directory: str) -> Manifest:
             directories[:] = sorted(name for name in directories if name not in HIDDEN_NAMES)
             for name in sorted([*directories, *files]):
                 path = os.path.normpath(os.path.join(parent, name))
-                out[path] = _describe(path, seen)
+                with suppress(FileNotFoundError):  # gone since it was listed: who compares sees that something was done meanwhile
+                    out[path] = _describe(path, seen)
     finally:
         os.fchdir(here)
         os.close(here)

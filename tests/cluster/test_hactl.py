@@ -94,7 +94,7 @@ def test_who_may_what(cluster: LabCluster) -> None:
     assert "needs the role admin" in hactl(cluster, "node1", "prim", "--force", as_user=GAMER, code=8).stderr
     hactl(cluster, "node2", "swap", "--wait", as_user=GAMER)  # asked of node2, done by node1
     assert cluster.row("node2")["state"] == "PRIM"
-    [told] = [event for event in cluster.events("node1") if event["kind"] == "command" and event["text"].startswith("swap: ")]
+    *_, told = [event for event in cluster.events("node1") if event["kind"] == "command" and event["text"].startswith("swap: ")]
     assert (told["who"], told["role"]) == ("nobody (operator) on node2", "operator")
     hactl(cluster, "node1", "swap", "--wait", "--yes")
     cluster.wait_redundant("node1")

@@ -84,6 +84,7 @@ static const struct test tests[] = {
     {"moved trees", test_moved_trees, true, false, false, false, true},
     {"added directory", test_added_directory, true, false, false, false, true},
     {"added and taken back", test_added_and_taken_back, true, false, false, false, true},
+    {"drained beside a slow write", test_drained_beside_a_slow_write, true, false, false, false, true},
     {"removed there", test_removed_there, true, false, false, false, true},
     {"chunks ahead", test_chunks_ahead, true, false, false, false, true},
     {"files of the peer", test_files_of_the_peer, true, false, false, false, true},

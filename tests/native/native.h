@@ -168,6 +168,7 @@ void test_roles(void);
 void test_mirrored(void);
 void test_swaps(void);
 void test_half_done(void);
+void test_drained_beside_a_slow_write(void);
 void test_added_directory(void);
 void test_added_and_taken_back(void);
 void test_first_copy(void);

@@ -198,6 +198,20 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_can_resume(tmp_path: P
         assert event.document["number"] == int(last) + 1
 
 
+async def test_a_browser_comes_back_to_where_it_was(tmp_path: Path) -> None:
+    """Its address is that of the beginning; the header is newer."""
+    routes = make_routes(FakePeer({}), tmp_path)
+    routes.here.history.add("pg", "transition", "the second")
+    async with serving(routes, tmp_path / "sock"):
+        stream = await trio.open_unix_socket(str(tmp_path / "sock"))
+        await stream.send_all(b"GET /v1/events/stream?after=0 HTTP/1.1\r\nhost: x\r\nlast-event-id: 1\r\n\r\n")
+        received = b""
+        with trio.fail_after(10):
+            while b"data: " not in received:
+                received += await stream.receive_some()
+        assert b"the second" in received and b"something happened" not in received
+
+
 async def test_keepalive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "KEEPALIVE_S", 0.01)
     routes = make_routes(FakePeer({}), tmp_path)

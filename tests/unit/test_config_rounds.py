@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -465,6 +468,44 @@ async def test_a_promise_holds_modules_and_is_given_up_by_word_only(tmp_path: Pa
     assert two.alive.applied.digest == new and two.alive.held("pg") == ""
     await world.calm()
     assert world.digests() == {new}, "node1 never committed its own: it takes what came after"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A node's state on a disk of its own, of 512 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    places: list[Path] = []
+
+    def make(node: str) -> Path:
+        place = tmp_path / node / "state"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
+        places.append(place)
+        return place
+
+    yield make
+    for place in places:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("full", ["node1", "node2"])
+async def test_a_full_disk_on_either_node_refuses_it_and_nothing_has_changed(
+    tmp_path: Path, small_disk: Callable[[str], Path], full: str
+) -> None:
+    world = World(tmp_path)
+    place = small_disk(full)
+    await world.boot()
+    old, new = world.places["node1"].files(), world.edit("node1")
+    with (place / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(b"x" * 4096)
+    with pytest.raises((OSError, SaidNo), match="No space left"):
+        await apply(world.places["node1"].alive, Order("ann"))
+    assert world.digests() == {old} and world.promises() == []
+    (place / "ballast").unlink()
+    await apply(world.places["node1"].alive, Order("ann"))
+    assert world.digests() == {new}
 
 
 async def test_two_that_begin_at_the_same_time_do_not_both_succeed(tmp_path: Path) -> None:

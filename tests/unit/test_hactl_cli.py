@@ -25,6 +25,7 @@ from orchestrator.hactl.status_view import render
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore
 from tests.unit.keyring import make_keys
+from tests.unit.schemas import check
 
 STATUS: dict[str, Any] = {
     "schema": "hactl.status/1",
@@ -615,3 +616,48 @@ def test_events_are_filtered(hactl: Hactl, hactld: FakeHactld) -> None:
     assert numbers("--filter", "module=pg,kind=transition") == [1, 2]
     assert numbers("--filter", "kind=command", "--filter", "kind=transition", "--filter", "module=web") == [3]
     assert hactl("events", "--filter", "colour=red")[0] == 2
+
+
+def work(state: str, percent: float) -> dict[str, Any]:
+    progress = {"percent_done": percent, "bytes_done": int(percent) << 20, "total_bytes": 100 << 20, "files_done": 1, "total_files": 4,
+                "seconds_remaining": 12.0, "bytes_per_s": 1 << 20}  # fmt: skip
+    result = {"equal": True, "differences": 0, "bytes_done": 100 << 20, "files_done": 4, "found": []} if state == "done" else {}
+    running = {"number": 1, "verb": "verify", "who": "root on node1", "state": state, "seconds": 3.0, "progress": progress, "code": 0}
+    message = "both copies are equal" if state == "done" else ""
+    return {"schema": "hactl.work/1", "node": "node1", "module": "pg", "work": {**running, "message": message, "result": result}}
+
+
+@pytest.fixture
+def verifying(hactld: FakeHactld) -> FakeHactld:
+    hactld.answers["/v1/modules/pg/verify"] = [(200, work("running", 0.0))]
+    hactld.answers["/v1/modules/pg/work"] = [(200, work("running", 43.0)), (200, work("running", 87.0)), (200, work("done", 100.0))]
+    return hactld
+
+
+def test_long_work_shows_a_bar_at_a_terminal(verifying: FakeHactld) -> None:
+    code, said = at_a_terminal(verifying, "", "verify", "pg")
+    assert code == 0 and "43 %, 43.0 MiB of 100.0 MiB, 1 of 4 files, 1.0 MiB/s, 12s left" in said
+    assert said.rstrip().splitlines()[-1].endswith("pg: both copies are equal (4 files and 100.0 MiB compared in 3 s)")
+    assert "Traceback" not in said
+
+
+def test_long_work_is_quiet_in_a_log_and_lines_for_a_program(
+    hactl: Hactl, verifying: FakeHactld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.hactl.data_commands.LOOK_S", 0.0)
+    monkeypatch.setattr("orchestrator.hactl.progress.JSON_EVERY_S", 0.0)
+    lines = [json.loads(line) for line in hactl("verify", "--json")[1].splitlines()]
+    assert [line["message_type"] for line in lines] == ["status", "status", "summary"]
+    assert lines[0]["percent_done"] == 43.0 and lines[0]["seconds_remaining"] == 12.0 and lines[-1]["result"]["equal"] is True
+    assert {check(line) for line in lines} == {"hactl.progress/1", "hactl.summary/1"}
+    verifying.answers["/v1/modules/pg/work"] = [(200, work("running", 43.0)), (200, work("done", 100.0))]
+    assert hactl("verify")[2] == "", "the first line comes after a minute"
+    monkeypatch.setattr("orchestrator.hactl.progress.LINE_EVERY_S", 0.0)
+    verifying.answers["/v1/modules/pg/work"] = [(200, work("running", 43.0)), (200, work("done", 100.0))]
+    assert hactl("verify")[2] == "verify pg: 43 %, 43.0 MiB of 100.0 MiB, 1 of 4 files, 1.0 MiB/s, 12s left\n"
+
+
+def test_a_daemon_that_has_forgotten_the_work(hactl: Hactl, verifying: FakeHactld) -> None:
+    verifying.answers["/v1/modules/pg/work"] = [(200, {**work("running", 1.0), "work": None})]
+    code, _, err = hactl("verify")
+    assert code == 1 and "hactld was restarted and does not know what became of it" in err
