@@ -48,7 +48,8 @@ def features(facts: Facts) -> Iterator[Said]:
             text = f"{path}: {found['file_system']} is mounted without ACLs; those of the other copy could not be kept"
             yield warn(text, f"mount -o remount,acl {found['mount_point']}")
         else:
-            yield ok(f"{path}: {found['file_system']} has file handles and trusted.* attributes")
+            cannot_clone = "; it cannot clone files, so what a resync overwrites is not kept" if found["clones"] is False else ""
+            yield ok(f"{path}: {found['file_system']} has file handles and trusted.* attributes{cannot_clone}")
 
 
 def writable(facts: Facts) -> Iterator[Said]:

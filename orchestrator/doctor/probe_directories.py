@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import grp
 import os
 import pwd
@@ -19,6 +21,7 @@ from rfs.mount_table import MountEntry, beneath, read_mount_table, stack_at
 SCAN_ENTRIES_MAX = 200_000
 SCAN_S = 3.0
 HOLDERS_MAX = 10
+FICLONE = 0x40049409
 OWNERS_MAX = 200
 NESTED_MAX = 20
 
@@ -49,7 +52,7 @@ def directory(scene: Scene, module: ModuleConfig, path: str) -> dict[str, Any]:
         "inodes": space.f_files,
         "inodes_available": space.f_favail,
         "acl": _keeps_acls(path) if layer != "guard" else None,
-        "unfit": "" if layer == "mirror" else trio.run(_unfit, real),  # of a mounted one rfsmount has asked
+        **({"unfit": "", "clones": None} if layer == "mirror" else trio.run(_tree, real)),  # of a mounted one rfsmount has asked
         "holders": [
             {"pid": pid, "command": command, "path": held} for pid, command, held in list(directory_checks.holders([real]))[:HOLDERS_MAX]
         ] if layer == "plain" else [],
@@ -69,20 +72,33 @@ def _keeps_acls(path: str) -> bool | None:
     try:
         os.getxattr(path, "system.posix_acl_access")
     except OSError as failure:
-        return failure.errno not in (95,)  # ENODATA: it could have one
+        return failure.errno != errno.EOPNOTSUPP  # ENODATA: it could have one
     return True
 
 
-async def _unfit(path: str) -> str:
-    """Why no replica can be here, as rfsmount would say."""
+async def _tree(path: str) -> dict[str, Any]:
+    """Why no replica can be here, as rfsmount would say; and whether files can be cloned, as the snapshot of before a resync is made."""
     try:
         tree = await engine.tree_open(path)
     except OSError as failure:
-        return failure.strerror or str(failure)
+        return {"unfit": failure.strerror or str(failure), "clones": None}
     try:
-        return await engine.tree_probe(tree) or ""
+        return {"unfit": await engine.tree_probe(tree) or "", "clones": _clones(tree)}
     finally:
         os.close(tree)
+
+
+def _clones(tree: int) -> bool | None:
+    """Tried with two files without a name."""
+    try:
+        with open(os.open(f"/proc/self/fd/{tree}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC), "r+b") as one:
+            one.write(bytes(4096))
+            one.flush()
+            with open(os.open(f"/proc/self/fd/{tree}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC), "r+b") as other:
+                fcntl.ioctl(other, FICLONE, one.fileno())
+    except OSError as failure:
+        return False if failure.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EXDEV) else None
+    return True
 
 
 def owners(path: str) -> dict[str, Any]:

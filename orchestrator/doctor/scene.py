@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.config import ClusterConfig, ModuleConfig, load_cluster, load_modules
-from orchestrator.config_errors import ConfigError
+from orchestrator.config_errors import Complaint, ConfigError
 from orchestrator.paths import Paths
 from orchestrator.topology import peers_of
 
@@ -50,17 +50,23 @@ class Scene:
                 yield module, replicated.directory
 
 
+def _place(complaint: Complaint) -> str:
+    """Where it is wrong. The sentence may quote what was written, which is not for everybody who may ask a doctor."""
+    where = f"{complaint.file}:{complaint.line}" if complaint.line is not None else str(complaint.file)
+    return f"{where}: {complaint.key or complaint.sentence}"
+
+
 def read_scene(node: str, config_dir: Path, paths: Paths, *, insecure: bool = False) -> Scene:
     """As the files have it now; what is wrong with them is part of it."""
     try:
         cluster = load_cluster(config_dir)
     except ConfigError as error:
-        return Scene(node, config_dir, paths, insecure, complaints=tuple(str(each) for each in error.complaints))
+        return Scene(node, config_dir, paths, insecure, complaints=tuple(map(_place, error.complaints)))
     complaints: tuple[str, ...] = ()
     try:
         modules = load_modules(config_dir, cluster)
     except ConfigError as error:
-        modules, complaints = {}, tuple(str(each) for each in error.complaints)
+        modules, complaints = {}, tuple(map(_place, error.complaints))
     known = node in cluster.nodes
     mine = {name: config for name, config in modules.items() if node in config.nodes}
     peers = peers_of(cluster, modules, node) if known else ()

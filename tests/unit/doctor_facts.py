@@ -113,6 +113,7 @@ def healthy(node: str = "node1") -> dict[str, Any]:
             "module": "pg", "exists": True, "is_directory": True, "layer": "mirror" if first else "guard", "empty": False,
             "file_system": "ext4", "mount_point": "/srv", "read_only_beneath": False, "nested": [], "required_missing": [],
             "total_bytes": 100 * GIB, "available_bytes": 60 * GIB, "inodes": 1000, "inodes_available": 900, "acl": True, "unfit": "",
+            "clones": None,
             "holders": [],
         }}},
         "owners": {"by_path": {DIRECTORY: {

@@ -231,6 +231,42 @@ def test_who_may_change_scripts(config: Path) -> None:
         assert [Path(each["path"]).name for each in facts["configuration"]["loose"]] == ["prestart"]
 
 
+def test_a_configuration_that_is_wrong_is_told_by_its_places(config: Path) -> None:
+    (config / "modules" / "web.toml").write_text(WEB.replace('user = "nobody"', 'user = 7\npasswordd = "mnemonic"'))
+    facts = gather.gather("node1", config, config.parent, only=("configuration",))
+    [(verdict, text)] = told(facts, "configuration")
+    assert verdict == "bad" and "web.toml:" in text
+    assert "mnemonic" not in json.dumps(facts), "what was written is not for everybody who may ask"
+
+
+@root_only
+def test_directories(config: Path, tmp_path: Path) -> None:
+    """A plain one that somebody works in, one of a memory file system, one with a mount inside, one that is not there."""
+    place = tmp_path / "data"
+    for name in ("plain", "memory", "nested/inner"):
+        (place / name).mkdir(parents=True)
+    names = ("plain", "memory", "nested", "gone")
+    (config / "modules" / "pg.toml").write_text(
+        'mode = "mirror"\n' + "".join(f'[[replicated]]\ndirectory = "{place}/{name}"\nrequire = ["PG_VERSION"]\n' for name in names)
+    )
+    prepare = (
+        f"mount -t tmpfs tmpfs {place}/memory; mount -t tmpfs tmpfs {place}/nested/inner; touch {place}/plain/PG_VERSION\n"
+        f"sleep 15 9> {place}/plain/open > /dev/null 2>&1 &"
+    )
+    facts = look(config, prepare)
+    found = {path.removeprefix(f"{place}/"): entry for path, entry in facts["directories"]["by_path"].items()}
+    assert (found["plain"]["layer"], found["plain"]["empty"], found["plain"]["unfit"]) == ("plain", False, "")
+    assert found["plain"]["clones"] in (True, False) and found["plain"]["acl"] is True
+    assert found["memory"]["file_system"] == "tmpfs" and found["memory"]["empty"]
+    assert found["nested"]["nested"] == [f"{place}/nested/inner"] and not found["gone"]["exists"]
+    assert found["plain"]["required_missing"] == [] and found["memory"]["required_missing"] == ["PG_VERSION"]
+    assert [held["command"] for held in found["plain"]["holders"]] == ["sleep"]
+    assert {verdict for verdict, _ in told(facts, "nested-mounts")} == {verdict for verdict, _ in told(facts, "holders")} == {"bad", "ok"}
+    assert ("bad", f"{place}/gone does not exist") in told(facts, "directories")
+    owned = facts["owners"]["by_path"][f"{place}/plain"]
+    assert (owned["uids"], owned["complete"], owned["entries"]) == ({"0": "root"}, True, 2)
+
+
 def test_a_child_that_says_nothing_is_a_sentence(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "STARTING_S", 0.0)
     with pytest.raises(SaidNo, match="the doctor on node1 found nothing within 0 s"):

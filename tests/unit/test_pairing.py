@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rfs import exit_codes, pairing
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore
-from rfs.pairing import ATTEMPTS, Code, Files, Inviter, Paired, join
+from rfs.pairing import ATTEMPTS, Code, Files, Introduction, Inviter, Paired, join
 from tests.unit.keyring import make_keys
 
 HERE = "127.0.0.1"
@@ -53,6 +53,38 @@ def test_where_to_join() -> None:
     for bad in (code, f"{code}@", f"{code}@1.2.3.4:x", f"{code}@1.2.3.4:99999"):
         with pytest.raises(SaidNo):
             pairing.parse_invitation(bad)
+
+
+async def test_both_say_what_they_are_and_think_of_the_other(tmp_path: Path) -> None:
+    heard: list[tuple[str, object]] = []
+    mine = Introduction(lambda: {"says": "inviter"}, lambda facts: heard.append(("inviter", facts)) or "")  # type: ignore[func-returns-value]
+    theirs = Introduction(lambda: {"says": "joiner"}, lambda facts: heard.append(("joiner", facts)) or "")  # type: ignore[func-returns-value]
+    one, other = make_keys(tmp_path / "one", "node1"), make_keys(tmp_path / "two", "node2")
+    invitation = Invitation(one, introduction=mine)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(invitation.run, 10.0)
+        joined = await join(other, other.own(), f"{invitation.inviter.code}@{HERE}:{invitation.port}", introduction=theirs)
+        await invitation.ended.wait()
+    assert heard == [("inviter", {"says": "joiner"}), ("joiner", {"says": "inviter"})]
+    assert isinstance(invitation.result, Paired)
+    assert (invitation.result.facts, joined.facts) == ({"says": "joiner"}, {"says": "inviter"})
+
+
+@pytest.mark.parametrize("who", ["inviter", "joiner"])
+async def test_who_cannot_work_together_is_not_paired(tmp_path: Path, who: str) -> None:
+    """Nothing is stored on either side, and the code is good for another try."""
+    refuses, welcomes = Introduction(suits=lambda facts: "another protocol"), Introduction()
+    one, other = make_keys(tmp_path / "one", "node1"), make_keys(tmp_path / "two", "node2")
+    invitation = Invitation(one, introduction=refuses if who == "inviter" else welcomes)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(invitation.run, 10.0)
+        place = f"{invitation.inviter.code}@{HERE}:{invitation.port}"
+        with pytest.raises(SaidNo, match="another protocol") as caught:
+            await join(other, other.own(), place, introduction=refuses if who == "joiner" else welcomes)
+        assert caught.value.exit_code == exit_codes.REFUSED
+        assert not one.trust().of("node2") and not other.trust().of("node1")
+        assert (await join(other, other.own(), place)).peer == "node1" if who == "joiner" else True
+        nursery.cancel_scope.cancel()
 
 
 class Invitation:

@@ -155,6 +155,8 @@ def test_addresses_keep_equality_and_subnets() -> None:
     assert made.apply("10.1.2.3") == one and "10." not in one + other + far
     assert made.apply("127.0.0.1 0.0.0.0 255.255.255.0 224.0.0.1") == "127.0.0.1 0.0.0.0 255.255.255.0 224.0.0.1"
     assert made.apply("2001:678::7 fe80::5054:ff:fe12:3456 ::1").split() == ["2001:db8:0:1::1", "fe80::1", "::1"]
+    assert made.apply("interface.10.1.2.3 is up, tcp.10.1.2.3:80") == f"interface.{one} is up, tcp.{one}:80", "also in names made of them"
+    assert made.apply("ip.2001:678::7 is free.") == "ip.2001:db8:0:1::1 is free."
     assert made.apply("52:54:00:12:34:56") == made.apply("52:54:00:12:34:56") == "02:00:00:00:00:00"
     assert made.apply("12:34:56 1.2.3.4.5 version 6.18.44") == "12:34:56 1.2.3.4.5 version 6.18.44"
     assert made.apply("ann@acme.example") == "mailA"
