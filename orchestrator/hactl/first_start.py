@@ -9,6 +9,7 @@ never removed: it is moved to the module's kept/ directory before the first copy
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from rfs import exit_codes
 
 Entry = Mapping[str, Any]  # a node's part of hactl.contents/1
 SERVES_WITHIN_S = 60.0
+ANSWERS_WITHIN_S = 3.0
+ASK_EVERY_S = 0.3
 
 
 def start(session: Session, name: str, entry: Mapping[str, Any], data_from: str | None) -> bool:
@@ -50,13 +53,20 @@ def confirm_prim(session: Session, name: str) -> None:
 
 
 def first_entries(session: Session, name: str) -> list[Entry]:
-    """What both have, where every node says that it has never taken part; one that cannot be asked may know better. A hactld that does not
-    know the question leaves it to the records."""
+    """What both have, where every node says that it has never taken part; one that cannot be asked may know better, and may just go on with
+    what was applied a moment ago. A hactld that does not know the question leaves it to the records."""
+    until = time.monotonic() + ANSWERS_WITHIN_S
     try:
-        known = [entry["known"] for entry in session.client.contents(name, "all", walk=False)["nodes"]]
+        while None in (known := known_of(session, name)) and True not in known and time.monotonic() < until:
+            time.sleep(ASK_EVERY_S)
         return list(session.client.contents(name, "all")["nodes"]) if known and not any(word is not False for word in known) else []
     except (ApiFailure, KeyError):
         return []
+
+
+def known_of(session: Session, name: str) -> list[bool | None]:
+    """Of each node: has it ever taken part? None: it does not answer."""
+    return [entry["known"] for entry in session.client.contents(name, "all", walk=False)["nodes"]]
 
 
 def on_terminal(session: Session) -> bool:

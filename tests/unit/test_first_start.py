@@ -149,11 +149,25 @@ def test_an_unknown_node(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("known", [True, None])
-def test_where_a_node_is_known_or_silent_the_records_decide(known: bool | None, fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+def test_where_a_node_is_known_or_silent_the_records_decide(
+    known: bool | None, fresh: FakeHactld, hactl: Hactl, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    monkeypatch.setattr(first_start, "ANSWERS_WITHIN_S", 0.0)
     fresh.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", known=known))]
     code, _, err = hactl("start", "pg", "--data-from", "node1")
     assert (code, commands(fresh)) == (6, []) and "'hactl prim pg' is your word" in err
     assert hactl("start", "pg")[0] == 0 and commands(fresh) == [("/v1/modules/pg/start", {})]
+
+
+def test_a_node_that_goes_on_with_what_was_just_applied_is_waited_for(
+    fresh: FakeHactld, hactl: Hactl, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    monkeypatch.setattr(first_start, "ASK_EVERY_S", 0.0)
+    silent = contents(entry("node1", DIRECTORY), entry("node2", known=None))
+    fresh.answers[CONTENTS] = [silent, silent, *fresh.answers[CONTENTS]]
+    code, _, err = hactl("start", "pg", "--data-from", "node1")
+    assert code == 0, err
+    assert commands(fresh) == [("/v1/modules/pg/prim?node=node1", {}), ("/v1/modules/pg/second?node=node2", {})]
 
 
 def test_an_older_hactld_is_not_asked_twice(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
