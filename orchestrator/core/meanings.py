@@ -266,8 +266,8 @@ def believe(turn: Turn, event: ev.RfsStatus) -> None:
 
 def bury(turn: Turn, event: ev.RfsGone) -> None:
     """rfsmount ended without being asked. A primary leaves the role to a peer that can take it, at once."""
-    if event.session != turn.module.rfs_session or turn.module.rfs is Hold.GOING:
-        return
+    if event.session != turn.module.rfs_session or turn.module.rfs not in (Hold.ON, Hold.COMING):
+        return  # of one that was told to end this is no news, also when it comes after the word that it has
     view, peer = turn.module.view, turn.around.peer
     if view is None or not view.leads:
         what_now = ""

@@ -290,6 +290,14 @@ def test_too_many_deaths_end_in_a_named_state() -> None:
     assert "more than 3 times" in node.reasons["pg"]
 
 
+def test_an_rfsmount_that_was_told_to_end_did_not_die() -> None:
+    """The word that it has ended and the one that it is gone come in either order."""
+    stopped = Module("pg", found=True, rfs=Hold.OFF, rfs_session=1, has_record=True)
+    after, _ = step(node_with(stopped), ev.RfsGone(100.0, "pg", 1, "rfsmount died", True, True))
+    assert after.modules["pg"].restarts == () and not after.modules["pg"].problem
+    assert after.modules["pg"].shown == (State.STOP, Readiness.NOT_READY)
+
+
 # ---- people -------------------------------------------------------------------------------------------------------------------------
 
 
