@@ -248,7 +248,7 @@ class Routes:
 
     async def _ask(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """In the name of whoever this is for; the peer looks at their role once more."""
-        wait_s = parameters.get("wait_s", 0.0)
+        wait_s = float(parameters.get("wait_s", 0.0)) if method == "events" else 0.0  # elsewhere it is whatever somebody asked with
         try:
             given = {**parameters, "role": asking.get().role.word}
             return await self._side_of(node).client.call(method, given, PEER_DEADLINE_S + wait_s)
