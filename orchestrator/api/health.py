@@ -61,9 +61,7 @@ class HealthServer:
     """Answers on TCP. `runners`: by module, whose core decides about it. A place that is in use, or an address that is not there yet, is
     tried again: failover does not depend on it."""
 
-    def __init__(
-        self, host: str, port: int, runners: Mapping[str, Runner], log: Callable[[str], None], bugs: Bugs | None = None
-    ) -> None:
+    def __init__(self, host: str, port: int, runners: Mapping[str, Runner], log: Callable[[str], None], bugs: Bugs | None = None) -> None:
         self.host, self.port, self.runners, self.log, self.bugs = host, port, runners, log, bugs or unheard()
         self._open: dict[int, trio.CancelScope] = {}
         self._number = 0

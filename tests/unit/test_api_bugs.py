@@ -137,7 +137,7 @@ async def test_who_has_no_role_ends_nothing(place: Path, tmp_path: Path) -> None
         await trio.Path(place).chmod(0o666)
         words = ["/usr/bin/python3", "-I", "-S", "-c", STRANGER.format(requests=requests, place=str(place))]
         with trio.fail_after(60):
-            done = await trio.run_process(words, capture_stdout=True, stderr=subprocess.STDOUT, user=65534, group=65534, cwd="/", check=False)
+            done = await trio.run_process(words, capture_stdout=True, stderr=subprocess.STDOUT, user=65534, group=65534, cwd="/")
         lines = done.stdout.decode().splitlines()
         assert lines[:2] == ["HTTP/1.1 403 True"] * 2 and len(lines) == 4 and lines[2] == "HTTP/1.1 403 False", lines
     assert noted(routes) == []
