@@ -479,7 +479,8 @@ def test_only_the_peer_that_is_alive_is_not_forgotten(
     hactld.answers["/v1/status"] = [(200, {**STATUS, "partial": True, "peers": peers, "modules": modules})]
     code, _, err = hactl("cluster", "forget", "node2", "--config-dir", str(tmp_path))
     assert code == 6 and "node2 is alive and takes part in a" in err
-    assert hactl("cluster", "forget", "node3", "--config-dir", str(tmp_path))[0] == 0
+    code, out, _ = hactl("cluster", "forget", "node3", "--config-dir", str(tmp_path), "--json")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and "the keys of node3" in json.loads(out)["message"]
 
 
 def test_the_witness(hactl: Hactl, hactld: FakeHactld) -> None:
@@ -550,6 +551,13 @@ def test_what_is_dangerous_is_said_by_the_modules_name(moving: FakeHactld, words
     assert code == 1 and asked_for(moving) == [] and warning in said and "Type the module's name to go on" in said
     code, _ = at_a_terminal(moving, "pg\n", *words)
     assert code == 0 and len(asked_for(moving)) == 1
+
+
+@pytest.mark.parametrize("words", [("resync", "--full"), ("verify",), ("verify", "--repair")], ids=" ".join)
+def test_a_dry_run_has_a_document_for_programs(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
+    code, out, _ = hactl(*words, "--dry-run", "--json")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and json.loads(out)["message"].startswith("would ")
+    assert asked_for(moving) == []
 
 
 def test_a_script_is_not_asked(hactl: Hactl, moving: FakeHactld) -> None:
