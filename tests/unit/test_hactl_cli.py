@@ -553,6 +553,31 @@ def test_what_is_dangerous_is_said_by_the_modules_name(moving: FakeHactld, words
     assert code == 0 and len(asked_for(moving)) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("module", "add", "light", "--service", "x"), ("module", "remove", "pg"), ("module", "install", "x"), ("module", "package", "pg"),
+        ("module", "show", "pg"), ("module", "list"), ("cluster", "forget", "node2"), ("cluster", "init"), ("cluster", "show"),
+        ("cluster", "join", "x@192.0.2.1"), ("config", "edit"), ("config", "check"), ("config", "show"), ("config", "schema"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_files_of_another_node_are_not_ours(hactl: Hactl, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HACTL_NODE", "node1")
+    monkeypatch.setenv("VISUAL", "true")
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
+    for place, node in ((words, "node2"), (words, "all")):
+        code, out, err = hactl("--config-dir", str(tmp_path), *place, "-H", node, "--timeout", "1ms")
+        assert (code, out) == (2, "") and f"run it on {'each node' if node == 'all' else node}" in err, err
+    assert hactl("-H", "node2", "--config-dir", str(tmp_path), "--timeout", "1ms", *words)[0] == 2, "before the command as well"
+
+
+def test_this_nodes_own_name_is_no_other_node(hactl: Hactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HACTL_NODE", "node1")
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
+    assert hactl("--config-dir", str(tmp_path), "config", "check", "-H", "node1")[0] == 0
+
+
 @pytest.mark.parametrize("words", [("resync", "--full"), ("verify",), ("verify", "--repair")], ids=" ".join)
 def test_a_dry_run_has_a_document_for_programs(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
     code, out, _ = hactl(*words, "--dry-run", "--json")
