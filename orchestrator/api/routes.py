@@ -27,6 +27,7 @@ from rfs import exit_codes
 
 PEER_DEADLINE_S = 10.0
 FOLLOWING_MAX = 4
+ON_ONE_NODE = frozenset({"prim", "swap"})  # said to both, `prim` would be that either has the data
 ON_THE_PRIMARY = frozenset({"verify", "repair", "resync"})
 
 
@@ -177,6 +178,8 @@ class Routes:
         if verb not in MAINTENANCE:
             make_command(verb, module, options)  # complains of what there is not
         shown = self.here.runner_of(module).node.modules[module].shown[0]
+        if wanted == "all" and (verb in ON_ONE_NODE or options.get("fullsync")):
+            raise ApiError(f"'{verb}' says what one node is to do: name it", exit_codes.USAGE)
         nodes = self._nodes_of(module, wanted)
         if verb == "swap" and not wanted and shown is State.SECOND:
             nodes = (self._other(module),)

@@ -553,6 +553,42 @@ def test_what_is_dangerous_is_said_by_the_modules_name(moving: FakeHactld, words
     assert code == 0 and len(asked_for(moving)) == 1
 
 
+def lines_of(**states: str) -> dict[str, Any]:
+    """The status with these states, all Ready but STOP."""
+    document = copy.deepcopy(STATUS)
+    for line in document["modules"][0]["nodes"]:
+        state = states[line["node"]]
+        line.update(state=state, readiness="NotReady" if state == "STOP" else "Ready")
+    return document
+
+
+@pytest.mark.parametrize(
+    ("here", "states", "words", "question"),
+    [
+        ("node1", {"node1": "PRIM", "node2": "SECOND"}, (), "pg is stopped on node1; node2 takes over. Go on?"),
+        ("node2", {"node1": "PRIM", "node2": "SECOND"}, (), "pg is stopped on node2; node1 goes on serving, and no other node could"),
+        ("node1", {"node1": "PRIM", "node2": "SECOND"}, ("-H", "node2"), "pg is stopped on node2; node1 goes on serving"),
+        ("node2", {"node1": "PRIM", "node2": "SECOND"}, ("-H", "node1"), "pg is stopped on node1; node2 takes over. Go on?"),
+        ("node2", {"node1": "ALONE", "node2": "STOP"}, (), "pg is stopped on node2; node1 goes on serving"),
+        ("node1", {"node1": "STOP", "node2": "STOP"}, (), "pg is stopped on node1; nothing serves there. Go on?"),
+        ("node1", {"node1": "ALONE", "node2": "STOP"}, (), "Nobody serves pg afterwards"),
+        ("node2", {"node1": "ALONE", "node2": "STOP"}, ("-H", "node1"), "Nobody serves pg afterwards"),
+    ],
+)
+def test_a_stop_asks_about_the_node_that_it_stops(
+    moving: FakeHactld, here: str, states: dict[str, str], words: tuple[str, ...], question: str
+) -> None:
+    moving.answers["/v1/status"] = [(200, lines_of(**states) | {"node": here})]
+    code, said = at_a_terminal(moving, "n\n", "stop", "pg", *words)
+    assert code == 1 and asked_for(moving) == [] and question in said, said
+
+
+@pytest.mark.parametrize("words", [("prim", "pg"), ("prim", "pg", "--force"), ("second", "pg", "--fullsync"), ("swap", "pg")], ids=" ".join)
+def test_what_is_said_to_one_node_is_not_said_to_all(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
+    code, out, err = hactl(*words, "-H", "all")
+    assert (code, out, asked_for(moving)) == (2, "", []) and "name it with -H NODE" in err
+
+
 @pytest.mark.parametrize(
     "words",
     [
