@@ -614,6 +614,16 @@ def test_this_nodes_own_name_is_no_other_node(hactl: Hactl, tmp_path: Path, monk
     assert hactl("--config-dir", str(tmp_path), "config", "check", "-H", "node1")[0] == 0
 
 
+@pytest.mark.parametrize("words", [["config", "schema"], ["--help"], ["explain", "PRIM"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_failure(words: list[str]) -> None:
+    code = f"from orchestrator.hactl.cli import main; main({words!r})"
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("words", [("resync", "--full"), ("verify",), ("verify", "--repair")], ids=" ".join)
 def test_a_dry_run_has_a_document_for_programs(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
     code, out, _ = hactl(*words, "--dry-run", "--json")
