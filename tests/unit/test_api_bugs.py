@@ -147,7 +147,7 @@ async def test_a_configuration_of_a_peer_takes_no_time_from_whoever_asks(tmp_pat
     there = FakePeer({"schema": "hactl.config-state/1"})
     routes = make_routes(there, tmp_path)
     async with serving(routes, tmp_path / "sock"):
-        assert (await ask(tmp_path / "sock", "GET", "/v1/config?node=node2&wait_s=1"))[0] == 200
+        assert (await ask(tmp_path / "sock", "GET", "/v1/config?node=node2&wait_s=soon"))[0] == 200
     assert noted(routes) == [] and there.asked[0][0] == "config"
 
 
