@@ -30,6 +30,7 @@ from orchestrator.api.peer_calls import PeerCalls
 from orchestrator.api.routes import Routes
 from orchestrator.api.server import ApiServer
 from orchestrator.api.works import Works
+from orchestrator.bugs import Bugs
 from orchestrator.config import DEFAULT_CONFIG_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules, own_name
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_facts import RunningFacts
@@ -119,10 +120,10 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
     def line(kind: str) -> Callable[[str], None]:
         return lambda text: history.add("", kind, text)
 
-    pulses, calls = PulseDoor(line("heartbeat")), CallDoor(line("peer"))
+    pulses, calls, bugs = PulseDoor(line("heartbeat")), CallDoor(line("peer")), Bugs(line("bug"))
     memories = setting.memories = setting.memories or Memories(paths.state / "hactld" / "state.json", boot, line("statefile"))
     incarnation = int.from_bytes(os.urandom(7), "big") | 1
-    site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls)
+    site = Site(cluster, mine, node, boot, incarnation, paths, keys.store, history, memories, pulses, calls, bugs)
     async with trio.open_nursery() as nursery:
         pairs = Pairs(site, keys.peers, nursery)
         copies = {name: rfs for pair in pairs for name, rfs in pair.world.rfs.items() if mine[name].mode == "mirror"}
@@ -141,7 +142,7 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
 
         places = {name: config.nodes for name, config in modules.items()}
         roster = Roster(node, tuple(cluster.nodes), places, {name: config.replicated for name, config in mine.items()})
-        works = Works(copies, lambda module, text: history.add(module, "work", text), node)
+        works = Works(copies, lambda module, text: history.add(module, "work", text), node, bugs)
         here = Here(roster, pairs.all, history, status, logs, keys, works)
         here.config = ConfigCalls(keeper)
         here.maintenance = maintenance = Maintenance(mine, paths, here.runner_of)
@@ -168,10 +169,10 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
         nursery.start_soon(memories.keep_trying)
         nursery.start_soon(keeper.run)
         await nursery.start(works.run)
-        await nursery.start(ApiServer(paths.socket, Routes(here).route, lambda: cluster.access, line("api")).run)
+        await nursery.start(ApiServer(paths.socket, Routes(here).route, lambda: cluster.access, line("api"), bugs).run)
         if (place := cluster.health) is not None:
             host = place.address_of(cluster.nodes[node])
-            nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health")).run)
+            nursery.start_soon(HealthServer(host, place.port, pairs.runners(), line("health"), bugs).run)
         listed = f"modules={','.join(mine) or '-'} peers={','.join(keys.peers)}"
         generation = f"configuration={keeper.applied.number}"
         history.add("", "hactld", f"{'goes on' if setting.again else 'started'} on {node}: cluster={cluster.name} {listed} {generation}")

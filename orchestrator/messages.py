@@ -316,6 +316,7 @@ _EVENTS = tuple(
     Message(name, "event", text)
     for name, text in {
         "command": "Somebody asked for something; `who`, and what became of it.",
+        "bug": "A mistake of hactld's own ended a request, a stream or a work, and nothing else; type, message and place are for a report.",
         "transition": "The state of a module changed.",
         "takeover": "This node takes the role because the other one is gone; `-v` shows what that rests on.",
         "grant": "A primary may go on without the other copy.",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import trio
 
+from orchestrator.bugs import Bugs, unheard
 from orchestrator.checkers.make import Context, make
 from orchestrator.checkers.module import OtherModule
 from orchestrator.checkers.watch import Make, Watch
@@ -54,6 +55,7 @@ class Site:
     memories: Memories
     pulses: PulseDoor
     calls: CallDoor
+    bugs: Bugs = field(default_factory=unheard)
 
 
 def networks_of(cluster: ClusterConfig, node: str, peer: str) -> tuple[Network, ...]:
@@ -142,7 +144,7 @@ class Pair:
     def open(self, answer: Handler) -> None:
         """What comes from the peer's addresses is for this pair; its calls are answered by `answer`."""
         site = self.site
-        self.server = PeerServer(site.cluster.name, self.peer, answer, site.keys, self._log_of("peer"))
+        self.server = PeerServer(site.cluster.name, self.peer, answer, site.keys, self._log_of("peer"), site.bugs)
         for network in self.networks:
             site.pulses.expect(network, partial(self.heartbeats.hear, network))
             site.calls.expect(network, self.server.serve)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgpack
 import trio
 
+from orchestrator.bugs import Bugs, unheard
 from orchestrator.heartbeat import IP_FREEBIND, Network
 from rfs import exit_codes, tls
 from rfs.errors import SaidNo
@@ -139,15 +140,22 @@ class PeerServer:
         handle: Handler,
         keys: KeyStore | None,
         log: Callable[[str], None],
+        bugs: Bugs | None = None,
     ) -> None:
         self.cluster, self.peer = cluster, peer
-        self.handle, self.keys, self.log = handle, keys, log
+        self.handle, self.keys, self.log, self.bugs = handle, keys, log, bugs or unheard()
         self.limit = trio.Semaphore(CALLS_MAX)
         self.refused: Counter[str] = Counter()
         self._half_open = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection from an address of the peer's (doors.py): one question."""
+        """One connection from an address of the peer's (doors.py): one question. Whatever goes wrong in it ends it, and nothing else."""
+        try:
+            await self._converse(stream)
+        except* Exception as group:
+            self.bugs.told(f"a call of {self.peer}'s", group)
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
         remote = f"an address of {self.peer}'s"
         try:
             remote = str(stream.socket.getpeername()[0])
@@ -197,3 +205,7 @@ class PeerServer:
             return {"result": await self.handle(method, parameters, pin)}
         except PeerRefused as refusal:
             return {"error": {"code": refusal.code, "message": str(refusal)}}
+        except OSError as error:  # the machine's refusal, not our mistake
+            return {"error": {"code": exit_codes.FAILED, "message": str(error)}}
+        except Exception as error:
+            return {"error": {"code": exit_codes.FAILED, "message": self.bugs.told(f"the call '{method}' of {self.peer}'s", error)}}

@@ -46,6 +46,10 @@ class ApiClient:
     def __init__(self, path: Path = DEFAULT_SOCKET, timeout_s: float = TIMEOUT_S) -> None:
         self.path, self.timeout_s = path, timeout_s
 
+    def index(self) -> dict[str, Any]:
+        """`hactl.index/1`: what there is to ask, and who asks."""
+        return self._call("GET", "/v1", {})
+
     def status(self, node: str | None = None) -> dict[str, Any]:
         """`hactl.status/1`."""
         return self._call("GET", "/v1/status", {"node": node})

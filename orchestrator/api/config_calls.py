@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from orchestrator import config_apply, config_archive, config_effects
-from orchestrator.api.server import ApiError
+from orchestrator.api.server import ApiError, number_from
 from orchestrator.config_errors import Complaint, ConfigError
 from orchestrator.config_keeper import PREPARE_DEADLINE_S, ConfigKeeper
 from orchestrator.config_round import Order, apply
@@ -184,10 +184,9 @@ def number_of(query: Mapping[str, Any], name: str) -> int | None:
     """A generation that was named."""
     if (value := query.get(name)) in (None, ""):
         return None
-    try:
-        return int(str(value))
-    except ValueError:
-        raise ApiError(f"'{value}' is not the number of a generation; 'hactl config history' has them", exit_codes.USAGE) from None
+    if (number := number_from(str(value))) is None:
+        raise ApiError(f"'{value}' is not the number of a generation; 'hactl config history' has them", exit_codes.USAGE)
+    return number
 
 
 def as_json(complaint: Complaint) -> dict[str, Any]:

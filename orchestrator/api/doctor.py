@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import trio
 
-from orchestrator.api.server import ApiError
+from orchestrator.api.server import ApiError, number_from
 from orchestrator.doctor import gather
 from orchestrator.doctor.history import history_facts
 from orchestrator.snapshot import part
@@ -132,7 +132,6 @@ def brief(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: object) -> int:
-    text = str(value or 0)
-    if not text.isdigit():
+    if (number := number_from(str(value or 0))) is None:
         raise ApiError("'offset' must be a number", exit_codes.USAGE)
-    return int(text)
+    return number

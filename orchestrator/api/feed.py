@@ -20,7 +20,7 @@ from typing import Any, Final
 import trio
 
 from orchestrator.api.here import Here
-from orchestrator.api.server import ApiError, Send
+from orchestrator.api.server import ApiError, Send, number_from
 from rfs import exit_codes
 
 EVENT_SCHEMA: Final = "hactl.event/1"
@@ -39,10 +39,10 @@ def cursors_from(text: str, nodes: Sequence[str]) -> dict[str, int]:
     """Where a reader was on each node; nodes of which it says nothing are read from now on. ApiError for what nobody has sent."""
     found: dict[str, int] = {}
     for part in text.split(",") if text else ():
-        node, colon, number = part.rpartition(":")
-        if not number.isdigit():
+        node, colon, digits = part.rpartition(":")
+        if (number := number_from(digits)) is None:
             raise ApiError(f"'{text}' is no place in the events: it is a number, or NODE:NUMBER of each node", exit_codes.USAGE)
-        found[node if colon else nodes[0]] = int(number)
+        found[node if colon else nodes[0]] = number
     return found
 
 

@@ -17,6 +17,7 @@ import h11
 import trio
 
 from orchestrator.api import http
+from orchestrator.bugs import Bugs, unheard
 from orchestrator.core.states import Readiness
 from orchestrator.runner import Runner
 
@@ -60,8 +61,8 @@ class HealthServer:
     """Answers on TCP. `runners`: by module, whose core decides about it. A place that is in use, or an address that is not there yet, is
     tried again: failover does not depend on it."""
 
-    def __init__(self, host: str, port: int, runners: Mapping[str, Runner], log: Callable[[str], None]) -> None:
-        self.host, self.port, self.runners, self.log = host, port, runners, log
+    def __init__(self, host: str, port: int, runners: Mapping[str, Runner], log: Callable[[str], None], bugs: Bugs | None = None) -> None:
+        self.host, self.port, self.runners, self.log, self.bugs = host, port, runners, log, bugs or unheard()
         self._open: dict[int, trio.CancelScope] = {}
         self._number = 0
 
@@ -91,18 +92,30 @@ class HealthServer:
                 await self._exchange(stream)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
                 pass  # the client went away, or is none
+            except Exception as error:
+                self.bugs.told("the health address", error)
         self._open.pop(number, None)
+
+    def _judged(self, method: str, target: str) -> tuple[int, str]:
+        try:
+            return respond(self.runners, method, target)
+        except Exception as error:  # who does not know does not serve
+            return 500, self.bugs.told("the health address", error)
 
     async def _exchange(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_BYTES_MAX)
         head_only = False
+
+        async def admit(head: h11.Request) -> None:
+            nonlocal head_only
+            head_only = head.method == b"HEAD"
+
         try:
-            asked = await http.read_request(stream, connection, body_bytes_max=0)
+            asked = await http.read_request(stream, connection, 0, admit)
             if asked is None:
                 return
             method = asked[0].method.decode("ascii", "replace")
-            head_only = method == "HEAD"
-            status, line = respond(self.runners, method, asked[0].target.decode("ascii", "replace"))
+            status, line = self._judged(method, asked[0].target.decode("ascii", "replace"))
         except http.TooLong:
             status, line = 413, "no body, please"
         except h11.RemoteProtocolError as error:

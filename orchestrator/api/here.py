@@ -18,7 +18,7 @@ from orchestrator.api.config_calls import ConfigCalls
 from orchestrator.api.doctor import Doctor
 from orchestrator.api.maintenance import VERBS as MAINTENANCE
 from orchestrator.api.maintenance import Maintenance
-from orchestrator.api.server import ApiError
+from orchestrator.api.server import ApiError, number_from
 from orchestrator.api.works import Works
 from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import ReplicatedConfig, listed
@@ -214,7 +214,7 @@ class Here:
     async def _events(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What is newer than `after`: the newest of it that fit, or the `oldest`. `wait_s`: when there is nothing, wait so long."""
         after, wait_s = whole(parameters.get("after"), 0), parameters.get("wait_s")
-        if isinstance(wait_s, float) and 0 <= after <= self.history.last:
+        if isinstance(wait_s, float) and wait_s > 0 and 0 <= after <= self.history.last:
             with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
                 while self.history.last <= after:
                     await self.history.news()
@@ -267,12 +267,12 @@ class Here:
         known, words = self._watched(module, resource), {"up": ResourceState.UP, "down": ResourceState.DOWN}
         if resource.partition(".")[0] != SAID_BY_OTHERS:
             raise ApiError(f'{resource} is looked at by hactld itself; only a checker of type "{SAID_BY_OTHERS}" is told', exit_codes.USAGE)
-        if body.get("state") not in words:
-            raise ApiError(f"a resource is up or down, not {body.get('state')!r}", exit_codes.USAGE)
+        if not isinstance(said := body.get("state"), str) or said not in words:
+            raise ApiError(f"a resource is up or down, not {said!r}", exit_codes.USAGE)
         if known is None:
             raise ApiError(f"{resource} is not looked at now: {module} is not in the state that its 'when' names", exit_codes.REFUSED)
         text = str(body.get("text", ""))[:NOTE_CHARACTERS_MAX]
-        now, state = trio.current_time(), words[str(body["state"])]
+        now, state = trio.current_time(), words[said]
         self.runner_of(module).deliver(ev.Checked(now, module, resource, state, text, known.window))
         return {"schema": "hactl.answer/1", "code": exit_codes.DONE, "message": "", "results": []}
 
@@ -340,7 +340,8 @@ def whole(value: object, default: int) -> int:
 
 def number_in(query: Mapping[str, str], name: str, default: int) -> int:
     """A number of the query string."""
-    try:
-        return int(query.get(name, default))
-    except ValueError as error:
-        raise ApiError(f"'{name}' must be a number", exit_codes.USAGE) from error
+    if name not in query:
+        return default
+    if (number := number_from(query[name])) is None:
+        raise ApiError(f"'{name}' must be a number", exit_codes.USAGE)
+    return number

@@ -27,6 +27,7 @@ from rfs import exit_codes
 
 PEER_DEADLINE_S = 10.0
 FOLLOWING_MAX = 4
+ON_ONE_NODE = frozenset({"prim", "swap"})  # said to both, `prim` would be that either has the data
 ON_THE_PRIMARY = frozenset({"verify", "repair", "resync"})
 
 
@@ -177,6 +178,8 @@ class Routes:
         if verb not in MAINTENANCE:
             make_command(verb, module, options)  # complains of what there is not
         shown = self.here.runner_of(module).node.modules[module].shown[0]
+        if wanted == "all" and (verb in ON_ONE_NODE or options.get("fullsync")):
+            raise ApiError(f"'{verb}' says what one node is to do: name it", exit_codes.USAGE)
         nodes = self._nodes_of(module, wanted)
         if verb == "swap" and not wanted and shown is State.SECOND:
             nodes = (self._other(module),)
@@ -248,7 +251,7 @@ class Routes:
 
     async def _ask(self, node: str, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """In the name of whoever this is for; the peer looks at their role once more."""
-        wait_s = parameters.get("wait_s", 0.0)
+        wait_s = float(parameters.get("wait_s", 0.0)) if method == "events" else 0.0  # elsewhere it is whatever somebody asked with
         try:
             given = {**parameters, "role": asking.get().role.word}
             return await self._side_of(node).client.call(method, given, PEER_DEADLINE_S + wait_s)

@@ -19,6 +19,7 @@ import trio
 from orchestrator.api import access, http, roles
 from orchestrator.api.access import Access, Asker
 from orchestrator.api.roles import Role
+from orchestrator.bugs import Bugs, unheard
 from rfs import exit_codes
 
 BODY_BYTES_MAX = 1 << 20
@@ -26,6 +27,7 @@ CONNECTION_DEADLINE_S = 180.0
 SEND_DEADLINE_S = 10.0  # a stream's reader that takes nothing for so long is dropped; it can come back to where it was
 STREAMS_MAX = 64
 OTHERS_MAX = 128  # connections of others than root
+DIGITS_MAX = 15  # of a number; a peer takes 64 bits
 NOBODY = Asker("", Role.NONE)
 HTTP_OF = {
     exit_codes.DONE: 200,
@@ -82,8 +84,15 @@ def quiet(_: str) -> None:
 class ApiServer:
     """Serves one route function, which knows nothing of HTTP."""
 
-    def __init__(self, path: Path, route: Route, grants: Callable[[], Access] | None = None, log: Callable[[str], None] = quiet) -> None:
-        self.path, self.route, self.log = path, route, log
+    def __init__(
+        self,
+        path: Path,
+        route: Route,
+        grants: Callable[[], Access] | None = None,
+        log: Callable[[str], None] = quiet,
+        bugs: Bugs | None = None,
+    ) -> None:
+        self.path, self.route, self.log, self.bugs = path, route, log, bugs or unheard()
         self.grants: Callable[[], Access] = grants if grants is not None else dict
         self._streams = self._others = 0
 
@@ -104,6 +113,15 @@ class ApiServer:
         self.path.unlink(missing_ok=True)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        """One connection. Whatever goes wrong in it ends it, and nothing else."""
+        try:
+            await self._converse(stream)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away
+        except* Exception as group:
+            self.bugs.told("a connection", group)  # most likely a stream: it has been answered already
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
         counted = False
         try:
@@ -125,15 +143,16 @@ class ApiServer:
                     if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                         return
                     connection.start_next_cycle()
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the client went away
         finally:
             self._others -= counted
 
     async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection, asker: Asker) -> bool | Stream:
         """One request and its answer; False when the client has nothing more to ask."""
+        what = "a request"
 
         async def admit(head: h11.Request) -> None:
+            nonlocal what
+            what = f"{head.method.decode('ascii', 'replace')} /{'/'.join(path_of(head))}"
             self._admit(head, asker)
 
         try:
@@ -142,21 +161,33 @@ class ApiServer:
                 return False
             request = parse(*asked, asker)
             self._judge(request)
-            answer = await self.route(request)
+            answer = await self._routed(request)
             if isinstance(answer, Stream):
                 if self._streams >= STREAMS_MAX:
                     raise ApiError(f"{STREAMS_MAX} streams are open already", exit_codes.FAILED, 503)
                 return answer
             status, document = 200, answer
             status = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else status
+            body = json.dumps(document).encode()
         except ApiError as error:
-            status, document = error.http, failure(error.code, str(error))
+            status, body = error.http, failure(error.code, str(error))
         except http.TooLong:
-            status, document = 400, failure(exit_codes.USAGE, "the request is too long")
+            status, body = 400, failure(exit_codes.USAGE, "the request is too long")
         except h11.RemoteProtocolError as error:
-            status, document = 400, failure(exit_codes.USAGE, f"not HTTP/1.1: {error}")
-        await http.answer(stream, connection, status, "application/json", json.dumps(document).encode())
+            status, body = 400, failure(exit_codes.USAGE, f"not HTTP/1.1: {error}")
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise  # the client went away
+        except Exception as error:
+            status, body = 500, failure(exit_codes.FAILED, self.bugs.told(what, error))
+        await http.answer(stream, connection, status, "application/json", body, head_only=what.startswith("HEAD "))
         return True
+
+    async def _routed(self, request: Request) -> dict[str, Any] | Stream:
+        """What the machine refuses is no client that went away."""
+        try:
+            return await self.route(request)
+        except OSError as error:
+            raise ApiError(str(error), exit_codes.FAILED) from error
 
     def _admit(self, head: h11.Request, asker: Asker) -> None:
         """May they ask this at all? Nothing but method and path is known."""
@@ -209,9 +240,9 @@ class ApiServer:
             self._streams -= 1
 
 
-def failure(code: int, message: str) -> dict[str, Any]:
+def failure(code: int, message: str) -> bytes:
     """The body of every answer that is no success."""
-    return {"schema": "hactl.error/1", "code": code, "message": message}
+    return json.dumps({"schema": "hactl.error/1", "code": code, "message": message}).encode()
 
 
 def path_of(head: h11.Request) -> tuple[str, ...]:
@@ -234,11 +265,16 @@ def parse(head: h11.Request, body: bytes, asker: Asker = NOBODY) -> Request:
     """The request as the routes want it."""
     try:
         document = json.loads(whole_text(body)) if body.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # too deep is what nobody means
         raise ApiError(f"the body is no JSON: {error}", exit_codes.USAGE) from error
     if not isinstance(document, dict):
         raise ApiError("the body must be a JSON object", exit_codes.USAGE)
     return Request(head.method.decode(), path_of(head), query_of(head), document, asker)
+
+
+def number_from(text: str) -> int | None:
+    """A number that somebody typed; None for what is none: `²` is a digit as well, and `int` refuses it."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else None
 
 
 def whole_text(body: bytes) -> str:

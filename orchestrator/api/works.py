@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from orchestrator.api.server import ApiError
+from orchestrator.bugs import Bugs, unheard
 from rfs import exit_codes
 from rfs.control.client import ControlLost
 from rfs.errors import SaidNo
@@ -84,8 +85,14 @@ Doing = Callable[[Copy, Work, Mapping[str, Any]], Awaitable[None]]
 class Works:
     """One place for each module that is mirrored on this node. `note`: a line for the history when one ends."""
 
-    def __init__(self, copies: Mapping[str, Copy], note: Callable[[str, str], None] = lambda module, text: None, node: str = "") -> None:
-        self.copies, self.note, self.node = copies, note, node
+    def __init__(
+        self,
+        copies: Mapping[str, Copy],
+        note: Callable[[str, str], None] = lambda module, text: None,
+        node: str = "",
+        bugs: Bugs | None = None,
+    ) -> None:
+        self.copies, self.note, self.node, self.bugs = copies, note, node, bugs or unheard()
         self._works: dict[str, Work] = {}
         self._nursery: trio.Nursery | None = None
         self._number = 0
@@ -141,6 +148,9 @@ class Works:
             work.state, work.code, work.message = "failed", refusal.exit_code, refusal.sentence
         except (ControlLost, OSError) as failure:
             work.state, work.code, work.message = "failed", exit_codes.FAILED, str(failure)
+        except Exception as error:
+            sentence = self.bugs.told(f"{work.verb} {module}", error)
+            work.state, work.code, work.message = "failed", exit_codes.FAILED, sentence
         work.ended_at = trio.current_time()
         self.note(module, f"{work.verb}: {work.message or work.state}")
 
@@ -203,8 +213,8 @@ async def _compare_everything(copy: Copy, work: Work) -> None:
         nursery.start_soon(watch)
         try:
             await copy.ask("repair", {})
-        except SaidNo as refusal:
-            raised: SaidNo | None = refusal
+        except (SaidNo, ControlLost, OSError) as refusal:  # out of the nursery it would come as a group
+            raised: Exception | None = refusal
         else:
             raised = None
         nursery.cancel_scope.cancel()
@@ -259,7 +269,10 @@ def head(path: Path) -> list[Any]:
         for line in lines:
             if len(found) >= SHOWN_MAX:
                 break
-            found.append(json.loads(line))
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # torn: what comes before it is whole, and all are counted
+                break
     return found
 
 

@@ -153,6 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run and return the exit code."""
+    stdout = sys.stdout
     try:
         hactl.main(args=arguments, prog_name="hactl", standalone_mode=False)
     except click.UsageError as error:
@@ -164,10 +165,9 @@ def run(arguments: list[str] | None = None) -> int:
         return _say(f"{sentence}{_in_no_cluster(sentence.code)}", sentence.code)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has seen enough
-        return exit_codes.DONE
     except SystemExit as end:
+        if sys.stdout is not stdout:  # so click ends when its reader has gone: both streams silenced, and 1
+            return exit_codes.DONE  # the reader has seen enough
         return end.code if isinstance(end.code, int) else exit_codes.FAILED
     return exit_codes.DONE
 

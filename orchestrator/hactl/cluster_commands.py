@@ -17,7 +17,7 @@ from orchestrator.config_errors import ConfigError
 from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.acquaintance import Acquaintance
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_answer, print_json
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.paths import Paths
 from orchestrator.security import key_store
@@ -280,6 +280,6 @@ def forget(session: Session, peer: str, force: bool) -> None:
         raise _say_no(refusal) from None
     if not count:
         raise Failure(f"no key of {peer} is paired with this node; 'hactl cluster show' lists them", exit_codes.USAGE)
-    click.echo(
-        f"the keys of {peer} count no longer on this node; to pair again: hactl cluster init here, hactl cluster join --new-key there"
-    )
+    again = "to pair again: hactl cluster init here, hactl cluster join --new-key there"
+    if not print_answer(session, sentence := f"the keys of {peer} count no longer on this node; {again}"):
+        click.echo(sentence)

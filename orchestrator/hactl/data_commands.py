@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.hactl.asking import answers
-from orchestrator.hactl.output import print_json, print_nodes
+from orchestrator.hactl.output import print_answer, print_json, print_nodes
 from orchestrator.hactl.progress import Progress
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module, module_argument, session_options
 from orchestrator.hactl.waiting import describe, entry_of, nodes_of
@@ -98,7 +98,9 @@ def resync(session: Session, module: str | None, full: bool) -> None:
     name = chosen_module(document, module)
     if full:
         if session.dry_run:
-            click.echo(f"would have both copies of {name} compared as a whole, and blocks that differ sent; the application goes on")
+            sentence = f"would have both copies of {name} compared as a whole, and blocks that differ sent; the application goes on"
+            if not print_answer(session, sentence):
+                click.echo(sentence)
             return
         session.confirm(f"Both copies of {name} are read as a whole and compared; the application keeps running. Go on?")
         work = follow(session, name, "resync", {})
@@ -150,7 +152,9 @@ def verify(session: Session, module: str | None, repair: bool) -> None:
     """
     name = chosen_module(session.client.status(), module)
     if session.dry_run:
-        click.echo(f"would read both copies of {name} and compare them" + (", and have a resync repair what differs" if repair else ""))
+        sentence = f"would read both copies of {name} and compare them" + (", and have a resync repair what differs" if repair else "")
+        if not print_answer(session, sentence):
+            click.echo(sentence)
         return
     if repair:
         session.confirm(f"What differs on the secondary of {name} is overwritten with the primary's. Go on?")

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.hactl.output import columns
+from orchestrator.hactl.output import columns, print_answer
 from orchestrator.hactl.session import Failure, Session
 from orchestrator.hactl.waiting import LEADING, goal_of_lines, wait_for
 from orchestrator.units import show_bytes, show_duration
@@ -93,9 +93,21 @@ def guide(session: Session, name: str, entries: Sequence[Entry], data_from: str 
     for line in consequences(name, source, str(theirs["node"]), replace):
         click.echo(line, err=True)
     if session.dry_run:
+        print_answer(session, "nothing was started: " + " ".join(consequences(name, source, str(theirs["node"]), replace)))
         return
+    if replace:
+        refuse_half_way(session, str(theirs["node"]))
     session.confirm("Go on?")
     begin(session, name, source, str(theirs["node"]), replace)
+
+
+def refuse_half_way(session: Session, other: str) -> None:
+    """To have files replaced takes more than to start: who may not must not start one node and be refused at the other."""
+    role = str(session.client.index()["you"]["role"])
+    if role != "admin":
+        sentence = f"the files on {other} are to be moved away and replaced, which needs the role admin, and you have the role {role}"
+        way_out = "have an administrator start it, or empty the directories there"
+        raise Failure(f"{sentence}: nothing was started; {way_out}", exit_codes.NOT_PERMITTED)
 
 
 def warned(session: Session, name: str, source: str, other: str) -> list[str]:
@@ -125,13 +137,14 @@ def refuse_unfit(source: Entry, others: Sequence[Entry]) -> None:
 
 def begin(session: Session, name: str, source: str, other: str, replace: bool) -> None:
     """The node with the data first: only when it serves the other one is told, so that a failure there leaves this one as it was."""
-    say(session.client.command(name, "prim", {}, source))
+    results = say(session.client.command(name, "prim", {}, source))
     watching = replace_session(session, source)
     wait_for(watching, name, goal_of_lines(source, lambda line: line["state"] in LEADING), f"serving on {source}")
-    say(session.client.command(name, "second", {"fullsync": True} if replace else {}, other))
+    results += say(session.client.command(name, "second", {"fullsync": True} if replace else {}, other))
     click.echo(f"{source} serves {name}; {other} gets its copy: 'hactl status' shows how far it is.", err=True)
     if session.wait:
         wait_for(session, name, lambda entry, _: bool(entry.get("verdict") == "redundant"), "redundant")
+    print_answer(session, f"{source} serves {name}; {other} gets its copy", results)
 
 
 def replace_session(session: Session, node: str) -> Session:
@@ -140,12 +153,14 @@ def replace_session(session: Session, node: str) -> Session:
     return Session(node=node, timeout_s=timeout_s, config_dir=session.config_dir, socket=session.socket)
 
 
-def say(answer: Mapping[str, Any]) -> None:
+def say(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a node answered; a refusal ends the command."""
-    for result in answer.get("results") or [answer]:
+    results = list(answer.get("results") or [answer])
+    for result in results:
         if result["code"] != exit_codes.DONE:
             raise Failure(f"{result.get('node', '')}: {result['message']}", int(result["code"]))
         click.echo(f"{result.get('node', '')}: {result['message']}", err=True)
+    return results
 
 
 # ---------------------------------------------------------------------------------------------- words

@@ -15,10 +15,10 @@ import click
 from orchestrator.hactl import first_start
 from orchestrator.hactl.asking import answers
 from orchestrator.hactl.output import print_json
-from orchestrator.hactl.session import Session, chosen_module, module_argument, session_options
+from orchestrator.hactl.session import Session, chosen_module, module_argument, one_node, session_options
 from orchestrator.hactl.waiting import LEADING, Goal, chosen_nodes, entry_of, goal_for, goal_of_lines, leader, nodes_of, wait_for
 
-Ask = Callable[[Session, Mapping[str, Any], str], None]
+Ask = Callable[[Session, Mapping[str, Any], str, str], None]  # session, the module's entry, its name, the node that answers
 
 
 def tell(session: Session, name: str, verb: str, options: Mapping[str, bool | str], node: str | None) -> None:
@@ -43,7 +43,7 @@ def act(
         return
     if ask is not None and session.asks:
         show_module(session, document, entry)
-        ask(session, entry, name)
+        ask(session, entry, name, str(document["node"]))
     tell(session, name, verb, options, session.node)
     if session.wait:
         wait_for(session, name, goal or default_goal(verb, session.node, leader(entry)), f"done with {verb} {name}")
@@ -75,35 +75,37 @@ def imagine(session: Session, document: Mapping[str, Any], entry: Mapping[str, A
 # ---- what is asked -----------------------------------------------------------------------------------------------------------------------
 
 
-def ask_swap(session: Session, entry: Mapping[str, Any], name: str) -> None:
+def ask_swap(session: Session, entry: Mapping[str, Any], name: str, here: str) -> None:
     """Nothing is lost, and the service is interrupted."""
     source = leader(entry) or "the primary"
     target = next((line["node"] for line in entry["nodes"] if line["node"] != source), "the other node")
     session.confirm(f"{name} moves from {source} to {target}; its services stop there and start here. Go on?")
 
 
-def ask_swap_nosync(session: Session, entry: Mapping[str, Any], name: str) -> None:
+def ask_swap_nosync(session: Session, entry: Mapping[str, Any], name: str, here: str) -> None:
     """Data stay behind."""
     session.confirm_by_name("The other node will serve the copy that it has; newer data stay here until you decide (DIVERGED).", name)
 
 
-def ask_stop(session: Session, entry: Mapping[str, Any], name: str) -> None:
+def ask_stop(session: Session, entry: Mapping[str, Any], name: str, here: str) -> None:
     """Does somebody serve afterwards?"""
-    lead = leader(entry)
-    hit = session.node == "all" or lead in (session.node, None) or session.node is None
-    takes_over = session.node != "all" and any(line["state"] == "SECOND" and line["readiness"] == "Ready" for line in entry["nodes"])
-    if hit and lead is not None and not takes_over:
+    lead, hit = leader(entry), [str(line["node"]) for line in chosen_nodes(entry, here, session.node)]
+    stay = [line for line in entry["nodes"] if line["node"] not in hit]
+    successor = next((line["node"] for line in stay if line["state"] == "SECOND" and line["readiness"] == "Ready"), None)
+    if lead in hit and successor is None:
         session.confirm_by_name(f"Nobody serves {name} afterwards: there is no other node that could take it over.", name)
-    else:
-        session.confirm(f"{name} is stopped; {'the other node takes over' if takes_over else 'nothing serves there'}. Go on?")
+        return
+    goes_on = f"{lead} goes on serving, and no other node could take over" if lead is not None else "nothing serves there"
+    then = f"{successor} takes over" if lead in hit else goes_on
+    session.confirm(f"{name} is stopped on {' and '.join(hit) or session.node}; {then}. Go on?")
 
 
-def ask_force(session: Session, entry: Mapping[str, Any], name: str) -> None:
+def ask_force(session: Session, entry: Mapping[str, Any], name: str, here: str) -> None:
     """Data may be lost."""
     session.confirm_by_name("What the other node wrote and this one lacks will not be served.", name)
 
 
-def ask_fullsync_here(session: Session, entry: Mapping[str, Any], name: str) -> None:
+def ask_fullsync_here(session: Session, entry: Mapping[str, Any], name: str, here: str) -> None:
     """Data are put aside."""
     session.confirm_by_name("The files of this node are moved to kept/ and replaced by the other node's.", name)
 
@@ -230,6 +232,7 @@ def swap(session: Session, module: str | None, nosync: bool, identity: str) -> N
     hactl swap pg --wait         and return when the other node serves
     hactl swap pg --dry-run      what would be done, step by step
     """
+    one_node(session)
     ask = None if identity else ask_swap_nosync if nosync else ask_swap
     act(session, module, "swap", {"nosync": nosync, "identity": identity}, ask=ask)
 
@@ -241,6 +244,7 @@ def swap(session: Session, module: str | None, nosync: bool, identity: str) -> N
 @session_options
 def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> None:
     """Start as primary: this node has the data."""
+    one_node(session)
     if not force and not session.dry_run:
         first_start.confirm_prim(session, chosen_module(session.client.status(), module))
     act(session, module, "prim", {"force": force, "fullsync": fullsync}, ask=ask_force if force else None)
@@ -252,6 +256,8 @@ def prim(session: Session, module: str | None, force: bool, fullsync: bool) -> N
 @session_options
 def second(session: Session, module: str | None, fullsync: bool) -> None:
     """Start, and take the other node's data where this one has none; who leads, the records say."""
+    if fullsync:
+        one_node(session)
     act(session, module, "second", {"fullsync": fullsync}, ask=ask_fullsync_here if fullsync else None)
 
 

@@ -15,7 +15,7 @@ import click
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import ModuleConfig, listed, own_name
 from orchestrator.hactl.config_commands import load, plain
-from orchestrator.hactl.output import columns, print_json
+from orchestrator.hactl.output import columns, print_answer, print_json
 from orchestrator.hactl.package_commands import known_module
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
@@ -127,7 +127,9 @@ def remove(session: Session, name: str, forget: bool, force: bool) -> None:
         raise Failure(f"{what}: 'hactl module remove {name} --forget' sets that aside", exit_codes.REFUSED)
     files = [path for path in (session.config_dir / "modules" / f"{name}.toml", module.scripts_dir) if os.path.lexists(path)]
     if session.dry_run:
-        click.echo(f"{' and '.join(str(path) for path in files)}: would be removed", err=True)
+        sentence = f"{' and '.join(str(path) for path in files)}: would be removed"
+        if not print_answer(session, sentence):
+            click.echo(sentence, err=True)
         return
     session.confirm(f"Remove {' and '.join(str(path) for path in files)}?")
     aside = set_aside(module, state) if state.is_dir() and module.mode == "mirror" else None

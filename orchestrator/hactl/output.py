@@ -16,6 +16,13 @@ def print_json(document: Any, *, one_line: bool = False) -> None:
     click.echo(json.dumps(document) if one_line else json.dumps(document, indent=2))
 
 
+def print_answer(session: Session, message: str, results: Sequence[Any] = ()) -> bool:
+    """For programs what became of a command that hactld has not answered as a whole; False: it is for a person to read."""
+    if session.format in ("json", "jsonl"):
+        print_json({"schema": "hactl.answer/1", "code": 0, "message": message, "results": list(results)}, one_line=True)
+    return session.format in ("json", "jsonl")
+
+
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Left-aligned columns, two spaces apart, no trailing blanks."""
     lines = [tuple(header), *(tuple(row) for row in rows)]

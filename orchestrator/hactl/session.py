@@ -122,6 +122,24 @@ def refuse_to_imagine(path: str) -> None:
         raise Failure(f"'{path}' has no --dry-run: nothing was done", exit_codes.USAGE)
 
 
+# What reads and writes the files of the node where it is typed.
+LOCAL = (
+    *("cluster init", "cluster join", "cluster show", "cluster forget", "config edit", "config check", "config show", "config schema"),
+    *(f"module {verb}" for verb in ("list", "templates", "add", "show", "remove", "package", "install")),
+)
+
+
+def refuse_elsewhere(path: str, node: str) -> None:
+    """Who says -H must not find that it was done here."""
+    if path.removeprefix("hactl ") not in LOCAL:
+        return
+    from orchestrator.config import own_name
+
+    if node != own_name():
+        where = "each node" if node == "all" else node
+        raise Failure(f"'{path}' is about the files of the node where it is typed: run it on {where}, without -H", exit_codes.USAGE)
+
+
 def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
     """Give a command the common options and, as its first argument, the session they add up to. A command that takes `dry_run` itself
     gets it as well."""
@@ -140,6 +158,8 @@ def session_options(function: Callable[..., Result]) -> Callable[..., Result]:
             setattr(session, name, value if value is not None else getattr(session, name))
         for name in ("yes", "wait", "no_color", "dry_run"):
             setattr(session, name, options.pop(name) or getattr(session, name))
+        if session.node is not None:
+            refuse_elsewhere(click.get_current_context().command_path, session.node)
         if session.dry_run:
             refuse_to_imagine(click.get_current_context().command_path)
         if takes_dry_run:

@@ -226,6 +226,14 @@ def test_prim_and_second_take_their_options() -> None:
     assert make_command("second", "pg", {"fullsync": True, "force": False})(1.0, 2) == ev.Second(1.0, "pg", 2, True)
 
 
+@pytest.mark.parametrize(("verb", "body"), [("prim", {}), ("prim", {"force": True}), ("swap", {}), ("second", {"fullsync": True})])
+async def test_what_one_node_is_to_do_is_not_said_to_all(verb: str, body: dict[str, Any], tmp_path: Path) -> None:
+    routes = make_routes(peer := FakePeer({}), tmp_path)
+    with pytest.raises(ApiError, match="name it") as refused, trio.fail_after(10):
+        await routes.route(Request("POST", ("v1", "modules", "pg", verb), {"node": "all"}, body))
+    assert refused.value.code == 2 and peer.asked == [] and not [line for line in routes.here.history.after(0) if line.kind == "command"]
+
+
 async def test_verdicts() -> None:
     def verdict(**facts: Any) -> str:
         peer = facts.pop("peer", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from orchestrator.hactl import first_start
 from tests.unit.doctor_facts import DIRECTORY as DATA
 from tests.unit.doctor_facts import healthy, spoil
+from tests.unit.schemas import check
 from tests.unit.test_hactl_cli import STATUS, FakeHactld, Hactl, hactl, hactld  # noqa: F401 - two of them are fixtures
 
 CONTENTS = "/v1/modules/pg/contents"
@@ -46,6 +48,7 @@ def fresh(hactld: FakeHactld) -> FakeHactld:  # noqa: F811
     hactld.answers["/v1/status"] = [(200, stopped()), (200, serving())]
     hactld.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", EMPTY))]
     hactld.answers["/v1/doctor"] = [(200, healthy("node1")), (200, healthy("node2"))]
+    hactld.answers["/v1"] = [(200, {"schema": "hactl.index/1", "you": {"name": "root", "role": "admin"}})]
     for verb in ("prim", "second", "start"):
         hactld.answers[f"/v1/modules/pg/{verb}"] = [
             (200, {"code": 0, "message": f"pg {verb}", "results": [{"node": "n", "code": 0, "message": verb}]})
@@ -74,6 +77,26 @@ def test_the_node_with_the_data_first_then_the_other(fresh: FakeHactld, hactl: H
     assert rows[0].split() == ["/srv/pg", "node1", "39.2", "MiB", "969", "pg_wal/000001", "3m", "PG_VERSION=15"]
     assert rows[1].split()[:3] == ["node2", "empty", "0"]
     assert "it has no files there" in err and out == ""
+
+
+def test_an_operator_is_not_left_half_way(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    """`second --fullsync` would be refused when the first node serves already."""
+    fresh.answers["/v1"] = [(200, {"you": {"name": "ann", "role": "operator"}})]
+    fresh.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", DIRECTORY))]
+    code, _, err = hactl("start", "pg", "--data-from", "node1")
+    assert (code, commands(fresh)) == (8, []) and "needs the role admin, and you have the role operator: nothing was started" in err
+    fresh.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", EMPTY))]
+    fresh.answers["/v1/status"] = [(200, stopped()), (200, serving())]
+    assert hactl("start", "pg", "--data-from", "node1")[0] == 0, "without anything to be replaced an operator may"
+
+
+def test_programs_get_a_document(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    code, out, _ = hactl("start", "pg", "--data-from", "node1", "--json")
+    document = json.loads(out)
+    assert code == 0 and check(document) == "hactl.answer/1" and [result["message"] for result in document["results"]] == ["prim", "second"]
+    fresh.answers["/v1/status"] = [(200, stopped())]
+    code, out, _ = hactl("start", "pg", "--data-from", "node1", "--json", "--dry-run")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and "nothing was started" in json.loads(out)["message"]
 
 
 def test_the_doctor_says_what_stands_against_the_copy(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811

@@ -479,7 +479,8 @@ def test_only_the_peer_that_is_alive_is_not_forgotten(
     hactld.answers["/v1/status"] = [(200, {**STATUS, "partial": True, "peers": peers, "modules": modules})]
     code, _, err = hactl("cluster", "forget", "node2", "--config-dir", str(tmp_path))
     assert code == 6 and "node2 is alive and takes part in a" in err
-    assert hactl("cluster", "forget", "node3", "--config-dir", str(tmp_path))[0] == 0
+    code, out, _ = hactl("cluster", "forget", "node3", "--config-dir", str(tmp_path), "--json")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and "the keys of node3" in json.loads(out)["message"]
 
 
 def test_the_witness(hactl: Hactl, hactld: FakeHactld) -> None:
@@ -550,6 +551,84 @@ def test_what_is_dangerous_is_said_by_the_modules_name(moving: FakeHactld, words
     assert code == 1 and asked_for(moving) == [] and warning in said and "Type the module's name to go on" in said
     code, _ = at_a_terminal(moving, "pg\n", *words)
     assert code == 0 and len(asked_for(moving)) == 1
+
+
+def lines_of(**states: str) -> dict[str, Any]:
+    """The status with these states, all Ready but STOP."""
+    document = copy.deepcopy(STATUS)
+    for line in document["modules"][0]["nodes"]:
+        state = states[line["node"]]
+        line.update(state=state, readiness="NotReady" if state == "STOP" else "Ready")
+    return document
+
+
+@pytest.mark.parametrize(
+    ("here", "states", "words", "question"),
+    [
+        ("node1", {"node1": "PRIM", "node2": "SECOND"}, (), "pg is stopped on node1; node2 takes over. Go on?"),
+        ("node2", {"node1": "PRIM", "node2": "SECOND"}, (), "pg is stopped on node2; node1 goes on serving, and no other node could"),
+        ("node1", {"node1": "PRIM", "node2": "SECOND"}, ("-H", "node2"), "pg is stopped on node2; node1 goes on serving"),
+        ("node2", {"node1": "PRIM", "node2": "SECOND"}, ("-H", "node1"), "pg is stopped on node1; node2 takes over. Go on?"),
+        ("node2", {"node1": "ALONE", "node2": "STOP"}, (), "pg is stopped on node2; node1 goes on serving"),
+        ("node1", {"node1": "STOP", "node2": "STOP"}, (), "pg is stopped on node1; nothing serves there. Go on?"),
+        ("node1", {"node1": "ALONE", "node2": "STOP"}, (), "Nobody serves pg afterwards"),
+        ("node2", {"node1": "ALONE", "node2": "STOP"}, ("-H", "node1"), "Nobody serves pg afterwards"),
+    ],
+)
+def test_a_stop_asks_about_the_node_that_it_stops(
+    moving: FakeHactld, here: str, states: dict[str, str], words: tuple[str, ...], question: str
+) -> None:
+    moving.answers["/v1/status"] = [(200, lines_of(**states) | {"node": here})]
+    code, said = at_a_terminal(moving, "n\n", "stop", "pg", *words)
+    assert code == 1 and asked_for(moving) == [] and question in said, said
+
+
+@pytest.mark.parametrize("words", [("prim", "pg"), ("prim", "pg", "--force"), ("second", "pg", "--fullsync"), ("swap", "pg")], ids=" ".join)
+def test_what_is_said_to_one_node_is_not_said_to_all(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
+    code, out, err = hactl(*words, "-H", "all")
+    assert (code, out, asked_for(moving)) == (2, "", []) and "name it with -H NODE" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("module", "add", "light", "--service", "x"), ("module", "remove", "pg"), ("module", "install", "x"), ("module", "package", "pg"),
+        ("module", "show", "pg"), ("module", "list"), ("cluster", "forget", "node2"), ("cluster", "init"), ("cluster", "show"),
+        ("cluster", "join", "x@192.0.2.1"), ("config", "edit"), ("config", "check"), ("config", "show"), ("config", "schema"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_files_of_another_node_are_not_ours(hactl: Hactl, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HACTL_NODE", "node1")
+    monkeypatch.setenv("VISUAL", "true")
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
+    for place, node in ((words, "node2"), (words, "all")):
+        code, out, err = hactl("--config-dir", str(tmp_path), *place, "-H", node, "--timeout", "1ms")
+        assert (code, out) == (2, "") and f"run it on {'each node' if node == 'all' else node}" in err, err
+    assert hactl("-H", "node2", "--config-dir", str(tmp_path), "--timeout", "1ms", *words)[0] == 2, "before the command as well"
+
+
+def test_this_nodes_own_name_is_no_other_node(hactl: Hactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HACTL_NODE", "node1")
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
+    assert hactl("--config-dir", str(tmp_path), "config", "check", "-H", "node1")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["config", "schema"], ["--help"], ["explain", "PRIM"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_failure(words: list[str]) -> None:
+    code = f"from orchestrator.hactl.cli import main; main({words!r})"
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("resync", "--full"), ("verify",), ("verify", "--repair")], ids=" ".join)
+def test_a_dry_run_has_a_document_for_programs(hactl: Hactl, moving: FakeHactld, words: tuple[str, ...]) -> None:
+    code, out, _ = hactl(*words, "--dry-run", "--json")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and json.loads(out)["message"].startswith("would ")
+    assert asked_for(moving) == []
 
 
 def test_a_script_is_not_asked(hactl: Hactl, moving: FakeHactld) -> None:

@@ -15,6 +15,7 @@ from orchestrator.hactl.cli import run
 from orchestrator.modules.machine import Machine
 from rfs.mount import Layers
 from tests.unit.machines import debian_nginx, debian_postgresql, two_units
+from tests.unit.schemas import check
 from tests.unit.test_hactl_cli import STATUS, FakeHactld, hactl, hactld  # noqa: F401 - two of them are fixtures
 from tests.unit.test_templates import CLUSTER
 
@@ -310,6 +311,8 @@ def test_without_hactld_nobody_knows_whether_it_runs(call: Call, config: Path, s
 
 def test_a_dry_run_removes_nothing(call: Call, config: Path, state: Path) -> None:
     show_module(config)
+    code, out, _ = call("module", "remove", "pg", "--force", "--dry-run", "--json")
+    assert code == 0 and check(json.loads(out)) == "hactl.answer/1" and "would be removed" in json.loads(out)["message"]
     code, _, err = call("module", "remove", "pg", "--force", "--dry-run")
     assert code == 0 and "would be removed" in err and "modules/pg.toml" in files(config)
 
