@@ -62,7 +62,7 @@ class ConfigKeeper:
     over: trio.Event = field(default_factory=trio.Event)  # hactld is to go on with what is applied now
     files: str = ""  # the digest of the files; empty: they cannot be read
     known: dict[str, Known] = field(default_factory=dict)
-    _signature: tuple[object, ...] = ()
+    _signature: tuple[object, ...] | None = None  # of the files that were looked at last; none: look again
     under_way: str = ""  # the transaction that this node coordinates now
     holding: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by transaction: modules that must not start meanwhile
     _committed: trio.Event = field(default_factory=trio.Event)
@@ -118,13 +118,16 @@ class ConfigKeeper:
         """What do people's files hold now?"""
         self._signature, self.files = await trio.to_thread.run_sync(self._digest_of_files)
 
-    def _digest_of_files(self) -> tuple[tuple[object, ...], str]:
+    def _digest_of_files(self) -> tuple[tuple[object, ...] | None, str]:
+        """Whatever people do to their files, hactld runs on what is applied."""
+        found = None
         try:
             found = config_archive.signature(self.config_dir)
-            same = found == self._signature and self.files
-            return found, self.files if same else config_archive.digest(config_archive.gather(self.config_dir))
-        except (OSError, SaidNo):
-            return (), ""
+            return found, self.files if found == self._signature else config_archive.digest(config_archive.gather(self.config_dir))
+        except SaidNo:
+            return found, ""  # until they are others
+        except (OSError, ValueError):
+            return None, ""
 
     async def hand_over(self) -> None:
         """After a commit: when nothing is under way, all were told, and the answers are out."""
@@ -155,7 +158,7 @@ class ConfigKeeper:
         try:
             await self._resolve(peer)
             await self._follow(peer, said)
-        except (PeerUnreachable, PeerRefused, ConfigError, SaidNo, OSError) as failure:
+        except (PeerUnreachable, PeerRefused, ConfigError, SaidNo, OSError, ValueError) as failure:
             self.known[peer].stuck = str(failure)
 
     async def _resolve(self, peer: str) -> None:
@@ -294,7 +297,7 @@ class ConfigKeeper:
 
         try:
             changed = await trio.to_thread.run_sync(put)
-        except (OSError, SaidNo) as failure:
+        except (OSError, ValueError, SaidNo) as failure:
             self.log(f"{self.config_dir}: the files are not those of generation {self.applied.number} yet: {failure}")
             return
         if changed:

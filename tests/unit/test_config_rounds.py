@@ -566,6 +566,30 @@ async def test_an_interrupted_writing_of_the_files_is_finished(tmp_path: Path) -
     assert two.files() == new and two.alive.store.past.laid_out
 
 
+async def test_nothing_about_peoples_files_ends_hactld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    applied, strange = one.files(), Path(os.fsdecode(os.fsencode(one.root) + b"/etc/modules/caf\xe9.txt"))
+    await trio.Path(strange).touch()
+    gathered: list[Path] = []
+
+    def gather(directory: Path, gather: Callable[[Path], Any] = config_archive.gather) -> Any:
+        gathered.append(directory)
+        return gather(directory)
+
+    await one.alive.look_at_files()
+    assert one.alive.files == "" and [warning["code"] for warning in one.alive.warnings()] == ["CONFIG_NOT_APPLIED"]
+    monkeypatch.setattr(config_archive, "gather", gather)
+    await one.alive.look_at_files()
+    assert gathered == [], "what was refused is not read again while it stays as it is"
+    await one.boot()
+    with pytest.raises(SaidNo, match=r"caf\\xe9.txt"):
+        await apply(one.alive, Order("ann"))
+    await trio.Path(strange).unlink()
+    await one.alive.look_at_files()
+    assert one.alive.files == applied
+
+
 async def test_hactld_goes_on_when_nothing_is_under_way(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     world = await World(tmp_path).boot()
     one = world.places["node1"]
