@@ -29,7 +29,8 @@ DOUBT_EVERY_S: Final = 1.0  # the coordinator of what was promised
 STATE_DEADLINE_S: Final = 4.0
 PREPARE_DEADLINE_S: Final = 25.0
 ANSWERS_S: Final = 0.3  # so long hactld stays what it is after a commit: the answers are to leave it
-IDLE_PATIENCE_S: Final = 30.0  # and so long at most until nothing of a module is under way
+IDLE_PATIENCE_S: Final = 900.0  # and until nothing of a module is under way: each has a deadline of its own, this is for what has lost it
+COMMITTED: Final = "committed"  # in the place of a transaction: until hactld goes on with it
 
 
 class Call(Protocol):
@@ -130,12 +131,20 @@ class ConfigKeeper:
             return None, ""
 
     async def hand_over(self) -> None:
-        """After a commit: when nothing is under way, all were told, and the answers are out."""
+        """After a commit: when nothing is under way, all were told, and the answers are out. Nothing is cut short by it: a database that
+        recovers for minutes would have to begin anew."""
         await self._committed.wait()
-        with trio.move_on_after(IDLE_PATIENCE_S):
-            while self.under_way or self.facts.is_busy():
+        with trio.move_on_after(IDLE_PATIENCE_S) as patience:
+            quiet = False
+            while not quiet:  # nor what began while the answers left
+                while self.under_way or self.facts.is_busy():
+                    await trio.sleep(ANSWERS_S)
                 await trio.sleep(ANSWERS_S)
-        await trio.sleep(ANSWERS_S)
+                quiet = not self.under_way and not self.facts.is_busy()
+        if patience.cancelled_caught:
+            number, minutes = self.applied.number, IDLE_PATIENCE_S / 60
+            what = f"something has been under way for {minutes:.0f} min and does not end"
+            self.log(f"{what}: hactld goes on with generation {number} all the same")
         self.over.set()
 
     async def _ask_for_ever(self, peer: str) -> None:
@@ -198,7 +207,11 @@ class ConfigKeeper:
                     if self.store.prepared is not None or self.under_way or self.is_changing:
                         return  # something else began meanwhile
                     await trio.to_thread.run_sync(self.store.keep, candidate.files)
-                    await self.switch(said.applied, f"as {peer} has it")
+                    self.holding[said.applied.transaction] = tuple(config_effects.stopped_for(candidate.changes))
+                    try:
+                        await self.switch(said.applied, f"as {peer} has it")
+                    finally:
+                        del self.holding[said.applied.transaction]
 
     async def source(self, number: int | None) -> Files:
         """The files, or those of a generation; SaidNo when they cannot be had."""
@@ -276,7 +289,14 @@ class ConfigKeeper:
     # ---- the switch ---------------------------------------------------------------------------------------------------------
 
     async def switch(self, generation: Generation, how: str, *, laid_out: bool = False) -> None:
-        await trio.to_thread.run_sync(lambda: self.store.commit(generation, laid_out=laid_out))
+        prepared = self.store.prepared
+        promised = prepared.held if prepared is not None and prepared.generation.transaction == generation.transaction else ()
+        self.holding[COMMITTED] = (*self.holding.get(generation.transaction, ()), *promised)
+        try:
+            await trio.to_thread.run_sync(lambda: self.store.commit(generation, laid_out=laid_out))
+        except OSError:
+            del self.holding[COMMITTED]
+            raise
         self.reached("config-switched")
         said = f": {generation.comment}" if generation.comment else ""
         self.log(f"generation {generation.number} ({generation.digest[:12]}) is applied, {how}{said}")

@@ -597,7 +597,47 @@ async def test_hactld_goes_on_when_nothing_is_under_way(tmp_path: Path, autojump
     one.facts.busy = 7
     await apply(one.alive, Order("ann"))
     await one.alive.hand_over()
-    assert one.alive.over.is_set() and one.facts.busy == -1, "a start under way was cut short, or waited for longer than it took"
+    assert one.alive.over.is_set() and one.facts.busy == -2, "a start under way was cut short, or waited for longer than it took"
+
+
+async def test_a_recovery_of_minutes_is_not_thrown_away(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Nor what began in the very last moment."""
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    world.edit("node1")
+    await apply(one.alive, Order("ann"))
+    begun = trio.current_time()
+    one.facts.is_busy = lambda: trio.current_time() < begun + 180 or begun + 180.1 < trio.current_time() < begun + 200  # type: ignore[method-assign]
+    await one.alive.hand_over()
+    assert 200 <= trio.current_time() - begun < 202
+
+
+async def test_what_never_ends_keeps_no_configuration_from_being_used(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    world.edit("node1")
+    await apply(one.alive, Order("ann"))
+    one.facts.is_busy = lambda: True  # type: ignore[method-assign]
+    with trio.fail_after(config_keeper.IDLE_PATIENCE_S + 1):
+        await one.alive.hand_over()
+    assert one.alive.over.is_set() and "does not end: hactld goes on with generation 2" in one.log[-1]
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["told", "follows"])
+async def test_a_module_that_had_to_be_stopped_starts_with_the_new_configuration(tmp_path: Path, follows: bool) -> None:
+    """As long as hactld waits with it, a start would still be one with the old."""
+    world = await World(tmp_path).boot()
+    world.edit("node1", 'replication_network = "repl"', 'replication_network = "lan"')
+    if follows:
+        world.cut = lambda source, target, method: True
+    one, two = world.places["node1"], world.places["node2"]
+    await apply(one.alive, Order("ann", without_peer=follows))
+    if follows:
+        world.cut = lambda source, target, method: False
+        await two.alive.ask("node1")
+    assert all("is being applied" in place.alive.held("pg") and not place.alive.held("other") for place in (one, two))
+    await world.calm()
+    assert [place.alive.held("pg") for place in (one, two)] == ["", ""]
 
 
 def test_deadlines_fit_into_those_of_who_asks() -> None:
