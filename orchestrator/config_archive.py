@@ -12,6 +12,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -197,12 +198,32 @@ def write_tree(files: Mapping[str, tuple[int, bytes]], directory: Path, *, durab
         made |= {parent for parent in target.parents if parent.is_relative_to(directory)}
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
-            os.fchmod(file.fileno(), 0o755 if may_be_executed(mode) else 0o644)
+            os.fchmod(file.fileno(), kept_mode(name, mode))
             file.flush()
             if durably:
                 os.fsync(file.fileno())
-    for parent in made if durably else ():
-        sync_directory(parent)
+    for parent in made:
+        parent.chmod(0o755)  # whatever the umask is
+        if durably:
+            sync_directory(parent)
+
+
+def kept_mode(name: str, mode: int) -> int:
+    """Of a file of a tree, which belongs to root: others may do with it what they may with people's own; but hactld alone reads TOML."""
+    executable, path = may_be_executed(mode), PurePosixPath(name)
+    others = 0 if name == CLUSTER_FILE or (path.suffix == ".toml" and len(path.parts) == 2) else mode & 0o007
+    return 0o600 | (0o044 if others & 0o004 else 0) | ((0o111 if others & 0o005 else 0o100) if executable else 0)
+
+
+def as_open_here(files: Files, config_dir: Path) -> Files:
+    """The same, for a tree of this node: no file is more open to others than the one that is there for people (blocking)."""
+    found: Files = {}
+    for name, (mode, data) in files.items():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            there = (config_dir / checked(name)).stat().st_mode
+            mode = (there & 0o666) | (0o100 | (there & 0o011) | (there & 0o044) >> 2 if may_be_executed(mode) else 0)
+        found[name] = (kept_mode(name, mode), data)
+    return found
 
 
 def lay_out(files: Files, before: Files, config_dir: Path) -> list[str]:

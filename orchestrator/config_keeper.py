@@ -206,7 +206,7 @@ class ConfigKeeper:
                 async with self.changing:
                     if self.store.prepared is not None or self.under_way or self.is_changing:
                         return  # something else began meanwhile
-                    await trio.to_thread.run_sync(self.store.keep, candidate.files)
+                    await self.keep(candidate.files)
                     self.holding[said.applied.transaction] = tuple(config_effects.stopped_for(candidate.changes))
                     try:
                         await self.switch(said.applied, f"as {peer} has it")
@@ -222,6 +222,10 @@ class ConfigKeeper:
             kept = ", ".join(str(each.number) for each in self.store.past.generations)
             raise SaidNo(f"there is no generation {number} here; there is {kept}", exit_codes.USAGE)
         return await trio.to_thread.run_sync(self.store.files_of, generation.digest)
+
+    async def keep(self, files: Files) -> None:
+        """As a tree, durable when it returns, and no more open to others than what people have here."""
+        await trio.to_thread.run_sync(lambda: self.store.keep(config_archive.as_open_here(files, self.config_dir)))
 
     async def examine(self, files: Files) -> Candidate:
         """Read and compared with what is applied; ConfigError with every complaint."""
@@ -255,7 +259,7 @@ class ConfigKeeper:
             async with self.changing:
                 self._refuse_to_promise(generation, coordinator, force)  # what began meanwhile goes before
                 prepared = Prepared(generation, coordinator, held)
-                await trio.to_thread.run_sync(self.store.keep, candidate.files)
+                await self.keep(candidate.files)
                 await trio.to_thread.run_sync(self.store.prepare, prepared)
             self.reached("config-prepared")
         finally:

@@ -266,6 +266,29 @@ async def test_the_same_again_changes_nothing_and_a_dry_run_neither(tmp_path: Pa
     assert len(world.digests()) == 1 and one.alive.applied.number == 1 and world.promises() == [] and not one.alive.is_changing
 
 
+async def test_what_is_applied_is_as_open_as_the_files_of_each_node(tmp_path: Path) -> None:
+    world = await World(tmp_path).boot()
+    one, two = world.places.values()
+
+    def script(place: Place, mode: int) -> None:
+        path = place.root / "etc/modules/pg/own"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(mode)
+
+    def modes() -> list[int]:
+        trees = [place.alive.store.tree(place.alive.applied.digest) for place in (one, two)]
+        return [(tree / "modules/pg/own").stat().st_mode & 0o777 for tree in trees]
+
+    script(one, 0o755)
+    script(two, 0o700)
+    await apply(one.alive, Order("ann"))
+    assert len(world.digests()) == 1 and modes() == [0o755, 0o700]
+    await world.calm()
+    script(one, 0o700)
+    assert "nothing to do" in (await apply(one.alive, Order("ann")))["message"] and modes() == [0o700, 0o700]
+
+
 COORDINATORS = ("config-kept", "config-promised", "config-switched", "config-committed")
 DEATHS = [*(("node1", step) for step in COORDINATORS), ("node2", "config-prepared"), ("node2", "config-switched")]
 
