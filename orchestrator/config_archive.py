@@ -1,20 +1,25 @@
 """The bytes of a configuration: `cluster.toml` and what lies below `modules/` (module files, scripts), and no keys.
 
 What counts is the names, the contents and which files may be executed: the digest is over these, and over nothing that differs between two
-nodes which were given the same. What an editor leaves (`.pg.toml.swp`, `pg.toml~`) and what was kept aside is no part of it.
+nodes which were given the same. What an editor leaves (`.pg.toml.swp`, `pg.toml~`) and what was kept aside is no part of it. A symbolic
+link counts as the file to which it leads; what cannot be told apart from a mistake (it leads nowhere, or to a directory) is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
 import msgpack
 
 from orchestrator.config import CLUSTER_FILE, MODULES_DIR
+from orchestrator.security import KEYS_DIR
 from rfs.durably import sync_directory
 from rfs.errors import SaidNo
 from rfs.pairing import Files
@@ -28,14 +33,72 @@ LEFTOVERS = (BEFORE_JOIN, BEFORE_APPLY, "~", ".swp", ".dpkg-old", ".dpkg-dist", 
 
 
 def gather(config_dir: Path) -> Files:
-    """Every file of the configuration, by its path below the directory (blocking). SaidNo when that is too much to be one."""
+    """Every file of the configuration, by its path below the directory (blocking). SaidNo when that is too much, or nothing to be one."""
     found: Files = {}
-    for path in (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*"))):
-        if path.is_file() and not path.is_symlink() and is_configuration(path.relative_to(config_dir)):
-            found[path.relative_to(config_dir).as_posix()] = (path.stat().st_mode & 0o777, path.read_bytes())
-    if len(found) > FILES_MAX or sum(len(data) for _, data in found.values()) > BYTES_MAX:
-        raise SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")
+    left = BYTES_MAX
+    for number, path in enumerate(_listed(config_dir)):
+        name = path.relative_to(config_dir).as_posix()
+        if not _may_belong(name):
+            reason = f"at most {DEPTH_MAX - 1} levels below modules/, and names of printable UTF-8"
+            raise SaidNo(f"{_shown(path)}: cannot be a file of the configuration: {reason}; rename it, or take it away")
+        if (file := _look_at(path)) is None:
+            continue
+        if path.is_symlink() and path.resolve().is_relative_to((config_dir / KEYS_DIR).resolve()):
+            raise SaidNo(f"{path}: a symbolic link to a key, and keys are no part of the configuration; remove it")
+        mode, size_bytes = file
+        if number >= FILES_MAX or size_bytes > left:  # what is too much is not read
+            raise _too_much(config_dir)
+        with path.open("rb") as opened:
+            data = opened.read(left + 1)
+        left -= len(data)
+        if left < 0:  # it grew
+            raise _too_much(config_dir)
+        found[name] = (mode, data)
     return found
+
+
+def _too_much(config_dir: Path) -> SaidNo:
+    return SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")
+
+
+def _listed(config_dir: Path) -> Iterator[Path]:
+    """What may belong to it, always in the same order: all but directories, and those as well that lie too deep."""
+    yield config_dir / CLUSTER_FILE
+    for place, directories, names in os.walk(config_dir / MODULES_DIR, onerror=_refuse):  # which follows no link
+        depth = len(Path(place).relative_to(config_dir).parts)
+        leaves = [*names, *(name for name in directories if depth >= DEPTH_MAX or Path(place, name).is_symlink())]
+        directories[:] = sorted(name for name in directories if name not in leaves and not name.startswith("."))
+        yield from (path for name in sorted(leaves) if is_configuration((path := Path(place, name)).relative_to(config_dir)))
+
+
+def _refuse(error: OSError) -> None:
+    """A directory that cannot be read is not an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _look_at(path: Path) -> tuple[int, int] | None:
+    """Who may do what with a file, and its size; none: it is not there, or no file (a socket, say)."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise SaidNo(f"{path}: a symbolic link that leads nowhere ({error.strerror}); remove it, or correct it") from error
+    if found is not None and stat.S_ISREG(found.st_mode):
+        return found.st_mode & 0o777, found.st_size
+    if path.is_symlink():
+        what = "leads nowhere" if found is None else "does not lead to a file"
+        raise SaidNo(f"{path}: a symbolic link that {what}; link single files, or put them there")
+    return None
+
+
+def _shown(path: Path) -> str:
+    """As text that can be written anywhere."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def is_configuration(path: PurePath) -> bool:
@@ -45,25 +108,28 @@ def is_configuration(path: PurePath) -> bool:
 
 def signature(config_dir: Path) -> tuple[object, ...]:
     """Differs whenever `gather` may find something else; costs no reading (blocking)."""
-    paths = (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*")))
-    return tuple(entry for path in paths if (entry := _signature_of(path)) is not None)
+    return tuple((str(path), _facts(path, follow=False), _facts(path, follow=True)) for path in islice(_listed(config_dir), FILES_MAX + 1))
 
 
-def _signature_of(path: Path) -> tuple[object, ...] | None:
+def _facts(path: Path, *, follow: bool) -> tuple[int, ...]:
     try:
-        found = path.lstat()
+        found = path.stat(follow_symlinks=follow)
     except OSError:
-        return None
-    return str(path), found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+        return ()
+    return found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def checked(name: str) -> PurePosixPath:
     """The path of a file that another node sends; SaidNo for what is no part of a configuration."""
+    if not _may_belong(name):
+        raise SaidNo(f"the other node sends a file {ascii(name[:80])}, which is no part of a configuration")
+    return PurePosixPath(name)
+
+
+def _may_belong(name: str) -> bool:
     path = PurePosixPath(name)
     allowed = name == CLUSTER_FILE or (path.parts[:1] == (MODULES_DIR,) and 1 < len(path.parts) <= DEPTH_MAX)
-    if not allowed or path.is_absolute() or ".." in path.parts or path.as_posix() != name or not name.isprintable():
-        raise SaidNo(f"the other node sends a file '{name[:80]}', which is no part of a configuration")
-    return path
+    return allowed and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name and name.isprintable()
 
 
 def may_be_executed(mode: int) -> bool:
@@ -132,12 +198,32 @@ def write_tree(files: Mapping[str, tuple[int, bytes]], directory: Path, *, durab
         made |= {parent for parent in target.parents if parent.is_relative_to(directory)}
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
-            os.fchmod(file.fileno(), 0o755 if may_be_executed(mode) else 0o644)
+            os.fchmod(file.fileno(), kept_mode(name, mode))
             file.flush()
             if durably:
                 os.fsync(file.fileno())
-    for parent in made if durably else ():
-        sync_directory(parent)
+    for parent in made:
+        parent.chmod(0o755)  # whatever the umask is
+        if durably:
+            sync_directory(parent)
+
+
+def kept_mode(name: str, mode: int) -> int:
+    """Of a file of a tree, which belongs to root: others may do with it what they may with people's own; but hactld alone reads TOML."""
+    executable, path = may_be_executed(mode), PurePosixPath(name)
+    others = 0 if name == CLUSTER_FILE or (path.suffix == ".toml" and len(path.parts) == 2) else mode & 0o007
+    return 0o600 | (0o044 if others & 0o004 else 0) | ((0o111 if others & 0o005 else 0o100) if executable else 0)
+
+
+def as_open_here(files: Files, config_dir: Path) -> Files:
+    """The same, for a tree of this node: no file is more open to others than the one that is there for people (blocking)."""
+    found: Files = {}
+    for name, (mode, data) in files.items():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            there = (config_dir / checked(name)).stat().st_mode
+            mode = (there & 0o666) | (0o100 | (there & 0o011) | (there & 0o044) >> 2 if may_be_executed(mode) else 0)
+        found[name] = (kept_mode(name, mode), data)
+    return found
 
 
 def lay_out(files: Files, before: Files, config_dir: Path) -> list[str]:

@@ -61,7 +61,7 @@ async def examine(store: GenerationStore, config_dir: Path, files: Files) -> Can
 def _examine(store: GenerationStore, config_dir: Path, files: Files) -> Candidate:
     applied = store.past.applied
     assert applied is not None, "nothing to compare with"
-    store.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store.make_place()
     with tempfile.TemporaryDirectory(prefix=".check-", dir=store.root) as scratch:
         tree = Path(scratch, "tree")
         config_archive.write_tree(files, tree, durably=False)

@@ -40,7 +40,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "cluster.node.addresses": S,
     "cluster.node.addresses+": L,
     "cluster.node.addresses-": S,
-    "cluster.witness.etcd": N,
+    "cluster.witness.etcd": S,  # hactld would trust it at once, and a running rfsmount goes on without it, or with the one of before
     "cluster.witness.ca": N,
     "cluster.witness.ping": L,
     "cluster.health": L,

@@ -111,7 +111,7 @@ def _validate(kind: type[AnyModel], text: ConfigText) -> tuple[AnyModel | None, 
             spoilt.setdefault(str(table), set()).add(inner[0])
         else:
             _remove(rest, (table,))
-    kept = {table: [index for index in range(len(rest[table])) if index not in gone] for table, gone in spoilt.items()}
+    kept = {table: [index for index in range(len(rest[table])) if index not in gone] for table, gone in spoilt.items() if table in rest}
     for table, indexes in kept.items():
         rest[table] = [rest[table][index] for index in indexes]
     try:
@@ -121,9 +121,12 @@ def _validate(kind: type[AnyModel], text: ConfigText) -> tuple[AnyModel | None, 
 
 
 def _remove(data: Any, location: Location) -> None:
-    for part in location[:-1]:
-        data = data[part]
-    data.pop(location[-1], None)
+    """Take out what is there, which may have gone with the table around it."""
+    *around, last = location
+    for part in around:
+        data = data.get(part) if isinstance(data, dict) else data[part] if isinstance(data, list) and isinstance(part, int) else None
+    if isinstance(data, dict):
+        data.pop(last, None)
 
 
 def _place(error: ErrorDetails) -> Location:
@@ -239,7 +242,7 @@ def _check_module(model: ModuleModel, text: ConfigText, written: Mapping[str, An
         yield from check_checkers(model, text, written, cluster)
         yield from check_rules(model, text, _checkers(model), _service_names(model))
         return
-    if model.nodes is not None and len(set(written["nodes"])) != 2:
+    if model.nodes is not None and len(set(map(repr, written["nodes"]))) != 2:
         yield text.complain(("nodes",), "a mirror module runs on two nodes; name both.")
     if "nodes" not in written and len(cluster.nodes) > 2:
         yield text.complain(("nodes",), f"is missing; a mirror module runs on two of the cluster's nodes, {cluster.names}.")
@@ -279,7 +282,7 @@ def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any
     for key, what in senseless.items():
         if key in written:
             yield text.complain((key,), f'cannot be given in a light module, which {what}; remove it, or write mode = "mirror".')
-    if model.nodes is not None and len(set(written["nodes"])) != len(written["nodes"]):
+    if model.nodes is not None and len(set(map(repr, written["nodes"]))) != len(written["nodes"]):
         yield text.complain(("nodes",), "names a node twice.")
 
 

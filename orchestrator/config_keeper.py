@@ -29,7 +29,8 @@ DOUBT_EVERY_S: Final = 1.0  # the coordinator of what was promised
 STATE_DEADLINE_S: Final = 4.0
 PREPARE_DEADLINE_S: Final = 25.0
 ANSWERS_S: Final = 0.3  # so long hactld stays what it is after a commit: the answers are to leave it
-IDLE_PATIENCE_S: Final = 30.0  # and so long at most until nothing of a module is under way
+IDLE_PATIENCE_S: Final = 900.0  # and until nothing of a module is under way: each has a deadline of its own, this is for what has lost it
+COMMITTED: Final = "committed"  # in the place of a transaction: until hactld goes on with it
 
 
 class Call(Protocol):
@@ -62,7 +63,7 @@ class ConfigKeeper:
     over: trio.Event = field(default_factory=trio.Event)  # hactld is to go on with what is applied now
     files: str = ""  # the digest of the files; empty: they cannot be read
     known: dict[str, Known] = field(default_factory=dict)
-    _signature: tuple[object, ...] = ()
+    _signature: tuple[object, ...] | None = None  # of the files that were looked at last; none: look again
     under_way: str = ""  # the transaction that this node coordinates now
     holding: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by transaction: modules that must not start meanwhile
     _committed: trio.Event = field(default_factory=trio.Event)
@@ -118,21 +119,32 @@ class ConfigKeeper:
         """What do people's files hold now?"""
         self._signature, self.files = await trio.to_thread.run_sync(self._digest_of_files)
 
-    def _digest_of_files(self) -> tuple[tuple[object, ...], str]:
+    def _digest_of_files(self) -> tuple[tuple[object, ...] | None, str]:
+        """Whatever people do to their files, hactld runs on what is applied."""
+        found = None
         try:
             found = config_archive.signature(self.config_dir)
-            same = found == self._signature and self.files
-            return found, self.files if same else config_archive.digest(config_archive.gather(self.config_dir))
-        except (OSError, SaidNo):
-            return (), ""
+            return found, self.files if found == self._signature else config_archive.digest(config_archive.gather(self.config_dir))
+        except SaidNo:
+            return found, ""  # until they are others
+        except (OSError, ValueError):
+            return None, ""
 
     async def hand_over(self) -> None:
-        """After a commit: when nothing is under way, all were told, and the answers are out."""
+        """After a commit: when nothing is under way, all were told, and the answers are out. Nothing is cut short by it: a database that
+        recovers for minutes would have to begin anew."""
         await self._committed.wait()
-        with trio.move_on_after(IDLE_PATIENCE_S):
-            while self.under_way or self.facts.is_busy():
+        with trio.move_on_after(IDLE_PATIENCE_S) as patience:
+            quiet = False
+            while not quiet:  # nor what began while the answers left
+                while self.under_way or self.facts.is_busy():
+                    await trio.sleep(ANSWERS_S)
                 await trio.sleep(ANSWERS_S)
-        await trio.sleep(ANSWERS_S)
+                quiet = not self.under_way and not self.facts.is_busy()
+        if patience.cancelled_caught:
+            number, minutes = self.applied.number, IDLE_PATIENCE_S / 60
+            what = f"something has been under way for {minutes:.0f} min and does not end"
+            self.log(f"{what}: hactld goes on with generation {number} all the same")
         self.over.set()
 
     async def _ask_for_ever(self, peer: str) -> None:
@@ -155,7 +167,7 @@ class ConfigKeeper:
         try:
             await self._resolve(peer)
             await self._follow(peer, said)
-        except (PeerUnreachable, PeerRefused, ConfigError, SaidNo, OSError) as failure:
+        except (PeerUnreachable, PeerRefused, ConfigError, SaidNo, OSError, ValueError) as failure:
             self.known[peer].stuck = str(failure)
 
     async def _resolve(self, peer: str) -> None:
@@ -194,8 +206,12 @@ class ConfigKeeper:
                 async with self.changing:
                     if self.store.prepared is not None or self.under_way or self.is_changing:
                         return  # something else began meanwhile
-                    await trio.to_thread.run_sync(self.store.keep, candidate.files)
-                    await self.switch(said.applied, f"as {peer} has it")
+                    await self.keep(candidate.files)
+                    self.holding[said.applied.transaction] = tuple(config_effects.stopped_for(candidate.changes))
+                    try:
+                        await self.switch(said.applied, f"as {peer} has it")
+                    finally:
+                        del self.holding[said.applied.transaction]
 
     async def source(self, number: int | None) -> Files:
         """The files, or those of a generation; SaidNo when they cannot be had."""
@@ -206,6 +222,10 @@ class ConfigKeeper:
             kept = ", ".join(str(each.number) for each in self.store.past.generations)
             raise SaidNo(f"there is no generation {number} here; there is {kept}", exit_codes.USAGE)
         return await trio.to_thread.run_sync(self.store.files_of, generation.digest)
+
+    async def keep(self, files: Files) -> None:
+        """As a tree, durable when it returns, and no more open to others than what people have here."""
+        await trio.to_thread.run_sync(lambda: self.store.keep(config_archive.as_open_here(files, self.config_dir)))
 
     async def examine(self, files: Files) -> Candidate:
         """Read and compared with what is applied; ConfigError with every complaint."""
@@ -239,7 +259,7 @@ class ConfigKeeper:
             async with self.changing:
                 self._refuse_to_promise(generation, coordinator, force)  # what began meanwhile goes before
                 prepared = Prepared(generation, coordinator, held)
-                await trio.to_thread.run_sync(self.store.keep, candidate.files)
+                await self.keep(candidate.files)
                 await trio.to_thread.run_sync(self.store.prepare, prepared)
             self.reached("config-prepared")
         finally:
@@ -273,7 +293,14 @@ class ConfigKeeper:
     # ---- the switch ---------------------------------------------------------------------------------------------------------
 
     async def switch(self, generation: Generation, how: str, *, laid_out: bool = False) -> None:
-        await trio.to_thread.run_sync(lambda: self.store.commit(generation, laid_out=laid_out))
+        prepared = self.store.prepared
+        promised = prepared.held if prepared is not None and prepared.generation.transaction == generation.transaction else ()
+        self.holding[COMMITTED] = (*self.holding.get(generation.transaction, ()), *promised)
+        try:
+            await trio.to_thread.run_sync(lambda: self.store.commit(generation, laid_out=laid_out))
+        except OSError:
+            del self.holding[COMMITTED]
+            raise
         self.reached("config-switched")
         said = f": {generation.comment}" if generation.comment else ""
         self.log(f"generation {generation.number} ({generation.digest[:12]}) is applied, {how}{said}")
@@ -294,7 +321,7 @@ class ConfigKeeper:
 
         try:
             changed = await trio.to_thread.run_sync(put)
-        except (OSError, SaidNo) as failure:
+        except (OSError, ValueError, SaidNo) as failure:
             self.log(f"{self.config_dir}: the files are not those of generation {self.applied.number} yet: {failure}")
             return
         if changed:

@@ -59,6 +59,7 @@ async def _apply(keeper: ConfigKeeper, order: Order, transaction: str) -> dict[s
     mine = keeper.says()
     everywhere = all(said.applied.digest == candidate.digest for said in (mine, *known.values()))
     if everywhere and not order.dry_run:
+        await keeper.keep(candidate.files)  # perhaps others may run a script now
         await _put_files(keeper, candidate, order)
         return outcome(exit_codes.DONE, f"nothing to do: generation {mine.applied.number} is that already", None, [], candidate.changes)
     await _forget_promise(keeper, mine, order)
@@ -70,7 +71,7 @@ async def _apply(keeper: ConfigKeeper, order: Order, transaction: str) -> dict[s
     if complaints := await keeper.complaints(candidate, free=not order.force_from_here):
         raise SaidNo("; ".join(complaints))
     if not order.dry_run:
-        await trio.to_thread.run_sync(keeper.store.keep, candidate.files)
+        await keeper.keep(candidate.files)
     keeper.reached("config-kept")
     nodes = await _prepare(keeper, candidate, generation, order, list(known))
     keeper.reached("config-promised")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from orchestrator import config_archive
 from orchestrator.config import load_cluster, load_modules
 from orchestrator.config_keeper import ConfigKeeper
 from orchestrator.generations import Generation, GenerationStore
+from rfs.errors import SaidNo
 
 ASK_DEADLINE_S: Final = 2.0
 FOUND = "found by the first hactld here"
@@ -36,6 +38,10 @@ def adopt(store: GenerationStore, config_dir: Path) -> Path:
         digest = store.keep(config_archive.gather(config_dir))
         # The same name on every node that was installed with the same files.
         store.commit(Generation(1, digest, "", f"found-{digest[:16]}", "hactld", time.time(), FOUND), laid_out=True)
+    else:
+        with suppress(OSError, SaidNo):  # a disk that refuses leaves it closed to others, and no more
+            store.make_place()
+            store.keep(config_archive.as_open_here(store.files_of(store.past.applied.digest), config_dir))
     assert store.past.applied is not None
     return store.tree(store.past.applied.digest)
 

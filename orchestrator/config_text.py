@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.config_errors import Complaint, ConfigError
 
 Location = tuple[str | int, ...]
+LEVELS_MAX = 20  # no key needs more than five
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _SYNTAX = re.compile(r"(.*) \(at line (\d+), column \d+\)")
@@ -60,11 +61,21 @@ def parse_config_text(path: Path, text: str) -> ConfigText:
     """Text that is said to stand, or is going to stand, in that file."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        too_deep = _is_deeper(data, LEVELS_MAX)
+    except RecursionError:
+        too_deep = True
+    except ValueError as error:  # a TOMLDecodeError, or what Python says of a number with too many digits
         match = _SYNTAX.fullmatch(str(error))
-        line, sentence = (int(match[2]), match[1]) if match else (None, str(error))
+        line, sentence = (int(match[2]), match[1]) if match else (None, str(error).partition("; use sys.")[0])
         raise ConfigError([Complaint(path, line, "", f"is not TOML: {sentence[:1].lower()}{sentence[1:]}.")]) from None
+    if too_deep:
+        raise ConfigError([Complaint(path, None, "", f"has values within values, more than {LEVELS_MAX} levels deep.")])
     return ConfigText(path, data, _map_lines(text))
+
+
+def _is_deeper(data: object, levels: int) -> bool:
+    inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def show_location(location: Sequence[str | int]) -> str:

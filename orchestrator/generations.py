@@ -1,6 +1,6 @@
 """The configurations that were applied on this node, numbered, and which of them counts.
 
-    trees/DIGEST/     the files of one, never changed once they are there. hactld reads its configuration and runs its scripts here
+    trees/DIGEST/     the files of one, which never change once they are there. hactld reads its configuration and runs scripts here
     history.json      which there were, oldest first: the last one is applied. Replacing this file is the switch from one to the next
     prepared.json     one that this node has promised to apply when its coordinator says so (config_apply.py)
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,7 @@ from rfs.pairing import Files
 KEPT_MAX: Final = 20
 KEPT_BYTES_MAX: Final = 32 << 20
 COMMENT_CHARACTERS_MAX: Final = 500
+THROUGH: Final = 0o711
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,11 @@ class GenerationStore:
         place = self.tree(digest)
         if place.exists():
             if config_archive.digest(config_archive.gather(place)) == digest:
+                for name, (mode, _) in files.items():  # who may read them is no part of the digest
+                    (place / name).chmod(config_archive.kept_mode(name, mode))
                 return digest
             shutil.rmtree(place)
-        self._make_place(place.parent)
+        self.make_place()
         new = place.with_name(f".{digest[:16]}.{secrets.token_hex(4)}")
         try:
             config_archive.write_tree(files, new)
@@ -150,10 +154,18 @@ class GenerationStore:
         sync_directory(place.parent)
         return digest
 
-    def _make_place(self, directory: Path) -> None:
-        """It holds what was in the configuration at any time, passwords perhaps: for root alone."""
+    def make_place(self) -> None:
+        """It holds what was in the configuration at any time, passwords perhaps, and scripts that run as other users. So others come
+        through it, find nothing listed, and may do with a file what its own permissions say (blocking)."""
+        trees = self.root / "trees"
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(exist_ok=True)
+        trees.mkdir(mode=0o700, exist_ok=True)
+        if not all(stat.S_IMODE(place.stat().st_mode) == THROUGH for place in (self.root, trees)):
+            for path in trees.rglob("*"):  # of a hactld that relied on the closed directory
+                if path.is_file():
+                    path.chmod(path.stat().st_mode & 0o700)
+            trees.chmod(THROUGH)
+            self.root.chmod(THROUGH)
         sync_directory(self.root)
         sync_directory(self.root.parent)
 

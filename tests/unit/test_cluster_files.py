@@ -42,8 +42,11 @@ def test_what_is_gathered_is_what_is_stored(tmp_path: Path) -> None:
     cluster_files.store(FILES, here, "node1", replace=False)
     (here / "keys").mkdir()
     (here / "keys" / "identity.pem").write_text("secret")
-    (here / "modules" / "link").symlink_to("/etc/passwd")
-    assert gather(here) == FILES, "no key, and nothing that a link points at"
+    assert gather(here) == FILES, "no key"
+    (here / "modules" / "link").symlink_to("../keys/identity.pem")
+    with pytest.raises(SaidNo, match="link to a key"):
+        gather(here)
+    (here / "modules" / "link").unlink()
     cluster_files.store(gather(here), there, "node2", replace=False)
     assert gather(there) == FILES
     assert (there / "modules/pg/start_prim").stat().st_mode & 0o111 and (there / "modules/pg/password").stat().st_mode & 0o777 == 0o600

@@ -111,7 +111,7 @@ def test_of_a_module(tmp_path: Path, old: str, new: str, expected: list[tuple[st
         ('timeout = "2s"', 'timeout = "4s"', [("heartbeat.timeout", L, ())]),
         ('name = "plant7"', 'name = "plant8"', [("name", S, ("pg",))]),
         ('"192.0.2.1"', '"192.0.2.2"', [("witness.ping", L, ())]),
-        ("[witness]", '[witness]\netcd = ["http://192.0.2.9:2379"]', [("witness.etcd", N, ())]),
+        ("[witness]", '[witness]\netcd = ["http://192.0.2.9:2379"]', [("witness.etcd", S, ("pg",))]),
         ("[witness]", '[health]\nlisten = "0.0.0.0:9010"\n[witness]', [("health", L, ())]),
         ('lan = "192.0.2.12"', 'lan = "192.0.2.13"', [("node[node2].addresses.lan", S, ("pg",))]),
         ('repl = "198.51', 'x = "10.0.0.1", repl = "198.51', [("node[node1].addresses.x", L, ()), ("node[node2].addresses.x", L, ())]),
@@ -121,6 +121,19 @@ def test_of_a_module(tmp_path: Path, old: str, new: str, expected: list[tuple[st
 def test_of_the_cluster(tmp_path: Path, old: str, new: str, expected: list[tuple[str, Effect, tuple[str, ...]]]) -> None:
     found = changes(tmp_path, old, new, cluster=True)
     assert [(change.key, change.effect, change.stops) for change in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([], ["http://192.0.2.9:2379"]), (["http://192.0.2.9:2379"], []), (["http://192.0.2.9:2379"], ["http://192.0.2.8:2379"])],
+    ids=["added", "removed", "another"],
+)
+def test_no_mirror_runs_while_its_arbiter_changes(tmp_path: Path, before: list[str], after: list[str]) -> None:
+    """Between hactld's new belief and rfsmount's old one there could be two primaries. A light module asks nobody."""
+    light = 'mode = "light"\n[[service]]\nname = "x"\nstart = ["/bin/true"]\n'
+    texts = [CLUSTER.replace("[witness]", f"[witness]\netcd = {etcd}") for etcd in (before, after)]
+    old, new = (documents(tmp_path / name, text, pg=MODULE, web=light) for name, text in zip(("a", "b"), texts, strict=True))
+    assert set(stopped_for(changes_between(old, new, {}, {}))) == {"pg"}
 
 
 def test_modules_come_and_go_and_must_not_move_the_ports_of_others(tmp_path: Path) -> None:

@@ -266,6 +266,29 @@ async def test_the_same_again_changes_nothing_and_a_dry_run_neither(tmp_path: Pa
     assert len(world.digests()) == 1 and one.alive.applied.number == 1 and world.promises() == [] and not one.alive.is_changing
 
 
+async def test_what_is_applied_is_as_open_as_the_files_of_each_node(tmp_path: Path) -> None:
+    world = await World(tmp_path).boot()
+    one, two = world.places.values()
+
+    def script(place: Place, mode: int) -> None:
+        path = place.root / "etc/modules/pg/own"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(mode)
+
+    def modes() -> list[int]:
+        trees = [place.alive.store.tree(place.alive.applied.digest) for place in (one, two)]
+        return [(tree / "modules/pg/own").stat().st_mode & 0o777 for tree in trees]
+
+    script(one, 0o755)
+    script(two, 0o700)
+    await apply(one.alive, Order("ann"))
+    assert len(world.digests()) == 1 and modes() == [0o755, 0o700]
+    await world.calm()
+    script(one, 0o700)
+    assert "nothing to do" in (await apply(one.alive, Order("ann")))["message"] and modes() == [0o700, 0o700]
+
+
 COORDINATORS = ("config-kept", "config-promised", "config-switched", "config-committed")
 DEATHS = [*(("node1", step) for step in COORDINATORS), ("node2", "config-prepared"), ("node2", "config-switched")]
 
@@ -566,6 +589,30 @@ async def test_an_interrupted_writing_of_the_files_is_finished(tmp_path: Path) -
     assert two.files() == new and two.alive.store.past.laid_out
 
 
+async def test_nothing_about_peoples_files_ends_hactld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    applied, strange = one.files(), Path(os.fsdecode(os.fsencode(one.root) + b"/etc/modules/caf\xe9.txt"))
+    await trio.Path(strange).touch()
+    gathered: list[Path] = []
+
+    def gather(directory: Path, gather: Callable[[Path], Any] = config_archive.gather) -> Any:
+        gathered.append(directory)
+        return gather(directory)
+
+    await one.alive.look_at_files()
+    assert one.alive.files == "" and [warning["code"] for warning in one.alive.warnings()] == ["CONFIG_NOT_APPLIED"]
+    monkeypatch.setattr(config_archive, "gather", gather)
+    await one.alive.look_at_files()
+    assert gathered == [], "what was refused is not read again while it stays as it is"
+    await one.boot()
+    with pytest.raises(SaidNo, match=r"caf\\xe9.txt"):
+        await apply(one.alive, Order("ann"))
+    await trio.Path(strange).unlink()
+    await one.alive.look_at_files()
+    assert one.alive.files == applied
+
+
 async def test_hactld_goes_on_when_nothing_is_under_way(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     world = await World(tmp_path).boot()
     one = world.places["node1"]
@@ -573,7 +620,47 @@ async def test_hactld_goes_on_when_nothing_is_under_way(tmp_path: Path, autojump
     one.facts.busy = 7
     await apply(one.alive, Order("ann"))
     await one.alive.hand_over()
-    assert one.alive.over.is_set() and one.facts.busy == -1, "a start under way was cut short, or waited for longer than it took"
+    assert one.alive.over.is_set() and one.facts.busy == -2, "a start under way was cut short, or waited for longer than it took"
+
+
+async def test_a_recovery_of_minutes_is_not_thrown_away(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Nor what began in the very last moment."""
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    world.edit("node1")
+    await apply(one.alive, Order("ann"))
+    begun = trio.current_time()
+    one.facts.is_busy = lambda: trio.current_time() < begun + 180 or begun + 180.1 < trio.current_time() < begun + 200  # type: ignore[method-assign]
+    await one.alive.hand_over()
+    assert 200 <= trio.current_time() - begun < 202
+
+
+async def test_what_never_ends_keeps_no_configuration_from_being_used(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    world = await World(tmp_path).boot()
+    one = world.places["node1"]
+    world.edit("node1")
+    await apply(one.alive, Order("ann"))
+    one.facts.is_busy = lambda: True  # type: ignore[method-assign]
+    with trio.fail_after(config_keeper.IDLE_PATIENCE_S + 1):
+        await one.alive.hand_over()
+    assert one.alive.over.is_set() and "does not end: hactld goes on with generation 2" in one.log[-1]
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["told", "follows"])
+async def test_a_module_that_had_to_be_stopped_starts_with_the_new_configuration(tmp_path: Path, follows: bool) -> None:
+    """As long as hactld waits with it, a start would still be one with the old."""
+    world = await World(tmp_path).boot()
+    world.edit("node1", 'replication_network = "repl"', 'replication_network = "lan"')
+    if follows:
+        world.cut = lambda source, target, method: True
+    one, two = world.places["node1"], world.places["node2"]
+    await apply(one.alive, Order("ann", without_peer=follows))
+    if follows:
+        world.cut = lambda source, target, method: False
+        await two.alive.ask("node1")
+    assert all("is being applied" in place.alive.held("pg") and not place.alive.held("other") for place in (one, two))
+    await world.calm()
+    assert [place.alive.held("pg") for place in (one, two)] == ["", ""]
 
 
 def test_deadlines_fit_into_those_of_who_asks() -> None:
