@@ -253,6 +253,14 @@ def test_a_configuration_that_is_wrong_is_told_by_its_places(config: Path) -> No
     assert "mnemonic" not in json.dumps(facts), "what was written is not for everybody who may ask"
 
 
+def test_what_was_kept_beside_is_no_part_of_the_configuration(config: Path) -> None:
+    """It lies on one node only, and the doctor compares both."""
+    for name in ("pg.toml.before-apply", "pg.toml.before-join", "pg.toml~", ".pg.toml.swp", "pg.toml.dpkg-old", ".hidden"):
+        (config / "modules" / name).write_text("x")
+    facts = gather.gather("node1", config, config.parent, only=("configuration",))
+    assert not [name for name in facts["configuration"]["files"] if not name.endswith(".toml") or "." in name.removesuffix(".toml")]
+
+
 @root_only
 def test_directories(config: Path, tmp_path: Path) -> None:
     """A plain one that somebody works in, one of a memory file system, one with a mount inside, one that is not there."""
