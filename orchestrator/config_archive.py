@@ -32,6 +32,8 @@ def gather(config_dir: Path) -> Files:
     found: Files = {}
     for path in (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*"))):
         if path.is_file() and not path.is_symlink() and is_configuration(path.relative_to(config_dir)):
+            if (shown := os.fsencode(path).decode(errors="backslashreplace")) != str(path):  # neither hashed nor sent, and never taken
+                raise SaidNo(f"{shown}: its name is not UTF-8, and no other node can be given it; rename it, or move it elsewhere")
             found[path.relative_to(config_dir).as_posix()] = (path.stat().st_mode & 0o777, path.read_bytes())
     if len(found) > FILES_MAX or sum(len(data) for _, data in found.values()) > BYTES_MAX:
         raise SaidNo(f"{config_dir}: more than {FILES_MAX} files or 3 MiB: what lies below modules/ is to be configuration and scripts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgpack
@@ -34,6 +35,13 @@ def test_leftovers_and_keys_are_no_configuration(tmp_path: Path) -> None:
     put(tmp_path, dict.fromkeys(others, (384, b"x")))
     (tmp_path / "modules/link.toml").symlink_to("/etc/passwd")
     assert gather(tmp_path) == FILES
+
+
+def test_a_name_that_is_not_utf_8_is_refused_with_its_place(tmp_path: Path) -> None:
+    put(tmp_path, FILES)
+    (tmp_path / "modules" / "pg" / os.fsdecode(b"caf\xe9")).touch()
+    with pytest.raises(SaidNo, match=r"modules/pg/caf\\xe9: its name is not UTF-8"):
+        gather(tmp_path)
 
 
 def test_the_digest_is_of_names_contents_and_what_may_be_executed() -> None:
