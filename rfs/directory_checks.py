@@ -126,7 +126,7 @@ def carries_ids(path: str) -> bool:
     return False
 
 
-def is_empty(root: int) -> bool:
+def is_empty(root: int | str) -> bool:
     """Does the tree hold nothing of anybody's? (The engine's own places and a file system's lost+found do not count.)"""
     with os.scandir(root) as entries:
         return all(entry.name in NOT_CONTENT for entry in entries)
