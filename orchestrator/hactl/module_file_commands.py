@@ -219,6 +219,7 @@ def socket_is_there(session: Session) -> bool:
 
 def set_aside(name: str, directories: Sequence[str], state: Path) -> Path:
     """The guards off, so that the directories are plain ones again; then the state directory to removed/, whole."""
+    from rfs.directory_checks import forget_ids
     from rfs.errors import SaidNo
     from rfs.guard_command import unguard
     from rfs.state_directory import StateDirectory
@@ -226,6 +227,8 @@ def set_aside(name: str, directories: Sequence[str], state: Path) -> Path:
     try:
         if directories:
             unguard(directories, str(state))
+            for directory in directories:
+                forget_ids(directory)
         else:
             StateDirectory(str(state)).take()  # until this process ends: no rfsmount has it
     except SaidNo as refusal:

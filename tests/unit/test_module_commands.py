@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.hactl.cli import run
 from orchestrator.modules.machine import Machine
+from rfs import directory_checks
 from rfs.mount import Layers
 from rfs.state_directory import Directories, write_directories
 from tests.unit.machines import debian_nginx, debian_postgresql, two_units
@@ -374,15 +375,34 @@ def test_what_is_next_works_in_this_order(call: Call, config: Path, state: Path,
     assert "hactl module remove pg --forget" in there and here == "  hactl config apply"
 
 
-def test_forgetting_alone_leaves_the_module(call: Call, config: Path, state: Path, lifted: list[list[str]]) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_was_mirrored_is_plain_again(tmp_path: Path) -> None:
+    """An id that stays is given a second time by the next state: the source of the first copy failed with EEXIST."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "f").touch()
+    (tmp_path / "a" / "link").symlink_to("nowhere")
+    try:
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.setxattr(path, directory_checks.ID_ATTRIBUTE, b"12345678", follow_symlinks=False)
+    except OSError:
+        pytest.skip("this file system keeps no trusted attributes")
+    directory_checks.forget_ids(str(tmp_path))
+    assert not directory_checks.carries_ids(str(tmp_path)) and directory_checks.ID_ATTRIBUTE not in os.listxattr(tmp_path)
+
+
+def test_forgetting_alone_leaves_the_module(
+    call: Call, config: Path, state: Path, lifted: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both nodes' data are lost: what is restored is nobody's copy, and the module is to start as for the first time."""
     show_module(config)
     home, before = remembered(state), files(config)
+    looked_at: list[str] = []
+    monkeypatch.setattr(directory_checks, "forget_ids", looked_at.append)
     code, _, err = call("module", "remove", "pg", "--force", "--forget-only", "--dry-run")
     assert code == 0 and "would be set aside" in err and "removed" not in err and home.exists()
     code, out, err = call("module", "remove", "pg", "--force", "--forget-only")
     assert code == 0, err
-    assert files(config) == before and lifted == [["/srv/pg"]] and not home.exists()
+    assert files(config) == before and lifted == [["/srv/pg"]] == [looked_at] and not home.exists()
     assert "removed:" not in out and "systemctl restart hactld" in out and "config apply" not in out
     code, out, _ = call("module", "remove", "pg", "--force", "--forget-only")
     assert code == 0 and "nothing is remembered of pg here" in out and files(config) == before
