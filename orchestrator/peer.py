@@ -56,7 +56,7 @@ class PeerRefused(Exception):
 
 async def send(stream: trio.abc.SendStream, message: Message) -> None:
     """One frame."""
-    body: bytes = msgpack.packb(message)
+    body: bytes = msgpack.packb(message, unicode_errors="replace")  # a name that is not UTF-8 must not cost the answer
     if len(body) > MESSAGE_BYTES_MAX and "result" in message:  # of what was asked for there is too much: that is an answer, too
         reason = f"the answer has {len(body)} bytes; ask for less of it, or on that node itself"
         body = msgpack.packb({"error": {"code": exit_codes.FAILED, "message": reason}})

@@ -84,7 +84,7 @@ def summary_to_wire(summary: Summary) -> list[Any]:
 
 def clipped(text: str) -> str:
     """No longer than a reason may be on the wire, and still whole characters."""
-    return text.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+    return text.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore")
 
 
 def summary_from_wire(wire: object) -> Summary:
@@ -192,8 +192,8 @@ Packed = tuple[bytes, bytes]  # summaries, and what is beside them
 
 def pack(modules: Mapping[str, Summary]) -> Packed:
     """Summaries as bytes, and what is beside them."""
-    packed: bytes = msgpack.packb({name: summary_to_wire(summary) for name, summary in modules.items()})
-    beside: bytes = msgpack.packb(resources_to_wire(modules))
+    packed: bytes = msgpack.packb({name: summary_to_wire(summary) for name, summary in modules.items()}, unicode_errors="replace")
+    beside: bytes = msgpack.packb(resources_to_wire(modules), unicode_errors="replace")
     return packed, beside
 
 

@@ -126,7 +126,18 @@ def carries_ids(path: str) -> bool:
     return False
 
 
-def is_empty(root: int) -> bool:
+def forget_ids(path: str) -> None:
+    """Take the ids off everything in it, before the state that gave them is put away: a new one would count from the beginning, and give
+    a file that has none the id of one that has. What cannot be changed keeps its id."""
+    for place, directories, files in os.walk(path):
+        for entry in (place, *(os.path.join(place, name) for name in (*directories, *files))):
+            try:
+                os.removexattr(entry, ID_ATTRIBUTE, follow_symlinks=False)
+            except OSError:
+                continue
+
+
+def is_empty(root: int | str) -> bool:
     """Does the tree hold nothing of anybody's? (The engine's own places and a file system's lost+found do not count.)"""
     with os.scandir(root) as entries:
         return all(entry.name in NOT_CONTENT for entry in entries)

@@ -65,7 +65,7 @@ VOCABULARY: Final[dict[str, dict[str, type]]] = {
 def encode(message: Message) -> bytes:
     """The frame that carries a message of ours."""
     check(message)
-    body: bytes = msgpack.packb(message, use_bin_type=True)
+    body: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="replace")
     assert len(body) <= FRAME_BYTES_MAX, "a peer message of ours is larger than the protocol allows"
     return HEADER.pack(len(body)) + body
 

@@ -93,7 +93,7 @@ class Maintenance:
             return ""
         program = Path(sys.executable).with_name("rfsmount")
         found = str(program) if program.exists() else shutil.which("rfsmount")
-        line = [found] if found else [sys.executable, "-m", "rfs.cli"]
+        line = [found] if found else [sys.executable, "-P", "-m", "rfs.cli"]
         line += [verb, *(replicated.directory for replicated in config.replicated), "--state", str(self.paths.module_state(module))]
         line += ["--refuse-holders"] if verb == "guard" else []
         try:

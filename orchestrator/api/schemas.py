@@ -82,6 +82,7 @@ GENERATION: Final = fields(number=COUNT, digest=TEXT, base=TEXT, transaction=TEX
 CHANGE: Final = fields(module=TEXT, key=TEXT, before={}, after={}, effect=one_of("live", "next-start", "stopped"), stops=TEXTS)
 PROBLEM: Final = fields(file=TEXT, line=maybe(COUNT), key=TEXT, text=TEXT)
 DIRECTORY: Final = fields(
+    optional={"empty": TRUTH},
     path=TEXT, exists=TRUTH, files=COUNT, bytes=COUNT, newest=TEXT, newest_age_s=maybe(NUMBER), whole=TRUTH, markers=by_name(TEXT),
     lacking=TEXTS, problem=TEXT,
 )  # fmt: skip

@@ -117,7 +117,7 @@ def gather(
     only: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The facts of this node, out of a child (blocking, but never longer than the deadline and a little); SaidNo when there are none."""
-    words = [sys.executable, "-m", "orchestrator.doctor.gather", "--config-dir", str(config_dir), "--node", node, "--root", str(root)]
+    words = [sys.executable, "-P", "-m", "orchestrator.doctor.gather", "--config-dir", str(config_dir), "--node", node, "--root", str(root)]
     words += ["--deadline", str(deadline_s), *(["--insecure"] if insecure else []), *(f"--only={name}" for name in only)]
     output = read_bounded(words, deadline_s + STARTING_S, FACTS_BYTES_MAX)
     try:

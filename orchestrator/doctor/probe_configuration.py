@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import CLUSTER_FILE, MODULES_DIR
+from orchestrator.config_archive import is_configuration
 from orchestrator.doctor.scene import Scene
 from orchestrator.security import key_store
 from rfs.errors import SaidNo
@@ -19,7 +20,6 @@ FILES_MAX = 500
 FILE_BYTES_MAX = 4 << 20
 OWN_UNITS = ("hactld.service", "lockstep-guard.service")
 COMMAND_TIMEOUT_S = 4.0
-NOT_OURS = (".before-join", "~", ".swp")
 
 
 def configuration(scene: Scene) -> dict[str, Any]:
@@ -42,8 +42,9 @@ def configuration(scene: Scene) -> dict[str, Any]:
 
 
 def _files(config_dir: Path) -> list[Path]:
+    """What `config apply` takes along, too: what was kept beside or left by an editor differs between two nodes that are alike."""
     candidates = (config_dir / CLUSTER_FILE, *sorted((config_dir / MODULES_DIR).rglob("*")))
-    return [path for path in candidates if path.is_file() and not path.name.endswith(NOT_OURS)][:FILES_MAX]
+    return [path for path in candidates if path.is_file() and is_configuration(path.relative_to(config_dir))][:FILES_MAX]
 
 
 def _digest(path: Path) -> str:

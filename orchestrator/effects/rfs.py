@@ -174,7 +174,7 @@ class Rfs:
         here, there = (self.cluster.nodes[name].addresses[network] for name in (self.node, peer))
         program = Path(sys.executable).with_name("rfsmount")
         found = str(program) if program.exists() else shutil.which("rfsmount")
-        line = [found] if found else [sys.executable, "-m", "rfs.cli"]
+        line = [found] if found else [sys.executable, "-P", "-m", "rfs.cli"]
         line += ["mount", *(replicated.directory for replicated in config.replicated)]
         line += ["--state", str(self.state_directory), "--role", role]
         line += ["--listen", f"{here}:{config.port}", "--peer", f"{there}:{config.port}", "--on-peer-loss", "freeze"]

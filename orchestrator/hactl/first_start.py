@@ -59,9 +59,22 @@ def first_entries(session: Session, name: str) -> list[Entry]:
     try:
         while None in (known := known_of(session, name)) and True not in known and time.monotonic() < until:
             time.sleep(ASK_EVERY_S)
-        return list(session.client.contents(name, "all")["nodes"]) if known and not any(word is not False for word in known) else []
+        if not known or any(word is not False for word in known):
+            return []
+        entries = list(session.client.contents(name, "all")["nodes"])
     except (ApiFailure, KeyError):
         return []
+    refuse_unseen(entries)
+    return [] if any(entry["known"] for entry in entries) else entries
+
+
+def refuse_unseen(entries: Sequence[Entry]) -> None:
+    """Who answered a moment ago and cannot show its directories now may have the data."""
+    for entry in entries:
+        if entry["known"] is None or entry["directories"] is None:
+            reason = f" ({entry['problem']})" if entry["problem"] else ""
+            sentence = f"{entry['node']} does not say what its directories hold{reason}"
+            raise Failure(f"{sentence}: nothing was started; try again", exit_codes.PEER_NOT_REACHABLE)
 
 
 def known_of(session: Session, name: str) -> list[bool | None]:
@@ -87,7 +100,7 @@ def guide(session: Session, name: str, entries: Sequence[Entry], data_from: str 
     source = data_from or click.prompt("Which node has the data?", type=click.Choice(nodes), err=True)
     mine, theirs = (next(entry for entry in entries if (entry["node"] == source) is wanted) for wanted in (True, False))
     refuse_unfit(mine, [theirs])
-    replace = holds_files(theirs)
+    replace = not is_empty(theirs)
     for line in warned(session, name, source, str(theirs["node"])):
         click.echo(line, err=True)
     for line in consequences(name, source, str(theirs["node"]), replace):
@@ -171,9 +184,17 @@ def holds_files(entry: Entry) -> bool:
     return entry["directories"] is None or any(each["files"] or each["problem"] or not each["whole"] for each in entry["directories"])
 
 
+def is_empty(entry: Entry) -> bool:
+    """By rfsmount's own test, which takes subdirectories for something: what it would refuse to replace unasked. In doubt no."""
+    if holds_files(entry):
+        return False
+    return all(each.get("empty", True) or not each["exists"] for each in entry["directories"] or ())
+
+
 def consequences(name: str, source: str, other: str, replace: bool) -> list[str]:
     """What will happen, before it does."""
-    moved = f"what is in its directories is moved to /var/lib/lockstep/modules/{name}/kept/ first" if replace else "it has no files there"
+    moved = f"what is in its directories is moved to /var/lib/lockstep/modules/{name}/kept/ first"
+    moved = moved if replace else "there is nothing in its directories"
     return [f"{source} serves with its data.", f"{other} becomes a copy of it: {moved}."]
 
 
@@ -204,7 +225,7 @@ def cells_of(directory: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     if not directory["exists"]:
         return "missing", "", "", "", ""
     if not directory["files"] and directory["whole"]:
-        return "empty", "0", "-", "-", "-"
+        return "empty" if directory.get("empty", True) else "no files", "0", "-", "-", "-"
     least = "" if directory["whole"] else "at least "
     age = show_duration(directory["newest_age_s"]) if directory["newest_age_s"] is not None else "-"
     marks = " ".join(mark if word == "there" else f"{mark}={word}" for mark, word in (directory["markers"] or {}).items())

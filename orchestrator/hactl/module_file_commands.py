@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import ModuleConfig, listed, own_name
+from orchestrator.config_files import MODULE_NAME
 from orchestrator.hactl.config_commands import load, plain
 from orchestrator.hactl.output import columns, print_answer, print_json
 from orchestrator.hactl.package_commands import known_module
@@ -113,65 +114,98 @@ def scripts_of(module: ModuleConfig) -> list[str]:
 @click.command()
 @click.argument("name", metavar="MODULE")
 @click.option("--forget", is_flag=True, help="Also when this node remembers of it which copy is the newest: that is set aside.")
+@click.option("--forget-only", is_flag=True, help="Set aside what this node remembers of it, and nothing else: as if it had never run.")
 @click.option("--force", is_flag=True, help="Also when it cannot be known whether it runs (a node or hactld is silent).")
 @session_options
-def remove(session: Session, name: str, forget: bool, force: bool) -> None:
-    """Take a stopped module out of this node's configuration. Its data stay where they are."""
+def remove(session: Session, name: str, forget: bool, forget_only: bool, force: bool) -> None:
+    """Take a stopped module out of this node's configuration. Its data stay where they are.
+
+    With --forget or --forget-only also one that the configuration has no more (it was removed on another node, and applied).
+    """
     _, modules = load(session)
-    module = known_module(modules, name)
-    refuse_running(session, module, force)
     state = STATE / "modules" / name
+    is_left = name not in modules and (forget or forget_only) and MODULE_NAME.fullmatch(name) is not None and state.is_dir()
+    module = None if is_left else known_module(modules, name)
+    refuse_running(session, name, force)
     remembers = (state / "record").exists()
-    if remembers and not forget:
+    if remembers and not (forget or forget_only):
         what = f"{state} remembers which copy of {name} is the newest"
         raise Failure(f"{what}: 'hactl module remove {name} --forget' sets that aside", exit_codes.REFUSED)
-    files = [path for path in (session.config_dir / "modules" / f"{name}.toml", module.scripts_dir) if os.path.lexists(path)]
+    directories = [entry.directory for entry in module.replicated] if module is not None else remembered_directories(state)
+    own = (session.config_dir / "modules" / f"{name}.toml", module.scripts_dir) if module is not None else ()
+    files = [path for path in own if os.path.lexists(path)]
+    removed = [] if forget_only else files
+    forgets = state.is_dir() and (module is None or module.mode == "mirror")
+    doing = [f"{' and '.join(map(str, removed))}: would be removed"] if removed else []
+    doing += [f"{state}: would be set aside"] if forgets else []
     if session.dry_run:
-        sentence = f"{' and '.join(str(path) for path in files)}: would be removed"
+        sentence = "\n".join(doing) or f"nothing is remembered of {name} here"
         if not print_answer(session, sentence):
             click.echo(sentence, err=True)
         return
-    session.confirm(f"Remove {' and '.join(str(path) for path in files)}?")
-    aside = set_aside(module, state) if state.is_dir() and module.mode == "mirror" else None
-    for path in files:
+    if doing:
+        session.confirm(f"Remove {' and '.join(map(str, removed))}?" if removed else f"Set {state} aside?")
+    aside = set_aside(name, directories, state) if forgets else None
+    for path in removed:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    stays = [entry.directory for entry in module.replicated] + ([str(aside)] if aside is not None else [])
+    stays = [*directories, *([str(aside)] if aside is not None else []), *(str(path) for path in files if path not in removed)]
     if session.format in ("json", "jsonl"):
-        document = {"schema": REMOVE_SCHEMA, "name": name, "removed": [str(path) for path in files], "stays": stays}
+        document = {"schema": REMOVE_SCHEMA, "name": name, "removed": [str(path) for path in removed], "stays": stays}
         print_json(document, one_line=session.format == "jsonl")
         return
-    for path in files:
+    for path in removed:
         click.echo(f"removed: {path}")
     for place in stays:
         click.echo(f"stays:   {place}")
-    others = [node for node in module.nodes if node != own_name()]
-    click.echo("next:\n  hactl config apply")
-    if aside is not None:
-        click.echo(
-            f"  on {listed(others)}: what it remembers of {name} and the guards over its directories stay until you do the same there"
-        )
+    if aside is None and not removed:
+        click.echo(f"nothing is remembered of {name} here")
+    for line in next_steps(module, forget_only, aside is not None):
+        click.echo(line)
 
 
-def refuse_running(session: Session, module: ModuleConfig, force: bool) -> None:
+def next_steps(module: ModuleConfig | None, forget_only: bool, remembered: bool) -> list[str]:
+    """What is left to do. The other nodes' part may be done before or after `config apply`: their state says what they need for it."""
+    if module is None:
+        return []
+    others = listed([node for node in module.nodes if node != own_name()])
+    if forget_only:
+        again = "  on every node, once all have forgotten: systemctl restart hactld   (what runs goes on)"
+        return ["next:", f"  on {others}: hactl module remove {module.name} --forget-only", again, f"  hactl start {module.name}"]
+    there = f"  on {others}: hactl module remove {module.name} --forget   (what it remembers, and the guards over its directories)"
+    return ["next:", *([there] if remembered else []), "  hactl config apply"]
+
+
+def remembered_directories(state: Path) -> list[str]:
+    """Of a module that the configuration has no more: its state knows them."""
+    from rfs.state_directory import read_directories
+
+    known = read_directories(str(state))
+    if known is None and (state / "guards").exists():
+        sentence = f"{state} does not say over which directories its guards lie"
+        raise Failure(f"{sentence}: 'rfsmount unguard DIRECTORY… --state {state}' takes them off; then move it away", exit_codes.REFUSED)
+    return list(known.paths) if known is not None else []
+
+
+def refuse_running(session: Session, name: str, force: bool) -> None:
     """Nothing of it may run anywhere; who is silent may run it."""
-    entry = entry_in(session, module.name)
+    entry = entry_in(session, name)
     if entry is None:
         if not force and socket_is_there(session):
             return  # hactld runs and knows no such module: it was never started
         if not force:
-            sentence = f"hactld does not answer, so {module.name} may run"
+            sentence = f"hactld does not answer, so {name} may run"
             raise Failure(f"{sentence}: start hactld, or say --force when you know that it is stopped on every node", exit_codes.REFUSED)
         return
     silent = [row["node"] for row in entry["nodes"] if row["state"] == "UNKNOWN"]
     running = [f"{row['node']} is {row['state']}" for row in entry["nodes"] if row["state"] not in ("STOP", "UNKNOWN")]
     if running:
-        raise Failure(f"{module.name} runs ({', '.join(running)}): first 'hactl stop {module.name} -H all'", exit_codes.REFUSED)
+        raise Failure(f"{name} runs ({', '.join(running)}): first 'hactl stop {name} -H all'", exit_codes.REFUSED)
     if silent and not force:
         raise Failure(
-            f"{listed(silent)} does not answer, and {module.name} may run there: say --force when you know that it does not",
+            f"{listed(silent)} does not answer, and {name} may run there: say --force when you know that it does not",
             exit_codes.REFUSED,
         )
 
@@ -185,18 +219,25 @@ def socket_is_there(session: Session) -> bool:
     return True
 
 
-def set_aside(module: ModuleConfig, state: Path) -> Path:
+def set_aside(name: str, directories: Sequence[str], state: Path) -> Path:
     """The guards off, so that the directories are plain ones again; then the state directory to removed/, whole."""
+    from rfs.directory_checks import forget_ids
     from rfs.errors import SaidNo
     from rfs.guard_command import unguard
+    from rfs.state_directory import StateDirectory
 
     try:
-        unguard([entry.directory for entry in module.replicated], str(state))
+        if directories:
+            unguard(directories, str(state))
+            for directory in directories:
+                forget_ids(directory)
+        else:
+            StateDirectory(str(state)).take()  # until this process ends: no rfsmount has it
     except SaidNo as refusal:
         raise Failure(refusal.sentence, refusal.exit_code) from refusal
     home = STATE / "removed"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = home / f"{module.name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    target = home / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
     state.rename(target)
     return target
 

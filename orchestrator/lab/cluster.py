@@ -54,7 +54,7 @@ directory = "{directory}"
 address = "{VIP}/24"
 [[service]]
 name = "ledger"
-start = ["{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{directory}/lines", "{port}"]
+start = ["{sys.executable}", "-P", "-m", "orchestrator.lab.ledger", "serve", "{directory}/lines", "{port}"]
 stop_signal = "TERM"
 stop_timeout = "5s"
 """
@@ -274,7 +274,7 @@ class LabCluster:
 
     def manifests(self, node: str) -> dict[str, Any]:
         """All replicated trees of a node."""
-        out = self.lab.run(node, [sys.executable, "-m", "orchestrator.lab.trees", *self.directories], timeout_s=120)
+        out = self.lab.run(node, [sys.executable, "-P", "-m", "orchestrator.lab.trees", *self.directories], timeout_s=120)
         return dict(json.loads(out.stdout))
 
     def compare_trees(self, attempts: int = 10) -> None:

@@ -99,7 +99,8 @@ class Demo:
 
     def start_load(self) -> None:
         """pgbench and the commit writer, until the end."""
-        self.load.append(self.lab.spawn("client", [sys.executable, "-m", "orchestrator.lab.commits", CONNINFO, str(self.acknowledged)]))
+        writer = [sys.executable, "-P", "-m", "orchestrator.lab.commits", CONNINFO, str(self.acknowledged)]
+        self.load.append(self.lab.spawn("client", writer))
         bench = f"while :; do {BIN}/pgbench -n -c 4 -T 5 '{CONNINFO}' >/dev/null 2>&1 || sleep 0.2; done"
         self.load.append(self.lab.spawn("client", ["sh", "-c", bench]))
         self.cluster.until(lambda: len(self.commits()) > 100, "the writer does not get its commits acknowledged", 20)

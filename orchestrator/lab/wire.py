@@ -139,7 +139,7 @@ def lay(lab: str, node: str, lan: str, init_pid: int, flaws: Flaws) -> None:
     """The node's cable to this network is bad from now on."""
     remove(lab, node, lan)
     namespace, port, (near, far) = f"lockstep-{lab}", port_name(node, lan), _ends(node, lan)
-    here = [sys.executable, "-m", MODULE]
+    here = [sys.executable, "-P", "-m", MODULE]
     tool("nsenter", f"--target={init_pid}", "--net", *here, "plain", lan)
     tool("ip", "-n", namespace, "link", "add", near, "type", "veth", "peer", "name", far)
     tool("ip", "netns", "exec", namespace, *here, "plain", far)

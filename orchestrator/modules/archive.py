@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from orchestrator import secret_words
 from orchestrator.modules.place import Files
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
@@ -35,8 +36,8 @@ DEPTH_MAX = 6
 GZIP = b"\x1f\x8b"
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._@+-]{1,100}")
 _LEFT_OUT = re.compile(r".*~|\..*|.*\.(swp|bak|before-join|pyc)|__pycache__")
-_SECRET = re.compile(r"(?:^|[^A-Za-z])\w*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)[\"']?\s*[=:]\s*[\"']?[^\s\"'$#]", re.IGNORECASE)
-_MORE_SECRETS = (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), re.compile(r"\w+://[^\s/:@]+:[^\s/@$]+@"))
+# Of what looks like a secret: a place that is left open in a comment, or a file that has it.
+_PLACEHOLDER = re.compile(r"[.…*#]+|[xX]{3,}|<.*|/[\w./-]+")
 
 
 class BadArchive(Sentence):
@@ -85,8 +86,16 @@ def secrets_in(text: str, scripts: Files) -> Iterator[str]:
     texts = {MODULE: text, **{f"scripts/{name}": data.decode("utf-8", "replace") for name, (_, data) in scripts.items()}}
     for name, content in texts.items():
         for number, row in enumerate(content.splitlines(), start=1):
-            if not row.lstrip().startswith("#") and any(pattern.search(row) for pattern in (_SECRET, *_MORE_SECRETS)):
+            if holds_secret(row):
                 yield f"{name}:{number}"
+
+
+def holds_secret(row: str) -> bool:
+    """In a comment as well: who was to type it wrote it there."""
+    if secret_words.PRIVATE_KEY.search(row) or secret_words.TOKENS.search(row):
+        return True
+    found = (match for pattern in secret_words.VALUES for match in pattern.finditer(row))
+    return any(secret_words.is_secret(each) and not _PLACEHOLDER.fullmatch(secret_words.bare(each["value"])) for each in found)
 
 
 def pack(name: str, mode: str, version: str, text: str, scripts: Files) -> bytes:

@@ -78,7 +78,7 @@ Source = Callable[[], str]
 
 def collect(node: str, config_dir: Path, root: Path = Path("/"), *, insecure: bool = False) -> bytes:
     """This node's part, out of a child; SaidNo when it made none in time."""
-    words = [sys.executable, "-m", "orchestrator.snapshot.part", "--config-dir", str(config_dir), "--node", node, "--root", str(root)]
+    words = [sys.executable, "-P", "-m", "orchestrator.snapshot.part", "--config-dir", str(config_dir), "--node", node, "--root", str(root)]
     data = gather.read_bounded(words + (["--insecure"] if insecure else []), DEADLINE_S + 2 * gather.STARTING_S, PART_BYTES_MAX)
     if not data.startswith(b"\x1f\x8b") or len(data) > PART_BYTES_MAX:
         raise SaidNo(f"{node} collected nothing within {DEADLINE_S + 2 * gather.STARTING_S:.0f} s", exit_codes.TIMEOUT)

@@ -28,7 +28,7 @@ Message = dict[str, Any]
 
 def encode(message: Message) -> bytes:
     """The frame that carries `message`."""
-    body: bytes = msgpack.packb(message, use_bin_type=True)
+    body: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="replace")
     assert len(body) <= FRAME_BYTES_MAX, "a control message of ours is larger than the protocol allows"
     return HEADER.pack(len(body)) + body
 

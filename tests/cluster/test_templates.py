@@ -106,7 +106,13 @@ class Stage(LabCluster):
         assert process.returncode == 0 and not waiting, text
         return text
 
-    def survive(self, write: Callable[[str], object], read: Callable[[], set[str]], start: Callable[[], object] | None = None) -> None:
+    def survive(
+        self,
+        write: Callable[[str], object],
+        read: Callable[[], set[str]],
+        start: Callable[[], object] | None = None,
+        at_last: Callable[[], object] | None = None,
+    ) -> None:
         """From the first start to the end of the module."""
         (start or self.start_by_one_word)()
         told = [str(number) for number in range(1, 6)]
@@ -121,6 +127,8 @@ class Stage(LabCluster):
         self.wait_redundant("node2")
         self.compare_trees()
         assert self.lab.run("node2", ["hactl", "module", "remove", self.module], check=False).returncode == 6, "it runs"
+        if at_last is not None:
+            at_last()
         self.remove()
 
     def remove(self) -> None:
@@ -130,11 +138,27 @@ class Stage(LabCluster):
             self.wait_state(node, "STOP", None)
         kept = self.lab.run("node1", ["hactl", "module", "remove", self.module], check=False)
         assert kept.returncode == 6 and "--forget" in kept.stderr
-        for node in SERVERS:
+        for node in SERVERS:  # the second one has its TOML no more
             said = self.lab.run(node, ["hactl", "module", "remove", "--forget", self.module]).stdout
             assert all(f"stays:   {directory}" in said for directory in self.directories)
             self.lab.run(node, ["touch", f"{self.directories[0]}/plain-again"])
-        self.apply()
+            if node == SERVERS[0]:
+                self.apply()
+
+    def restore(self) -> None:
+        """Both nodes' data are lost: as the guide says, with node2 as the one that gets the backup."""
+        self.lab.run("node1", ["hactl", "stop", self.module, "-H", "all"])
+        for node in SERVERS:
+            self.wait_state(node, "STOP", None)
+        for node in SERVERS:
+            self.lab.run(node, ["hactl", "module", "remove", self.module, "--forget-only"])
+        for node in SERVERS:
+            self.kill_daemon(node)
+            self.start_daemon(node)
+        self.lab.run("node2", ["touch", f"{self.directories[0]}/restored"])
+        self.lab.run("node1", ["hactl", "start", self.module, "--data-from", "node2", "--wait"], timeout_s=40)
+        self.wait_redundant("node2")
+        self.compare_trees()
 
 
 def done(write: Callable[[str], object], value: str) -> bool:
@@ -293,7 +317,7 @@ def test_a_list_of_two_services(stage: Stage) -> None:
         one, two = (set(stage.lab.run("node2", ["cat", f"/srv/erp/{name}"]).stdout.split()) for name in ("one", "two"))
         return one & two
 
-    stage.survive(write, read, stage.start_on_a_terminal)
+    stage.survive(write, read, stage.start_on_a_terminal, stage.restore)
     kept = stage.lab.run("node2", ["sh", "-c", "cat /var/lib/lockstep/removed/erp-*/kept/*/0/of-node2"]).stdout
     assert kept == "of old\n", "what was on the node that follows is moved, not removed"
 

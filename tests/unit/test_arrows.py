@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def test_nothing_of_ours_is_started_out_of_the_current_directory() -> None:
+    """`python -m` looks there first, and who asks as root may stand where anybody writes: -P (or -I) keeps it out."""
+    started = re.compile(r"""sys\.executable\}?["']?,?\s+(.{0,40}?)["']?-m\b""", re.DOTALL)
+    found = [(name, match[0]) for name, path in modules() for match in started.finditer(path.read_text())]
+    assert len(found) >= 8, "the pattern finds what there is"
+    assert [entry for entry in found if not re.search(r"-[PI]\b", entry[1])] == []
 
 
 def within(name: str, prefix: str) -> bool:

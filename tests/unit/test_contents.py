@@ -22,6 +22,7 @@ from orchestrator.effects.contents import Contents, survey
 from orchestrator.effects.notify import History
 from orchestrator.peer import PeerRefused, PeerUnreachable
 from orchestrator.security import Keys
+from rfs import directory_checks
 from tests.unit.keyring import paired_keys
 from tests.unit.test_api_routes import FakePeer, FakeSide
 from tests.unit.test_runner import FakeEffects, make_runner, serving
@@ -53,7 +54,7 @@ def test_what_there_is(tmp_path: Path) -> None:
 
 
 def test_nothing_and_nowhere(tmp_path: Path) -> None:
-    assert survey(str(tmp_path), ()) == Contents(str(tmp_path))
+    assert survey(str(tmp_path), ()) == Contents(str(tmp_path), empty=True)
     assert survey(str(tmp_path / "none"), ("x",)) == Contents(str(tmp_path / "none"), exists=False, lacking=("x",))
     (tmp_path / "file").touch()
     assert survey(str(tmp_path / "file"), ()).problem == "it is no directory"
@@ -72,6 +73,37 @@ def test_long_or_binary_markers_are_only_there(tmp_path: Path) -> None:
     (tmp_path / "rows").write_text("one\ntwo\n")
     (tmp_path / "directory").mkdir()
     assert dict(survey(str(tmp_path), ("long", "rows", "directory")).markers) == dict.fromkeys(("long", "rows", "directory"), "there")
+
+
+def test_subdirectories_alone_are_something_as_for_rfsmount(tmp_path: Path) -> None:
+    for own in directory_checks.NOT_CONTENT:
+        (tmp_path / own).mkdir()
+    assert survey(str(tmp_path), ()).empty
+    (tmp_path / "base").mkdir()
+    found = survey(str(tmp_path), ())
+    assert (found.files, found.empty) == (0, False) and not directory_checks.is_empty(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    assert survey(str(tmp_path), ()).newest == "caf\ufffd.txt"
+
+
+def test_a_marker_leads_nowhere_and_is_not_waited_for(tmp_path: Path) -> None:
+    """The directory is the application's, hactld is root, and a viewer may ask: what is shown lies there, as a file."""
+    (tmp_path / "secret").write_text("hunter2\n")
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    for place in (data / "base", outside):
+        place.mkdir(parents=True)
+    (outside / "PG_VERSION").write_text("hunter2\n")
+    (data / "base" / "PG_VERSION").write_text("15\n")
+    (data / "link").symlink_to(tmp_path / "secret")
+    (data / "way").symlink_to(outside)
+    os.mkfifo(data / "fifo")
+    names = ("link", "way/PG_VERSION", "../secret", str(tmp_path / "secret"), "fifo", "base/PG_VERSION")
+    assert list(survey(str(data), names).markers.values()) == [*["there"] * 5, "15"]
+    (tmp_path / "here").symlink_to(data)
+    assert survey(str(tmp_path / "here"), ("base/PG_VERSION",)).markers == {"base/PG_VERSION": "15"}, "the directory itself may be a link"
 
 
 # ---------------------------------------------------------------------------------------------- the interface

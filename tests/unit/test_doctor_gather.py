@@ -21,6 +21,7 @@ from orchestrator.doctor.probe_network import knock, read_rules, third
 from orchestrator.doctor.scene import Scene
 from orchestrator.effects import mount_abort
 from orchestrator.paths import Paths
+from orchestrator.snapshot import part
 from rfs.errors import SaidNo
 from tests.unit.etcd_server import EtcdServer, needs_etcd
 
@@ -231,12 +232,33 @@ def test_who_may_change_scripts(config: Path) -> None:
         assert [Path(each["path"]).name for each in facts["configuration"]["loose"]] == ["prestart"]
 
 
+def test_what_lies_in_the_current_directory_is_not_run(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root asks from /tmp, where somebody has left an argparse.py."""
+    ran = tmp_path / "ran"
+    (tmp_path / "argparse.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    assert "configuration" in gather.gather("node1", config, config.parent, only=("configuration",))
+    read = gather.read_bounded
+    monkeypatch.setattr(gather, "read_bounded", lambda words, *bounds: read([*words, "--help"], *bounds))  # all of a part takes long
+    with pytest.raises(SaidNo):
+        part.collect("node1", config, config.parent)
+    assert not ran.exists()
+
+
 def test_a_configuration_that_is_wrong_is_told_by_its_places(config: Path) -> None:
     (config / "modules" / "web.toml").write_text(WEB.replace('user = "nobody"', 'user = 7\npasswordd = "mnemonic"'))
     facts = gather.gather("node1", config, config.parent, only=("configuration",))
     [(verdict, text)] = told(facts, "configuration")
     assert verdict == "bad" and "web.toml:" in text
     assert "mnemonic" not in json.dumps(facts), "what was written is not for everybody who may ask"
+
+
+def test_what_was_kept_beside_is_no_part_of_the_configuration(config: Path) -> None:
+    """It lies on one node only, and the doctor compares both."""
+    for name in ("pg.toml.before-apply", "pg.toml.before-join", "pg.toml~", ".pg.toml.swp", "pg.toml.dpkg-old", ".hidden"):
+        (config / "modules" / name).write_text("x")
+    facts = gather.gather("node1", config, config.parent, only=("configuration",))
+    assert not [name for name in facts["configuration"]["files"] if not name.endswith(".toml") or "." in name.removesuffix(".toml")]
 
 
 @root_only

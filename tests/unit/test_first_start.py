@@ -17,9 +17,9 @@ from tests.unit.test_hactl_cli import STATUS, FakeHactld, Hactl, hactl, hactld  
 CONTENTS = "/v1/modules/pg/contents"
 DIRECTORY: dict[str, Any] = {
     "path": "/srv/pg", "exists": True, "files": 969, "bytes": 41_100_000, "newest": "pg_wal/000001", "newest_age_s": 180.0, "whole": True,
-    "markers": {"PG_VERSION": "15"}, "lacking": [], "problem": "",
+    "markers": {"PG_VERSION": "15"}, "lacking": [], "problem": "", "empty": False,
 }  # fmt: skip
-EMPTY = {**DIRECTORY, "files": 0, "bytes": 0, "newest": "", "newest_age_s": None, "markers": {}, "lacking": ["PG_VERSION"]}
+EMPTY = {**DIRECTORY, "files": 0, "bytes": 0, "newest": "", "newest_age_s": None, "markers": {}, "lacking": ["PG_VERSION"], "empty": True}
 
 
 def entry(node: str, *directories: dict[str, Any], known: bool | None = False) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_the_node_with_the_data_first_then_the_other(fresh: FakeHactld, hactl: H
     rows = [line for line in err.splitlines() if "node1 " in line or "node2 " in line]
     assert rows[0].split() == ["/srv/pg", "node1", "39.2", "MiB", "969", "pg_wal/000001", "3m", "PG_VERSION=15"]
     assert rows[1].split()[:3] == ["node2", "empty", "0"]
-    assert "it has no files there" in err and out == ""
+    assert "there is nothing in its directories" in err and out == ""
 
 
 def test_an_operator_is_not_left_half_way(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
@@ -129,6 +129,27 @@ def test_files_on_the_other_node_are_moved_aside(fresh: FakeHactld, hactl: Hactl
     code, _, err = hactl("start", "pg", "--data-from", "node1")
     assert code == 0 and commands(fresh)[1] == ("/v1/modules/pg/second?node=node2", {"fullsync": True})
     assert "moved to /var/lib/lockstep/modules/pg/kept/ first" in err and "at least 1" in err
+
+
+def test_subdirectories_alone_are_moved_aside_too(fresh: FakeHactld, hactl: Hactl) -> None:  # noqa: F811
+    """rfsmount takes them for content: a plain `second` would wait there for ever."""
+    fresh.answers[CONTENTS] = [contents(entry("node1", DIRECTORY), entry("node2", {**EMPTY, "empty": False}))]
+    code, _, err = hactl("start", "pg", "--data-from", "node1")
+    assert code == 0 and commands(fresh)[1] == ("/v1/modules/pg/second?node=node2", {"fullsync": True})
+    assert "no files" in err and "moved to /var/lib/lockstep/modules/pg/kept/ first" in err
+
+
+def test_a_node_that_cannot_show_what_it_has_is_not_overruled(
+    fresh: FakeHactld, hactl: Hactl, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    """It answered that it knows nothing, and not what its directories hold: they may be the ones that count."""
+    nothing = {**EMPTY, "lacking": []}
+    unseen = contents(entry("node1", nothing), {**entry("node2", known=None), "problem": "node2 did not answer 'contents'"})
+    for words in (("start", "pg", "--data-from", "node1"), ("prim", "pg", "-H", "node1")):
+        fresh.answers[CONTENTS] = [contents(entry("node1", nothing), entry("node2", EMPTY)), unseen]
+        monkeypatch.setattr(first_start, "on_terminal", lambda session: words[0] == "prim")  # noqa: B023 - called within the round
+        code, _, err = hactl(*words)
+        assert (code, commands(fresh)) == (5, []) and "node2 does not say what its directories hold (node2 did not answer" in err
 
 
 @pytest.mark.parametrize(

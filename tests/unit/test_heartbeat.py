@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -15,6 +16,7 @@ from typing import Any
 import msgpack
 import pytest
 import trio
+import trio.testing
 
 from orchestrator import peer, pulse
 from orchestrator.core.detector import Detector
@@ -25,6 +27,7 @@ from orchestrator.heartbeat import FirstHeard, Heartbeats, Network
 from orchestrator.pulse import BadPulse, Pulse, Share, Speech, decode, encode
 from orchestrator.seal import Secrets
 from rfs import tls
+from rfs.control import protocol
 from rfs.keys import NEXT, KeyStore
 from tests.unit.keyring import paired_keys
 
@@ -520,3 +523,14 @@ async def test_a_connection_reset_before_it_is_accepted_ends_nothing() -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert await client.call("hello", {}, 5.0) == {"method": "hello"}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_name_that_is_not_utf_8_costs_no_answer() -> None:
+    """A file's name may be any bytes, and gets into texts; such a one once cost the connection, and the asker took it for silence."""
+    odd = os.fsdecode(b"caf\xe9")
+    near, far = trio.testing.memory_stream_pair()
+    await peer.send(near, {"result": {odd: [odd]}})
+    assert await peer.receive(far) == {"result": {"caf?": ["caf?"]}}
+    assert protocol.decode_body(protocol.encode({"result": odd})[protocol.HEADER.size :]) == {"result": "caf?"}
+    summary = Summary(State.STOP, Readiness.NOT_READY, reason=odd)
+    assert pulse.pack({"pg": summary})

@@ -92,6 +92,16 @@ def test_links_and_devices_are_not_packed(make: Callable[[Path], None], tmp_path
         ('environment = { PGPASSFILE = "/root/.pgpass" }', False),
         ("curl https://example.org/", False),
         ("monkey = 3", False),
+        ("DB_PASS=hunter2222", True),
+        ("mysql -phunter2222 db", True),
+        ("# PGPASSWORD=hunter2222", True),
+        ("echo root:hunter2222 | chpasswd", True),
+        ("redis-cli -a hunter2222 ping", True),
+        ("# DB_PASS=<yours>, or xxx: PGPASS=xxx", False),
+        ('DB_PASS="$(cat /root/.secret)"', False),
+        ("mount -o credentials=/root/.smb //nas/x /mnt", False),
+        ("bypass=1", False),
+        ("mysql -p$PASS db", False),
     ],
 )
 def test_what_looks_like_a_secret(row: str, is_one: bool) -> None:

@@ -13,7 +13,9 @@ import pytest
 
 from orchestrator.hactl.cli import run
 from orchestrator.modules.machine import Machine
+from rfs import directory_checks
 from rfs.mount import Layers
+from rfs.state_directory import Directories, write_directories
 from tests.unit.machines import debian_nginx, debian_postgresql, two_units
 from tests.unit.schemas import check
 from tests.unit.test_hactl_cli import STATUS, FakeHactld, hactl, hactld  # noqa: F401 - two of them are fixtures
@@ -323,17 +325,95 @@ def test_a_module_that_hactld_does_not_know_is_removed(hactl: Call, hactld: Fake
     assert hactl("--config-dir", str(config), "module", "remove", "pg")[0] == 0
 
 
-def test_what_is_remembered_is_set_aside_only_when_told(call: Call, config: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_module(config)
+@pytest.fixture
+def lifted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The directories whose guards were taken off."""
+    found: list[list[str]] = []
+
+    async def unguard(self: Layers) -> None:
+        found.append(self.paths)
+
+    monkeypatch.setattr(Layers, "unguard", unguard)  # needs the engine and root: tests/cluster/test_templates.py lifts real guards
+    return found
+
+
+def remembered(state: Path, *directories: str) -> Path:
     home = state / "modules" / "pg"
     (home / "kept").mkdir(parents=True)
     (home / "record").write_text("r")
-    lifted: list[list[str]] = []
+    if directories:
+        write_directories(str(home), Directories(directories))
+    return home
 
-    async def unguard(self: Layers) -> None:
-        lifted.append(self.paths)
 
-    monkeypatch.setattr(Layers, "unguard", unguard)  # needs the engine and root: tests/cluster/test_templates.py lifts real guards
+def test_the_other_node_forgets_also_after_the_configuration_was_applied(
+    call: Call, config: Path, state: Path, lifted: list[list[str]]
+) -> None:
+    """Its TOML is gone then, and its state knows what lies where."""
+    home = remembered(state, "/srv/pg", "/srv/wal")
+    code, _, err = call("module", "remove", "pg", "--force")
+    assert code == 2 and "there is no module pg" in err and home.exists()
+    code, out, err = call("module", "remove", "pg", "--force", "--forget")
+    assert code == 0, err
+    assert lifted == [["/srv/pg", "/srv/wal"]] and not home.exists()
+    assert "stays:   /srv/wal" in out and "removed:" not in out
+    assert call("module", "remove", "pg", "--force", "--forget")[0] == 2
+    assert call("module", "remove", "../modules", "--force", "--forget")[0] == 2
+
+
+def test_a_state_that_does_not_say_what_is_guarded_is_left(call: Call, config: Path, state: Path, lifted: list[list[str]]) -> None:
+    home = remembered(state)
+    (home / "guards").write_text("{}")
+    code, _, err = call("module", "remove", "pg", "--force", "--forget")
+    assert code == 6 and "rfsmount unguard" in err and home.exists() and lifted == []
+    (home / "guards").unlink()
+    assert call("module", "remove", "pg", "--force", "--forget")[0] == 0 and not home.exists()
+
+
+def test_what_is_next_works_in_this_order(call: Call, config: Path, state: Path, lifted: list[list[str]]) -> None:
+    show_module(config)
+    remembered(state)
+    _, out, _ = call("module", "remove", "pg", "--force", "--forget")
+    there, here = out.partition("next:\n")[2].splitlines()
+    assert "hactl module remove pg --forget" in there and here == "  hactl config apply"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_was_mirrored_is_plain_again(tmp_path: Path) -> None:
+    """An id that stays is given a second time by the next state: the source of the first copy failed with EEXIST."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "f").touch()
+    (tmp_path / "a" / "link").symlink_to("nowhere")
+    try:
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.setxattr(path, directory_checks.ID_ATTRIBUTE, b"12345678", follow_symlinks=False)
+    except OSError:
+        pytest.skip("this file system keeps no trusted attributes")
+    directory_checks.forget_ids(str(tmp_path))
+    assert not directory_checks.carries_ids(str(tmp_path)) and directory_checks.ID_ATTRIBUTE not in os.listxattr(tmp_path)
+
+
+def test_forgetting_alone_leaves_the_module(
+    call: Call, config: Path, state: Path, lifted: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both nodes' data are lost: what is restored is nobody's copy, and the module is to start as for the first time."""
+    show_module(config)
+    home, before = remembered(state), files(config)
+    looked_at: list[str] = []
+    monkeypatch.setattr(directory_checks, "forget_ids", looked_at.append)
+    code, _, err = call("module", "remove", "pg", "--force", "--forget-only", "--dry-run")
+    assert code == 0 and "would be set aside" in err and "removed" not in err and home.exists()
+    code, out, err = call("module", "remove", "pg", "--force", "--forget-only")
+    assert code == 0, err
+    assert files(config) == before and lifted == [["/srv/pg"]] == [looked_at] and not home.exists()
+    assert "removed:" not in out and "systemctl restart hactld" in out and "config apply" not in out
+    code, out, _ = call("module", "remove", "pg", "--force", "--forget-only")
+    assert code == 0 and "nothing is remembered of pg here" in out and files(config) == before
+
+
+def test_what_is_remembered_is_set_aside_only_when_told(call: Call, config: Path, state: Path, lifted: list[list[str]]) -> None:
+    show_module(config)
+    home = remembered(state)
     code, _, err = call("module", "remove", "pg", "--force")
     assert code == 6 and "--forget" in err and (home / "record").exists()
     code, out, _ = call("module", "remove", "pg", "--force", "--forget", "--json")

@@ -49,6 +49,26 @@ PLANTED = [
     ("hactl cluster join ABCD-EFGH-JKMN-PQRS-TVWX-YZ01-2345@192.0.2.1", "ABCD-EFGH"),
     ('secret_key_base = "S3CRET\\"20"', "S3CRET"),
     ("MYSQL_PWD=S3CRET21 mysqldump", "S3CRET21"),
+    ("DB_PASS=S3CRET22", "S3CRET22"),
+    ("export PGPASS='S3CRET 23'", "S3CRET 23"),
+    ("db_pass2: S3CRET24", "S3CRET24"),
+    ('{"pass":"S3CRET25", "user": "ann"}', "S3CRET25"),
+    ("REDIS_AUTH=S3CRET26 app", "S3CRET26"),
+    ('{"auth": "S3CRET27"}', "S3CRET27"),
+    ("requirepass S3CRET28", "S3CRET28"),
+    ("redis-server --requirepass S3CRET29", "S3CRET29"),
+    ('masterauth "S3CRET30"', "S3CRET30"),
+    ("sentinel auth-pass main S3CRET31", "S3CRET31"),
+    ("app --pass S3CRET32 --verbose", "S3CRET32"),
+    ("redis-cli -h 192.0.2.1 -a S3CRET33 ping", "S3CRET33"),
+    ('start = ["redis-cli", "-a", "S3CRET34"]', "S3CRET34"),
+    ('start = ["mysql", "-pS3CRET35", "db"]', "S3CRET35"),
+    ("echo root:S3CRET36 | chpasswd", "S3CRET36"),
+    ("echo 'root:S3CRET37' | sudo chpasswd -e", "S3CRET37"),
+    ("chpasswd <<< root:S3CRET38", "S3CRET38"),
+    ("echo S3CRET39 | passwd --stdin ann", "S3CRET39"),
+    ("postgresql://ann:S3C/RET40@192.0.2.1/db", "RET40"),
+    ("openssl rsa -passin pass:S3CRET41", "S3CRET41"),
 ]
 MODULE = """\
 mode = "mirror"
@@ -74,7 +94,8 @@ def test_what_looks_like_a_secret_goes(text: str, secret: str) -> None:
     [
         "PWD=/root", "OLDPWD=/srv", "password_file = /etc/x", "auth: md5", "token=$TOKEN", "password: required",
         "12:34:56 state PRIM Ready", '{"generation": "9f3c61d0a2b47e15"}', "http://192.0.2.1:2379/v3/kv", "passwd: files systemd",
-        "the password is wrong", "UDP 5599", "key 1b2c until 2036-01-01",
+        "the password is wrong", "the second pass: 300 files", "BYPASS=always", "auth_method=gss", "PASS_FILE=/etc/x", "UDP 5599",
+        "key 1b2c until 2036-01-01",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -96,6 +117,8 @@ def test_environments_of_services_go_whole() -> None:
     variables = ("PLAIN_LOOKING", "DB_PASS WORD", "LANG", "PGPASSWORD")
     assert tomllib.loads(cleaned)["service"][0]["environment"] == dict.fromkeys(variables, REMOVED)
     assert "hunter2hunter2" not in redactor.clean("log: started with hunter2hunter2", name="x.log")
+    for kept in ("pg.toml~", "pg.toml.before-apply", "pg.toml.before-join", "pg.toml.bak", ".pg.toml.swp", "pg.old"):
+        assert "hunter2" not in Redactor().clean(MODULE, name=f"configuration/modules/{kept}"), kept
     broken = MODULE + "\n[["
     assert "mnemonic" not in Redactor().clean(broken, name="a.toml") and "hunter2" not in Redactor().clean(broken, name="a.toml")
 
@@ -112,6 +135,7 @@ LONG_BYTES = 64 << 10
 UNKIND = (
     *("x", "a.", "a-", "a:", "1.", "f:", "://", "x://y", "mysql ", "curl ", "password", "password ", "--token ", "-password-"),
     *('"', "'", "\\", "eyJ", "environment = {", "@", "a@", "password:\t", "passwd::"),
+    *("pass:", "auth=", "auth-pass ", "requirepass ", "redis-cli ", "redis-cli -", "echo ", "chpasswd", "a:b|"),
 )
 
 

@@ -10,9 +10,9 @@ from orchestrator.lab.scenarios.pair import DIRECTORY, LEDGER, PORT, LedgerPair
 from orchestrator.lab.scenarios.scenario import EITHER, Stage, expect, scenario
 
 SCRIPTS = "/etc/lockstep/modules/ledger"
-WORDS = f'"{sys.executable}", "-m", "orchestrator.lab.ledger", "serve", "{LEDGER}", "{PORT}"'
+WORDS = f'"{sys.executable}", "-P", "-m", "orchestrator.lab.ledger", "serve", "{LEDGER}", "{PORT}"'
 DEAF = Stage("deaf-service", service_words=f'start = [{WORDS}, "--deaf"]')
-SHELL = f"{sys.executable} -m orchestrator.lab.ledger serve {LEDGER} {PORT}"
+SHELL = f"{sys.executable} -P -m orchestrator.lab.ledger serve {LEDGER} {PORT}"
 FORKING = Stage("forking-service", service_words=f'start = ["/bin/sh", "-c", "setsid {SHELL} & sleep 1"]', max_restarts="2 per 24h")
 
 

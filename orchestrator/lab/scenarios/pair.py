@@ -54,7 +54,7 @@ class LedgerPair(LabCluster):
 
     def start_writer(self) -> None:
         """Until stop_writer."""
-        words = [sys.executable, "-m", *WRITER.split(), VIP, str(PORT), str(self.acknowledged)]
+        words = [sys.executable, "-P", "-m", *WRITER.split(), VIP, str(PORT), str(self.acknowledged)]
         self.writer = self.lab.spawn("client", words)
 
     def stop_writer(self) -> None:
