@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -207,6 +208,34 @@ async def test_from_where_a_port_is_tried() -> None:
 async def test_a_name_that_nobody_knows() -> None:
     finding = await look(TcpChecker("no-such-host.invalid:80"), 30)
     assert not finding.up and finding.text.startswith("no-such-host.invalid cannot be resolved: ")
+    too_long = await look(TcpChecker(f"{'x' * 64}.example:80"))
+    assert not too_long.up and "cannot be resolved" in too_long.text
+
+
+async def test_a_name_server_that_swallows_questions_takes_no_thread_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service address, the starts of services and what is remembered need trio's threads, which are few."""
+    free, asked, real = threading.Event(), list[str](), socket.getaddrinfo
+
+    def swallowed(host: str | bytes, *more: Any, flags: int = 0) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == "db.example" and not flags & socket.AI_NUMERICHOST:
+            asked.append(name)
+            free.wait(30)
+        return real(host, *more, flags=flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", swallowed)
+    tcp, web = TcpChecker("db.example:5432"), HttpChecker("http://db.example/")
+    try:
+        for checker in (tcp, web, tcp, web):
+            with trio.move_on_after(0.05) as given_up:
+                await checker.look()
+            assert given_up.cancelled_caught
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        assert asked == ["db.example"] * 2, "one of each checker"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            assert (await look(TcpChecker(f"127.0.0.1:{listener.getsockname()[1]}"))).up, "an address needs nobody"
+    finally:
+        free.set()
 
 
 # ---- http ---------------------------------------------------------------------------------------------------------------------
@@ -334,6 +363,23 @@ async def test_whose_certificate_is_believed(tmp_path: Path) -> None:
     with serving(context) as port:
         finding = await look(HttpChecker(f"https://127.0.0.1:{port}/200/", host="shop.example", ca=str(old)))
         assert not finding.up and finding.text.endswith("its certificate is not believed: certificate has expired")
+
+
+async def test_certificates_on_a_file_system_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever gives up waiting is free at once: hactld is loaded anew only when no look is under way."""
+    free, came_back = threading.Event(), threading.Event()
+
+    def hang(**more: object) -> None:
+        free.wait(10)
+        came_back.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(ssl, "create_default_context", hang)
+        with trio.move_on_after(0.3) as given_up:
+            await HttpChecker(f"https://127.0.0.1:{listener.getsockname()[1]}/", ca=str(tmp_path / "ca.pem")).look()
+        assert given_up.cancelled_caught and not came_back.is_set()
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        free.set()
 
 
 # ---- script -------------------------------------------------------------------------------------------------------------------
