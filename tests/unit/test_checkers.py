@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import http.server
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from orchestrator.checkers import script as checkers_script
 from orchestrator.checkers.checker import Checker, Finding
 from orchestrator.checkers.http import HttpChecker
 from orchestrator.checkers.make import Context, make
@@ -32,7 +34,7 @@ from orchestrator.checkers.script import ScriptChecker
 from orchestrator.checkers.tcp import TcpChecker
 from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import CheckerConfig, load_cluster, load_modules
-from orchestrator.effects import processes, scripts
+from orchestrator.effects import commands, processes, scripts
 from orchestrator.paths import Paths
 from tests.unit.test_config import MODULE, write
 from tests.unit.test_config_checkers import built
@@ -421,6 +423,35 @@ async def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path:
         for process in started:
             if process is not None:
                 await processes.wait_dead(process)
+
+
+async def test_a_program_that_hangs_beyond_sigkill_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the kernel, for a disk: here nobody sends it the signal. A new window, with a checker of its own, starts no second one."""
+    kill = processes.send_signal
+    monkeypatch.setattr(processes, "send_signal", lambda process, number: None)
+    monkeypatch.setattr(commands, "KILL_PATIENCE_S", 0.05)
+    monkeypatch.setattr(checkers_script, "DIES_WITHIN_S", 0.05)
+    started = tmp_path / "started"
+    hanging = f"[ -e {tmp_path}/well ] && exit 0; echo $$ >> {started}; exec sleep 1000"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script(tmp_path, hanging).look)
+        with trio.fail_after(30):
+            while not started.exists() or not started.read_text().endswith("\n"):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    process = processes.find(int(started.read_text()))
+    assert process is not None
+    try:
+        for checker in (script(tmp_path, hanging), script(tmp_path, hanging)):
+            finding = await look(checker)
+            assert not finding.up and finding.text.startswith(f"{tmp_path}/check still hangs: {process.pid} (sleep) in state "), finding
+        assert started.read_text() == f"{process.pid}\n"
+    finally:
+        kill(process, signal.SIGKILL)
+    (tmp_path / "well").touch()
+    with trio.fail_after(30):
+        await processes.wait_dead(process)
+    assert (await look(script(tmp_path, hanging))).up
 
 
 async def test_a_program_that_prints_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
