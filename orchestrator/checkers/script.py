@@ -19,7 +19,7 @@ from orchestrator.effects import EffectFailed, commands, processes, scripts
 
 TEXT_CHARACTERS_MAX = 200
 TAIL_BYTES = 4096
-DIES_WITHIN_S = 1.0  # who was killed just now
+DIES_WITHIN_S = 0.3  # who was killed just now
 _killed: dict[Path, list[processes.Process]] = {}  # by log, of which each checker has its own: a new window has a new checker
 
 
