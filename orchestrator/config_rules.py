@@ -4,7 +4,8 @@ sentence with its line; the language itself is core/rules_language.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.config import CheckerConfig, RuleConfig, listed
 from orchestrator.config_errors import Complaint, did_you_mean
@@ -14,6 +15,7 @@ from orchestrator.core.resources import RESOURCES_MAX
 from orchestrator.core.rules_language import BadTerm, ResourceState, Rule, Term, contradiction, expanded, parse
 from orchestrator.units import parse_duration_s
 
+UP, DOWN, UNKNOWN = ResourceState.UP, ResourceState.DOWN, ResourceState.UNKNOWN
 ONE_SIDED = ("prim", "second")  # windows that are never open on both nodes at a time
 
 
@@ -81,3 +83,24 @@ def _check_terms(
         if rule.action == "wait" and checker.when != "pre" and local:
             sentence = f'nobody looks at {checker.resource} while the node waits (when = "{checker.when}"), so it would never go on'
             yield text.complain(("rule", index, "action"), f'{sentence}; look at it with when = "pre", or write action = "stopstart".')
+    if rule.action not in ("none", "wait"):
+        for key, term, when in _of_nobody(meant, {checker.resource: checker.when for checker in checkers}):
+            so = f'"{term}" is so as well while nobody looks (when = "{when}"), on a node that is only about to serve too'
+            better = replace(term, state=UP if term.negated and term.state is DOWN else DOWN, negated=False)
+            yield text.complain(("rule", index, key), f'{so}; write "{better}", or look at it with when = "pre".')
+
+
+def _of_nobody(meant: Rule, when: Mapping[str, str]) -> Iterator[tuple[str, Term, str]]:
+    """The terms about this node that are so although nobody looks at their resource, where the rest of the rule does not keep it from
+    holding then: with their key, and when the resource is looked at."""
+    possible: dict[str, frozenset[ResourceState]] = {}
+    for term in meant.all:
+        if not term.remote:
+            possible[term.resource] = possible.get(term.resource, frozenset(ResourceState)) & term.allowed
+    looked_at = {when[resource] for resource, states in possible.items() if UNKNOWN not in states}
+    looked_at |= {"both"} if looked_at & {*ONE_SIDED} else set()
+    for key, terms in (("all", meant.all), ("any", meant.any)):
+        for term in terms:
+            window, states = when[term.resource], term.allowed & possible.get(term.resource, term.allowed)
+            if not term.remote and window not in ("pre", *looked_at) and UNKNOWN in states:
+                yield key, term, window

@@ -7,8 +7,9 @@ the engine, marked, and put over its place; its application may use it from then
 that follows copies what is marked, the new directory among it.
 
 On a node each step is durable before the next one relies on it: the directory is recorded as pending, then marked, then mounted. A start
-marks what is pending again, whatever the last process came to; a directory with ids of an earlier mirror in it has everything compared, for
-they may be the same as others' here. So long as the pair has not been whole with it, a start without it is accepted too, and takes it back.
+marks what is pending again, whatever the last process came to; whoever asks once more has finished what failed on the way, and until then
+status does not list it. A directory with ids of an earlier mirror in it has everything compared, for they may be the same as others' here.
+So long as the pair has not been whole with it, a start without it is accepted too, and takes it back.
 """
 
 import logging
@@ -23,7 +24,7 @@ from rfs.engine import Mode, Snapshot
 from rfs.errors import SaidNo
 from rfs.patterns import Patterns, by_directory
 from rfs.record import DataState
-from rfs.replica import Replica
+from rfs.replica import Replica, Unfinished
 from rfs.session_state import Stage
 from rfs.state_directory import Directories, write_directories
 from rfs.steps import reached
@@ -79,13 +80,16 @@ def obstacle(*, is_primary: bool, mode: Mode, stage: Stage | None, data: DataSta
 
 
 async def add(replica: Replica, wanted: Wanted, *, check_only: bool) -> None:
-    """All of them, or SaidNo before anything was touched. What this node has already is left out, so it can be asked again."""
+    """All of them, or SaidNo before anything was touched. What this node has already is left out, so it can be asked again; what failed on
+    its way is finished then."""
     # Long for a large tree, so without the lock; a check need not know.
     doubtful = set() if check_only else await trio.to_thread.run_sync(_with_ids, _new(replica, wanted)[0])
     with trio.move_on_after(GOES_ALONE_S):
         while _is_going_alone(replica):
             await replica.changed()
     async with replica.changing:
+        if not check_only:
+            await _finish(replica)
         paths, patterns = _new(replica, wanted)
         if not paths:
             return
@@ -153,15 +157,32 @@ async def _add_one(replica: Replica, path: str, patterns: Patterns, *, doubtful:
     replica.settings = replace(
         replica.settings, directories=(*replica.settings.directories, path), patterns=(*_all_patterns(replica, position), patterns)
     )
+    replica.unfinished = Unfinished(position)
     replica.engine.add_patterns(position, patterns)
-    await replica.engine.mark_directory(position)
-    reached("add-marked")
-    replica.identity = replace(replica.identity, backing=replica.layers.backing())
-    await replica.commit(rules.on_more_disks(replica.record, replica.identity), f"{path} is added")
-    await replica.layers.attach_last(replica.engine)
-    reached("add-mounted")
-    log.info("directory added path=%s position=%d", path, position)
-    replica.touch()
+    await _finish(replica)
+
+
+async def _finish(replica: Replica) -> None:
+    """From what the engine knows to what the application uses. There is no way back: what fails is done when it is asked for once more."""
+    if (unfinished := replica.unfinished) is None:
+        return
+    position, path = unfinished.position, replica.layers.paths[unfinished.position]
+    with trio.CancelScope(shield=True):
+        try:
+            if not unfinished.marked:
+                await replica.engine.mark_directory(position)
+                unfinished.marked = True
+            reached("add-marked")
+            replica.identity = replace(replica.identity, backing=replica.layers.backing())
+            await replica.commit(rules.on_more_disks(replica.record, replica.identity), f"{path} is added")
+            await replica.layers.attach_last(replica.engine)
+        except OSError as failure:
+            log.error("directory not added yet path=%s position=%d cause=%s", path, position, failure.strerror)
+            raise SaidNo(f"{path}: is half added ({failure.strerror}); ask for it once more", exit_codes.FAILED) from failure
+        replica.unfinished = None
+        reached("add-mounted")
+        log.info("directory added path=%s position=%d", path, position)
+        replica.touch()
 
 
 def _all_patterns(replica: Replica, count: int) -> Sequence[Patterns]:

@@ -103,8 +103,8 @@ class Layers:
         self._write_guards()
 
     async def attach_last(self, serving: Engine) -> None:
-        """The FUSE layer of one that was added, where there is one over the others."""
-        if self._kernel_mount is not None:
+        """The FUSE layer of one that was added, where there is one over the others, and not over this one already."""
+        if self._kernel_mount is not None and not self._top_is_fuse(self.paths[-1]):
             await serving.kernel_attach(self._kernel_mount, len(self.paths) - 1, self.paths[-1])
             log.info("mounted path=%s", self.paths[-1])
 

@@ -54,6 +54,15 @@ class Refused:
         return self.code == Outcome.DIVERGED.name
 
 
+@dataclass(slots=True)
+class Unfinished:
+    """The last directory, which is recorded and known to the engine, and not mounted yet: something failed on the way. `marked`: what is in
+    it is copied by the next session; before that there must be none."""
+
+    position: int
+    marked: bool = False
+
+
 class Replica:
     """See the module's text."""
 
@@ -92,6 +101,7 @@ class Replica:
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
         self.pending_directories = 0  # so many, at the end, were added and have not been part of a whole pair
+        self.unfinished: Unfinished | None = None  # asked for once more, it is finished
         self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once
         self.stopping = False
         self.keeps_guards = False
@@ -191,6 +201,8 @@ class Replica:
             self.layers.trust()
         for position in range(len(self.layers.paths) - self.pending_directories, len(self.layers.paths)):
             await self.engine.mark_directory(position)
+        if self.unfinished is not None:
+            self.unfinished.marked = True
         if self.record.data is not DataState.INCONSISTENT:
             await self._forget_what_was_before()
 

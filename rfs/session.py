@@ -213,6 +213,8 @@ class Session(SessionCore):
 
     def _obstacle(self, decision: Decision, mine: Message, theirs: Message, peer: Record) -> Refused | None:
         replica = self.replica
+        if replica.unfinished is not None and not replica.unfinished.marked:
+            return Refused("DIRECTORIES_DIFFER", "a directory is half added: 'rfsmount add' once more finishes it, or a new start")
         if mine["directories"] != theirs["directories"]:
             return Refused(
                 "DIRECTORIES_DIFFER",

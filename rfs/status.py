@@ -51,7 +51,7 @@ def build_status(replica: Replica) -> Status:
         "resync": resync,
         "snapshot": shown_snapshot(replica),
         "last_scope": replica.scope,
-        "directories": [_directory(replica, position) for position in range(len(replica.layers.paths))],
+        "directories": [_directory(replica, position) for position in range(len(replica.layers.paths) - (replica.unfinished is not None))],
         "peer": _peer(replica, statistics),
         "since_s": round(trio.current_time() - replica.changed_at, 1),
         "code": code,

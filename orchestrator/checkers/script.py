@@ -1,7 +1,8 @@
 """A program of the administrator's says whether all is well: exit code 0 is up, and the last line of what it prints is the reason.
 
-It runs in a session of its own, with the environment of the module's scripts; at its deadline it is killed with all that it started. What
-it prints goes to a file of its own, of which the beginning is kept.
+It runs in a session of its own, with the environment of the module's scripts; at its deadline it is killed with all that it started. While
+something of it hangs beyond SIGKILL it is not started again: one that hangs says down, and does not become many. What it prints goes to a
+file of its own, of which the beginning is kept.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import trio
 
 from orchestrator.checkers.checker import Finding
 from orchestrator.checkers.one_thread import OneThread
-from orchestrator.effects import EffectFailed, commands, scripts
+from orchestrator.effects import EffectFailed, commands, processes, scripts
 
 TEXT_CHARACTERS_MAX = 200
 TAIL_BYTES = 4096
+DIES_WITHIN_S = 0.3  # who was killed just now
+_killed: dict[Path, list[processes.Process]] = {}  # by log, of which each checker has its own: a new window has a new checker
 
 
 class ScriptChecker:
@@ -31,13 +34,18 @@ class ScriptChecker:
 
     async def look(self) -> Finding:
         """Run it to its end; whoever gives up waiting kills it."""
+        left = [process for process in _killed.get(self.log, ()) if process.alive()]
+        if not await processes.all_dead(left, DIES_WITHIN_S):
+            hangs = next((process for process in left if process.alive()), left[0])
+            return Finding(False, f"{self.command[0]} still hangs: {await self._thread.run(processes.describe, hangs)}")
         await self._thread.run(_begin_log, self.log)
+        killed = _killed[self.log] = []  # filled before anybody waits for their end
         outcome: int | str = 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scripts.keep_short, self.log)
             try:
                 identity = await self._thread.run(commands.identity_of, self.user)
-                outcome = await commands.run(self.command, identity, self.environment, self.log, float("inf"))
+                outcome = await commands.run(self.command, identity, self.environment, self.log, float("inf"), killed)
             except EffectFailed as failure:
                 outcome = str(failure)
             except OSError as error:

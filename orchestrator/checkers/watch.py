@@ -27,7 +27,7 @@ from orchestrator.core.rules_language import ResourceState
 
 LEAST_GAP_S: Final = 0.2  # between two looks, however often something changes
 SAID_BY_OTHERS: Final = "custom"  # a kind that nobody looks at: a loop of the administrator's says how it is
-LATE_S: Final = 1.0  # a look that ends so much after its deadline was not looked at by us either
+LATE_S: Final = 1.0  # a look that is over so much after its deadline was not looked at by us either
 
 Make = Callable[[CheckerConfig], Checker]
 Windows = Callable[[], Mapping[str, int]]  # the resources that are looked at now, and under which number
@@ -113,13 +113,39 @@ class Watch:
 
     async def _look(self, checker: Checker, config: CheckerConfig) -> Finding | None:
         """One look, at most as long as it may take; None: it says nothing."""
-        finding, deadline = Finding(False, f"no answer within {config.timeout_s:g} s"), trio.current_time() + config.timeout_s
-        with trio.move_on_at(deadline):
-            try:
-                finding = await checker.look()
-            except OSError as error:
-                finding = Finding(False, error.strerror or str(error))
-        return finding if trio.current_time() <= deadline + LATE_S else None
+        deadline = trio.current_time() + config.timeout_s
+        look = _Look(Finding(False, f"no answer within {config.timeout_s:g} s"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look.give_up_at, deadline, nursery.cancel_scope)
+            await look.run(checker)
+            nursery.cancel_scope.cancel()
+        if look.mistake is not None:
+            raise look.mistake
+        return look.finding if look.over_at <= deadline + LATE_S else None
+
+
+@dataclass(slots=True)
+class _Look:
+    """When it was over counts, not when what it left behind was cleaned up: a program that SIGKILL does not end takes seconds for that,
+    and we did not stand still meanwhile."""
+
+    finding: Finding
+    over_at: float = float("inf")
+    mistake: Exception | None = None
+
+    async def give_up_at(self, deadline: float, scope: trio.CancelScope) -> None:
+        await trio.sleep_until(deadline)
+        self.over_at = trio.current_time()
+        scope.cancel()
+
+    async def run(self, checker: Checker) -> None:
+        try:
+            self.finding = await checker.look()
+        except OSError as error:
+            self.finding = Finding(False, error.strerror or str(error))
+        except Exception as mistake:
+            self.mistake = mistake  # (out of the nursery it would come as a group)
+        self.over_at = min(self.over_at, trio.current_time())
 
 
 async def _until_changed(checker: Checker) -> None:

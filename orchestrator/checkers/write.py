@@ -2,7 +2,7 @@
 
 A mirror that is frozen hangs whoever writes into it, also after a SIGKILL: the kernel waits for the answer to what it has handed over. So a
 child process writes. At the deadline it is killed and left to the kernel, and while it is still there no other one is started: whatever
-hangs, there is one process of it and no thread.
+hangs, there is one process of it and no thread, however often the checker's window opens and closes meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rfs.mount_table import MountEntry, read_mount_table, stack_at
 
 PROBE = Path(__file__).with_name("probe.py")
 ENVIRONMENT = {"LANG": "C.UTF-8"}
+_left: dict[str, subprocess.Popen[bytes]] = {}  # what hangs, by directory, which is one module's: each window has a checker of its own
 
 
 class WriteChecker:
@@ -30,7 +31,6 @@ class WriteChecker:
 
     def __init__(self, directories: Sequence[str], node: str) -> None:
         self.directories, self.name = directories, f".lockstep-probe.{node}"
-        self._left: dict[str, subprocess.Popen[bytes]] = {}  # what hangs, by directory
 
     async def look(self) -> Finding:
         """In one directory after the other: they are one mirror."""
@@ -50,11 +50,11 @@ class WriteChecker:
         device = mirror_device(directory, read_mount_table())
         if device is None:
             return False, "is not mounted: there is no mirror to write through"
-        left = self._left.get(directory)
+        left = _left.get(directory)
         if left is not None and left.poll() is None:
             with_whom = processes.find(left.pid)
             return False, f"does not answer: {processes.describe(with_whom) if with_whom else left.pid} still waits for the last write"
-        self._left.pop(directory, None)
+        _left.pop(directory, None)
         words = [sys.executable, "-I", "-S", str(PROBE), directory, str(device), self.name]
         child = await trio.to_thread.run_sync(_spawn, words)
         try:
@@ -65,7 +65,7 @@ class WriteChecker:
                 assert child.stdout is not None
                 child.stdout.close()
                 child.send_signal(signal.SIGKILL)
-                self._left[directory] = child
+                _left[directory] = child
         if code == OTHER_DEVICE:
             return False, "was unmounted just now"
         return code == 0, said if code == 0 else f"cannot be written to: {said or f'exit code {code}'}"

@@ -47,7 +47,7 @@ ROWS: Final[dict[type[ev.Event], tuple[on.Handler, ...]]] = {
     ev.Switch:            (on.switch,          on.switch,         on.switch,    on.switch,    on.switch,         on.switch),
     ev.Count:             (on.count,           on.count,          on.count,     on.count,     on.count,          on.count),
     ev.Restart:           (on.refuse,          on.refuse,         on.restart,   on.restart,   on.refuse,         on.restart),
-    ev.Swap:              (on.refuse,          on.refuse,         on.swap,      on.swap,      on.refuse,         on.refuse),
+    ev.Swap:              (on.refuse,          on.swap,           on.swap,      on.swap,      on.refuse,         on.refuse),
     ev.Prim:              (on.claim,           on.claim,          on.insist,    on.insist,    on.claim,          on.refuse),
     ev.Second:            (on.follow,          on.follow,         on.refuse,    on.refuse,    on.already,        on.refuse),
     ev.PeerAskedPromote:  (on.refuse,          on.take_from_peer, on.already,   on.already,   on.take_from_peer, on.refuse),

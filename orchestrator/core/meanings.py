@@ -145,7 +145,11 @@ def restart(turn: Turn, event: ev.Restart) -> None:
 
 
 def swap(turn: Turn, event: ev.Swap) -> None:
-    """Hand the role to a peer that is in sync; by an administrator's explicit word also to one that is not."""
+    """Hand the role to a peer that is in sync; by an administrator's explicit word also to one that is not. Also from a primary that shows
+    WAIT, because a rule keeps it from serving; who waits for something else has no role to give."""
+    if turn.module.view is None or not turn.module.view.leads:
+        refuse(turn, event)
+        return
     in_sync = rules.ready_to_receive(turn.module.view, turn.around, turn.peer)
     if not in_sync and not (event.nosync and rules.may_swap_unsynced(turn.module, turn.around, turn.peer)):
         peer = turn.around.peer
@@ -190,6 +194,10 @@ def follow(turn: Turn, event: ev.Second) -> None:
     """An administrator says: the data come from the peer."""
     if turn.module.light:
         refuse(turn, event)
+        return
+    if turn.module.view is not None and turn.module.view.serves:  # it shows WAIT, because a rule keeps it from serving
+        name, node = turn.module.name, turn.around.node
+        turn.reply(event.request, REFUSED, f"the data of {name} are taken from {node}: use 'hactl swap {name}'")
         return
     want(turn, True)
     turn.set(wish=Wish.SECONDARY_FULLSYNC if event.fullsync else Wish.SECONDARY)

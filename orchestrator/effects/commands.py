@@ -116,9 +116,17 @@ def _oom_score_adj() -> int:
         return 0
 
 
-async def run(command: Sequence[str], identity: Identity, environment: Mapping[str, str], log: Path, deadline_s: float) -> int:
+async def run(
+    command: Sequence[str],
+    identity: Identity,
+    environment: Mapping[str, str],
+    log: Path,
+    deadline_s: float,
+    killed: list[processes.Process] | None = None,
+) -> int:
     """Run to its end and return its exit code; whatever of it is left at the deadline (or at a cancellation) is killed. What SIGKILL does
-    not end (it waits in a mount that hangs) is waited for a few seconds: to stop the services goes on, and ends the mount if need be."""
+    not end (it waits in a mount that hangs) is waited for a few seconds: to stop the services goes on, and ends the mount if need be.
+    Who was killed is added to `killed`."""
     child = await trio.to_thread.run_sync(spawn, command, identity, environment, log)
     process = processes.find(child.pid)
     if process is None:
@@ -130,7 +138,10 @@ async def run(command: Sequence[str], identity: Identity, environment: Mapping[s
         raise EffectFailed(f"{command[0]} was not finished after {deadline_s:.0f} s")
     finally:
         if child.poll() is None:
-            for member in processes.family(process):
+            members = processes.family(process)
+            if killed is not None:
+                killed += members
+            for member in members:
                 processes.send_signal(member, signal.SIGKILL)
             with trio.CancelScope(shield=True), trio.move_on_after(KILL_PATIENCE_S):
                 await processes.wait_dead(process)

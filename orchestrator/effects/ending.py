@@ -23,6 +23,7 @@ ABANDON_S = 10.0  # the mount's own end
 LONGEST_S = STROKE_S + 2 * KILL_PATIENCE_S + ABANDON_S
 LOOK_AGAIN_S = 0.1
 FREEZE_ROUNDS = 10
+DESCRIPTIONS_MAX = 4  # threads that may hang at a time
 
 Log = Callable[[str, str], None]
 
@@ -58,7 +59,8 @@ async def end(name: str, members: Members, abandon: Callable[[str], Awaitable[No
         log("service-kill", f"{name}: nothing is left after {trio.current_time() - began:.1f} s")
         return
     stuck = await members.alive()
-    described = "; ".join([await _describe(process) for process in stuck])
+    limiter = trio.CapacityLimiter(DESCRIPTIONS_MAX)
+    described = "; ".join([await _describe(process, limiter) for process in stuck])
     log("service-stuck", f"{name}: {_count(stuck)} survived SIGKILL for {KILL_PATIENCE_S:.0f} s: {described}")
     with trio.move_on_after(ABANDON_S):
         await abandon(f"processes of service {name} hang in it")
@@ -66,7 +68,7 @@ async def end(name: str, members: Members, abandon: Callable[[str], Awaitable[No
     if await _ended(members):
         log("service-kill", f"{name}: nothing is left after {trio.current_time() - began:.1f} s, now that the mount is given up")
         return
-    left = "; ".join([await _describe(process) for process in await members.alive()])
+    left = "; ".join([await _describe(process, limiter) for process in await members.alive()])
     advice = "they wait for a disk: look at it, or restart the node"
     raise EffectFailed(f"service {name}: processes survive SIGKILL and the end of the mount: {left}; {advice}")
 
@@ -102,10 +104,10 @@ async def _ended(members: Members) -> bool:
     return not await members.alive()
 
 
-async def _describe(process: Process) -> str:
+async def _describe(process: Process, limiter: trio.CapacityLimiter) -> str:
     """In a thread, and not for ever: the kernel may hold back even what it says about a process that hangs."""
     with trio.move_on_after(1.0):
-        return await trio.to_thread.run_sync(processes.describe, process, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(processes.describe, process, abandon_on_cancel=True, limiter=limiter)
     return f"{process.pid} (cannot even be looked at)"
 
 

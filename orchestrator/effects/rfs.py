@@ -298,10 +298,10 @@ class Rfs:
     async def _add_directories(self, session: int, client: ControlClient) -> None:
         """The configuration may name more directories than this rfsmount was started with. The secondary takes them first, then
         the primary, which serves alone meanwhile (docs/decisions/0028). Both were asked before whether they can."""
-        told = ""
+        told, half_added = "", False
         while (has := len(self.last.get("directories", ()))) < len(self.config.replicated):
             beside_peer = self.last.get("role") == "primary" and self.last.get("mode") not in ("alone", "unused")
-            if has and not beside_peer:
+            if has and (half_added or not beside_peer):  # what failed on its way can be finished whoever is there
                 try:
                     with trio.fail_after(ADD_DEADLINE_S):
                         await client.call("add_directories", added_directories(self.config.replicated))
@@ -309,6 +309,7 @@ class Rfs:
                     self.log("rfs-add", "rfsmount has all directories of the configuration")
                     continue
                 except (SaidNo, trio.TooSlowError) as failure:
+                    half_added = isinstance(failure, SaidNo) and failure.exit_code == exit_codes.FAILED
                     reason = str(failure) or f"not done in {ADD_DEADLINE_S:.0f} s"
                 except ControlLost:
                     return

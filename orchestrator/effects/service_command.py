@@ -29,6 +29,8 @@ READY_EVERY_S = 0.2
 IDENTITY_DEADLINE_S = 2.0
 STOP_COMMAND_DEADLINE_S = 30.0
 SCAN_PATIENCE_S = 2.0
+SCANS_MAX = 4  # threads that hang are left to themselves: never so many that the rest of hactld has none
+LOOK_UPS_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class CommandMembers:
     def __init__(self, root: Process | None, group: Group, directories: list[str], user_id: int) -> None:
         self._root, self._group, self._directories, self._user_id = root, group, directories, user_id
         self._known: set[Process] = set()
+        self._scans = trio.CapacityLimiter(SCANS_MAX)
 
     async def alive(self) -> list[Process]:
         """Also who was seen once and has lost its parent since."""
@@ -98,7 +101,9 @@ class CommandMembers:
         found: list[Process] = []
         if self._group.mark:
             with trio.move_on_after(SCAN_PATIENCE_S):
-                await trio.to_thread.run_sync(processes.marked, f"LOCKSTEP_MARK={self._group.mark}", found, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(
+                    processes.marked, f"LOCKSTEP_MARK={self._group.mark}", found, abandon_on_cancel=True, limiter=self._scans
+                )
         if self._user_id != 0:
             found += processes.working_in(self._directories, self._user_id)
         return list(found)
@@ -122,6 +127,7 @@ class CommandService:
         self._group_file = self._pid_file.with_suffix(".group")
         self._place, self._abandon = place, abandon
         self._child: subprocess.Popen[bytes] | None = None
+        self._look_ups = trio.CapacityLimiter(LOOK_UPS_MAX)
 
     async def running(self) -> bool:
         """Is it, or anything of it, there?"""
@@ -138,7 +144,7 @@ class CommandService:
     async def start(self, environment: Mapping[str, str]) -> None:
         """Returns when it is ready."""
         config = self.config
-        identity = await trio.to_thread.run_sync(commands.identity_of, config.user)
+        identity = await self._look_up()
         variables = {**environment, **config.environment}
         process = self._process()
         if process is None:
@@ -219,9 +225,14 @@ class CommandService:
     async def _identity(self) -> commands.Identity | None:
         """Nothing when the directory service does not say who that is: what runs is ended all the same."""
         with trio.move_on_after(IDENTITY_DEADLINE_S), suppress(EffectFailed):
-            return await trio.to_thread.run_sync(commands.identity_of, self.config.user, abandon_on_cancel=True)
+            return await self._look_up()
         self.log("service-stop", f"{self.name}: the user {self.config.user} cannot be looked up now; its processes are ended by signals")
         return None
+
+    async def _look_up(self) -> commands.Identity:
+        """The directory service may hang: whoever is cancelled meanwhile is free at once."""
+        look_up = commands.identity_of
+        return await trio.to_thread.run_sync(look_up, self.config.user, abandon_on_cancel=True, limiter=self._look_ups)
 
     async def _ask(self, process: Process, identity: commands.Identity | None, variables: Mapping[str, str]) -> None:
         config, began = self.config, trio.current_time()

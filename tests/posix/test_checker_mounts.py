@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from orchestrator.checkers import disk
+from orchestrator.checkers import disk, write
 from orchestrator.checkers.checker import Finding
 from orchestrator.checkers.disk import DiskChecker, Place, place_of
 from orchestrator.checkers.process import Wanted, find
@@ -183,12 +183,13 @@ async def test_a_mirror_that_is_frozen_leaves_one_process_and_no_thread(nodes: t
     os.kill(pid, signal.SIGSTOP)
     try:
         for _ in range(4):
+            checker = WriteChecker([str(a.directories[0])], "a")  # a window more
             with trio.move_on_after(3) as deadline:
                 finding = await checker.look()
                 # Killed at the deadline of the look before, and still there: rfsmount had read its request already.
                 assert not finding.up and "still waits for the last write" in finding.text, finding
-                assert checker._left[str(a.directories[0])].poll() is None
-            assert deadline.cancelled_caught or checker._left
+                assert write._left[str(a.directories[0])].poll() is None
+            assert deadline.cancelled_caught or write._left
             assert len(probes_in(a.directories[0])) <= 1
             assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
     finally:

@@ -256,6 +256,22 @@ def test_paused_nothing_moves() -> None:
     cluster.wait(15.0, node2="PRIM Ready")
 
 
+@pytest.mark.parametrize("nosync", [False, True])
+def test_who_may_not_serve_hands_over_by_a_word_while_nothing_moves_by_itself(nosync: bool) -> None:
+    cluster = watched(13, own="wait")
+    for name in cluster.machines:
+        cluster.command(name, ev.Switch, switch="failover", value="off")
+    breaks(cluster, OWN, "node1")
+    cluster.wait(15.0, node1="WAIT NotReady", node2="SECOND Ready")
+    for fullsync in (False, True):
+        cluster.command("node1", ev.Second, fullsync=fullsync)
+    cluster.command("node2", ev.Prim)
+    cluster.run(5.0)
+    assert (cluster.shown("node1"), cluster.shown("node2")) == ("WAIT NotReady", "SECOND Ready"), "it has the data, and keeps them"
+    cluster.command("node1", ev.Swap, nosync=nosync)
+    cluster.wait(15.0, node1="WAIT NotReady", node2="PRIM Ready")
+
+
 def test_a_rule_that_stops_leaves_the_role_to_the_peer_and_stays_stopped() -> None:
     cluster = watched(14, own="stop")
     breaks(cluster, OWN, "node1")

@@ -23,6 +23,7 @@ class FakeChecker:
 
     sees: Callable[[], Finding] = lambda: Finding(True, "it answers")
     takes_s: float = 0.0
+    cleans_up_s: float = 0.0
     looked_at: list[float] = field(default_factory=list)
     cancelled: int = 0
     news: trio.Event = field(default_factory=trio.Event)
@@ -34,6 +35,8 @@ class FakeChecker:
             await trio.sleep(self.takes_s)
         except trio.Cancelled:
             self.cancelled += 1
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.cleans_up_s)
             raise
         if self.trouble is not None:
             raise self.trouble
@@ -104,6 +107,14 @@ async def test_a_look_that_hangs_is_down(nursery: trio.Nursery, autojump_clock: 
     bench = Bench(nursery, FakeChecker(takes_s=1e6))
     await trio.sleep(4.0)
     assert bench.said == [(3.0, "tcp.db", DOWN, "no answer within 3 s", 1)] and bench.checker.cancelled == 1
+
+
+async def test_what_a_look_leaves_behind_may_take_its_time(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """A program that SIGKILL does not end is waited for after the deadline: it was looked at all the same."""
+    checker = FakeChecker(takes_s=1e6, cleans_up_s=5.0)
+    bench = Bench(nursery, checker)
+    await trio.sleep(9.0)
+    assert bench.said == [(8.0, "tcp.db", DOWN, "no answer within 3 s", 1)] and checker.cancelled == 1
 
 
 async def test_an_error_of_the_system_is_down_with_its_text(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import http.server
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from orchestrator.checkers import script as checkers_script
 from orchestrator.checkers.checker import Checker, Finding
 from orchestrator.checkers.http import HttpChecker
 from orchestrator.checkers.make import Context, make
@@ -31,7 +34,7 @@ from orchestrator.checkers.script import ScriptChecker
 from orchestrator.checkers.tcp import TcpChecker
 from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import CheckerConfig, load_cluster, load_modules
-from orchestrator.effects import processes, scripts
+from orchestrator.effects import commands, processes, scripts
 from orchestrator.paths import Paths
 from tests.unit.test_config import MODULE, write
 from tests.unit.test_config_checkers import built
@@ -207,6 +210,34 @@ async def test_from_where_a_port_is_tried() -> None:
 async def test_a_name_that_nobody_knows() -> None:
     finding = await look(TcpChecker("no-such-host.invalid:80"), 30)
     assert not finding.up and finding.text.startswith("no-such-host.invalid cannot be resolved: ")
+    too_long = await look(TcpChecker(f"{'x' * 64}.example:80"))
+    assert not too_long.up and "cannot be resolved" in too_long.text
+
+
+async def test_a_name_server_that_swallows_questions_takes_no_thread_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service address, the starts of services and what is remembered need trio's threads, which are few."""
+    free, asked, real = threading.Event(), list[str](), socket.getaddrinfo
+
+    def swallowed(host: str | bytes, *more: Any, flags: int = 0) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == "db.example" and not flags & socket.AI_NUMERICHOST:
+            asked.append(name)
+            free.wait(30)
+        return real(host, *more, flags=flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", swallowed)
+    tcp, web = TcpChecker("db.example:5432"), HttpChecker("http://db.example/")
+    try:
+        for checker in (tcp, web, tcp, web):
+            with trio.move_on_after(0.05) as given_up:
+                await checker.look()
+            assert given_up.cancelled_caught
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        assert asked == ["db.example"] * 2, "one of each checker"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            assert (await look(TcpChecker(f"127.0.0.1:{listener.getsockname()[1]}"))).up, "an address needs nobody"
+    finally:
+        free.set()
 
 
 # ---- http ---------------------------------------------------------------------------------------------------------------------
@@ -336,6 +367,23 @@ async def test_whose_certificate_is_believed(tmp_path: Path) -> None:
         assert not finding.up and finding.text.endswith("its certificate is not believed: certificate has expired")
 
 
+async def test_certificates_on_a_file_system_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever gives up waiting is free at once: hactld is loaded anew only when no look is under way."""
+    free, came_back = threading.Event(), threading.Event()
+
+    def hang(**more: object) -> None:
+        free.wait(10)
+        came_back.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(ssl, "create_default_context", hang)
+        with trio.move_on_after(0.3) as given_up:
+            await HttpChecker(f"https://127.0.0.1:{listener.getsockname()[1]}/", ca=str(tmp_path / "ca.pem")).look()
+        assert given_up.cancelled_caught and not came_back.is_set()
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        free.set()
+
+
 # ---- script -------------------------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +423,35 @@ async def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path:
         for process in started:
             if process is not None:
                 await processes.wait_dead(process)
+
+
+async def test_a_program_that_hangs_beyond_sigkill_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the kernel, for a disk: here nobody sends it the signal. A new window, with a checker of its own, starts no second one."""
+    kill = processes.send_signal
+    monkeypatch.setattr(processes, "send_signal", lambda process, number: None)
+    monkeypatch.setattr(commands, "KILL_PATIENCE_S", 0.05)
+    monkeypatch.setattr(checkers_script, "DIES_WITHIN_S", 0.05)
+    started = tmp_path / "started"
+    hanging = f"[ -e {tmp_path}/well ] && exit 0; echo $$ >> {started}; exec sleep 1000"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script(tmp_path, hanging).look)
+        with trio.fail_after(30):
+            while not started.exists() or not started.read_text().endswith("\n"):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    process = processes.find(int(started.read_text()))
+    assert process is not None
+    try:
+        for checker in (script(tmp_path, hanging), script(tmp_path, hanging)):
+            finding = await look(checker)
+            assert not finding.up and finding.text.startswith(f"{tmp_path}/check still hangs: {process.pid} (sleep) in state "), finding
+        assert started.read_text() == f"{process.pid}\n"
+    finally:
+        kill(process, signal.SIGKILL)
+    (tmp_path / "well").touch()
+    with trio.fail_after(30):
+        await processes.wait_dead(process)
+    assert (await look(script(tmp_path, hanging))).up
 
 
 async def test_a_program_that_prints_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

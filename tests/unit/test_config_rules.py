@@ -98,3 +98,62 @@ def test_default_rules_by_what_is_watched() -> None:
     assert shared.text == "ping.gw is down and remote.ping.gw is up" and shared.compares
     assert shared.hold_s == 9.0, "the peer needs that long for a verdict of its own"
     assert all(parse(str(term)) == term for term in (*own.terms, *shared.terms))
+
+
+CHECKERS = """[[checker]]
+type = "tcp"
+name = "db"
+to = "127.0.0.1:5432"
+[[checker]]
+type = "process"
+name = "db"
+process = "postgres"
+[[checker]]
+type = "tcp"
+name = "far"
+to = "192.0.2.1:80"
+when = "both"
+"""
+
+
+@pytest.mark.parametrize("action", ["stop", "swap", "restart", "stopstart"])
+@pytest.mark.parametrize(
+    ("terms", "place", "better"),
+    [
+        ({"all": ["tcp.db is not up"]}, "all", "tcp.db is down"),
+        ({"all": ["local.tcp.db is unknown"]}, "all", "tcp.db is down"),
+        ({"all": ["tcp.db is not down"]}, "all", "tcp.db is up"),
+        ({"any": ["disk.space is down", "tcp.db is not up"]}, "any", "tcp.db is down"),
+        ({"all": ["disk.space is down", "process.* is not up"]}, "all", "process.db is down"),
+        ({"all": ["tcp.far is not up"]}, "all", "tcp.far is down"),
+        ({"all": ["tcp.far is up", "tcp.db is not up"]}, "all", "tcp.db is down"),
+    ],
+)
+def test_what_is_so_where_nobody_looks_would_stop_what_does_not_serve(
+    tmp_path: Path, action: str, terms: dict[str, list[str]], place: str, better: str
+) -> None:
+    (found,) = complaints(tmp_path, MODULE + CHECKERS + rule(name="r", action=action, **terms))
+    assert found.startswith(f"rule[1].{place}: ") and "is so as well while nobody looks" in found
+    assert found.endswith(f'; write "{better}", or look at it with when = "pre".')
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"all": ["tcp.db is down"]},
+        {"all": ["disk.space is not up"]},  # it is looked at all the time
+        {"all": ["tcp.db is not up", "tcp.db is not unknown"]},
+        {"all": ["process.db is up", "tcp.db is not up"]},  # the one is looked at whenever the other is
+        {"all": ["process.db is up", "tcp.far is not up"]},
+        {"all": ["process.db is up"], "any": ["tcp.db is init", "tcp.db is not up"]},
+        {"all": ["disk.space is down", "remote.disk.space is not down"]},
+    ],
+)
+def test_what_is_so_only_where_somebody_looks(tmp_path: Path, terms: dict[str, list[str]]) -> None:
+    write(tmp_path, pg=MODULE + CHECKERS + rule(name="r", action="stopstart", **terms))
+    assert load_modules(tmp_path, load_cluster(tmp_path))["pg"].rules
+
+
+def test_a_rule_that_only_warns_may_say_anything(tmp_path: Path) -> None:
+    write(tmp_path, pg=MODULE + CHECKERS + rule(name="r", action="none", all=["tcp.db is not up"]))
+    assert load_modules(tmp_path, load_cluster(tmp_path))["pg"].rules

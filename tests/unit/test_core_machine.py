@@ -11,7 +11,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.detector import Detector
 from orchestrator.core.machine import COLUMNS, TABLE, step
-from orchestrator.core.rules_language import ResourceState
+from orchestrator.core.rules_language import ResourceState, Rule, Term
 from orchestrator.core.states import (
     Hold,
     Lane,
@@ -19,13 +19,14 @@ from orchestrator.core.states import (
     Order,
     Point,
     Readiness,
+    Resource,
     RfsView,
     State,
     Summary,
     Surroundings,
     Wish,
 )
-from orchestrator.core.turn import Node
+from orchestrator.core.turn import DONE, REFUSED, Node
 
 SECOND_VIEW = RfsView(role="secondary", link="connecting", mode="idle", data="UPTODATE", term=3)
 PRIM_VIEW = RfsView(role="primary", link="paired", mode="paired", data="UPTODATE", term=3)
@@ -106,6 +107,33 @@ def test_a_command_for_an_unknown_module_is_answered() -> None:
     actions = ordered(node_with(primary()), ev.Stop(100.0, "web", 5))
     assert isinstance(actions[0], act.Reply)
     assert actions[0].code == 1
+
+
+# ---- by a word -----------------------------------------------------------------------------------------------------------------------
+
+
+def answer(module: Module, event: ev.Event, peer: Summary | None = None) -> tuple[int, str]:
+    (reply,) = (each for each in ordered(node_with(module, peer=peer), event) if isinstance(each, act.Reply))
+    return reply.code, reply.message
+
+
+def test_a_primary_that_shows_wait_can_be_swapped_and_becomes_no_secondary() -> None:
+    rules = (Rule("disk.x", "wait", (Term("disk.x", ResourceState.DOWN),)),)
+    barred = primary(services=Hold.OFF, address=Hold.OFF, paused=True, barred="disk.x is down", shown=(State.WAIT, Readiness.NOT_READY),
+        rules=rules, watched={"disk.x": "pre"}, resources={"disk.x": Resource(ResourceState.DOWN)})  # fmt: skip
+    peer = Summary(state=State.SECOND, readiness=Readiness.READY, rfs_alive=True, complete=True)
+    assert answer(barred, ev.Swap(100.0, "pg", 1), peer) == (DONE, "pg moves to node2")
+    not_ready = replace(peer, readiness=Readiness.TRANSIENT)
+    assert answer(barred, ev.Swap(100.0, "pg", 1), not_ready) == (
+        REFUSED, "node2 is not SECOND Ready: swap when 'hactl status' says so"
+    )  # fmt: skip
+    for fullsync in (False, True):
+        code, said = answer(barred, ev.Second(100.0, "pg", 1, fullsync=fullsync), peer)
+        assert (code, said) == (REFUSED, "the data of pg are taken from node1: use 'hactl swap pg'")
+    waits = running(SECOND_VIEW, shown=(State.WAIT, Readiness.NOT_READY))
+    assert answer(waits, ev.Swap(100.0, "pg", 1), peer) == (REFUSED, "pg is WAIT on node1: 'swap' is not possible here")
+    frozen = running(FROZEN_VIEW, shown=(State.WAIT, Readiness.NOT_READY))
+    assert answer(frozen, ev.Second(100.0, "pg", 1, fullsync=True))[0] == DONE, "it serves nobody, and may be told that its data are not it"
 
 
 # ---- taking over --------------------------------------------------------------------------------------------------------------------

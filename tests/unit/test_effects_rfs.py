@@ -6,13 +6,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import trio
+import trio.testing
 
 from orchestrator.config import ClusterConfig, ModuleConfig, NodeConfig, ReplicatedConfig
 from orchestrator.effects import processes
 from orchestrator.effects.rfs import Rfs, view_from
 from orchestrator.paths import Paths
+from rfs import exit_codes
+from rfs.control.client import ControlClient
+from rfs.errors import SaidNo
 from rfs.keys import KeyStore
 
 NODES = {name: NodeConfig(name, {"lan": f"192.0.2.1{number}"}) for number, name in ((1, "node1"), (2, "node2"))}
@@ -131,3 +136,30 @@ async def test_a_status_that_says_nothing_new_is_no_event(tmp_path: Path) -> Non
     await rfs.refresh()
     rfs._publish(0, {"mode": "paired"}, asked=False)
     assert told[3:] == [(0, "paired")]
+
+
+class Growing:
+    """An rfsmount whose first try fails on the way, and that meets its peer before the next one."""
+
+    def __init__(self, rfs: Rfs) -> None:
+        self.rfs, self.asked = rfs, 0
+
+    async def call(self, method: str, params: object = None) -> dict[str, object]:
+        if method == "status":
+            return self.rfs.last
+        self.asked += 1
+        if self.asked == 1:
+            self.rfs.last = {**self.rfs.last, "mode": "paired"}
+            raise SaidNo("/srv/more: is half added (No space left on device); ask for it once more", exit_codes.FAILED)
+        self.rfs.last = {**self.rfs.last, "directories": [{}] * len(self.rfs.config.replicated)}
+        return self.rfs.last
+
+
+async def test_a_half_added_directory_is_finished_beside_the_peer_too(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    rfs = make(tmp_path)
+    rfs.last = {"role": "primary", "mode": "alone", "directories": [{}] * (len(rfs.config.replicated) - 1)}
+    rfs._publish = lambda *_, **__: None  # type: ignore[method-assign]
+    client = Growing(rfs)
+    with trio.fail_after(60):
+        await rfs._add_directories(1, cast(ControlClient, client))
+    assert client.asked == 2

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from orchestrator.effects import EffectFailed, ending, mount_abort, processes
+from orchestrator.effects import EffectFailed, ending, mount_abort, processes, service_command
 from orchestrator.effects.processes import Process
 from orchestrator.effects.service_command import CommandMembers, Group
 
@@ -165,3 +166,22 @@ async def test_a_process_lives_as_long_as_its_last_thread(stuck: Stuck) -> None:
     mount_abort.abort([str(stuck.directory)])
     assert await processes.all_dead([process], 5.0)
     await trio.to_thread.run_sync(child.wait)
+
+async def test_processes_that_hang_whoever_reads_of_them_leave_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked again and again who is left: trio's own threads, on which the service address depends, stay free."""
+    free, began = threading.Event(), list[str]()
+
+    def hang(mark: str, found: list[Process]) -> None:
+        began.append(mark)
+        free.wait(30)
+
+    monkeypatch.setattr(service_command, "SCAN_PATIENCE_S", 0.05)
+    monkeypatch.setattr(processes, "marked", hang)
+    members = CommandMembers(None, Group("of this start", None), [], 0)
+    try:
+        for _ in range(8):
+            assert await members.alive() == []
+        assert len(began) == service_command.SCANS_MAX
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    finally:
+        free.set()
