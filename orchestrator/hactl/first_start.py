@@ -30,7 +30,7 @@ ASK_EVERY_S = 0.3
 
 def start(session: Session, name: str, entry: Mapping[str, Any], data_from: str | None) -> bool:
     """Was it the first start of this module, and has been dealt with here? `entry`: its part of the status."""
-    under_way = any(line["state"] not in ("STOP", "WAIT") for line in entry["nodes"])
+    under_way = any(line["state"] not in ("STOP", "WAIT", "UNKNOWN") for line in entry["nodes"])  # who is not heard yet is asked
     if entry.get("mode") != "mirror" or under_way or not (entries := first_entries(session, name)):
         if data_from is not None:
             sentence = f"--data-from is for the first start of a mirror module, and {name} is known on a node, or not every node answers"
