@@ -126,6 +126,20 @@ def carries_ids(path: str) -> bool:
     return False
 
 
+def begins_with_ids(path: str) -> bool:
+    """Was it mirrored as a whole before? Then what lies at its top has ids as well; a look there costs nothing in a large tree."""
+    with os.scandir(path) as entries:
+        return any(_has_id(entry.path) for entry in entries if entry.name not in NOT_CONTENT)
+
+
+def _has_id(path: str) -> bool:
+    try:
+        os.getxattr(path, ID_ATTRIBUTE, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def forget_ids(path: str) -> None:
     """Take the ids off everything in it, before the state that gave them is put away: a new one would count from the beginning, and give
     a file that has none the id of one that has. What cannot be changed keeps its id."""

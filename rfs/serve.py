@@ -101,6 +101,7 @@ async def serve(settings: Settings, report: Report) -> None:
         is_whole = record.generation != 0 and record.data is not DataState.INCONSISTENT
         await layers.prepare(settings.required_files if is_whole else (), given.new)
         await _look_into_new(layers, given.new, record)
+        await _forget_former_ids(layers, record)
         write_directories(settings.state_directory, Directories(tuple(paths), given.pending))
         identity = replace(identity, backing=layers.backing())  # not of the paths: a dead mount of ours may lie there
         replica = Replica(settings, layers, file, record, identity, lambda now: Engine(layers.trees, now.patterns), security)
@@ -203,3 +204,15 @@ async def _look_into_new(layers: Layers, new: int, record: Record) -> None:
 def default_node() -> str:
     """The name of this machine."""
     return socket.gethostname().split(".")[0] or "node"
+
+
+async def _forget_former_ids(layers: Layers, record: Record) -> None:
+    """A new primary counts its ids from the beginning. Those of a mirror that nobody remembers (a state that was lost, a backup with the
+    attributes) are taken off first, or it would give them a second time."""
+    if record.number or record.role is not Role.PRIMARY:
+        return
+    for path, tree in zip(layers.paths, layers.trees, strict=True):
+        top = f"/proc/self/fd/{tree}"
+        if await trio.to_thread.run_sync(directory_checks.begins_with_ids, top):
+            log.info("ids of a former mirror are taken off path=%s", path)
+            await trio.to_thread.run_sync(directory_checks.forget_ids, top)

@@ -104,3 +104,31 @@ def test_the_word_does_not_go_with_the_others(nodes: tuple[Node, Node]) -> None:
     _, b = nodes
     assert b.mount("secondary", "--seeded", "--replace-data").returncode == exit_codes.USAGE
     assert b.mount("primary", "--seeded").returncode == exit_codes.CONFIGURATION_INVALID
+
+
+def test_ids_of_a_mirror_that_nobody_remembers_are_none(seeded: tuple[Node, Node]) -> None:
+    """The states are lost, the files are whole: a new mirror counts its ids from the beginning, and may give one twice."""
+    a, b = seeded
+    assert b.mount("secondary", "--seeded").returncode == exit_codes.DONE
+    a.until(link="paired")
+    assert b.run("unmount").returncode == exit_codes.DONE
+    assert a.run("unmount").returncode == exit_codes.DONE
+    for node in (a, b):
+        for name in os.listdir(node.state):
+            path = node.state / name
+            if name != "keys":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    data, wal = a.directories
+    for directory in (data / "first", data, data / "tree" / "later", data / "tree" / "inner" / "deep", wal / "other", data / "last"):
+        directory.mkdir(exist_ok=True)
+        for number in range(40):
+            (directory / f"new{number}").write_bytes(b"has no id")
+    assert a.mount("primary").returncode == exit_codes.DONE
+    assert "ids of a former mirror are taken off" in (a.state / "rfsmount.log").read_text()
+    (a.directories[0] / "made").write_text("by an application")
+    assert b.mount("secondary", "--seeded").returncode == exit_codes.DONE
+    a.until(link="paired")
+    (a.directories[0] / "tree" / "inner" / "file7").write_text("written")
+    a.until(link="paired", data="UPTODATE")
+    for here, there in zip(a.directories, b.directories, strict=True):
+        assert not differences(manifest(str(here)), manifest(str(there)))
