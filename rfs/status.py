@@ -51,7 +51,7 @@ def build_status(replica: Replica) -> Status:
         "resync": resync,
         "snapshot": shown_snapshot(replica),
         "last_scope": replica.scope,
-        "directories": [_directory(replica, position) for position in range(len(replica.layers.paths) - (replica.unfinished is not None))],
+        "directories": [_directory(replica, position) for position in range(_whole_directories(replica))],
         "peer": _peer(replica, statistics),
         "since_s": round(trio.current_time() - replica.changed_at, 1),
         "code": code,
@@ -142,6 +142,11 @@ def _last_heard_s(replica: Replica, statistics: Statistics) -> float | None:
     if replica.peer.heard_at is not None:
         ages_s.append(trio.current_time() - replica.peer.heard_at)
     return round(min(ages_s), 2) if ages_s else None
+
+
+def _whole_directories(replica: Replica) -> int:
+    """Not one that is just being added: its layers come before its settings, and there are waits between the two."""
+    return len(replica.settings.directories) - (replica.unfinished is not None)
 
 
 def _directory(replica: Replica, position: int) -> dict[str, Any]:
