@@ -36,10 +36,10 @@ class InterfaceChecker:
         return finding
 
     async def changed(self) -> None:
-        """When it is no longer as it was looked at. Most news are of other things: a service address is renewed every 3 s."""
+        """When it is no longer as it was looked at. It hears of links alone: renewed service addresses would keep all modules busy."""
         if self._was_up is None:
             await trio.sleep_forever()
-        sock = trio.socket.from_stdlib_socket(rtnetlink.open_news())
+        sock = trio.socket.from_stdlib_socket(rtnetlink.open_news(rtnetlink.GROUP_LINKS))
         with sock:
             while self._judge(await self._thread.run(links.read_interfaces)).up is self._was_up:
                 try:
