@@ -24,7 +24,7 @@ from rfs.errors import SaidNo
 from rfs.pairing import Files
 
 LOOK_EVERY_S: Final = 2.0  # at the files
-ASK_EVERY_S: Final = 5.0  # the peers
+ASK_EVERY_S: Final = 15.0  # the peers; what is applied while both are there is told at once
 DOUBT_EVERY_S: Final = 1.0  # the coordinator of what was promised
 STATE_DEADLINE_S: Final = 4.0
 PREPARE_DEADLINE_S: Final = 25.0

@@ -156,6 +156,7 @@ async def serve(setting: Setting, keys: Keys, cluster: ClusterConfig, modules: M
             for pair in pairs:
                 pair.runner.deliver(ev.PingVerdict(trio.current_time(), ok))
 
+        await nursery.start(site.news.run, line("checker"))
         for pair in pairs:
             pair.open(PeerCalls(here, pair).answer)
             await pair.begin(nursery)

@@ -26,6 +26,7 @@ from orchestrator.core.rules_language import ResourceState
 from orchestrator.core.states import Lane, Module, Readiness, Summary, Surroundings
 from orchestrator.core.turn import Node
 from orchestrator.doors import CallDoor, PulseDoor
+from orchestrator.effects.network_news import NetworkNews
 from orchestrator.effects.notify import History
 from orchestrator.effects.world import World
 from orchestrator.heartbeat import Heartbeats, Network
@@ -56,6 +57,7 @@ class Site:
     pulses: PulseDoor
     calls: CallDoor
     bugs: Bugs = field(default_factory=unheard)
+    news: NetworkNews = field(default_factory=NetworkNews)
 
 
 def networks_of(cluster: ClusterConfig, node: str, peer: str) -> tuple[Network, ...]:
@@ -102,7 +104,7 @@ class Pair:
         self.shared = frozenset(name for name, config in site.modules.items() if peer in config.nodes)  # it may act for no other
         self.networks = networks_of(cluster, node, peer)
         self.client = PeerClient(cluster.name, node, peer, self.networks, site.keys)
-        self.world = World(cluster, self.modules, node, site.paths, site.memories, self.client, site.history, nursery, site.keys)
+        self.world = World(cluster, self.modules, node, site.paths, site.memories, self.client, site.history, nursery, site.keys, site.news)
         self.runner = Runner(first_node(cluster, self.modules, node, peer, trio.current_time()), self.world)
         self.heartbeats = Heartbeats(
             cluster=cluster.name,
@@ -177,7 +179,7 @@ class Pair:
     def make_checker(self, name: str) -> Make:
         """What makes the checkers of a module."""
         site = self.site
-        return partial(make, context=Context(site.cluster, self.modules[name], site.node, site.paths, self.pairs.known_of))
+        return partial(make, context=Context(site.cluster, self.modules[name], site.node, site.paths, self.pairs.known_of, site.news))
 
     def known_of(self, module: str) -> list[OtherModule]:
         """The module on both nodes, as far as this one knows. A run of the peer's services has no number in its heartbeats."""

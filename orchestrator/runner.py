@@ -144,7 +144,7 @@ class Runner:
         return any(not work.over.is_set() for work in self._lanes.values())
 
     async def changed(self) -> None:
-        """Until the next step has been taken."""
+        """Until something is known of a module that was not, here or of the peer's."""
         await self._changed.wait()
 
     async def run(self) -> None:
@@ -173,11 +173,13 @@ class Runner:
         if noted is not None and says_nothing_new(self.node, noted):
             self.node = noted
             return
-        self.node, actions = step(self.node, event)
+        before = self.node
+        self.node, actions = step(before, event)
         for action in actions:
             self._perform(nursery, action)
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        if self.node.modules is not before.modules or self.node.peer_modules is not before.peer_modules:  # else only time has passed
+            changed, self._changed = self._changed, trio.Event()
+            changed.set()
 
     def _perform(self, nursery: trio.Nursery, action: act.Action) -> None:
         match action:

@@ -27,7 +27,8 @@ def _interface(vip: VipConfig) -> CheckerConfig:
     address = vip.address.partition("/")[0]
     options = {"interface": vip.interface, "network": None, "address": address if vip.interface is None else None}
     name = NO_NAME.sub("-", vip.interface or address).strip("-.:")
-    return CheckerConfig(type="interface", name=name, when="pre", action="wait", options=options)
+    # Seldom, because the kernel tells of changes.
+    return CheckerConfig(type="interface", name=name, when="pre", action="wait", interval_s=30.0, options=options)
 
 
 def with_automatic(

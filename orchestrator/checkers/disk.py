@@ -70,10 +70,10 @@ class DiskChecker:
 
     def _look_at_all(self) -> tuple[list[str], int]:
         """What is wrong, and how much is free of the fullest in percent."""
-        troubles, least = list[str](), 100
+        troubles, least, table = list[str](), 100, read_mount_table()
         for directory in self.directories:
             try:
-                place = place_of(directory, read_mount_table())
+                place = place_of(directory, table)
                 room = measure(place)
             except OSError as error:
                 troubles.append(f"{directory} cannot be looked at: {error.strerror or error}")

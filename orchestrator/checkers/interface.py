@@ -9,43 +9,40 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-import trio
-
 from orchestrator.checkers.checker import Finding
 from orchestrator.checkers.one_thread import OneThread
-from orchestrator.effects import EffectFailed, links, rtnetlink
+from orchestrator.effects import EffectFailed, links
 from orchestrator.effects.links import Address, Interface
-
-NEWS_BYTES = 1 << 16
+from orchestrator.effects.network_news import NetworkNews, News
 
 
 class InterfaceChecker:
     """Up while it is on and has a carrier. Given is a name, an address that is its own, or a service address (with its prefix length)."""
 
-    def __init__(self, name: str | None = None, own: str | None = None, service: Address | None = None) -> None:
+    def __init__(
+        self, news: NetworkNews, name: str | None = None, own: str | None = None, service: Address | None = None
+    ) -> None:
         assert (name, own, service).count(None) == 2, "one of them says which interface"
         self.name, self.own, self.service = name, ipaddress.ip_address(own) if own is not None else None, service
-        self._thread = OneThread()
+        self._news, self._thread = news, OneThread()
         self._known: str | None = None
         self._was_up: bool | None = None
+        self._heard = dict.fromkeys(News, 0)
 
     async def look(self) -> Finding:
         """Ask the kernel."""
+        self._heard = {news: self._news.count(news) for news in News}
         finding = self._judge(await self._thread.run(links.read_interfaces))
         self._was_up = finding.up
         return finding
 
     async def changed(self) -> None:
-        """When it is no longer as it was looked at. It hears of links alone: renewed service addresses would keep all modules busy."""
-        if self._was_up is None:
-            await trio.sleep_forever()
-        sock = trio.socket.from_stdlib_socket(rtnetlink.open_news(rtnetlink.GROUP_LINKS))
-        with sock:
-            while self._judge(await self._thread.run(links.read_interfaces)).up is self._was_up:
-                try:
-                    await sock.recv(NEWS_BYTES)
-                except OSError:  # ENOBUFS: there was so much news that some is lost
-                    continue
+        """When a link changed, and this one is not as it was looked at. One that is not known yet may come with an address."""
+        news = News.LINK if self._known is not None else News.ANY
+        up = self._was_up
+        while up is self._was_up:
+            self._heard[news] = await self._news.after(news, self._heard[news])
+            up = self._judge(await self._thread.run(links.read_interfaces)).up
 
     def _judge(self, interfaces: Sequence[Interface]) -> Finding:
         found = self._find(interfaces) or next((each for each in interfaces if each.name == self._known), None)

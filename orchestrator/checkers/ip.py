@@ -13,25 +13,27 @@ import trio
 
 from orchestrator.checkers.checker import Finding
 from orchestrator.checkers.one_thread import OneThread
-from orchestrator.effects import links, rtnetlink, wire
+from orchestrator.effects import links, wire
 from orchestrator.effects.links import LIFETIME_S, Address, Interface
+from orchestrator.effects.network_news import NetworkNews, News
 
-NEWS_BYTES = 1 << 16
 PEER_PATIENCE_S = LIFETIME_S + 5.0
 
 
 class IpChecker:
     """Up while the address is here and nobody else has it. `peers`: the other node's own addresses, by which its machine is known."""
 
-    def __init__(self, address: Address, peers: Collection[str] = ()) -> None:
+    def __init__(self, news: NetworkNews, address: Address, peers: Collection[str] = ()) -> None:
         self.address, self.peers = address, [IPv4Address(peer) for peer in peers]
-        self._thread = OneThread()
+        self._news, self._thread = news, OneThread()
+        self._heard = 0
         self._peer_macs: set[bytes] = set()
         self._peer_since: float | None = None
         self._was_here = False
 
     async def look(self) -> Finding:
         """On the interfaces, then on the wire."""
+        self._heard = self._news.count(News.REMOVED)
         interfaces = await self._thread.run(links.read_interfaces)
         place = self._place(interfaces)
         self._was_here = place is not None
@@ -47,13 +49,10 @@ class IpChecker:
         """When the address has gone."""
         if not self._was_here:
             await trio.sleep_forever()
-        sock = trio.socket.from_stdlib_socket(rtnetlink.open_news())
-        with sock:
-            while self._place(await self._thread.run(links.read_interfaces)) is not None:
-                try:
-                    await sock.recv(NEWS_BYTES)
-                except OSError:  # ENOBUFS: there was so much news that some is lost
-                    continue
+        while True:
+            self._heard = await self._news.after(News.REMOVED, self._heard)
+            if self._place(await self._thread.run(links.read_interfaces)) is None:
+                return
 
     def _judge(self, place: Interface, answers: frozenset[bytes]) -> Finding:
         strangers = answers - self._peer_macs

@@ -21,6 +21,7 @@ from orchestrator.checkers.tcp import TcpChecker
 from orchestrator.checkers.write import WriteChecker
 from orchestrator.config import CheckerConfig, ClusterConfig, ModuleConfig
 from orchestrator.effects.links import Address
+from orchestrator.effects.network_news import NetworkNews
 from orchestrator.effects.scripts import environment_of
 from orchestrator.effects.systemd import SYSTEM_BUS
 from orchestrator.paths import Paths
@@ -35,6 +36,7 @@ class Context:
     node: str
     paths: Paths
     states_of: StatesOf  # what is known of another module
+    news: NetworkNews
     bus: str = SYSTEM_BUS
 
     @property
@@ -82,7 +84,7 @@ def make(config: CheckerConfig, context: Context) -> Checker:
         case "interface":
             return _interface(context, **options)
         case "ip":
-            return IpChecker(context.vip(options["address"]), context.peer_addresses)
+            return IpChecker(context.news, context.vip(options["address"]), context.peer_addresses)
         case "script":
             return _script(config, context, **options)
         case "module":
@@ -97,11 +99,13 @@ def make(config: CheckerConfig, context: Context) -> Checker:
 
 def _interface(context: Context, interface: str | None = None, network: str | None = None, address: str | None = None) -> Checker:
     if network is not None:
-        return InterfaceChecker(own=context.cluster.nodes[context.node].addresses[network])
+        return InterfaceChecker(context.news, own=context.cluster.nodes[context.node].addresses[network])
     if address is not None:
         named = context.interface_of(address)
-        return InterfaceChecker(name=named) if named is not None else InterfaceChecker(service=context.vip(address))
-    return InterfaceChecker(name=interface)
+        if named is None:
+            return InterfaceChecker(context.news, service=context.vip(address))
+        interface = named
+    return InterfaceChecker(context.news, name=interface)
 
 
 def _script(config: CheckerConfig, context: Context, program: str, **options: Any) -> Checker:

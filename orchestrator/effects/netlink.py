@@ -46,6 +46,16 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def kinds_in(data: bytes) -> Iterator[int]:
+    """Of the messages in what was received."""
+    while len(data) >= HEADER.size:
+        length, kind, *_ = HEADER.unpack_from(data)
+        if length < HEADER.size:
+            break
+        yield kind
+        data = data[(length + 3) & ~3 :]
+
+
 def pack_attributes(values: Mapping[int, bytes]) -> bytes:
     """The opposite."""
     return b"".join(ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4) for kind, value in values.items())

@@ -12,11 +12,11 @@ from typing import Final, Literal
 
 from orchestrator.effects import netlink
 
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_GETLINK = 20, 21, 22, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
-GROUP_LINKS = 0x1
-GROUPS_LINKS_AND_ADDRESSES = GROUP_LINKS | 0x10 | 0x100
+GROUPS_LINKS_AND_ADDRESSES = 0x1 | 0x10 | 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 4, 6, 8
 LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg
 ADDRESS: Final = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix, flags, scope, index
@@ -61,11 +61,11 @@ def read_links() -> list[Link]:
     return found
 
 
-def open_news(groups: int = GROUPS_LINKS_AND_ADDRESSES) -> socket.socket:
-    """A socket on which the kernel tells that a link or an address changed, or links alone; it tells no more than that."""
+def open_news() -> socket.socket:
+    """A socket on which the kernel tells of every change of a link or an address (network_news.py hears it for all)."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     try:
-        sock.bind((0, groups))
+        sock.bind((0, GROUPS_LINKS_AND_ADDRESSES))
     except BaseException:
         sock.close()
         raise

@@ -3,7 +3,8 @@
 They live 15 s in the kernel and are renewed every 3 s, but only when the core says so (`keep`): so a hactld that is restarted loses
 nothing, a dead one loses them within 15 s, and one that stood still renews nothing before it has checked that the role is still
 its own. They are taken together: when one is somebody else's, or cannot be added, none is left behind. Before they go, the
-connections that still hang on them are broken. Netlink runs in a worker thread: it blocks.
+connections that still hang on them are broken. Netlink runs in a worker thread: it blocks. A renewal looks whether they are still there
+only if the kernel has told of a link or of an address that is gone since the last look.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import trio
 from orchestrator.config import VipConfig
 from orchestrator.effects import EffectFailed, links, source_routes, tcp_reset, wire
 from orchestrator.effects.links import LIFETIME_S, Address, Interface
+from orchestrator.effects.network_news import NetworkNews, News
 
 RENEW_EVERY_S = 3.0
 ANNOUNCE_EVERY_S = 10.0
@@ -28,6 +30,7 @@ LEARN_EVERY_S = 5.0
 FRESH_S = 5.0  # for how long a look ahead counts: it may have begun when the data link was lost, before the silence counted
 RESET_PATIENCE_S = 0.25
 STOOD_STILL_S = 2.0
+LOOK_ANYWAY_S = 30.0
 
 Places = list[tuple[Address, Interface]]
 Seen = tuple[float, dict[Address, frozenset[bytes]]]  # when, and who answered for what
@@ -43,11 +46,13 @@ class Vip:
         peer_addresses: Sequence[str],
         lost: Callable[[str], None],
         log: Callable[[str, str], None],
+        news: NetworkNews | None = None,
     ) -> None:
         self.configs = {ipaddress.ip_interface(config.address): config for config in addresses}
         self.peer_addresses = [IPv4Address(address) for address in peer_addresses]
         self.peer_macs: set[bytes] = set()
-        self.lost, self.log = lost, log
+        self.lost, self.log, self._news = lost, log, news if news is not None else NetworkNews()
+        self._looked: tuple[float, int, int] | None = None  # when they were seen to be there, and what had been told until then
         self._places: Places = []
         self._renewed_at = self._announced_at = self._up_at = float("-inf")
         self._changing = trio.Lock()  # what lies on the interfaces: a renewal must not put back what is being taken off
@@ -99,13 +104,13 @@ class Vip:
         """Take the addresses. `granted`: an answer from the peer's own machine is the old primary's, and is overridden. `handed`: the peer
         has just given them back; the look comes afterwards."""
         async with self._changing:
-            self._is_up = True
+            self._is_up, self._looked = True, None
             await self._take(granted, handed)
         self._announce()
 
     async def down(self) -> None:
         """Give them back; fine if they are gone."""
-        self._is_up = False
+        self._is_up, self._looked = False, None
         async with self._changing:
             if not self._places:  # a hactld that has just started: wherever they lie
                 interfaces = await self._read()
@@ -176,23 +181,35 @@ class Vip:
 
     async def _renew(self, now: float) -> None:
         if now - self._renewed_at >= RENEW_EVERY_S:
+            on_time = now - self._renewed_at < RENEW_EVERY_S + STOOD_STILL_S  # else this process stood still, and they may have expired
             self._renewed_at = now
-            interfaces = await self._read()
-            if trio.current_time() - now > STOOD_STILL_S:
-                return  # this process stood still: whether the addresses are still ours the core must say first
-            if missing := self._missing(interfaces):
-                self.lost(f"the service address {', '.join(str(address.ip) for address in missing)} is gone from this machine")
-                return
-            self._places = self._choose(interfaces)
+            if not (on_time and self._are_there(now)):
+                told = self._told()
+                interfaces = await self._read()
+                if trio.current_time() - now > STOOD_STILL_S:
+                    return  # this process stood still: whether the addresses are still ours the core must say first
+                if missing := self._missing(interfaces):
+                    self.lost(f"the service address {', '.join(str(address.ip) for address in missing)} is gone from this machine")
+                    return
+                self._places, self._looked = self._choose(interfaces), (now, *told)
             await self._change(self._hold_all)
-            try:
-                await self._change(self._prefer_all)
-            except EffectFailed as failure:  # the addresses themselves are well: a wrong source is no reason to move
-                self.log("vip-source", str(failure))
+            if any(config.source for config in self.configs.values()):
+                try:
+                    await self._change(self._prefer_all)
+                except EffectFailed as failure:  # the addresses themselves are well: a wrong source is no reason to move
+                    self.log("vip-source", str(failure))
         age_s = now - self._up_at
         pace_s = 0.0 if age_s < BURST_S else ANNOUNCE_OFTEN_S if age_s < ANNOUNCE_OFTEN_FOR_S else ANNOUNCE_EVERY_S
         if now - self._announced_at >= pace_s:
             self._announce()
+
+    def _are_there(self, now: float) -> bool:
+        """They were at the last look, which is not long ago, and nothing has been told since that could concern them."""
+        looked = self._looked
+        return looked is not None and self._news.is_heard and now - looked[0] < LOOK_ANYWAY_S and looked[1:] == self._told()
+
+    def _told(self) -> tuple[int, int]:
+        return self._news.count(News.LINK), self._news.count(News.REMOVED)
 
     def _hold_all(self) -> None:
         """Blocks."""

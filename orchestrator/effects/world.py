@@ -13,6 +13,7 @@ from orchestrator.core import actions as act
 from orchestrator.core import events as ev
 from orchestrator.core.states import Memory, RfsView
 from orchestrator.effects import EffectFailed
+from orchestrator.effects.network_news import NetworkNews
 from orchestrator.effects.notify import History
 from orchestrator.effects.rfs import Rfs
 from orchestrator.effects.scripts import Scripts
@@ -43,8 +44,9 @@ class World:
         history: History,
         nursery: trio.Nursery,
         keys: KeyStore | None,
+        news: NetworkNews,
     ) -> None:
-        self.keys = keys
+        self.keys, self.news = keys, news
         self.cluster, self.node, self.paths, self.memories, self.peer, self.history = cluster, node, paths, memories, peer, history
         self.nursery = nursery
         self.deliver: Callable[[ev.Event], None] = lambda event: None
@@ -81,7 +83,7 @@ class World:
         def lost(reason: str) -> None:
             self.deliver(ev.AddressLost(trio.current_time(), config.name, reason))
 
-        vip = Vip(config.vips, list(peer.addresses.values()), lost, self._log_of(config.name))
+        vip = Vip(config.vips, list(peer.addresses.values()), lost, self._log_of(config.name), self.news)
         self.nursery.start_soon(vip.learn_for_ever)
         return vip
 

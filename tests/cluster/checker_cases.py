@@ -17,9 +17,11 @@ from orchestrator.checkers.ip import IpChecker
 from orchestrator.checkers.ping import PingChecker
 from orchestrator.checkers.tcp import TcpChecker
 from orchestrator.effects import links
+from orchestrator.effects.network_news import NetworkNews
 from tests.cluster.netns import Outside, ip, mac_of, outside
 
 FOUR, SIX = ipaddress.ip_interface("10.9.0.100/24"), ipaddress.ip_interface("fd77::100/64")
+NEWS = NetworkNews()
 UP = Finding(True, "left is up")
 OFF = Finding(False, "left is switched off; 'ip link set left up' switches it on")
 NO_CARRIER = Finding(False, "left has no carrier: look at its cable and at the switch")
@@ -59,7 +61,7 @@ async def not_told(checker: Checker) -> AsyncIterator[None]:
 
 
 async def an_interface_by_its_name(other: Outside) -> None:
-    checker = InterfaceChecker(name="left")
+    checker = InterfaceChecker(NEWS, name="left")
     await settles(checker, UP)
     async with told(checker):
         ip("link set left down")
@@ -79,9 +81,9 @@ async def an_interface_by_its_name(other: Outside) -> None:
 
 async def an_interface_by_an_address(other: Outside) -> None:
     for checker, absent in (
-        (InterfaceChecker(own="10.9.0.1"), "no interface of this node has the address 10.9.0.1"),
-        (InterfaceChecker(service=FOUR), "no interface of this node has an address in 10.9.0.0/24"),
-        (InterfaceChecker(service=SIX), "no interface of this node has an address in fd77::/64"),
+        (InterfaceChecker(NEWS, own="10.9.0.1"), "no interface of this node has the address 10.9.0.1"),
+        (InterfaceChecker(NEWS, service=FOUR), "no interface of this node has an address in 10.9.0.0/24"),
+        (InterfaceChecker(NEWS, service=SIX), "no interface of this node has an address in fd77::/64"),
     ):
         await settles(checker, UP)
         other.ip("link set right down")
@@ -95,14 +97,16 @@ async def an_interface_by_an_address(other: Outside) -> None:
             ip("-6 addr add fd77::1/64 dev left nodad")
         await settles(checker, UP)
         ip("addr flush dev left")
-        fresh = InterfaceChecker(own="10.9.0.1") if checker.own else InterfaceChecker(service=checker.service)
+        fresh = InterfaceChecker(NEWS, own="10.9.0.1") if checker.own else InterfaceChecker(NEWS, service=checker.service)
         assert await fresh.look() == Finding(False, absent)
-        ip("addr add 10.9.0.1/24 dev left")
-        ip("-6 addr add fd77::1/64 dev left nodad")
+        async with told(fresh):
+            ip("addr add 10.9.0.1/24 dev left")
+            ip("-6 addr add fd77::1/64 dev left nodad")
+        assert await fresh.look() == UP
 
 
 async def renewed_addresses_are_no_news(other: Outside) -> None:
-    checker = InterfaceChecker(service=FOUR)
+    checker = InterfaceChecker(NEWS, service=FOUR)
     await settles(checker, UP)
     (left,) = (each for each in links.read_interfaces() if each.name == "left")
     async with not_told(checker):
@@ -113,7 +117,7 @@ async def renewed_addresses_are_no_news(other: Outside) -> None:
 
 async def an_address_that_is_removed(other: Outside) -> None:
     for address in (FOUR, SIX):
-        checker = IpChecker(address)
+        checker = IpChecker(NEWS, address)
         assert await checker.look() == Finding(False, f"{address.ip} is not on this machine")
         ip(f"addr add {address} dev left", "nodad" if address.version == 6 else "")
         assert await checker.look() == Finding(True, f"{address.ip} is on left, and nowhere else")
@@ -128,7 +132,7 @@ async def a_stranger_answers_for_the_address(other: Outside) -> None:
     mac = mac_of(other.ip("link show right")).hex(":")
     for address in (FOUR, SIX):
         nodad, whole = ("nodad", "/128") if address.version == 6 else ("", "/32")
-        checker = IpChecker(address)
+        checker = IpChecker(NEWS, address)
         ip(f"addr add {address} dev left", nodad)
         assert (await checker.look()).up
         other.ip(f"addr add {address.ip}{whole} dev right", nodad)
@@ -143,7 +147,7 @@ async def the_peer_answers_for_a_while(other: Outside) -> None:
     ip(f"addr add {FOUR} dev left")
     ip(f"neigh replace 10.9.0.2 lladdr {mac} dev left")
     other.ip(f"addr add {FOUR.ip}/32 dev right")
-    checker = IpChecker(FOUR, ["10.9.0.2"])
+    checker = IpChecker(NEWS, FOUR, ["10.9.0.2"])
     assert await checker.look() == Finding(True, f"{FOUR.ip} is on left; the peer's machine still answers for it")
     ip_checker.PEER_PATIENCE_S = 0.0
     assert await checker.look() == Finding(False, f"{FOUR.ip} is also on the peer ({mac})")
@@ -210,6 +214,14 @@ CASES: dict[str, Callable[[Outside], Awaitable[None]]] = {
     )
 }  # fmt: skip
 
+
+async def play(case: Callable[[Outside], Awaitable[None]], other: Outside) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(NEWS.run, print)
+        await case(other)
+        nursery.cancel_scope.cancel()
+
+
 if __name__ == "__main__":
     with outside() as elsewhere:
-        trio.run(CASES[sys.argv[1]], elsewhere)
+        trio.run(play, CASES[sys.argv[1]], elsewhere)

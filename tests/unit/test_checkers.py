@@ -35,6 +35,7 @@ from orchestrator.checkers.tcp import TcpChecker
 from orchestrator.checkers.watch import SAID_BY_OTHERS
 from orchestrator.config import CheckerConfig, load_cluster, load_modules
 from orchestrator.effects import commands, processes, scripts
+from orchestrator.effects.network_news import NetworkNews
 from orchestrator.paths import Paths
 from tests.unit.test_config import MODULE, write
 from tests.unit.test_config_checkers import built
@@ -517,7 +518,7 @@ async def test_another_module_that_was_started_anew(autojump_clock: trio.testing
 def context(tmp_path: Path) -> Context:
     write(tmp_path, pg=MODULE)
     cluster = load_cluster(tmp_path)
-    return Context(cluster, load_modules(tmp_path, cluster)["pg"], "node1", Paths(tmp_path), lambda module: [])
+    return Context(cluster, load_modules(tmp_path, cluster)["pg"], "node1", Paths(tmp_path), lambda module: [], NetworkNews())
 
 
 def test_every_kind_is_made(tmp_path: Path) -> None:
