@@ -114,18 +114,21 @@ async def serve(settings: Settings, report: Report) -> None:
 
             arbiter = replica.arbiter = Arbiter(replica, Etcd(settings.witness, settings.witness_ca))
         listener = await stack.enter_async_context(await listen_on(settings.listen))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(replica.run)
-            await start_role(replica, record)
-            service = server.Service(settings.module, Commands(replica).table(), lambda: build_status(replica), lambda: _changed(replica))
-            await nursery.start(server.serve, settings.state_directory, service)
-            nursery.start_soon(supervisor.run, listener)
-            if arbiter is not None:
-                nursery.start_soon(arbiter.run)
-            nursery.start_soon(_signals, replica)
-            nursery.start_soon(_report_progress, replica, settings, report)
-            await replica.finished.wait()
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as engine_life:
+            await engine_life.start(replica.run)
+            async with trio.open_nursery() as nursery:  # of all who use the engine: it is freed after the last of them, a session's end too
+                await start_role(replica, record)
+                commands = Commands(replica).table()
+                service = server.Service(settings.module, commands, lambda: build_status(replica), lambda: _changed(replica))
+                await nursery.start(server.serve, settings.state_directory, service)
+                nursery.start_soon(supervisor.run, listener)
+                if arbiter is not None:
+                    nursery.start_soon(arbiter.run)
+                nursery.start_soon(_signals, replica)
+                nursery.start_soon(_report_progress, replica, settings, report)
+                await replica.finished.wait()
+                nursery.cancel_scope.cancel()
+            engine_life.cancel_scope.cancel()
         if not replica.keeps_guards:
             await layers.take_off_guards()
     log.info("ended")
