@@ -78,6 +78,7 @@ class KeyStore:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        self._stamped = [str(self.directory / name) for name in (IDENTITY, NEXT, FORMER, TRUST)]
 
     # ---- reading ------------------------------------------------------------------------------------------------------------------------
 
@@ -120,13 +121,7 @@ class KeyStore:
 
     def stamp(self) -> tuple[int, ...]:
         """Changes with every change of the files."""
-        return tuple(self._stamp(name) for name in (IDENTITY, NEXT, FORMER, TRUST))
-
-    def _stamp(self, name: str) -> int:
-        try:
-            return (self.directory / name).stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
+        return tuple(map(_stamp, self._stamped))
 
     def _read(self, name: str) -> str:
         path = self.directory / name
@@ -268,6 +263,13 @@ class KeyStore:
 # ---- for people -------------------------------------------------------------------------------------------------------------------------
 
 _CONSONANTS, _VOWELS = "bdfghjklmnprstvz", "aiou"
+
+
+def _stamp(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def words(data: bytes) -> str:

@@ -38,7 +38,6 @@ ANSWER_DEADLINE_S = 1.0
 # At a shutdown systemd ends it after hactld, which stops the modules in order, and before the network.
 SCOPE_ORDER = ("Before=hactld.service", "After=network.target network-online.target")
 REFRESH_DEADLINE_S = 5.0
-LOOK_EVERY_S = 1.0
 DEAF_AFTER_S = 12.0  # it speaks every 5 s (rfs/control/server.py)
 DEAF_ANSWER_S = 4.0
 ADD_EVERY_S = 0.5
@@ -103,6 +102,7 @@ class Rfs:
         self._connection: trio.CancelScope | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._heard_at = float("-inf")
+        self._doubted = trio.Event()  # it may be deaf: asked at once
 
     # ---- what the disk says -------------------------------------------------------------------------------------------
 
@@ -322,12 +322,15 @@ class Rfs:
         """One that lives and says nothing (stopped, stuck) holds the application and its peer up: nobody else would ever end it. It says
         something every few seconds whatever happens, so after two that did not come it is asked, and then it is over."""
         while True:
-            await trio.sleep(LOOK_EVERY_S)
-            if trio.current_time() - self._heard_at < DEAF_AFTER_S:
+            with trio.move_on_at(self._heard_at + DEAF_AFTER_S):  # not every second: there may be many modules
+                await self._doubted.wait()
+            if not self._doubted.is_set() and trio.current_time() - self._heard_at < DEAF_AFTER_S:
                 continue
+            self._doubted = trio.Event()
             try:
-                with trio.move_on_after(DEAF_ANSWER_S), suppress(SaidNo):
-                    await client.call("status")
+                with trio.move_on_after(DEAF_ANSWER_S):
+                    with suppress(SaidNo):  # that is an answer too
+                        await client.call("status")
                     self._heard_at = trio.current_time()
                     continue
             except ControlLost:
@@ -396,7 +399,7 @@ class Rfs:
         except ControlLost as lost:
             raise EffectFailed(str(lost)) from lost
         except trio.TooSlowError:
-            self._heard_at = float("-inf")  # is it deaf?
+            self._doubted.set()
             raise EffectFailed(f"rfsmount did not finish '{method}' in {deadline_s:.0f} s") from None
 
     async def ask(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
