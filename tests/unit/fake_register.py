@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import trio
+
 from rfs.etcd import Stored, Swapped, WitnessSilent
 
 
@@ -16,6 +18,13 @@ class FakeRegister:
         self.loses_answers = False  # a swap is carried out, and nobody hears of it
         self.after_swap: Callable[[], Awaitable[None]] | None = None  # what happens while the answer is under way
         self.swaps = 0
+        self._written = trio.Event()
+
+    async def until(self, key: str) -> None:
+        """Until somebody has put it there."""
+        with trio.fail_after(10):
+            while key not in self.keys:
+                await self._written.wait()
 
     def _answer(self) -> None:
         if self.away:
@@ -24,6 +33,8 @@ class FakeRegister:
     def _put(self, key: str, value: bytes) -> Stored:
         self.revision += 1
         self.keys[key] = Stored(value, self.revision)
+        written, self._written = self._written, trio.Event()
+        written.set()
         return self.keys[key]
 
     async def get(self, key: str) -> Stored:

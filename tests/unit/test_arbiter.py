@@ -137,7 +137,7 @@ async def test_a_rewound_node_lets_its_intact_peer_go_first(armed: Nodes, regist
     monkeypatch.setattr("rfs.arbiter.START_PATIENCE_S", 0.1)
     a, b = armed
     peers_key = witness.intact_key("plant7", "pg", b.replica.record.node_id)
-    await until(b, lambda: peers_key in register.keys)
+    await register.until(peers_key)
     await a.kill()
     await b.kill()  # orderly for its lease: it is given back
     register._put(peers_key, b"b")  # but it lives, behind a cut cable
