@@ -19,7 +19,9 @@ from pathlib import Path, PurePath, PurePosixPath
 import msgpack
 
 from orchestrator.config import CLUSTER_FILE, MODULES_DIR
+from orchestrator.ownership import complaint_of_all
 from orchestrator.security import KEYS_DIR
+from rfs import exit_codes
 from rfs.durably import sync_directory
 from rfs.errors import SaidNo
 from rfs.pairing import Files
@@ -55,6 +57,13 @@ def gather(config_dir: Path) -> Files:
             raise _too_much(config_dir)
         found[name] = (mode, data)
     return found
+
+
+def check_ownership(config_dir: Path) -> None:
+    """SaidNo when others than root could change what hactld is going to run (blocking)."""
+    directories = [Path(place) for place, _, _ in islice(os.walk(config_dir / MODULES_DIR), FILES_MAX)]  # an empty one, too
+    if (complaint := complaint_of_all((config_dir, *directories, *islice(_listed(config_dir), FILES_MAX)))) is not None:
+        raise SaidNo(complaint, exit_codes.CONFIGURATION_INVALID)
 
 
 def _too_much(config_dir: Path) -> SaidNo:
