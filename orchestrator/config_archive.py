@@ -22,7 +22,7 @@ from orchestrator.config import CLUSTER_FILE, MODULES_DIR
 from orchestrator.ownership import complaint_of_all
 from orchestrator.security import KEYS_DIR
 from rfs import exit_codes
-from rfs.durably import sync_directory
+from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
@@ -265,7 +265,8 @@ def content_of(files: Files, name: str) -> bytes | None:
 
 
 def _set_aside(path: Path) -> None:
-    path.with_name(path.name + BEFORE_APPLY).write_bytes(path.read_bytes())
+    """Durable before the other content takes its place."""
+    write_durably(path.with_name(path.name + BEFORE_APPLY), path.read_bytes(), path.stat().st_mode & 0o777)
 
 
 def _replace(target: Path, data: bytes, mode: int) -> None:
