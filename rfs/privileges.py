@@ -1,4 +1,4 @@
-"""What is left of root's rights in rfsmount: the table, and giving up the rest before the first thread starts.
+"""What is left of root's rights in rfsmount, and in children that only look: the tables, and giving up the rest before any thread starts.
 
 rfsmount needs its rights over its whole life: each change of role mounts, each file belongs to somebody else. So nothing is given up later,
 but for the threads that read what the peer sends, which go further down by themselves (csrc/privileges.c). What a kernel has no means for
@@ -8,9 +8,11 @@ is said in the log and in `status`, and is no reason not to serve.
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from rfs import engine
+from rfs.errors import SaidNo
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,17 @@ KEPT: Final[Mapping[int, tuple[str, str]]] = {
     24: ("SYS_RESOURCE", "descriptors beyond the limit; a user's quota is the application's, not the copy's"),
     27: ("MKNOD", "devices and pipes in the tree"),
     31: ("SETFCAP", "security.capability of programs in the tree"),
+}
+
+# Of the children that look at a machine for the doctor or a snapshot, and of the programs that they ask: they read, and change nothing.
+LOOKING: Final[Mapping[int, tuple[str, str]]] = {
+    2: ("DAC_READ_SEARCH", "files and directories of everybody"),
+    10: ("NET_BIND_SERVICE", "is a port below 1024 free"),
+    12: ("NET_ADMIN", "rules of the firewall"),
+    13: ("NET_RAW", "how far away a peer is"),
+    19: ("SYS_PTRACE", "which process has something open"),
+    21: ("SYS_ADMIN", "trusted.* attributes"),
+    34: ("SYSLOG", "what the kernel said"),
 }
 
 
@@ -48,3 +61,11 @@ def give_up() -> list[str]:
     for sentence in missing:
         log.warning("rfsmount runs with more rights than it needs: %s", sentence)
     return missing
+
+
+def only_look() -> None:
+    """For a child that looks at the machine: whatever it starts can do no more either. It looks all the same where this cannot be done; an
+    engine that is not built is one of the things to be found."""
+    with suppress(SaidNo):
+        engine.keep_secrets()
+        engine.keep_capabilities(mask_of(LOOKING))

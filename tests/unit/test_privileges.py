@@ -95,7 +95,8 @@ def test_the_table_is_the_kernels() -> None:
         pytest.skip("needs the kernel's headers")
     words = (line.split() for line in header.read_text().splitlines() if line.startswith("#define CAP_"))
     numbers = {words[1].removeprefix("CAP_"): words[2] for words in words if len(words) == 3}
-    assert {name: numbers[name] for name, _ in privileges.KEPT.values()} == {name: str(n) for n, (name, _) in privileges.KEPT.items()}
+    for table in (privileges.KEPT, privileges.LOOKING):
+        assert {name: numbers[name] for name, _ in table.values()} == {name: str(number) for number, (name, _) in table.items()}
 
 
 def test_a_kernel_without_means_is_told_and_served_all_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,3 +112,26 @@ def test_a_kernel_without_means_is_told_and_served_all_the_same(monkeypatch: pyt
         "system calls are not filtered (Invalid argument)",
     ]
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == said
+
+
+@needs_root
+def test_hactld_leaves_no_core_and_its_services_may() -> None:
+    program = """
+import ctypes, subprocess, sys
+from orchestrator.endurance import endure
+endure()
+dumpable = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)"
+exec(dumpable)
+subprocess.run([sys.executable, "-c", dumpable], check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == ["0", "1"]
+
+
+@needs_root
+def test_a_child_that_only_looks_and_what_it_starts_can_do_no_more() -> None:
+    program = "from rfs import privileges; privileges.only_look(); import os; os.execv('/bin/cat', ['cat', '/proc/self/status'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    own = int(Path("/proc/self/status").read_text().partition("CapPrm:")[2].split()[0], 16)
+    for name in ("CapPrm:", "CapEff:", "CapBnd:"):
+        assert int(done.stdout.partition(name)[2].split()[0], 16) == privileges.mask_of(privileges.LOOKING) & own
