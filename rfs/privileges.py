@@ -35,6 +35,8 @@ KEPT: Final[Mapping[int, tuple[str, str]]] = {
 # Of the children that look at a machine for the doctor or a snapshot, and of the programs that they ask: they read, and change nothing.
 LOOKING: Final[Mapping[int, tuple[str, str]]] = {
     2: ("DAC_READ_SEARCH", "files and directories of everybody"),
+    6: ("SETGID", "a program is asked for its release as nobody"),
+    7: ("SETUID", "the same"),
     10: ("NET_BIND_SERVICE", "is a port below 1024 free"),
     12: ("NET_ADMIN", "rules of the firewall"),
     13: ("NET_RAW", "how far away a peer is"),

@@ -28,6 +28,11 @@ print(json.dumps({
 PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}  # the interpreter that looks does so itself
 
 
+def own_rights() -> list[object]:
+    status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return [0, status["CapBnd"], int(status["Seccomp"])]
+
+
 async def look(tmp_path: Path, identity: commands.Identity, **environment: str) -> dict[str, object]:
     log = tmp_path / "log"
     code = await commands.run([sys.executable, "-I", "-S", "-c", LOOK], identity, environment, log, 20.0)
@@ -56,8 +61,7 @@ async def test_nothing_of_ours_is_inherited(tmp_path: Path, monkeypatch: pytest.
     assert (found["directory"], found["umask"], found["blocked"]) == ("/", 0o022, 0)
     assert found["session"] and found["stdin"] == "/dev/null"
     assert found["descriptors"] == [0, 1, 2, 3], "the fourth is the directory that it reads"
-    own_rights = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    assert found["rights"] == [0, own_rights["CapBnd"], int(own_rights["Seccomp"])], "a service may need all of them, and sudo"
+    assert found["rights"] == own_rights(), "a service may need all of them, and sudo"
     ignored = found["ignored"]
     assert isinstance(ignored, int)
     assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} <= PYTHON_IGNORES
