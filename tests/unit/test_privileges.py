@@ -139,6 +139,7 @@ def test_a_child_that_only_looks_and_what_it_starts_can_do_no_more() -> None:
 
 @needs_root
 def test_who_only_looks_can_still_ask_a_program_as_nobody() -> None:
-    program = "import subprocess; from rfs.privileges import only_look; only_look(); subprocess.run(['id', '-u'], user=65534, group=65534, extra_groups=[])"
+    asks = "subprocess.run(['id', '-u'], user=65534, group=65534, extra_groups=[])"
+    program = f"import subprocess; from rfs import privileges; privileges.only_look(); {asks}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "65534\n"
