@@ -50,6 +50,7 @@ python("pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 thread = threading.Thread(target=lambda: print("thread", 0))
 thread.start()
 thread.join()
+tried("clone3", libc.syscall(435, None, 0))
 tried("open_tree", libc.syscall(428, -100, b"/", 1))
 """
 
@@ -61,6 +62,7 @@ def test_what_is_never_done_is_refused_and_the_rest_goes_on() -> None:
     answers = {name: int(code) for name, code in (line.rsplit(" ", 1) for line in done.stdout.splitlines())}
     refused = {name for name, code in answers.items() if code == errno.EPERM}
     assert refused == {"fork", "exec", "spawn", "packet", "alg", "vsock", "unshare", "mount", "ptrace", "personality", "settime"}
+    assert answers.pop("clone3") == errno.ENOSYS, "the C library takes clone, whose flags can be seen"
     assert {name for name, code in answers.items() if code == 0} == set(answers) - refused
 
 
