@@ -73,20 +73,21 @@ def complaint_of_all(paths: Iterable[Path]) -> str | None:
 
 
 def complaint_of_program(program: Path, user_id: int) -> str | None:
-    """The same of a program that is about to run as this user, and of the interpreter that a script names. What lies in hactld's own
-    installation is not looked at: who could change that has changed hactld (blocking)."""
-    if program.is_relative_to(sys.prefix):
-        return None
-    interpreter = _interpreter_of(program)
-    return complaint(program, user_id) or (complaint(interpreter, user_id) if interpreter is not None else None)
+    """The same of a program that is about to run as this user, and of the interpreter that a script names (blocking)."""
+    looked_at = [program, *_interpreter_of(program)]
+    return next((said for each in looked_at if not _is_our_own(each) and (said := complaint(each, user_id)) is not None), None)
 
 
-def _interpreter_of(program: Path) -> Path | None:
+def _is_our_own(program: Path) -> bool:
+    """In the virtual environment that hactld itself runs from: who could change that has changed hactld."""
+    return sys.prefix != sys.base_prefix and program.is_relative_to(sys.prefix)
+
+
+def _interpreter_of(program: Path) -> list[Path]:
     try:
         with program.open("rb") as file:
             first = file.readline(FIRST_LINE_BYTES_MAX)
     except OSError:
-        return None
+        return []
     words = first[2:].split() if first.startswith(b"#!") else []
-    path = Path(os.fsdecode(words[0])) if words else None
-    return path if path is not None and path.is_absolute() and not path.is_relative_to(sys.prefix) else None
+    return [Path(os.fsdecode(word)) for word in words[:1] if word.startswith(b"/")]

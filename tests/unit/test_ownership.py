@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_the_interpreter_counts_as_well(place: Path) -> None:
     shell.chmod(0o777)
     said = ownership.complaint_of_program(path, 0)
     assert said is not None and str(shell) in said
+
+
+def test_our_own_environment_is_as_good_as_we_are(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """And it is no excuse for all of /usr, where the interpreter is the system's."""
+    own = place / "venv"
+    own.mkdir()
+    shutil.copy("/bin/true", own / "rfsmount")
+    (own / "rfsmount").chmod(0o777)
+    monkeypatch.setattr(sys, "prefix", str(own))
+    assert ownership.complaint_of_program(own / "rfsmount", 0) is None
+    monkeypatch.setattr(sys, "base_prefix", str(own))
+    assert ownership.complaint_of_program(own / "rfsmount", 0) is not None
 
 
 async def test_it_is_looked_at_before_each_run(place: Path) -> None:
