@@ -18,6 +18,7 @@
 
 #include "applier.h"
 #include "op.h"
+#include "privileges.h"
 #include "steps.h"
 #include "verify.h"
 #include "walk.h"
@@ -156,6 +157,7 @@ static void wait_until_full(struct link *link) { /* queue_lock; a tick at most *
 
 static void *poll_for_room(void *argument) {
     struct link *link = argument;
+    privileges_of_the_link();
     pthread_mutex_lock(&link->queue_lock);
     while (!atomic_load(&link->closing)) {
         if (!link->want_poll) {
@@ -347,6 +349,7 @@ static int receive(struct link *link, uint8_t *buffer, size_t *filled, uint64_t 
 static void *run(void *argument) {
     struct link *link = argument;
     char reason[RFS_REASON_BYTES] = "no memory for the receive buffer";
+    privileges_of_the_link();
     uint8_t *buffer = malloc(RECEIVE_BYTES);
     size_t filled = 0;
     uint64_t heard_ns = now_ns(), checked_ns = heard_ns;

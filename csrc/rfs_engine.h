@@ -99,6 +99,12 @@ int rfs_detach_mount(const char *path, int abort_connection);
 
 /* Lock what memory it uses, and keep its allocations from waiting for itself: once, before threads start. 0, or -errno of what was refused. */
 int rfs_hold_memory(void);
+/* No core file, and nobody but root may look: its memory holds keys and what applications wrote. */
+int rfs_keep_secrets(void);
+/* The calling thread, and all that it starts, keep these capabilities (a bit each) and can get no other: once, before threads start. */
+int rfs_keep_capabilities(uint64_t keep);
+/* Refuse the system calls that rfsmount never makes, in all threads. -EOPNOTSUPP: not on this processor; -EINVAL: not with this kernel. */
+int rfs_filter_calls(void);
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 

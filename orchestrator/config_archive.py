@@ -19,8 +19,10 @@ from pathlib import Path, PurePath, PurePosixPath
 import msgpack
 
 from orchestrator.config import CLUSTER_FILE, MODULES_DIR
+from orchestrator.ownership import complaint_of_all
 from orchestrator.security import KEYS_DIR
-from rfs.durably import sync_directory
+from rfs import exit_codes
+from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
@@ -55,6 +57,13 @@ def gather(config_dir: Path) -> Files:
             raise _too_much(config_dir)
         found[name] = (mode, data)
     return found
+
+
+def check_ownership(config_dir: Path) -> None:
+    """SaidNo when others than root could change what hactld is going to run (blocking)."""
+    directories = [Path(place) for place, _, _ in islice(os.walk(config_dir / MODULES_DIR), FILES_MAX)]  # an empty one, too
+    if (complaint := complaint_of_all((config_dir, *directories, *islice(_listed(config_dir), FILES_MAX)))) is not None:
+        raise SaidNo(complaint, exit_codes.CONFIGURATION_INVALID)
 
 
 def _too_much(config_dir: Path) -> SaidNo:
@@ -256,7 +265,8 @@ def content_of(files: Files, name: str) -> bytes | None:
 
 
 def _set_aside(path: Path) -> None:
-    path.with_name(path.name + BEFORE_APPLY).write_bytes(path.read_bytes())
+    """Durable before the other content takes its place."""
+    write_durably(path.with_name(path.name + BEFORE_APPLY), path.read_bytes(), path.stat().st_mode & 0o777)
 
 
 def _replace(target: Path, data: bytes, mode: int) -> None:

@@ -216,6 +216,7 @@ class ConfigKeeper:
     async def source(self, number: int | None) -> Files:
         """The files, or those of a generation; SaidNo when they cannot be had."""
         if number is None:
+            await trio.to_thread.run_sync(config_archive.check_ownership, self.config_dir)  # after that nobody else can change them
             return await trio.to_thread.run_sync(config_archive.gather, self.config_dir)
         generation = self.store.past.numbered(number)
         if generation is None:

@@ -25,15 +25,19 @@ FOUND = "found by the first hactld here"
 
 
 def tree_of(store: GenerationStore, config_dir: Path) -> Path:
-    """Where the configuration is that counts, without changing anything: what is applied, else the files (blocking)."""
+    """Where the configuration is that counts, without changing anything: what is applied, else the files (blocking). SaidNo when others
+    than root could change it."""
     store.read()
     applied = store.past.applied
-    return store.tree(applied.digest) if applied is not None else config_dir
+    tree = store.tree(applied.digest) if applied is not None else config_dir
+    config_archive.check_ownership(tree)
+    return tree
 
 
 def adopt(store: GenerationStore, config_dir: Path) -> Path:
     """The files become the first generation, if there is none; ConfigError when they cannot (blocking)."""
     if store.past.applied is None:
+        config_archive.check_ownership(config_dir)
         load_modules(config_dir, load_cluster(config_dir))
         digest = store.keep(config_archive.gather(config_dir))
         # The same name on every node that was installed with the same files.

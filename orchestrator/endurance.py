@@ -15,11 +15,12 @@ from typing import Final
 NICENESS: Final = -10
 CAP_IPC_LOCK: Final = 14
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+PR_SET_DUMPABLE: Final = 4
 
 
 def endure() -> list[str]:
     """Before any thread starts; what was refused."""
-    return [refusal for refusal in (_be_scheduled(), _stay_in_memory()) if refusal]
+    return [refusal for refusal in (_be_scheduled(), _stay_in_memory(), _keep_secrets()) if refusal]
 
 
 def _be_scheduled() -> str:
@@ -36,6 +37,14 @@ def _stay_in_memory() -> str:
         return "memory is not locked: hactld has no right to"
     if ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
         return f"memory is not locked: {os.strerror(ctypes.get_errno())}"
+    return ""
+
+
+def _keep_secrets() -> str:
+    """Its memory holds the node's key: no core of it, and nobody but root looks into it. By a switch that a program which is started does
+    not inherit: what becomes of a crash of theirs is the services' own business, so there is no limit on cores."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        return f"a crash may leave keys in a core file: {os.strerror(ctypes.get_errno())}"
     return ""
 
 

@@ -266,6 +266,12 @@ _WARNINGS = (
         "This copy is inside a resync, and what it was before is not kept: only its peer makes it whole.",
         "keep the other node running until the resync ends",
     ),
+    Message(
+        "RIGHTS",
+        "warning",
+        "rfsmount could not give up rights that it has no use for: the kernel has no filters of system calls, or a container forbids it.",
+        "nothing is wrong with the data; a kernel with seccomp, or a container that lets its root drop capabilities",
+    ),
 )
 _WITNESS = (
     Message("ok", "witness", "It answers, and would grant."),

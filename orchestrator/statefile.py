@@ -6,7 +6,6 @@ A damaged file means that nothing is remembered: what people asked for can be as
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import trio
 
 from orchestrator.core.states import Memory
+from rfs.durably import write_durably
 
 TRY_EVERY_S = 5.0
 
@@ -50,17 +50,8 @@ def _kept(entry: Mapping[str, Any]) -> Kept:
 def write(path: Path, remembered: Remembered) -> None:
     """Durable when it returns: either the old content or the new one is there after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    with new.open("w") as file:
-        json.dump({"modules": {name: {"boot_id": kept.boot_id, **asdict(kept.memory)} for name, kept in remembered.items()}}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    modules = {name: {"boot_id": kept.boot_id, **asdict(kept.memory)} for name, kept in remembered.items()}
+    write_durably(path, json.dumps({"modules": modules}).encode())
 
 
 def wanted_at_start(kept: Kept | None, boot_policy: str, boot_id: str) -> bool:

@@ -6,7 +6,7 @@ Nothing here decides anything; it reads the core's state and puts words on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.config import ClusterConfig, ModuleConfig
 from orchestrator.core import events as ev
@@ -117,7 +117,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
             *never_started(module.name, here),
             *switched_off(module),
             *down_warnings(module.name, (here, there)),
-            *witness_warnings(module.name, rfs),
+            *rfs_warnings(module.name, rfs),
         ],
     }
 
@@ -242,10 +242,21 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
     return found
 
 
-def witness_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What rfsmount says of the witness: nothing is lost yet, but the next failure would find nobody to ask."""
-    texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "WITNESS"]
-    return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on each node says more"} for text in texts]
+# What rfsmount says of this node that hactld does not know by itself. Of the witness: nothing is lost yet, but the next failure would find
+# nobody to ask.
+FIXES_OF_RFS: Final[Mapping[str, str]] = {
+    "WITNESS": "'hactl witness status' on each node says more",
+    "RIGHTS": "a kernel with seccomp, or a container that lets its root drop capabilities",
+}
+
+
+def rfs_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Its warnings, with what to do."""
+    return [
+        {"code": warning["code"], "text": f"{name}: {warning.get('text', '')}", "fix": FIXES_OF_RFS[warning["code"]]}
+        for warning in rfs.get("warnings", ())
+        if warning.get("code") in FIXES_OF_RFS
+    ]
 
 
 def network_warnings(node: Node) -> list[dict[str, str]]:

@@ -224,6 +224,21 @@ def hold_memory() -> int:
     return int(_library().lib.rfs_hold_memory())
 
 
+def keep_secrets() -> int:
+    """No core file: see csrc/privileges.c, as for the next two. 0, or -errno of what the system refused."""
+    return int(_library().lib.rfs_keep_secrets())
+
+
+def keep_capabilities(mask: int) -> int:
+    """This thread and all that it starts; before any thread starts."""
+    return int(_library().lib.rfs_keep_capabilities(mask))
+
+
+def filter_calls() -> int:
+    """In all threads, for good."""
+    return int(_library().lib.rfs_filter_calls())
+
+
 # ---- trees: plain directories, guards and mounts --------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,7 @@ class Replica:
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record
         self.replaces_data = settings.replace_data  # the word to give this node's data up; it is good for one copy
+        self.unprotected: list[str] = []  # rights that this process would have given up, and could not (privileges.py)
         self.pending_directories = 0  # so many, at the end, were added and have not been part of a whole pair
         self.unfinished: Unfinished | None = None  # asked for once more, it is finished
         self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from rfs import added_directory, directory_checks, exit_codes, rules
+from rfs import added_directory, directory_checks, exit_codes, privileges, rules
 from rfs.arbiter import Arbiter
 from rfs.commands import Commands
 from rfs.control import server
@@ -77,6 +77,7 @@ def security_of(settings: Settings) -> Security:
 async def serve(settings: Settings, report: Report) -> None:
     """Run until unmounted. `report` is told once the mount is live, or what it waits for or was refused with."""
     endure()
+    unprotected = privileges.give_up()
     paths = directory_checks.resolve_directories(settings.directories, settings.state_directory)
     state = StateDirectory(settings.state_directory)
     state.take()
@@ -106,6 +107,7 @@ async def serve(settings: Settings, report: Report) -> None:
         identity = replace(identity, backing=layers.backing())  # not of the paths: a dead mount of ours may lie there
         replica = Replica(settings, layers, file, record, identity, lambda now: Engine(layers.trees, now.patterns), security)
         replica.pending_directories = given.pending
+        replica.unprotected = unprotected
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)
         supervisor_box.append(supervisor)
         arbiter: Arbiter | None = None

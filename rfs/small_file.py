@@ -20,6 +20,8 @@ def write_small(path: Path, text: str) -> None:
 
 
 def overwrite(descriptor: int, content: bytes) -> None:
-    """The file never becomes empty in between: its block would be somebody else's then."""
-    os.pwrite(descriptor, content, 0)
+    """The file never becomes empty in between: its block would be somebody else's then. What is cut off after the first call has empty
+    lines at its end, where the old content was longer: no reader minds."""
+    left = max(os.fstat(descriptor).st_size - len(content), 0)
+    os.pwrite(descriptor, content + b"\n" * left, 0)
     os.ftruncate(descriptor, len(content))

@@ -25,7 +25,7 @@ from typing import Any, Final
 from orchestrator.doctor import probe_configuration, probe_directories, probe_machine, probe_network, probe_services
 from orchestrator.doctor.scene import Scene, read_scene
 from orchestrator.paths import Paths
-from rfs import exit_codes
+from rfs import exit_codes, privileges
 from rfs.errors import SaidNo
 
 SCHEMA: Final = "hactl.facts/1"
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--only", action="append", default=[])
     options = parser.parse_args()
+    privileges.only_look()
     scene = read_scene(options.node, options.config_dir, Paths(options.root), insecure=options.insecure)
     sys.stdout.write(json.dumps(look(scene, options.deadline, tuple(options.only))))
     sys.stdout.flush()

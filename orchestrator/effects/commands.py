@@ -20,6 +20,7 @@ from typing import IO
 
 import trio
 
+from orchestrator import ownership
 from orchestrator.effects import EffectFailed, processes
 
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,6 +76,8 @@ def spawn(
     if program is None:
         missing = not Path(command[0]).exists() if "/" in command[0] else True
         raise EffectFailed(f"{command[0]} cannot be started: {'there is no such program' if missing else 'not executable'}", refused=True)
+    if (complaint := ownership.complaint_of_program(Path(program), identity.user_id)) is not None:
+        raise EffectFailed(f"{command[0]} is not started: {complaint}", refused=True)
     words = wrapped(
         [program, *command[1:]], identity, cgroup, _oom_score_adj(), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     )  # fmt: skip

@@ -23,6 +23,7 @@ from orchestrator.paths import Paths
 from orchestrator.security import key_store
 from orchestrator.topology import peers_of
 from rfs import exit_codes, keys_command, pairing
+from rfs.durably import write_durably
 from rfs.errors import SaidNo
 from rfs.keys import KeyStore, Own
 from rfs.pairing import Files, Inviter, Paired
@@ -65,7 +66,7 @@ def _write_cluster(config_dir: Path, name: str, members: tuple[str, ...]) -> Non
         pairs = ", ".join('{} = "{}"'.format(*address.split("=", 1)) for address in addresses)
         text += MEMBER.format(name=node, addresses=pairs)
     config_dir.mkdir(parents=True, exist_ok=True)
-    (config_dir / CLUSTER_FILE).write_text(text)
+    write_durably(config_dir / CLUSTER_FILE, text.encode(), 0o644)
 
 
 @cluster.command()

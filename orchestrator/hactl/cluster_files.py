@@ -15,6 +15,7 @@ from orchestrator.config import load_cluster, load_modules
 from orchestrator.config_archive import BEFORE_JOIN, checked
 from orchestrator.config_errors import ConfigError
 from rfs import exit_codes
+from rfs.durably import sync_directory, sync_file
 from rfs.errors import SaidNo
 from rfs.pairing import Files
 
@@ -51,8 +52,12 @@ def _move(scratch: Path, config_dir: Path, paths: list[PurePosixPath], replace: 
         listed = ", ".join(str(config_dir / path) for path in others[:3])
         raise SaidNo(f"{listed}: differ from the other node's; --yes takes the other's and keeps these as *{BEFORE_JOIN}")
     for path in others:
-        shutil.copy2(config_dir / path, config_dir / f"{path}{BEFORE_JOIN}")
+        aside = config_dir / f"{path}{BEFORE_JOIN}"
+        shutil.copy2(config_dir / path, aside)
+        sync_file(aside)
     for path in paths:
         target = config_dir / path
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        sync_file(Path(scratch, path))
         os.replace(Path(scratch, path), target)
+        sync_directory(target.parent)

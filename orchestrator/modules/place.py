@@ -19,6 +19,7 @@ from orchestrator.config_files import MODULE_NAME
 from orchestrator.modules.template import Line, Unfit, Wishes
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
+from rfs.durably import sync_directory, sync_file
 
 Files = Mapping[str, tuple[bool, bytes]]  # path below the scripts directory -> executable, content
 
@@ -142,6 +143,7 @@ def write(config_dir: Path, name: str, text: str, scripts: Files) -> list[Path]:
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 path.write_bytes(data)
                 path.chmod(0o755 if executable else 0o644)
+                sync_file(path)
             home.chmod(0o755)
             try:
                 home.rename(target.with_suffix(""))  # fails where there are files
@@ -151,12 +153,14 @@ def write(config_dir: Path, name: str, text: str, scripts: Files) -> list[Path]:
     draft = target.with_name(f".{name}.new")
     draft.write_text(text, encoding="utf-8")
     draft.chmod(0o640)
+    sync_file(draft)
     try:
         os.link(draft, target)
     except FileExistsError:
         raise Taken(f"{target} is there already") from None
     finally:
         draft.unlink()
+    sync_directory(target.parent)
     return [*written, target]
 
 

@@ -29,7 +29,7 @@ from orchestrator.doctor.probe_machine import daemon_pid
 from orchestrator.doctor.scene import Scene, read_scene
 from orchestrator.paths import Paths
 from orchestrator.snapshot.redact import Redactor
-from rfs import exit_codes
+from rfs import exit_codes, privileges
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from rfs.record import SLOT_BYTES, choose, decode, to_wire
@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--node", required=True)
     parser.add_argument("--insecure", action="store_true")
     options = parser.parse_args()
+    privileges.only_look()
     scene = read_scene(options.node, options.config_dir, Paths(options.root), insecure=options.insecure)
     data = make(scene)
     with open(1, "wb", closefd=False) as output:

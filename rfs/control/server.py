@@ -9,7 +9,9 @@ import errno
 import logging
 import math
 import os
+import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -113,6 +115,9 @@ class _Connection:
 
 async def _serve_connection(stream: trio.SocketStream, service: Service) -> None:
     async with stream:
+        if not is_ours(stream.socket):
+            log.warning("control: a connection of another user than root was refused")
+            return
         try:
             await _Connection(stream, service).run()
         except* (PeerProtocolError, ControlLost, trio.TooSlowError, trio.BrokenResourceError) as failures:
@@ -122,17 +127,12 @@ async def _serve_connection(stream: trio.SocketStream, service: Service) -> None
 async def serve(state_directory: str, service: Service, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Listen on STATEDIR/control.sock (root only) until cancelled. The state directory's lock makes a socket of before stale."""
     path = f"{state_directory}/{protocol.SOCKET_NAME}"
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
+    _make_way(path)
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listening:
-        before = os.umask(0o177)
-        try:
-            await listening.bind(path)
-        finally:
-            os.umask(before)
+        # Nobody can connect before listen(), so there is no moment in which others could. Not by the umask: it is the process's, and the
+        # engine's threads make files meanwhile.
+        await listening.bind(path)
+        os.chmod(path, 0o600)
         listening.listen(CONNECTIONS_MAX)
         limit = trio.CapacityLimiter(CONNECTIONS_MAX)
         try:
@@ -145,6 +145,22 @@ async def serve(state_directory: str, service: Service, *, task_status: trio.Tas
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+
+
+def _make_way(path: str) -> None:
+    """What a process of before has left, never what somebody else has put there."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise SaidNo(f"{path}: is in the way, and no socket of rfsmount's; move it away", exit_codes.REFUSED)
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def is_ours(connection: trio.socket.SocketType) -> bool:
+    """Root, or who runs rfsmount: the kernel says who connected, whatever became of the socket's permissions."""
+    _, user_id, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return user_id in (0, os.geteuid())
 
 
 async def _accept(listening: trio.socket.SocketType) -> trio.SocketStream:

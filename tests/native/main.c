@@ -21,6 +21,7 @@ static const struct test tests[] = {
     {"body", test_body, false, false, false, false, false},
     {"garbage", test_garbage, false, false, false, false, false},
     {"requests", test_requests, false, false, false, false, false},
+    {"privileges", test_privileges, true, false, false, false, false},
     {"governor", test_governor, false, false, false, false, false},
     {"table", test_table, true, false, false, false, false},
     {"duplicate ids", test_duplicate_ids, true, false, false, false, false},

@@ -158,6 +158,7 @@ void test_header(void);
 void test_body(void);
 void test_garbage(void);
 void test_requests(void);
+void test_privileges(void);
 void test_table(void);
 void test_duplicate_ids(void);
 void test_parallel_tagging(void);

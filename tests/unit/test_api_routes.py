@@ -309,3 +309,6 @@ async def test_a_witness_that_is_away_blocks_failover_and_is_a_warning() -> None
     document = view.status(node, CLUSTER, {"pg": CONFIG}, {"pg": {"warnings": [{"code": "INSECURE", "text": "x"}, warning]}})
     assert document["failover"] == {"state": "blocked", "reason": "the witness does not answer: without it no node goes on alone"}
     assert [found["text"] for found in document["warnings"] if found["code"] == "WITNESS"] == [f"pg: {warning['text']}"]
+    rights = {"code": "RIGHTS", "text": "rfsmount runs with more rights than it needs: system calls are not filtered (Invalid argument)"}
+    found = view.rfs_warnings("pg", {"warnings": [rights, {"code": "NO_SNAPSHOT", "text": "of rfsmount's own"}]})
+    assert [each["text"] for each in found] == [f"pg: {rights['text']}"] and found[0]["fix"]

@@ -217,11 +217,11 @@ async def test_what_could_not_be_written_is_written_later(tmp_path: Path, monkey
     monkeypatch.setattr(statefile, "TRY_EVERY_S", 0.01)
     told: list[str] = []
     memories = statefile.Memories(tmp_path / "state.json", "boot1", told.append)
-    (tmp_path / "state.new").mkdir()  # in the way
+    (tmp_path / "state.json").mkdir()  # in the way
     memories.remember("pg", Memory(wanted=True))
     await memories.write_down()
     assert statefile.read(tmp_path / "state.json") == {} and len(told) == 1
-    (tmp_path / "state.new").rmdir()
+    (tmp_path / "state.json").rmdir()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(memories.keep_trying)
         with trio.fail_after(10):

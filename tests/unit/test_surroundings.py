@@ -22,10 +22,15 @@ print(json.dumps({
     "blocked": int(status["SigBlk"], 16), "user": os.getuid(), "group": os.getgid(),
     "ignored": int(open("/proc/%d/status" % os.getpid()).read().split("SigIgn:")[1].split()[0], 16),
     "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")), "session": os.getsid(0) == os.getpid(),
-    "stdin": os.readlink("/proc/self/fd/0"),
+    "stdin": os.readlink("/proc/self/fd/0"), "rights": (int(status["NoNewPrivs"]), status["CapBnd"], int(status["Seccomp"])),
 }))
 """
 PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}  # the interpreter that looks does so itself
+
+
+def own_rights() -> list[object]:
+    status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return [0, status["CapBnd"], int(status["Seccomp"])]
 
 
 async def look(tmp_path: Path, identity: commands.Identity, **environment: str) -> dict[str, object]:
@@ -56,6 +61,7 @@ async def test_nothing_of_ours_is_inherited(tmp_path: Path, monkeypatch: pytest.
     assert (found["directory"], found["umask"], found["blocked"]) == ("/", 0o022, 0)
     assert found["session"] and found["stdin"] == "/dev/null"
     assert found["descriptors"] == [0, 1, 2, 3], "the fourth is the directory that it reads"
+    assert found["rights"] == own_rights(), "a service may need all of them, and sudo"
     ignored = found["ignored"]
     assert isinstance(ignored, int)
     assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} <= PYTHON_IGNORES
