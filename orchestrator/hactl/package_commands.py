@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.hactl.config_commands import load
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.hactl.template_commands import disable_option, finish, nodes_option, show_rows, vip_option, what_to_know
 from rfs import exit_codes
@@ -63,7 +63,7 @@ def package(session: Session, name: str, file: Path | None, with_secrets: bool) 
         print_json(document, one_line=session.format == "jsonl")
         return
     count = f"{len(scripts)} script{'s' if len(scripts) != 1 else ''}"
-    click.echo(f"{target}: {name}, {count}, {len(packed)} bytes. There: hactl module install {target.name} --vip ADDR/LEN")
+    say(f"{target}: {name}, {count}, {len(packed)} bytes. There: hactl module install {target.name} --vip ADDR/LEN")
 
 
 @click.command()

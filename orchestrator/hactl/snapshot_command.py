@@ -15,11 +15,12 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import own_name
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.units import show_bytes
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.show import printable
 
 if TYPE_CHECKING:
     from orchestrator.hactl.examiner import Examiner
@@ -130,7 +131,7 @@ def _progress() -> Callable[[str, float], None]:
         return lambda what, done: None
 
     def tell(what: str, done: float) -> None:
-        sys.stderr.write("\r\x1b[K" + (f"{what} {done:4.0%}" if what and done else what))
+        sys.stderr.write("\r\x1b[K" + printable(f"{what} {done:4.0%}" if what and done else what))
         sys.stderr.flush()
 
     return tell
@@ -139,9 +140,9 @@ def _progress() -> Callable[[str, float], None]:
 def _say(document: Mapping[str, Any]) -> None:
     for entry in document["nodes"]:
         if entry["missing"]:
-            click.echo(f"! {entry['node']} is missing: {entry['missing']}", err=True)
-    click.echo(f"{document['file']}: {show_bytes(document['bytes'])}, {document['items']} texts, {document['removed']} secrets removed")
+            say(f"! {entry['node']} is missing: {entry['missing']}", err=True)
+    say(f"{document['file']}: {show_bytes(document['bytes'])}, {document['items']} texts, {document['removed']} secrets removed")
     if document["left_out"]:
-        click.echo(f"{len(document['left_out'])} texts are left out; MANIFEST.json in it says which and why")
+        say(f"{len(document['left_out'])} texts are left out; MANIFEST.json in it says which and why")
     if document["catalogue"]:
-        click.echo(f"{document['catalogue']} says what stands for what: keep it, do not send it")
+        say(f"{document['catalogue']} says what stands for what: keep it, do not send it")
