@@ -107,8 +107,16 @@ def install(
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
     if chosen != packed.name and f"/modules/{packed.name}/" in text:
         said.append(f"its text names files below modules/{packed.name}/; here they lie below modules/{chosen}/")
-    said += what_to_know(module, None, disable_at_boot and not session.dry_run)
+    said += [runs_as_root(module, packed.scripts), *what_to_know(module, None, disable_at_boot and not session.dry_run)]
     finish(session, module, text, dict(packed.scripts), said)
+
+
+def runs_as_root(module: ModuleConfig, scripts: Mapping[str, tuple[bool, bytes]]) -> str:
+    """Said before anything is written: a package is not only configuration."""
+    programs = sorted({name for name, (executable, _) in scripts.items() if executable})
+    listed = ", ".join(programs[:5]) + (" …" if len(programs) > 5 else "")
+    scripts_too = f"and the scripts in it ({listed}) " if programs else ""
+    return f"a package is code: what module {module.name} starts and checks {scripts_too}will run as root on its nodes; trust who made it"
 
 
 COMMANDS = (package, install)
