@@ -17,7 +17,9 @@ from orchestrator.lab.plan import ADDRESSES
 from orchestrator.lab.scenarios.pair import DIRECTORY, PORT
 from rfs.keys import KeyStore
 from tests.cluster.test_doctor import take
+from tests.security.modes import Judge
 from tests.security.scan import Probe, wrong_in
+from tests.security.test_files import needs_strace, traced
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -143,6 +145,26 @@ def scan(cluster: LabCluster, node: str, port: int, lan: str, *words: str) -> li
     done = cluster.lab.run(here, command, check=False, timeout_s=90, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode in (0, 1), done.stderr
     return [Probe(found["probe"], found["verdict"], found["text"]) for found in map(json.loads, done.stdout.splitlines())]
+
+
+@needs_strace
+def test_hactld_makes_its_files_as_they_stay(life: LabCluster) -> None:
+    """By its system calls from its start to an order that it carries out: nothing is narrowed later, its socket not after it listens."""
+    life.kill_daemon("node1")
+    words = traced(Path("/srv/hactld.trace"), "hactld", "--foreground")
+    life.lab.spawn("node1", ["sh", "-c", "umask 022; exec setsid " + " ".join(words) + " >/srv/hactld.out 2>&1"])
+    life.until(lambda: life.status("node1") is not None, "hactld does not answer under strace", 30)
+    life.command("node1", "pause")
+    life.command("node1", "resume")
+    life.lab.run("node1", ["hactl", "snapshot", "-O", "/srv/traced.tar.gz"])
+    life.kill_daemon("node1")
+    judge = Judge(life.lab.path("node1", "/srv/hactld.trace").read_text())
+    life.start_daemon("node1")
+    life.wait_redundant("node1")
+    ours = [made for made in judge.made if made.path.startswith(PLACES)]
+    assert len(ours) >= 8 and judge.wrong == [], judge.wrong
+    assert [made.line for made in ours if made.mode & 0o022] == []
+    assert [made.line for made in ours if made.path.startswith("/run/lockstep/hactld.sock") and made.mode & 0o007] == []
 
 
 def test_the_doors_of_hactld_and_rfsmount(life: LabCluster) -> None:
