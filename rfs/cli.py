@@ -149,7 +149,6 @@ def _status(options: argparse.Namespace) -> int:
     with BlockingClient(_state(options)) as client:
         status = client.call("status")
     if options.json:
-
         say_json(status)
     else:
         from rfs.show import render_status
@@ -166,7 +165,6 @@ def _stats(options: argparse.Namespace) -> int:
         while True:
             statistics = client.call("stats")
             if options.json:
-
                 say_json(statistics)
             else:
                 say(render_statistics(statistics))
@@ -184,7 +182,6 @@ def _witness(options: argparse.Namespace) -> int:
     with BlockingClient(_state(options)) as client:
         shown = client.call(method, params)
     if options.json:
-
         say_json(shown)
     else:
         from rfs.show import render_witness

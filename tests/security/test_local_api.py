@@ -95,7 +95,9 @@ HALF_A_POST = b"POST /v1/modules/pg/note HTTP/1.1\r\nhost: x\r\ncontent-length: 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /v1/st", LINE.encode(), HALF_A_POST])
 async def test_a_request_that_does_not_end_is_not_waited_for(
-    begun: bytes, place: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    begun: bytes,
+    place: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Slow loris, in each part of a request. A byte now and then does not help."""
     monkeypatch.setattr(server, "REQUEST_DEADLINE_S", 0.3)

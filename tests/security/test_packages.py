@@ -39,9 +39,7 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def package(tmp_path: Path, mode: int, uid: int = 0) -> Path:
     """Somebody has made it by hand: bits and owners that no package of ours has."""
     files = {"module.toml": MODULE.encode(), "scripts/start_prim": SCRIPT}
-    made = json.loads(
-        manifest_of(archive.pack("app", "light", "0.1.0", MODULE, {"start_prim": (True, SCRIPT)}))
-    )
+    made = json.loads(manifest_of(archive.pack("app", "light", "0.1.0", MODULE, {"start_prim": (True, SCRIPT)})))
     entries = []
     for name, data in {"manifest.json": json.dumps(made).encode(), **files}.items():
         one = entry(name)
