@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.units import show_bytes
 from rfs import exit_codes
+from rfs.durably import write_durably
 from rfs.errors import SaidNo
 from rfs.show import printable
 
@@ -119,9 +119,7 @@ def _documents(examiner: Examiner, nodes: list[str]) -> tuple[dict[str, str], di
 def _keep_catalogue(target: Path, catalogue: Mapping[str, str]) -> str:
     """Beside the file, never in it."""
     path = target.with_name(target.name.removesuffix(".tar.gz") + CATALOGUE)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        json.dump(dict(sorted(catalogue.items())), file, indent=1)
-        file.write("\n")
+    write_durably(path, (json.dumps(dict(sorted(catalogue.items())), indent=1) + "\n").encode())
     return str(path)
 
 

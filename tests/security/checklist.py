@@ -167,6 +167,7 @@ CHECKLIST: Final[Table] = {
             f"{FILES}::test_keys",
             f"{FILES}::test_a_life_of_rfsmount",
             f"{LIFE}::test_hactld_makes_its_files_as_they_stay",
+            f"{FILES}::test_a_link_that_somebody_has_planted_is_not_followed",
         ),
         "state files survive a cut": ("tests/unit/test_state_files.py", "tests/unit/test_record.py", "tests/powercut/test_powercut.py"),
     },
@@ -223,6 +224,10 @@ CHECKLIST: Final[Table] = {
             f"{HEALTH}::test_many_idle_connections_keep_nobody_out",
             f"{HEALTH}::test_nonsense_is_answered_and_ends",
             f"{HEALTH}::test_no_target_ends_hactld",
+        ),
+        "what gives data up is an admin's, and is said by typing the module's name": (
+            "tests/unit/test_hactl_cli.py::test_what_is_dangerous_is_said_by_the_modules_name",
+            f"{ROLES}::test_an_option_may_be_more_than_its_verb",
         ),
         "who did what is in the history of the node": (
             "tests/unit/test_api_routes.py::test_who_asked_is_in_the_history",

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.hactl.snapshot_command import _keep_catalogue
+from orchestrator.snapshot.bundle import Bundle
 from tests.posix.node import Node, free_address, know_each_other, needs_mounts
 from tests.security.modes import CALLS, Judge
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-pytestmark = [needs_strace]
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = """
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_the_judge_sees_what_it_must() -> None:
     assert Judge(socket).made[-1].mode == 0o600 and not Judge(socket).wrong
 
 
+@needs_strace
 def test_keys(tmp_path: Path) -> None:
     words, environment = traced(tmp_path / "trace", sys.executable, "-c", KEYS), {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, umask=0o022, check=False, capture_output=True, env=environment)
@@ -66,6 +68,7 @@ def wait_for(node: Node) -> None:
     raise AssertionError(f"it does not serve: {done.stdout}{done.stderr}")
 
 
+@needs_strace
 @pytest.mark.mount
 @needs_mounts
 def test_a_life_of_rfsmount(tmp_path: Path) -> None:
@@ -90,3 +93,18 @@ def test_a_life_of_rfsmount(tmp_path: Path) -> None:
         assert not made.mode & 0o022 and (not made.mode & 0o044 or made.path.endswith("rfsmount.pid")), made.line
     sockets = [made for made in ours if made.path.endswith("control.sock")]
     assert [made.mode for made in sockets] == [0] or not sockets[0].mode & 0o077, "made under a umask, before anybody can connect"
+
+
+def test_a_link_that_somebody_has_planted_is_not_followed(tmp_path: Path) -> None:
+    """root takes a snapshot in /tmp: whoever guesses the names has put links there, which lead to what only root may write."""
+    victim, target = tmp_path / "victim", tmp_path / "help.tar.gz"
+    victim.write_text("precious")
+    for name in ("help.tar.gz", "help.tar.gz.part", ".help.tar.gz.part", "help.names.json"):
+        (tmp_path / name).symlink_to(victim)
+    bundle = Bundle("plant7")
+    bundle.add_missing("node2", "is away")
+    bundle.write(target, bundle.manifest(version="0", began=1.0, anonymised=True))
+    kept = _keep_catalogue(target, {"node1": "nodeA"})
+    assert victim.read_text() == "precious" and not target.is_symlink() and not Path(kept).is_symlink()
+    assert target.stat().st_mode & 0o777 == Path(kept).stat().st_mode & 0o777 == 0o600
+    assert json.loads(Path(kept).read_text()) == {"node1": "nodeA"}
