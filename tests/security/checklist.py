@@ -140,6 +140,9 @@ CHECKLIST: Final[Table] = {
     },
     "The apply path": {
         "a hostile peer with a valid key: sixty cases and more": ("tests/hostile/test_target.py",),
+        "a hostile peer brings no configuration, and so no code, where that is wanted": (
+            "tests/unit/test_config_rounds.py::test_a_node_that_takes_up_its_own_files_only",
+        ),
         "a local user who races names and links in the tree": ("tests/hostile_user/test_races.py",),
         "hostile bytes: frames, records, requests, and everything else that is parsed": (
             "fuzz: frames",
