@@ -24,9 +24,6 @@ def has_wide_ciphers() -> bool:
 # A build for tests that die at named steps (csrc/steps.h): tests/faults/variant.py makes it apart from the one that is installed.
 FOR_TESTS = ["-DLOCKSTEP_STEPS"] if os.environ.get("LOCKSTEP_BUILD_STEPS") else []
 
-# The same sources make the same wheel wherever they lie.
-ANYWHERE = [f"-ffile-prefix-map={CSRC.parent}=."]
-
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -36,7 +33,7 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.h")),
     # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
-    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", *ANYWHERE, *FOR_TESTS],
+    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", *FOR_TESTS],
     extra_link_args=["-pthread"],
     libraries=["ssl", "crypto", *(["IPSec_MB"] if has_wide_ciphers() else [])],
     py_limited_api=True,
