@@ -162,7 +162,7 @@ class Rfs:
 
     def _spawn(self, role: str, replace_data: bool) -> subprocess.Popen[bytes]:
         self.check_required(role)
-        self.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = self.command(role, replace_data)
         self.log("rfs-start", "[#] " + " ".join(command))
         return commands.spawn(command, commands.identity_of(None), dict(os.environ), self.paths.rfs_log(self.config.name))
