@@ -60,6 +60,7 @@ class ConfigKeeper:
     peers: Mapping[str, Call]
     log: Callable[[str], None]
     reached: Callable[[str], None] = lambda step: None
+    own_files_only: bool = False  # nothing is taken up that this node's own root has not put into its files
     over: trio.Event = field(default_factory=trio.Event)  # hactld is to go on with what is applied now
     files: str = ""  # the digest of the files; empty: they cannot be read
     known: dict[str, Known] = field(default_factory=dict)
@@ -197,6 +198,8 @@ class ConfigKeeper:
                 async with self.changing:
                     await trio.to_thread.run_sync(self.store.take_name, said.applied)
             case Relation.BEHIND:
+                await self.look_at_files()
+                self._refuse_what_is_not_in_our_files(said.applied.digest, peer)
                 answer = await self.peers[peer].call("config_files", {"digest": said.applied.digest}, PREPARE_DEADLINE_S)
                 candidate = await self.examine(config_archive.unpack(answer.get("files")))
                 if candidate.digest != said.applied.digest:
@@ -246,6 +249,7 @@ class ConfigKeeper:
             raise SaidNo(f"{coordinator} asks for something that is no generation", exit_codes.USAGE) from error
         force, dry_run = parameters.get("force") is True, parameters.get("dry_run") is True
         await self.look_at_files()
+        self._refuse_what_is_not_in_our_files(generation.digest, coordinator)
         self._refuse_to_promise(generation, coordinator, force)
         candidate = await self.examine(config_archive.unpack(parameters.get("files")))
         if candidate.digest != generation.digest:
@@ -265,6 +269,12 @@ class ConfigKeeper:
             self.reached("config-prepared")
         finally:
             self.holding.pop(generation.transaction, None)
+
+    def _refuse_what_is_not_in_our_files(self, digest: str, peer: str) -> None:
+        """A configuration names programs that run as root, and a peer may be in the wrong hands."""
+        if self.own_files_only and digest != self.files:
+            where = f"{self.config_dir} on {self.node}"
+            raise SaidNo(f"{self.node} takes up only what its own files hold: put the files of {peer} into {where}, then apply it again")
 
     def _refuse_to_promise(self, generation: Generation, coordinator: str, force: bool) -> None:
         under_way = self.under_way or ("committed" if self.is_changing else "")

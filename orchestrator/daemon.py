@@ -74,6 +74,7 @@ class Setting:
     key_directory: KeyStore | None
     paths: Paths
     history: History
+    own_files_only: bool = False
     again: bool = False  # this is not the first configuration of this process
     memories: Memories | None = None  # what could not be written down yet must not be forgotten either
 
@@ -84,7 +85,7 @@ class Setting:
             self.history.add("", "config", text)
 
         facts = RunningFacts(self.node, runners, copies, lambda peers: Keys(self.key_directory, self.node, peers).check())
-        return ConfigKeeper(self.node, self.config_dir, self.store, facts, peers, log, steps.reached)
+        return ConfigKeeper(self.node, self.config_dir, self.store, facts, peers, log, steps.reached, self.own_files_only)
 
     @property
     def boot_marker(self) -> Path:
@@ -213,6 +214,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--foreground", "-f", action="store_true", help="write the log to the terminal as well")
     parser.add_argument("--insecure", action="store_true", help="links without keys and encryption, for networks that are yours alone")
     parser.add_argument("--guard", action="store_true", help="early in a boot: lay the read-only guards of this node's modules, and end")
+    parser.add_argument(
+        "--own-files-only", action="store_true", help="take up no configuration that this node's own files do not hold, whoever applies it"
+    )
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     return parser
 
@@ -258,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"hactld: another hactld runs on this node ({paths.run}/hactld.lock is held)", file=sys.stderr)
             return exit_codes.REFUSED
         try:
-            return run(Setting(options.config_dir.absolute(), options.node, store, key_directory, paths, history))
+            where = options.config_dir.absolute()
+            return run(Setting(where, options.node, store, key_directory, paths, history, options.own_files_only))
         finally:
             history.flush()
 

@@ -72,5 +72,6 @@ class Paths:
 
     def make(self) -> None:
         """Create them all."""
-        for directory in (self.state / "hactld", self.state / "modules", self.run / "services", self.log):
+        for directory in (self.state / "hactld", self.state / "modules", self.run / "services"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self.log.mkdir(parents=True, exist_ok=True, mode=0o750)  # nobody knows what services print

@@ -26,6 +26,7 @@ from typing import Any, Final
 from orchestrator.api.client import DEFAULT_SOCKET, ApiClient, ApiFailure
 from orchestrator.paths import Paths
 from rfs import exit_codes
+from rfs.show import say
 
 LEVELS: Final = {"STOP": 0, "WAIT": 1, "ALONE": 2, "UP": 2, "PRIM": 3, "SECOND": 4}
 MOVES: Final = {"start", "stop", "stopstart", "restart", "swap", "prim", "second"}
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return serve(words, ApiClient(Path(os.environ.get("HACTL_SOCKET", DEFAULT_SOCKET))))
     except (Wrong, ApiFailure) as trouble:
-        print(f"safekit: {trouble}", file=sys.stderr)
+        say(f"safekit: {trouble}", err=True)
         code = exit_codes.USAGE if isinstance(trouble, Wrong) else trouble.code
         return UNKNOWN_STATE if words[:1] == ["state"] and code in LEVELS.values() else code
 
@@ -143,7 +144,7 @@ def show_state(client: ApiClient, module: str, rest: Sequence[str]) -> int:
     line = line_of(client, module)
     flags = "".join(rest).replace("-", "")
     if "q" not in flags:
-        print(f"{line['state']} ({line['readiness']})")
+        say(f"{line['state']} ({line['readiness']})")
     return LEVELS[line["state"]] if "l" in flags else exit_codes.DONE
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 from rfs import exit_codes
 from rfs.errors import SaidNo
 from rfs.keys_options import add_keys
+from rfs.show import say, say_json
 
 
 class _Parser(argparse.ArgumentParser):
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return _command(options)
     except SaidNo as refusal:
-        print(f"rfsmount: {refusal.sentence}", file=sys.stderr)
+        say(f"rfsmount: {refusal.sentence}", err=True)
         return refusal.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -148,13 +149,11 @@ def _status(options: argparse.Namespace) -> int:
     with BlockingClient(_state(options)) as client:
         status = client.call("status")
     if options.json:
-        import json
-
-        print(json.dumps(status))
+        say_json(status)
     else:
         from rfs.show import render_status
 
-        print(render_status(status))
+        say(render_status(status))
     return exit_codes.DONE
 
 
@@ -166,11 +165,9 @@ def _stats(options: argparse.Namespace) -> int:
         while True:
             statistics = client.call("stats")
             if options.json:
-                import json
-
-                print(json.dumps(statistics), flush=True)
+                say_json(statistics)
             else:
-                print(render_statistics(statistics), flush=True)
+                say(render_statistics(statistics))
             if not options.watch:
                 return exit_codes.DONE
             time.sleep(1)
@@ -185,13 +182,11 @@ def _witness(options: argparse.Namespace) -> int:
     with BlockingClient(_state(options)) as client:
         shown = client.call(method, params)
     if options.json:
-        import json
-
-        print(json.dumps(shown))
+        say_json(shown)
     else:
         from rfs.show import render_witness
 
-        print(render_witness(shown))
+        say(render_witness(shown))
     return exit_codes.DONE
 
 
@@ -208,7 +203,7 @@ def _command(options: argparse.Namespace) -> int:
         if options.verb == "unmount":
             _wait_for_end(int(client.server["pid"]), state)
         else:
-            print(f"{status['module']} on {status['node']}: {status['role']}, {status['link']}, {status['data']}")
+            say(f"{status['module']} on {status['node']}: {status['role']}, {status['link']}, {status['data']}")
     return exit_codes.DONE
 
 
@@ -220,7 +215,7 @@ def _add(options: argparse.Namespace) -> int:
     with BlockingClient(_state(options), timeout_s=120.0) as client:
         status = client.call("add_directories", params)
     if not options.check:
-        print(f"{status['module']} on {status['node']}: {len(status['directories'])} directories, {status['link']}")
+        say(f"{status['module']} on {status['node']}: {len(status['directories'])} directories, {status['link']}")
     return exit_codes.DONE
 
 

@@ -5,10 +5,10 @@ dies without a word has failed.
 """
 
 import os
-import sys
 from collections.abc import Callable
 
 from rfs import exit_codes
+from rfs.show import say
 
 Report = Callable[[int, str], None]
 
@@ -42,10 +42,10 @@ def _wait_for_report(reading: int) -> int:
         text = pipe.read().decode(errors="replace")
     code, _, sentence = text.partition(" ")
     if not code.isdigit():
-        print("rfsmount: the background process ended without a word; look into its log in the state directory", file=sys.stderr)
+        say("rfsmount: the background process ended without a word; look into its log in the state directory", err=True)
         return exit_codes.FAILED
     if sentence:
-        print(f"rfsmount: {sentence}", file=sys.stderr)
+        say(f"rfsmount: {sentence}", err=True)
     return int(code)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
-from rfs.show import printable
+from rfs.show import printable, say, say_json
 
 Result = dict[str, Any]
 
@@ -22,12 +22,12 @@ def diff(options: argparse.Namespace) -> int:
         found = client.call("diff")
         paths = [entry["path"] for entry in client.call("status")["directories"]]
     if options.json:
-        print(json.dumps({"schema": "rfsmount.diff/1", **found, "directories": paths}))
+        say_json({"schema": "rfsmount.diff/1", **found, "directories": paths})
     else:
         with open(found["file"], encoding="utf-8") as lines:
             for line in lines:
-                print(_sentence(json.loads(line), paths))
-        print(
+                say(_sentence(json.loads(line), paths))
+        say(
             f"{found['differences']} differences: {found['only_here']} only here, {found['only_there']} only on the peer, "
             f"{found['different']} different; {_mib(found['differing_bytes'])} in them ({found['entries']} places compared)"
         )
@@ -36,14 +36,14 @@ def diff(options: argparse.Namespace) -> int:
 
 def _estimate(cost: Result, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"schema": "rfsmount.estimate/1", **cost}))
+        say_json({"schema": "rfsmount.estimate/1", **cost})
     elif cost["kind"] == "marks":
-        print(
+        say(
             f"a resync looks at the {cost['places']} places that are marked on this node ({_mib(cost['compare_bytes'])}), "
             "and at those marked on the peer; only blocks that differ are sent"
         )
     else:
-        print(
+        say(
             f"a resync compares all {cost['places']} places, {cost['files']} files with {_mib(cost['compare_bytes'])}, on both nodes; "
             "only blocks that differ are sent"
         )
@@ -55,9 +55,9 @@ def resolve(options: argparse.Namespace) -> int:
     with BlockingClient(os.path.realpath(str(options.state)), timeout_s=None) as client:
         done = client.call("resolve", {"keep": options.keep})
     if options.json:
-        print(json.dumps({"schema": "rfsmount.resolve/1", **done}))
+        say_json({"schema": "rfsmount.resolve/1", **done})
     else:
-        print(
+        say(
             f"{done['yields']} gives its data up: {done['places']} places that differed ({_mib(done['bytes'])}) are saved on it in "
             f"{done['kept']}; it is now made equal, 'status' shows how far it is"
         )

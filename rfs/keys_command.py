@@ -1,7 +1,6 @@
 """`rfsmount keys init|show|join|forget`: pairing when standing alone. `hactl cluster` does it for a cluster, with these pieces."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from rfs import exit_codes, pairing
 from rfs.errors import SaidNo
 from rfs.keys import NEXT, KeyStore, Own, expiry_alarm, fingerprint
 from rfs.pairing import Inviter, Paired
+from rfs.show import say, say_json
 
 SCHEMA = "lockstep.keys/1"
 
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         case _:
             if not keys.forget(options.peer):
                 raise SaidNo(f"no key of '{options.peer}' is paired here; 'keys show' lists them", exit_codes.USAGE)
-            print(f"the keys of {options.peer} count no longer; a running session with it ends within a second")
+            say(f"the keys of {options.peer} count no longer; a running session with it ends within a second")
             return exit_codes.DONE
 
 
@@ -92,7 +92,7 @@ async def invite(inviter: Inviter, addresses: list[tuple[str, int]], valid_s: fl
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(wait)
-            print(f"On the other node, within {valid_s / 60:.0f} minutes:\n\n    {command}\n", flush=True)
+            say(f"On the other node, within {valid_s / 60:.0f} minutes:\n\n    {command}\n")
             if sys.stderr.isatty():
                 nursery.start_soon(_count_down, valid_s)
     except* SaidNo as refusals:
@@ -118,7 +118,7 @@ async def _count_down(valid_s: float) -> None:
 
 def say_paired(paired: Paired) -> None:
     """What both nodes print at the end: the words are to be compared."""
-    print(f"paired with {paired.peer}\nfingerprint: {paired.words}   (the same words must stand on {paired.peer})")
+    say(f"paired with {paired.peer}\nfingerprint: {paired.words}   (the same words must stand on {paired.peer})")
 
 
 def read_invitation(text: str) -> str:
@@ -165,24 +165,24 @@ def describe(keys: KeyStore) -> dict[str, Any]:
     return {"schema": SCHEMA, "cluster": trust.cluster, "own": mine, "peers": peers, "revoked": list(trust.revoked)}
 
 
-def show_keys(keys: KeyStore, say: Callable[[str], None] = print) -> None:
+def show_keys(keys: KeyStore, tell: Callable[[str], None] = say) -> None:
     """For people."""
     found = describe(keys)
-    say(f"this node   {found['own']['node']:12} key {found['own']['pin'][:16]}  until {found['own']['expires']}")
+    tell(f"this node   {found['own']['node']:12} key {found['own']['pin'][:16]}  until {found['own']['expires']}")
     for peer in found["peers"]:
         more = "  (being replaced: two keys count)" if peer["being_replaced"] else ""
-        say(f"paired with {peer['node']:12} key {peer['pin'][:16]}  until {peer['expires']}  fingerprint {peer['words']}{more}")
+        tell(f"paired with {peer['node']:12} key {peer['pin'][:16]}  until {peer['expires']}  fingerprint {peer['words']}{more}")
     if not found["peers"]:
-        say("paired with nobody yet")
+        tell("paired with nobody yet")
     if found["revoked"]:
-        say(f"revoked     {len(found['revoked'])} keys")
+        tell(f"revoked     {len(found['revoked'])} keys")
     for alarm in filter(None, [found["own"]["alarm"], *(peer["alarm"] for peer in found["peers"])]):
-        say(f"warning: {alarm}")
+        tell(f"warning: {alarm}")
 
 
 def _show(keys: KeyStore, options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(describe(keys)))
+        say_json(describe(keys))
     else:
         show_keys(keys)
     return exit_codes.DONE

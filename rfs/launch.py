@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from typing import Any
 
 from rfs import directory_checks, exit_codes
 from rfs.daemonize import Report, into_background
@@ -12,6 +13,7 @@ from rfs.handshake import NAME_BYTES_MAX
 from rfs.keys import KeyStore
 from rfs.patterns import by_directory
 from rfs.settings import OnPeerLoss, Settings, parse_address, parse_witness
+from rfs.show import printable, say
 
 LOG_NAME = "rfsmount.log"
 
@@ -110,11 +112,26 @@ def mount(options: argparse.Namespace) -> int:
 
 def _say_on_stderr(code: int, sentence: str) -> None:
     if code != exit_codes.DONE:
-        print(f"rfsmount: {sentence}", file=sys.stderr, flush=True)
+        say(f"rfsmount: {sentence}", err=True)
+
+
+class OneLine(logging.Formatter):
+    """Names of files and words of the peer are in messages: neither may they begin a line of the log that looks like one of ours, nor may
+    they be commands to the terminal on which somebody reads it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """What follows it of one of our own mistakes, on lines of its own."""
+        return printable(super().formatException(ei), "\n")
 
 
 def _run(settings: Settings, report: Report) -> int:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     # What pyfuse3 says of every worker is of no use to anybody but its authors.
     logging.getLogger("pyfuse3").setLevel(logging.WARNING)
     import trio

@@ -1,6 +1,14 @@
-"""`rfsmount status` and `stats` for a person: the verdict first, then what stands behind it. No imports that cost time."""
+"""`rfsmount status` and `stats` for a person: the verdict first, then what stands behind it. No imports that cost time.
 
-from typing import Any
+Names of files, what a peer or a program says, lines of logs: whoever made them may have meant them for the terminal of whoever looks
+(escape sequences, marks that turn the reading direction around, a line feed and then a line that looks like ours). So nothing is printed
+but by `say`, which lets no such character through, and values come through `shown`, which leaves no line feed in them either. hactl does
+the same with its own `say`. JSON has a way of its own, `say_json`: it escapes what is not ASCII, and is for programs.
+"""
+
+import json
+import sys
+from typing import Any, TypeVar
 
 Status = dict[str, Any]
 
@@ -13,13 +21,41 @@ def _bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def printable(name: str) -> str:
-    """A file's name for a terminal: what a name may hold must not become a command to it."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in name)
+def printable(name: str, kept: str = "") -> str:
+    """A text for a terminal, on one line: what it may hold must not become a command to it. `kept`: what may stay nevertheless."""
+    if name.isprintable():
+        return name
+    return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape", "backslashreplace").decode() for one in name)
+
+
+Document = TypeVar("Document")
+
+
+def shown(document: Document, kept: str = "") -> Document:
+    """A document from elsewhere, for a person: each text in it on one line, and printable."""
+    made: Any = document
+    if isinstance(document, str):
+        made = printable(document, kept)
+    elif isinstance(document, dict):
+        made = {shown(name, kept): shown(value, kept) for name, value in document.items()}
+    elif isinstance(document, (list, tuple)):
+        made = type(document)(shown(value, kept) for value in document)
+    return made  # type: ignore[no-any-return]
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """The one way to print for rfsmount's commands: lines are ours, nothing else in them is a command to a terminal."""
+    print(printable(text, "\n\t"), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def say_json(document: object, *, indent: int | None = None) -> None:
+    """A document for programs: valid, and ASCII without a control character."""
+    print(json.dumps(document, indent=indent).replace("\x7f", "\\u007f"), flush=True)
 
 
 def render_status(status: Status) -> str:
     """About eight lines; the first one alone is enough to know whether to worry."""
+    status = shown(status)
     lines = [f"{status['module']} on {status['node']}: {status['role'].upper()}, link {status['link']}, data {status['data']}"]
     if status["reason"]:
         lines.append(f"  {status['code']}: {status['reason']}")
@@ -51,6 +87,7 @@ def render_status(status: Status) -> str:
 
 def render_witness(witness: Status) -> str:
     """One line: is it there, and whom did it let go on?"""
+    witness = shown(witness)
     held = witness["register"]
     line = f"witness {witness['state']} at {', '.join(witness['endpoints'])}: " + (
         f"the register names {held['generation']} (term {held['term']})" if held else "the register is not known"

@@ -3,7 +3,6 @@
 Exit codes: 0 equal (or repaired, and equal then), 1 different; cut off: 1 with a sentence; else as everywhere."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any
 from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
-from rfs.show import printable
+from rfs.show import printable, say, say_json
 
 ASK_AGAIN_S = 0.2
 Result = dict[str, Any]
@@ -30,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
             before, result = result["found"], _verify(client)
             result["repaired_places"] = before
     if options.json:
-        print(json.dumps({"schema": "rfsmount.verify/1", "equal": not result["differences"], "repaired": repaired} | result))
+        say_json({"schema": "rfsmount.verify/1", "equal": not result["differences"], "repaired": repaired} | result)
     else:
         _print(result, repaired)
     return exit_codes.FAILED if result["differences"] else exit_codes.DONE
@@ -70,18 +69,19 @@ def _progress_line(progress: Result, elapsed_s: float) -> str:
 def _tell(line: str, over: bool = False) -> None:
     """To whoever watches; a program that reads our output does not see it."""
     if sys.stderr.isatty():
+        line = printable(line)
         print(f"\r\033[K{line}" if over else line, end="" if over else "\n", file=sys.stderr, flush=True)
 
 
 def _print(result: Result, repaired: int) -> None:
     for one in result["found"]:
         where = f" at {one['offset']}, {one['length']} bytes" if one["kinds"] == ["content"] else ""
-        print(f"{', '.join(one['kinds'])}: {printable(one['path'])}{where}")
+        say(f"{', '.join(one['kinds'])}: {printable(one['path'])}{where}")
     if len(result["found"]) < result["differences"]:
-        print(f"... and {result['differences'] - len(result['found'])} more")
+        say(f"... and {result['differences'] - len(result['found'])} more")
     compared = f"{result['files_done']} files and {result['bytes_done'] >> 20} MiB compared in {result['seconds']} s"
     if result["differences"]:
         again = "after the repair too: look for what changes the secondary's tree" if repaired else "'verify --repair' makes them equal"
-        print(f"{result['differences']} differences; {again} ({compared})")
+        say(f"{result['differences']} differences; {again} ({compared})")
     else:
-        print(f"equal{f' after the repair of {repaired} differences' if repaired else ''} ({compared})")
+        say(f"equal{f' after the repair of {repaired} differences' if repaired else ''} ({compared})")

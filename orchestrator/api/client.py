@@ -16,6 +16,7 @@ from urllib.parse import quote
 from orchestrator import defaults
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
+from rfs.show import shown
 
 DEFAULT_SOCKET = Path(defaults.DEFAULT_SOCKET)
 TIMEOUT_S = 60.0
@@ -41,10 +42,11 @@ QUIET = Event("quiet", "", {})
 
 
 class ApiClient:
-    """Each call is one connection: hactld may be restarted between any two."""
+    """Each call is one connection: hactld may be restarted between any two. `for_people`: each text in an answer is on one line, and
+    printable, whoever has put it there: a script, a peer, a name in a directory."""
 
-    def __init__(self, path: Path = DEFAULT_SOCKET, timeout_s: float = TIMEOUT_S) -> None:
-        self.path, self.timeout_s = path, timeout_s
+    def __init__(self, path: Path = DEFAULT_SOCKET, timeout_s: float = TIMEOUT_S, *, for_people: bool = False) -> None:
+        self.path, self.timeout_s, self.for_people = path, timeout_s, for_people
 
     def index(self) -> dict[str, Any]:
         """`hactl.index/1`: what there is to ask, and who asks."""
@@ -68,7 +70,7 @@ class ApiClient:
 
     def logs(self, module: str, lines: int, node: str | None = None, run: str | None = None) -> dict[str, Any]:
         """The last lines of a module's logs, and of one run of a script (the newest unless named)."""
-        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node, "run": run})
+        return self._call("GET", f"/v1/modules/{quote(module, safe='')}/logs", {"lines": str(lines), "node": node, "run": run}, kept="\t")
 
     def contents(self, module: str, node: str | None = None, *, walk: bool = True) -> dict[str, Any]:
         """`hactl.contents/1`: what a module's directories hold."""
@@ -104,7 +106,7 @@ class ApiClient:
 
     def doctor(self, what: str, node: str | None = None, **more: str) -> dict[str, Any]:
         """`facts`, `clock` or `snapshot` of a node (api/doctor.py)."""
-        return self._call("GET", "/v1/doctor", {"what": what, "node": node, **more})
+        return self._call("GET", "/v1/doctor", {"what": what, "node": node, **more}, raw=True)  # to be judged, not read
 
     def data(self, module: str, node: str | None = None) -> dict[str, Any]:
         """`hactl.data/1`: what a node's rfsmount says of a module's data."""
@@ -127,9 +129,12 @@ class ApiClient:
                     rest += piece
                 _document(status, rest)
             sock.settimeout(tick_s)
-            yield from _events(sock, bytearray(rest))
+            for event in _events(sock, bytearray(rest)):
+                yield event._replace(document=shown(event.document)) if self.for_people else event
 
-    def _call(self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, query: Mapping[str, str | None], body: Body | None = None, *, raw: bool = False, kept: str = ""
+    ) -> dict[str, Any]:
         payload = json.dumps(body).encode() if body is not None else b""
         with self._connected() as sock, self._translated():
             sock.sendall(_head(method, _target(path, query), len(payload)) + payload)
@@ -140,8 +145,8 @@ class ApiClient:
             except ConnectionResetError:  # refused before it was read; the refusal is here
                 if not answer:
                     raise
-        status, content = _parse(bytes(answer))
-        return _document(status, content)
+        document = _document(*_parse(bytes(answer)))
+        return shown(document, kept) if self.for_people and not raw else document
 
     def _connected(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -142,12 +142,14 @@ class Here:
             raise ApiError(sentence, exit_codes.USAGE, 404)
         raise ApiError(f"there is no module {module}", exit_codes.USAGE, 404)
 
-    async def rotate(self) -> dict[str, Any]:
-        """Replace this node's key; every peer is told."""
+    async def rotate(self, who: str) -> dict[str, Any]:
+        """Replace this node's key; every peer is told. Who wanted that is in the history."""
         try:
             pin, not_told = await self.keys.rotate({side.peer: side.client for side in self.sides})
         except SaidNo as refusal:
+            self.note_command("", "rotate-keys", {}, refusal.sentence, who)
             raise ApiError(refusal.sentence, refusal.exit_code) from refusal
+        self.note_command("", "rotate-keys", {}, f"the key of this node is {pin[:16]} now", who)
         return {"node": self.node, "pin": pin, "not_told": not_told}
 
     async def command(self, module: str, verb: str, options: Mapping[str, Any], who: str) -> Answer:

@@ -42,7 +42,7 @@ class PeerCalls:
                 case "pin":
                     return await self._pinned(parameters, pin)
                 case "rotate":
-                    return await self.here.rotate()
+                    return await self.here.rotate(who)
                 case "tell":
                     self._told(parameters)
                     return {}

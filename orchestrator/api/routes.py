@@ -76,7 +76,7 @@ class Routes:
                 parameters = {"module": module, "walk": request.query.get("walk") != "no"}
                 return await contents.of_nodes(module, self._nodes_of(module, wanted), lambda node: self._of(node, "contents", parameters))
             case "POST", ("v1", "cluster", "rotate-keys"):
-                return await self._rotate(wanted)
+                return await self._rotate(wanted, f"{request.who} on {self.node}")
             case "GET", ("v1", "config", *what):
                 return await self._here_or_there(wanted, "config", {**request.query, "what": "/".join(what)})
             case "POST", ("v1", "config", "apply" | "rollback" as what):
@@ -233,11 +233,11 @@ class Routes:
             return Answer(error.code, str(error))
         return Answer(int(answer.get("code", exit_codes.FAILED)), str(answer.get("message", "")))
 
-    async def _rotate(self, wanted: str | None) -> dict[str, Any]:
+    async def _rotate(self, wanted: str | None, who: str) -> dict[str, Any]:
         """One node after the other: each must find the others' keys as it knows them."""
         rotated = []
         for node in self._nodes(wanted):
-            answer = await self.here.rotate() if node == self.node else await self._ask(node, "rotate", {})
+            answer = await self.here.rotate(who) if node == self.node else await self._ask(node, "rotate", {"who": who})
             rotated.append({"node": node, "pin": answer.get("pin", ""), "not_told": answer.get("not_told", [])})
         return {"schema": "hactl.rotated/1", "rotated": rotated}
 

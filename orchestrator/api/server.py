@@ -1,5 +1,8 @@
 """HTTP/1.1 on the unix socket, with h11. Who asks is known from the socket itself (access.py), so there is nothing to log in with; whether
 they may is decided by the table (roles.py) when method and path are known, before anything more is read.
+
+Whoever may ask must not use hactld up. A request has little time to arrive, and a size; connections and streams are bounded for each user,
+and for all users but root together: root always finds room, and so does every user beside one who holds all that he can.
 """
 
 from __future__ import annotations
@@ -7,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +29,12 @@ from rfs import exit_codes
 BODY_BYTES_MAX = 1 << 20
 CONNECTION_DEADLINE_S = 180.0
 SEND_DEADLINE_S = 10.0  # a stream's reader that takes nothing for so long is dropped; it can come back to where it was
+REQUEST_DEADLINE_S = 15.0  # for all of it to arrive, from the moment when the one before is answered
 STREAMS_MAX = 64
+OTHERS_STREAMS_MAX = 48  # of others than root
+STREAMS_MAX_PER_USER = 16
 OTHERS_MAX = 128  # connections of others than root
+CONNECTIONS_MAX_PER_USER = 48  # streams are among them
 DIGITS_MAX = 15  # of a number; a peer takes 64 bits
 NOBODY = Asker("", Role.NONE)
 HTTP_OF = {
@@ -94,7 +102,8 @@ class ApiServer:
     ) -> None:
         self.path, self.route, self.log, self.bugs = path, route, log, bugs or unheard()
         self.grants: Callable[[], Access] = grants if grants is not None else dict
-        self._streams = self._others = 0
+        self._connections, self._streams = Counter[int](), Counter[int]()  # by user
+        self.sent_away: Counter[int] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
@@ -122,31 +131,38 @@ class ApiServer:
             self.bugs.told("a connection", group)  # most likely a stream: it has been answered already
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
-        counted = False
+        process = access.process_at(stream.socket)
+        if not has_room(self._connections, process.uid, CONNECTIONS_MAX_PER_USER, OTHERS_MAX):
+            self._send_away(process.uid)
+            return
+        self._connections[process.uid] += 1
         try:
             with trio.move_on_after(CONNECTION_DEADLINE_S) as scope:
-                process = access.process_at(stream.socket)
-                if process.uid != 0 and self._others >= OTHERS_MAX:
-                    return  # whoever they are: root must always find room
-                counted = process.uid != 0
-                self._others += counted
-                asker = await access.asker(process, self.grants())
-                access.asking.set(asker)
-                while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
-                    answered = await self._exchange(stream, connection, asker)
-                    if isinstance(answered, Stream):
-                        scope.deadline = math.inf
-                        await self._pour(stream, connection, answered)
-                    if answered is not True:
-                        return
-                    if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
-                        return
-                    connection.start_next_cycle()
+                await self._answer_all(stream, process, scope)
         finally:
-            self._others -= counted
+            self._connections[process.uid] -= 1
 
-    async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection, asker: Asker) -> bool | Stream:
+    def _send_away(self, uid: int) -> None:
+        self.sent_away[uid] += 1
+        if self.sent_away[uid] == 1:
+            self.log(f"uid {uid} holds all connections that it may have, or all users do: it is sent away (counted, not logged again)")
+
+    async def _answer_all(self, stream: trio.SocketStream, process: access.Process, scope: trio.CancelScope) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
+        asker = await access.asker(process, self.grants())
+        access.asking.set(asker)
+        while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
+            answered = await self._exchange(stream, connection, asker, process.uid)
+            if isinstance(answered, Stream):
+                scope.deadline = math.inf
+                await self._pour(stream, connection, answered, process.uid)
+            if answered is not True:
+                return
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return
+            connection.start_next_cycle()
+
+    async def _exchange(self, stream: trio.SocketStream, connection: h11.Connection, asker: Asker, uid: int) -> bool | Stream:
         """One request and its answer; False when the client has nothing more to ask."""
         what = "a request"
 
@@ -156,21 +172,25 @@ class ApiServer:
             self._admit(head, asker)
 
         try:
-            asked = await http.read_request(stream, connection, BODY_BYTES_MAX, admit)
+            with trio.fail_after(REQUEST_DEADLINE_S):
+                asked = await http.read_request(stream, connection, BODY_BYTES_MAX, admit)
             if asked is None:
                 return False
             request = parse(*asked, asker)
             self._judge(request)
             answer = await self._routed(request)
             if isinstance(answer, Stream):
-                if self._streams >= STREAMS_MAX:
-                    raise ApiError(f"{STREAMS_MAX} streams are open already", exit_codes.FAILED, 503)
+                full = self._streams.total() >= STREAMS_MAX
+                if full or not has_room(self._streams, uid, STREAMS_MAX_PER_USER, OTHERS_STREAMS_MAX):
+                    raise ApiError("too many event streams are open already: end one", exit_codes.FAILED, 503)
                 return answer
             status, document = 200, answer
             status = HTTP_OF.get(document.get("code", 0), 500) if request.method == "POST" else status
             body = json.dumps(document).encode()
         except ApiError as error:
             status, body = error.http, failure(error.code, str(error))
+        except trio.TooSlowError:
+            return False  # it was never whole
         except http.TooLong:
             status, body = 400, failure(exit_codes.USAGE, "the request is too long")
         except h11.RemoteProtocolError as error:
@@ -215,7 +235,7 @@ class ApiServer:
         may = access.who_may(needed, self.grants())
         raise ApiError(roles.refusal(what, needed, asker.name, asker.role, may), exit_codes.NOT_PERMITTED)
 
-    async def _pour(self, stream: trio.SocketStream, connection: h11.Connection, answer: Stream) -> None:
+    async def _pour(self, stream: trio.SocketStream, connection: h11.Connection, answer: Stream, uid: int) -> None:
         """A stream, until the client goes, or takes nothing any more."""
 
         async def send(piece: bytes) -> None:
@@ -227,7 +247,7 @@ class ApiServer:
                 pass  # nothing more is asked on this connection
             scope.cancel()
 
-        self._streams += 1
+        self._streams[uid] += 1
         try:
             await http.begin_stream(stream, connection, answer.content_type)
             async with trio.open_nursery() as nursery:
@@ -237,7 +257,12 @@ class ApiServer:
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass  # it went away, or is too slow
         finally:
-            self._streams -= 1
+            self._streams[uid] -= 1
+
+
+def has_room(held: Counter[int], uid: int, per_user: int, others: int) -> bool:
+    """May this user have one more? root always may: it must be able to end what others do."""
+    return uid == 0 or (held[uid] < per_user and held.total() - held[0] < others)
 
 
 def failure(code: int, message: str) -> bytes:

@@ -23,9 +23,11 @@ import trio
 
 from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
+from rfs.show import printable
 
 EVENTS_MAX = 2000
 LOG_BYTES_MAX = 8 << 20
+TEXT_CHARACTERS_MAX = 4000  # of a line: what scripts and peers say has no end by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,8 @@ class History:
         return path.with_suffix(path.suffix + ".1")
 
     def add(self, module: str, kind: str, text: str, *, who: str = "", role: str = "", inputs: Mapping[str, Any] | None = None) -> None:
-        """One line, everywhere. Whoever said it: what cannot be written as UTF-8 is replaced."""
-        text, who = (each.encode("utf-8", "replace").decode() for each in (text, who))
+        """One line, everywhere. Whoever said it: what is not printable is escaped, a line feed as well (rfs/show.py says why)."""
+        text, who = printable(text[:TEXT_CHARACTERS_MAX]), printable(who[:TEXT_CHARACTERS_MAX])
         self._number += 1
         more = {**({"who": who} if who else {}), **({"role": role} if role else {}), **({"inputs": inputs} if inputs is not None else {})}
         line = Line(self._number, time.time(), time.monotonic(), module, kind, text, more)

@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import click
-
 from orchestrator.doctor import gather
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.preflight import at_pairing, cannot_work
 from orchestrator.hactl.doctor_command import findings
+from orchestrator.hactl.output import say
 from rfs.errors import SaidNo
 from rfs.pairing import Facts, Introduction, Paired
 
@@ -60,7 +59,7 @@ class Acquaintance:
         """For people."""
         found = self.findings(paired)
         if found:
-            click.echo("\nBefore you go on:")
+            say("\nBefore you go on:")
             for line in findings(found, colour=colour):
-                click.echo(line)
-            click.echo("\n'hactl doctor' asks all of this and more again, at any time")
+                say(line, styled=colour)
+            say("\n'hactl doctor' asks all of this and more again, at any time")

@@ -15,7 +15,7 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import DEFAULT_CONFIG_DIR
-from orchestrator.hactl.output import columns, print_json, print_rows
+from orchestrator.hactl.output import columns, print_json, print_rows, say
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, session_options
 from rfs import exit_codes
 
@@ -49,7 +49,7 @@ def diff(session: Session, peer: str | None, base: int | None, target: int | Non
         print_json(document, one_line=session.format == "jsonl")
     else:
         for line in show_diff(document, colour=session.colour):
-            click.echo(line)
+            say(line, styled=session.colour)
     if not document["equal"]:
         raise SystemExit(exit_codes.FAILED)
 
@@ -167,7 +167,7 @@ def agree_and_apply(session: Session, order: dict[str, Any], verb: str, target: 
     document = session.client.config("diff", to=number(target))
     if not for_programs:
         for line in show_diff(document, colour=session.colour):
-            click.echo(line)
+            say(line, styled=session.colour)
     if document["problems"] and for_programs:
         print_json({"schema": "hactl.config/1", "valid": False, "problems": document["problems"]}, one_line=session.format == "jsonl")
     if document["problems"]:
@@ -180,10 +180,10 @@ def agree_and_apply(session: Session, order: dict[str, Any], verb: str, target: 
     if for_programs:
         print_json(answer, one_line=session.format == "jsonl")
     else:
-        click.echo(answer["message"], err=True)
+        say(answer["message"], err=True)
         for node in answer["nodes"]:
             if node["text"]:
-                click.echo(f"{node['node']}: {node['text']}", err=True)
+                say(f"{node['node']}: {node['text']}", err=True)
 
 
 def check_directory(session: Session) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.hactl.module_commands import switch
-from orchestrator.hactl.output import columns, print_json
+from orchestrator.hactl.output import columns, print_json, say
 from orchestrator.hactl.session import Session, chosen_module, session_options
 from orchestrator.units import show_duration
 
@@ -50,9 +50,9 @@ def show_checkers(session: Session, modules: Sequence[Mapping[str, Any]]) -> Non
         header = ("MODULE", "NODE", "RESOURCE", "STATE", "SINCE", "FOUND")
         lines = ["\t".join(row) for row in rows] if session.format == "plain" else columns(header, rows)
         for line in lines:
-            click.echo(line)
+            say(line)
         if not found and session.format == "table":
-            click.echo("nothing is watched: see [[checker]] in docs/interfaces.md")
+            say("nothing is watched: see [[checker]] in docs/interfaces.md")
 
 
 def _since(since_s: float | None) -> str:

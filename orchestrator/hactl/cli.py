@@ -14,9 +14,11 @@ import click
 
 from orchestrator.defaults import DEFAULT_CONFIG
 from orchestrator.exit_codes import INTERRUPTED
+from orchestrator.hactl.output import say
 from orchestrator.hactl.session import Session, session_options
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
+from rfs.show import printable
 
 # By what people look for, in the order of --help: name -> the file below orchestrator/hactl, the command in it, and what it is for.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
@@ -182,5 +184,5 @@ def _in_no_cluster(code: int) -> str:
 
 
 def _say(sentence: str, code: int) -> int:
-    click.echo(f"hactl: {sentence}", err=True)
+    say(f"hactl: {printable(sentence)}", err=True)
     return code

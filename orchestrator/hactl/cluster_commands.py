@@ -17,7 +17,7 @@ from orchestrator.config_errors import ConfigError
 from orchestrator.generations import GenerationStore
 from orchestrator.hactl import cluster_files
 from orchestrator.hactl.acquaintance import Acquaintance
-from orchestrator.hactl.output import print_answer, print_json
+from orchestrator.hactl.output import print_answer, print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.paths import Paths
 from orchestrator.security import key_store
@@ -116,7 +116,7 @@ def _warn_of_others(session: Session, paired: Paired, new_key: bool) -> None:
     trust = key_store(session.config_dir).trust()
     others = [peer for peer in trust.peers if trust.of(peer) and peer != paired.peer]
     if new_key and others:
-        click.echo(f"{listed(others)} know the old key only: pair with each anew as well, without --new-key", err=True)
+        say(f"{listed(others)} know the old key only: pair with each anew as well, without --new-key", err=True)
 
 
 def _peer_to_invite(session: Session, config: ClusterConfig, node: str, wanted: str | None) -> str:
@@ -185,7 +185,7 @@ def join(session: Session, invitation: str, new_key: bool) -> None:
         raise _say_no(refusal) from None
     _say_paired(session, paired, acquaintance)
     if session.format == "table":
-        click.echo(f"the configuration is in {session.config_dir} ({', '.join(sorted(paired.files))}); start hactld on both nodes")
+        say(f"the configuration is in {session.config_dir} ({', '.join(sorted(paired.files))}); start hactld on both nodes")
     _warn_of_others(session, paired, new_key)
 
 
@@ -223,13 +223,13 @@ def show(session: Session) -> None:
         document = {"schema": "hactl.cluster/1", "name": config.name, "policy": config.policy, "nodes": nodes, "keys": described}
         print_json(document, one_line=session.format == "jsonl")
         return
-    click.echo(f"cluster {config.name}, policy {config.policy}")
+    say(f"cluster {config.name}, policy {config.policy}")
     for node in config.nodes.values():
-        click.echo(f"  {node.name:12} {'  '.join(f'{network} {address}' for network, address in node.addresses.items())}")
+        say(f"  {node.name:12} {'  '.join(f'{network} {address}' for network, address in node.addresses.items())}")
     if described is None:
-        click.echo("no key yet: hactl cluster init on one node, hactl cluster join on the other")
+        say("no key yet: hactl cluster init on one node, hactl cluster join on the other")
     else:
-        keys_command.show_keys(keys, click.echo)
+        keys_command.show_keys(keys, say)
 
 
 @cluster.command("rotate-keys")
@@ -241,10 +241,10 @@ def rotate_keys(session: Session) -> None:
         print_json(answer, one_line=session.format == "jsonl")
         return
     for rotated in answer["rotated"]:
-        click.echo(f"{rotated['node']} has a new key, {rotated['pin'][:16]}; established links go on under the old one")
+        say(f"{rotated['node']} has a new key, {rotated['pin'][:16]}; established links go on under the old one")
         if rotated.get("not_told"):
             others = listed(rotated["not_told"])
-            click.echo(f"{others}: no mirror module with {rotated['node']}, so not told; pair anew before there is one", err=True)
+            say(f"{others}: no mirror module with {rotated['node']}, so not told; pair anew before there is one", err=True)
 
 
 def _refuse_while_it_serves(session: Session, peer: str) -> None:
@@ -283,4 +283,4 @@ def forget(session: Session, peer: str, force: bool) -> None:
         raise Failure(f"no key of {peer} is paired with this node; 'hactl cluster show' lists them", exit_codes.USAGE)
     again = "to pair again: hactl cluster init here, hactl cluster join --new-key there"
     if not print_answer(session, sentence := f"the keys of {peer} count no longer on this node; {again}"):
-        click.echo(sentence)
+        say(sentence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.hactl.output import say
 from orchestrator.hactl.session import Session, session_options
 
 INTO = {
@@ -28,5 +29,5 @@ def completion(session: Session, shell: str) -> None:
     root = click.get_current_context().find_root().command
     found = get_completion_class(shell)
     assert found is not None, "click knows these three"
-    click.echo(f"# Put it where your shell looks:  {INTO[shell]}")
-    click.echo(found(root, {}, "hactl", "_HACTL_COMPLETE").source())
+    say(f"# Put it where your shell looks:  {INTO[shell]}")
+    say(found(root, {}, "hactl", "_HACTL_COMPLETE").source())

@@ -10,7 +10,7 @@ import click
 
 from orchestrator.config import CLUSTER_FILE, MODULES_DIR, ClusterConfig, ModuleConfig, load_cluster, load_modules
 from orchestrator.config_errors import ConfigError
-from orchestrator.hactl.output import columns, print_json, print_rows
+from orchestrator.hactl.output import columns, print_json, print_rows, say
 from orchestrator.hactl.session import Session, prints_toml, session_options
 from rfs import exit_codes
 
@@ -44,11 +44,11 @@ def show_complaints(session: Session, error: ConfigError) -> None:
         return
     for file in dict.fromkeys(complaint.file for complaint in complaints):
         own = [complaint for complaint in complaints if complaint.file == file]
-        click.echo(f"{file}: {len(own)} problem{'s' if len(own) > 1 else ''}", err=True)
+        say(f"{file}: {len(own)} problem{'s' if len(own) > 1 else ''}", err=True)
         rows = [(f"line {each.line}" if each.line is not None else "-", each.key or "-", each.sentence) for each in own]
         for line in columns(("", "", ""), rows)[1:]:
-            click.echo(f"  {line}", err=True)
-    click.echo("Nothing was applied.", err=True)
+            say(f"  {line}", err=True)
+    say("Nothing was applied.", err=True)
 
 
 @config.command()
@@ -60,7 +60,7 @@ def check(session: Session) -> None:
         print_json({"schema": "hactl.config/1", "valid": True, "problems": []}, one_line=session.format == "jsonl")
         return
     listed = ", ".join(modules) or "none"
-    click.echo(f"{session.config_dir}: cluster {cluster.name}, nodes {cluster.names}, modules: {listed}. No problems.")
+    say(f"{session.config_dir}: cluster {cluster.name}, nodes {cluster.names}, modules: {listed}. No problems.")
 
 
 @config.command()
@@ -73,16 +73,16 @@ def show(session: Session) -> None:
         from orchestrator.config_documents import as_toml, read_documents
 
         documents = read_documents(session.config_dir)
-        click.echo(f"# {CLUSTER_FILE}\n{as_toml(documents.cluster)}")
+        say(f"# {CLUSTER_FILE}\n{as_toml(documents.cluster)}")
         for name, document in documents.modules.items():
-            click.echo(f"# {MODULES_DIR}/{name}.toml\n{as_toml(document)}")
+            say(f"# {MODULES_DIR}/{name}.toml\n{as_toml(document)}")
         return
     document = {"cluster": plain(asdict(cluster)), "modules": {name: plain(asdict(found)) for name, found in modules.items()}}
     if session.format in ("json", "jsonl"):
         print_json(document, one_line=session.format == "jsonl")
         return
     for line in _lines("", document):
-        click.echo(line)
+        say(line)
 
 
 def plain(value: Any) -> Any:

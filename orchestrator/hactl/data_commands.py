@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.hactl.asking import answers
-from orchestrator.hactl.output import print_answer, print_json, print_nodes
+from orchestrator.hactl.output import print_answer, print_json, print_nodes, say
 from orchestrator.hactl.progress import Progress
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module, module_argument, session_options
 from orchestrator.hactl.waiting import describe, entry_of, nodes_of
@@ -36,7 +36,7 @@ def data(session: Session, module: str | None) -> None:
     nodes = nodes_of(status, name) if session.node == "all" else [session.node]
     with answers(nodes, lambda node: session.client.data(name, node)) as documents:
         if not print_nodes(session, documents):
-            click.echo("\n\n".join(shown_data(document) for document in documents))
+            say("\n\n".join(shown_data(document) for document in documents))
 
 
 def shown_data(document: Line) -> str:
@@ -100,12 +100,12 @@ def resync(session: Session, module: str | None, full: bool) -> None:
         if session.dry_run:
             sentence = f"would have both copies of {name} compared as a whole, and blocks that differ sent; the application goes on"
             if not print_answer(session, sentence):
-                click.echo(sentence)
+                say(sentence)
             return
         session.confirm(f"Both copies of {name} are read as a whole and compared; the application keeps running. Go on?")
         work = follow(session, name, "resync", {})
         if session.format not in ("json", "jsonl"):
-            click.echo(f"{name}: {work['message']}")
+            say(f"{name}: {work['message']}")
         return
     follow_status(session, name)
 
@@ -125,7 +125,7 @@ def follow_status(session: Session, name: str, *, resolved: bool = False) -> Non
                 message = "both copies are equal" if seen else "both copies are up to date: there is nothing to do"
                 progress.finish(exit_codes.DONE, message)
                 if not progress.as_json:
-                    click.echo(f"{name}: {message}")
+                    say(f"{name}: {message}")
                 return
             elif entry["verdict"] == "diverged" and not resolved:
                 raise Failure(f"{name} is diverged: no resync ends that; see 'hactl explain DIVERGED'", exit_codes.REFUSED)
@@ -154,7 +154,7 @@ def verify(session: Session, module: str | None, repair: bool) -> None:
     if session.dry_run:
         sentence = f"would read both copies of {name} and compare them" + (", and have a resync repair what differs" if repair else "")
         if not print_answer(session, sentence):
-            click.echo(sentence)
+            say(sentence)
         return
     if repair:
         session.confirm(f"What differs on the secondary of {name} is overwritten with the primary's. Go on?")
@@ -165,14 +165,14 @@ def verify(session: Session, module: str | None, repair: bool) -> None:
     else:
         for one in result["found"]:
             where = f" at {one['offset']}, {one['length']} bytes" if one["kinds"] == ["content"] else ""
-            click.echo(f"{', '.join(one['kinds'])}: {one['path']}{where}")
+            say(f"{', '.join(one['kinds'])}: {one['path']}{where}")
         if len(result["found"]) < result["differences"]:
-            click.echo(f"... and {result['differences'] - len(result['found'])} more")
+            say(f"... and {result['differences'] - len(result['found'])} more")
         compared = f"{result['files_done']} files and {show_bytes(result['bytes_done'])} compared in {work['seconds']:.0f} s"
         if result["differences"]:
-            click.echo(f"{result['differences']} differences ({compared}); 'hactl verify {name} --repair' makes them equal")
+            say(f"{result['differences']} differences ({compared}); 'hactl verify {name} --repair' makes them equal")
         else:
-            click.echo(f"{name}: {work['message']} ({compared})")
+            say(f"{name}: {work['message']} ({compared})")
     if work["code"]:
         raise SystemExit(work["code"])
 
@@ -216,8 +216,8 @@ def resolve(session: Session, module: str | None, keep: str) -> None:
     session.confirm_by_name(f"{gives} gives its data of {name} up; what differs there is saved first, in its kept/ directory.", name)
     work = follow(session, name, "resolve", {"keep": keep})
     if session.format not in ("json", "jsonl"):
-        click.echo(work["message"])
-        click.echo(f"{gives} is made equal now; follow it with: hactl resync {name} --wait", err=True)
+        say(work["message"])
+        say(f"{gives} is made equal now; follow it with: hactl resync {name} --wait", err=True)
     if session.wait:
         follow_status(session, name, resolved=True)
 
@@ -227,14 +227,14 @@ def show_differences(found: Line, here: str, keep: str, gives: str) -> None:
     there = gives if here == keep else keep
     lines = found["found"]
     for line in lines[:SHOWN_LINES]:
-        click.echo(difference(line, found["directories"], here, there))
+        say(difference(line, found["directories"], here, there))
     if found["differences"] > len(lines[:SHOWN_LINES]):
-        click.echo(f"... and {found['differences'] - len(lines[:SHOWN_LINES])} more, in {found['file']} on the node that was asked")
-    click.echo(
+        say(f"... and {found['differences'] - len(lines[:SHOWN_LINES])} more, in {found['file']} on the node that was asked")
+    say(
         f"{found['differences']} differences: {found['only_here']} only on {here}, {found['only_there']} only on {there}, "
         f"{found['different']} different; {show_bytes(found['differing_bytes'])} in them"
     )
-    click.echo(f"{keep}'s data stays. What differs on {gives} is saved there first, in kept/ of the module's state directory.")
+    say(f"{keep}'s data stays. What differs on {gives} is saved there first, in kept/ of the module's state directory.")
 
 
 def difference(line: Line, directories: list[str], here: str, there: str) -> str:

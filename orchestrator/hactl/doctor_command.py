@@ -12,7 +12,7 @@ import click
 
 from orchestrator.doctor.finding import Finding, Verdict
 from orchestrator.exit_codes import DOCTOR
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs.errors import SaidNo
 from rfs.show import printable
@@ -57,10 +57,10 @@ def show(session: Session, told: Mapping[str, Any], found: Sequence[Finding], ev
         print_json(told, one_line=session.format == "jsonl")
     elif session.format == "plain":
         for each in shown_of(found, everything):
-            click.echo("\t".join(map(printable, (each.verdict, each.group, each.check, each.node, each.text, each.fix))))
+            say("\t".join(map(printable, (each.verdict, each.group, each.check, each.node, each.text, each.fix))))
     else:
         for line in render(told, shown_of(found, everything), colour=session.colour):
-            click.echo(line)
+            say(line, styled=session.colour)
 
 
 def shown_of(found: Sequence[Finding], everything: bool) -> list[Finding]:

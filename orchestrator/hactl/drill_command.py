@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import WAIT_TIMEOUT_S, Failure, Session, chosen_module, session_options
 from orchestrator.hactl.waiting import describe, entry_of, leader
 from rfs import exit_codes
@@ -84,8 +84,8 @@ def report(rounds: list[Round], session: Session, name: str) -> None:
         document = {"schema": "hactl.drill/1", "module": name, "at": time.strftime("%Y-%m-%dT%H:%M:%S"), "rounds": found}
         print_json(document, one_line=session.format == "jsonl")
         return
-    click.echo(f"Drill of {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    say(f"Drill of {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}")
     for each in rounds:
-        click.echo(
+        say(
             f"  {each.source} -> {each.target}   nobody served for {each.gap_s} s; both copies whole again after {each.redundant_s} s"
         )

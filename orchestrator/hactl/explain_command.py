@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.messages import KINDS, MESSAGES, Message, about
 from rfs import exit_codes
@@ -43,7 +43,7 @@ def explain(session: Session, words: tuple[str, ...]) -> None:
         topics = [message._asdict() for message in found]
         print_json({"schema": "hactl.explanation/1", "topics": topics}, one_line=session.format == "jsonl")
         return
-    click.echo("\n".join(_one(found) if word else _all()))
+    say("\n".join(_one(found) if word else _all()))
 
 
 def _one(found: list[Message]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from orchestrator.api.client import ApiFailure
-from orchestrator.hactl.output import columns, print_answer
+from orchestrator.hactl.output import columns, print_answer, say
 from orchestrator.hactl.session import Failure, Session
 from orchestrator.hactl.waiting import LEADING, goal_of_lines, wait_for
 from orchestrator.units import show_bytes, show_duration
@@ -102,9 +102,9 @@ def guide(session: Session, name: str, entries: Sequence[Entry], data_from: str 
     refuse_unfit(mine, [theirs])
     replace = not is_empty(theirs)
     for line in warned(session, name, source, str(theirs["node"])):
-        click.echo(line, err=True)
+        say(line, err=True)
     for line in consequences(name, source, str(theirs["node"]), replace):
-        click.echo(line, err=True)
+        say(line, err=True)
     if session.dry_run:
         print_answer(session, "nothing was started: " + " ".join(consequences(name, source, str(theirs["node"]), replace)))
         return
@@ -150,11 +150,11 @@ def refuse_unfit(source: Entry, others: Sequence[Entry]) -> None:
 
 def begin(session: Session, name: str, source: str, other: str, replace: bool) -> None:
     """The node with the data first: only when it serves the other one is told, so that a failure there leaves this one as it was."""
-    results = say(session.client.command(name, "prim", {}, source))
+    results = answered(session.client.command(name, "prim", {}, source))
     watching = replace_session(session, source)
     wait_for(watching, name, goal_of_lines(source, lambda line: line["state"] in LEADING), f"serving on {source}")
-    results += say(session.client.command(name, "second", {"fullsync": True} if replace else {}, other))
-    click.echo(f"{source} serves {name}; {other} gets its copy: 'hactl status' shows how far it is.", err=True)
+    results += answered(session.client.command(name, "second", {"fullsync": True} if replace else {}, other))
+    say(f"{source} serves {name}; {other} gets its copy: 'hactl status' shows how far it is.", err=True)
     if session.wait:
         wait_for(session, name, lambda entry, _: bool(entry.get("verdict") == "redundant"), "redundant")
     print_answer(session, f"{source} serves {name}; {other} gets its copy", results)
@@ -166,13 +166,13 @@ def replace_session(session: Session, node: str) -> Session:
     return Session(node=node, timeout_s=timeout_s, config_dir=session.config_dir, socket=session.socket)
 
 
-def say(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def answered(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a node answered; a refusal ends the command."""
     results = list(answer.get("results") or [answer])
     for result in results:
         if result["code"] != exit_codes.DONE:
             raise Failure(f"{result.get('node', '')}: {result['message']}", int(result["code"]))
-        click.echo(f"{result.get('node', '')}: {result['message']}", err=True)
+        say(f"{result.get('node', '')}: {result['message']}", err=True)
     return results
 
 
@@ -200,10 +200,10 @@ def consequences(name: str, source: str, other: str, replace: bool) -> list[str]
 
 def show(name: str, entries: Sequence[Entry]) -> None:
     """Both sides, directory by directory."""
-    click.echo(f"No node is known to have the data of {name}. In its directories there is:\n", err=True)
+    say(f"No node is known to have the data of {name}. In its directories there is:\n", err=True)
     for line in columns(("DIRECTORY", "NODE", "SIZE", "FILES", "NEWEST FILE", "AGE", "MARKS"), rows(entries)):
-        click.echo(line, err=True)
-    click.echo("", err=True)
+        say(line, err=True)
+    say("", err=True)
 
 
 def rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.hactl.asking import answers
-from orchestrator.hactl.output import print_json, print_nodes
+from orchestrator.hactl.output import print_json, print_nodes, say
 from orchestrator.hactl.session import Session, chosen_module, duration_option, module_argument, session_options
 from orchestrator.hactl.waiting import nodes_of
 from rfs import exit_codes
@@ -61,7 +61,7 @@ def follow_events(session: Session, place: str, fits: Callable[[Mapping[str, Any
                 if event.identity:
                     place = event.identity
                 if event.kind:
-                    click.echo(f"hactl: {event.document.get('text', event.kind)}", err=True)
+                    say(f"hactl: {event.document.get('text', event.kind)}", err=True)
                 elif fits(event.document):
                     show_event(session, event.document, with_node=session.node == "all")
                 lost = False
@@ -69,7 +69,7 @@ def follow_events(session: Session, place: str, fits: Callable[[Mapping[str, Any
             if failure.code != exit_codes.DAEMON_NOT_REACHABLE:
                 raise
             if not lost:
-                click.echo(f"hactl: {failure}; waiting for it", err=True)
+                say(f"hactl: {failure}; waiting for it", err=True)
             lost = True
             time.sleep(AGAIN_S)
 
@@ -125,7 +125,7 @@ def show_event(session: Session, event: Mapping[str, Any], *, with_node: bool = 
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_s)) if isinstance(wall_s, int | float) else str(event.get("time", ""))
     node = f"  {event.get('node', '')}" if with_node else ""
     by = f"  (by {event['who']})" if event.get("who") else ""
-    click.echo(f"{moment}{node}  {event.get('module') or '-'}  {event['text']}{by}")
+    say(f"{moment}{node}  {event.get('module') or '-'}  {event['text']}{by}")
 
 
 def show_inputs(inputs: object) -> None:
@@ -133,7 +133,7 @@ def show_inputs(inputs: object) -> None:
     if isinstance(inputs, Mapping):
         for side, facts in inputs.items():
             if isinstance(facts, Mapping):
-                click.echo(f"      {side}: " + " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None)))
+                say(f"      {side}: " + " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None)))
 
 
 @click.command()
@@ -153,14 +153,14 @@ def why(session: Session, module: str | None) -> None:
 def show_why(session: Session, name: str, document: Mapping[str, Any]) -> None:
     """Of one node."""
     reason = f": {document['reason']}" if document["reason"] else ""
-    click.echo(f"{name} is {document['state']} {document['readiness']} on {document['node']}{reason}")
+    say(f"{name} is {document['state']} {document['readiness']} on {document['node']}{reason}")
     for told in document["questions"]:
-        click.echo(f"\n{told['question']}  {'Yes.' if told['answer'] else 'No.'}")
+        say(f"\n{told['question']}  {'Yes.' if told['answer'] else 'No.'}")
         for condition in told["conditions"]:
-            click.echo(f"  {MARK[condition['holds']]}  {condition['text']}")
+            say(f"  {MARK[condition['holds']]}  {condition['text']}")
     for rule in document.get("rules", ()):
         show_rule(rule)
-    click.echo("\nLast decisions:" if document["decisions"] else "\nNo decision was taken here yet.")
+    say("\nLast decisions:" if document["decisions"] else "\nNo decision was taken here yet.")
     for event in document["decisions"]:
         show_event(session, event)
         show_inputs(event.get("inputs"))
@@ -176,10 +176,10 @@ def show_rule(rule: Mapping[str, Any]) -> None:
         now = "does not hold"
     what = rule["action"] + (f" of {' and '.join(rule['services'])}" if rule["services"] else "")
     hold = f", after {rule['hold_s']:g} s" if rule["hold_s"] else ""
-    click.echo(f"\nRule {rule['name']}{' (default)' if rule['default'] else ''}: {what}{hold}. It {now}.")
+    say(f"\nRule {rule['name']}{' (default)' if rule['default'] else ''}: {what}{hold}. It {now}.")
     for key in ("all", "any"):
         for term in rule[key]:
-            click.echo(f"  {MARK[term['holds']]}  {key}: {term['term']}")
+            say(f"  {MARK[term['holds']]}  {key}: {term['term']}")
 
 
 @click.command()
@@ -209,8 +209,8 @@ def show_simulated(session: Session, documents: Sequence[Mapping[str, Any]]) -> 
         return
     for document in documents:
         resource = f" {document['resource']}" if document.get("resource") else ""
-        click.echo(f"{document['module']} on {document['node']}, if {document['what']}{resource}:")
+        say(f"{document['module']} on {document['node']}, if {document['what']}{resource}:")
         for moment in document["moments"]:
-            click.echo(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
+            say(f"  {moment['after_s']:6.2f} s  {moment['kind']:6}  {moment['text']}")
         reason = f": {document['reason']}" if document["reason"] else ""
-        click.echo(f"in the end {document['state']} {document['readiness']}{reason}")
+        say(f"in the end {document['state']} {document['readiness']}{reason}")

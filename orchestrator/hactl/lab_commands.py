@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.hactl.output import columns, print_json
+from orchestrator.hactl.output import columns, print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.lab import LANS, NODES, Lab
 from orchestrator.lab.lab import DEFAULT_NAME
@@ -155,4 +155,4 @@ def show(session: Session) -> None:
         cuts = " ".join(f"{lan}:{direction}" for lan, direction in node["cuts"].items()) or "-"
         rows.append((node["node"], node["power"], addresses, cuts, show_bytes(node["disk_used_bytes"]), str(node["init_pid"] or "-")))
     for line in columns(("NODE", "POWER", "ADDRESSES", "CUT", "DISK", "INIT"), rows):
-        click.echo(line)
+        say(line)

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
-from orchestrator.hactl.output import print_json, print_rows
+from orchestrator.hactl.output import print_json, print_rows, say
 from orchestrator.hactl.session import Failure, Session
 from orchestrator.lab.scenarios import TABLE, Scenario, Theatre, Verdict, play_all, series
 from orchestrator.lab.scenarios.catalogue import ACCEPTANCE, FAULTS, ordered, proofs
@@ -49,7 +47,7 @@ def chosen(names: Sequence[str], faults: int | None, seed: int | None) -> list[S
             raise Failure(f"there is no scenario {name}; 'hactl lab run' lists them", exit_codes.USAGE)
     if faults is not None:
         seed = int(time.time()) if seed is None else seed
-        click.echo(f"random series: {faults} faults, seed {seed}", err=True)
+        say(f"random series: {faults} faults, seed {seed}", err=True)
         found += series.series(seed, faults)
     return found
 
@@ -58,37 +56,37 @@ def play(session: Session, lab_name: str, scenarios: Sequence[Scenario], *, keep
     """Whether all passed; each is told as soon as it ends."""
     began = time.monotonic()
 
-    def say(verdict: Verdict) -> None:
+    def tell(verdict: Verdict) -> None:
         if session.format in ("json", "jsonl"):
             print_json(verdict.as_json(), one_line=True)
         else:
-            tell(verdict, texts[verdict.name])
+            show_verdict(verdict, texts[verdict.name])
 
     texts = {each.name: each.text for each in scenarios}
     with Theatre(lab_name, keep=keep) as theatre:
-        verdicts = play_all(theatre, scenarios, say, evidence)
+        verdicts = play_all(theatre, scenarios, tell, evidence)
     failed = [verdict.name for verdict in verdicts if not verdict.passed]
     skipped = sum(bool(verdict.skipped) for verdict in verdicts)
     passed = len(verdicts) - len(failed) - skipped
-    click.echo(f"{passed} passed, {len(failed)} failed, {skipped} skipped in {time.monotonic() - began:.0f} s", err=True)
+    say(f"{passed} passed, {len(failed)} failed, {skipped} skipped in {time.monotonic() - began:.0f} s", err=True)
     if keep:
-        click.echo(f"The lab is up: hactl lab --name {lab_name} status", err=True)
+        say(f"The lab is up: hactl lab --name {lab_name} status", err=True)
     return not failed
 
 
-def tell(verdict: Verdict, text: str) -> None:
+def show_verdict(verdict: Verdict, text: str) -> None:
     """For people."""
-    click.echo(f"{verdict.word:7}  {verdict.name}  ({verdict.took_s:.1f} s)  {text}")
+    say(f"{verdict.word:7}  {verdict.name}  ({verdict.took_s:.1f} s)  {text}")
     if verdict.skipped:
-        click.echo(f"         {verdict.skipped}")
+        say(f"         {verdict.skipped}")
         return
-    click.echo(
+    say(
         f"         {verdict.serves or 'nobody'} serves; the client waited {verdict.silence_s:.2f} s at most; "
         f"{verdict.acknowledged} lines acknowledged"
     )
     for decision in verdict.decisions:
-        click.echo(f"         {decision['node']} {decision['kind']}: {decision['text']}")
+        say(f"         {decision['node']} {decision['kind']}: {decision['text']}")
     for problem in verdict.problems:
-        click.echo("         WRONG: " + problem.replace("\n", "\n         "))
+        say("         WRONG: " + problem.replace("\n", "\n         "))
     if verdict.evidence:
-        click.echo(f"         evidence: {verdict.evidence}")
+        say(f"         evidence: {verdict.evidence}")

@@ -14,7 +14,7 @@ import click
 
 from orchestrator.hactl import first_start
 from orchestrator.hactl.asking import answers
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Session, chosen_module, module_argument, one_node, session_options
 from orchestrator.hactl.waiting import LEADING, Goal, chosen_nodes, entry_of, goal_for, goal_of_lines, leader, nodes_of, wait_for
 
@@ -28,7 +28,7 @@ def tell(session: Session, name: str, verb: str, options: Mapping[str, bool | st
         print_json(answer, one_line=True)
     else:
         for said in answer.get("results") or [answer]:
-            click.echo(said.get("message") or f"{verb} {name}: accepted", err=True)
+            say(said.get("message") or f"{verb} {name}: accepted", err=True)
 
 
 def act(
@@ -51,14 +51,14 @@ def act(
             after = session.client.status()
             show_module(session, after, entry_of(after, name))
     elif session.format == "table" and sys.stdout.isatty():
-        click.echo("accepted, not finished: 'hactl status -w' shows how it goes on; --wait waits for it", err=True)
+        say("accepted, not finished: 'hactl status -w' shows how it goes on; --wait waits for it", err=True)
 
 
 def show_module(session: Session, document: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
     """How a module stands, before and after."""
     from orchestrator.hactl.status_view import render
 
-    click.echo(render({**document, "modules": [entry], "verdict": entry["verdict"]}, colour=session.colour))
+    say(render({**document, "modules": [entry], "verdict": entry["verdict"]}, colour=session.colour), styled=session.colour)
 
 
 def imagine(session: Session, document: Mapping[str, Any], entry: Mapping[str, Any], verb: str, options: list[str]) -> None:
@@ -303,12 +303,12 @@ def show_logs(session: Session, name: str, document: dict[str, Any], list_runs: 
         return
     if list_runs or run:
         for line in document["runs"] if list_runs else document["run_lines"]:
-            click.echo(line)
+            say(line)
         return
     newest = f"script {document['run']}" if document["run"] else "scripts"
     for title, key in (("services", "lines"), (newest, "run_lines"), ("rfsmount", "rfs_lines")):
         found = document.get(key) or []
         if session.format == "table":
-            click.echo(f"== {name} on {document['node']}: {title}" + ("" if found else ": nothing"))
+            say(f"== {name} on {document['node']}: {title}" + ("" if found else ": nothing"))
         for line in found:
-            click.echo(line)
+            say(line)

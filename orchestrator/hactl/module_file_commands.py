@@ -16,7 +16,7 @@ from orchestrator.api.client import ApiFailure
 from orchestrator.config import ModuleConfig, listed, own_name
 from orchestrator.config_files import MODULE_NAME
 from orchestrator.hactl.config_commands import load, plain
-from orchestrator.hactl.output import columns, print_answer, print_json
+from orchestrator.hactl.output import columns, print_answer, print_json, say
 from orchestrator.hactl.package_commands import known_module
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
@@ -60,12 +60,12 @@ def show(session: Session, name: str) -> None:
     rows = [*rows_of(module), ("scripts", " ".join(scripts) or "-"), *running_rows(entry)]
     if session.format == "plain":
         for row in rows:
-            click.echo("\t".join(row))
+            say("\t".join(row))
         return
     over = f", the data over {module.replication_network}, port {module.port}" if module.mode == "mirror" else ""
-    click.echo(f"{name}: a {module.mode} module on {listed(module.nodes)}{over}")
+    say(f"{name}: a {module.mode} module on {listed(module.nodes)}{over}")
     for line in columns(("", ""), rows)[1:]:
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def rows_of(module: ModuleConfig) -> list[tuple[str, str]]:
@@ -141,7 +141,7 @@ def remove(session: Session, name: str, forget: bool, forget_only: bool, force: 
     if session.dry_run:
         sentence = "\n".join(doing) or f"nothing is remembered of {name} here"
         if not print_answer(session, sentence):
-            click.echo(sentence, err=True)
+            say(sentence, err=True)
         return
     if doing:
         session.confirm(f"Remove {' and '.join(map(str, removed))}?" if removed else f"Set {state} aside?")
@@ -157,13 +157,13 @@ def remove(session: Session, name: str, forget: bool, forget_only: bool, force: 
         print_json(document, one_line=session.format == "jsonl")
         return
     for path in removed:
-        click.echo(f"removed: {path}")
+        say(f"removed: {path}")
     for place in stays:
-        click.echo(f"stays:   {place}")
+        say(f"stays:   {place}")
     if aside is None and not removed:
-        click.echo(f"nothing is remembered of {name} here")
+        say(f"nothing is remembered of {name} here")
     for line in next_steps(module, forget_only, aside is not None):
-        click.echo(line)
+        say(line)
 
 
 def next_steps(module: ModuleConfig | None, forget_only: bool, remembered: bool) -> list[str]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
 from orchestrator.hactl.session import Session
+from rfs.show import printable, say_json
+
+STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def say(text: str = "", *, err: bool = False, nl: bool = True, styled: bool = False) -> None:
+    """The one way to print for hactl's commands (rfs/show.py says why). `styled`: our own colours are in it; values from elsewhere were
+    made printable before."""
+    pieces = STYLE.split(text) if styled else [text]
+    click.echo("".join(piece if number % 2 else printable(piece, "\n\t") for number, piece in enumerate(pieces)), err=err, nl=nl)
 
 
 def print_json(document: Any, *, one_line: bool = False) -> None:
     """A document; on one line where documents follow each other."""
-    click.echo(json.dumps(document) if one_line else json.dumps(document, indent=2))
+    say_json(document, indent=None if one_line else 2)
 
 
 def print_answer(session: Session, message: str, results: Sequence[Any] = ()) -> bool:
@@ -39,10 +49,10 @@ def print_rows(format_: str, header: Sequence[str], rows: Sequence[Sequence[str]
             print_json(document, one_line=True)
     elif format_ == "plain":
         for row in rows:
-            click.echo("\t".join(row))
+            say("\t".join(row))
     else:
         for line in columns([word.upper() for word in header], rows):
-            click.echo(line)
+            say(line)
 
 
 def print_nodes(session: Session, documents: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.hactl.config_commands import load
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.hactl.template_commands import disable_option, finish, nodes_option, show_rows, vip_option, what_to_know
 from rfs import exit_codes
@@ -63,7 +63,7 @@ def package(session: Session, name: str, file: Path | None, with_secrets: bool) 
         print_json(document, one_line=session.format == "jsonl")
         return
     count = f"{len(scripts)} script{'s' if len(scripts) != 1 else ''}"
-    click.echo(f"{target}: {name}, {count}, {len(packed)} bytes. There: hactl module install {target.name} --vip ADDR/LEN")
+    say(f"{target}: {name}, {count}, {len(packed)} bytes. There: hactl module install {target.name} --vip ADDR/LEN")
 
 
 @click.command()
@@ -107,8 +107,16 @@ def install(
         raise SystemExit(exit_codes.CONFIGURATION_INVALID) from None
     if chosen != packed.name and f"/modules/{packed.name}/" in text:
         said.append(f"its text names files below modules/{packed.name}/; here they lie below modules/{chosen}/")
-    said += what_to_know(module, None, disable_at_boot and not session.dry_run)
+    said += [runs_as_root(module, packed.scripts), *what_to_know(module, None, disable_at_boot and not session.dry_run)]
     finish(session, module, text, dict(packed.scripts), said)
+
+
+def runs_as_root(module: ModuleConfig, scripts: Mapping[str, tuple[bool, bytes]]) -> str:
+    """Said before anything is written: a package is not only configuration."""
+    programs = sorted({name for name, (executable, _) in scripts.items() if executable})
+    listed = ", ".join(programs[:5]) + (" …" if len(programs) > 5 else "")
+    scripts_too = f"and the scripts in it ({listed}) " if programs else ""
+    return f"a package is code: what module {module.name} starts and checks {scripts_too}will run as root on its nodes; trust who made it"
 
 
 COMMANDS = (package, install)

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Session
 from orchestrator.units import show_bytes, show_duration
 
@@ -65,7 +63,7 @@ class Progress:
                 print_json(self._document("hactl.progress/1", "status") | told, one_line=True)
         elif now - self._told >= LINE_EVERY_S and not self.quiet:
             self._told = now
-            click.echo(f"{self.action} {self.module}: {words_of(progress)}", err=True)
+            say(f"{self.action} {self.module}: {words_of(progress)}", err=True)
 
     def finish(self, code: int, message: str, result: Mapping[str, Any] | None = None) -> None:
         """The last word."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Session, session_options
 
 
@@ -17,7 +17,7 @@ def schema(session: Session, kind: str | None, markdown: bool) -> None:
     from orchestrator import config_schema
 
     if markdown:
-        click.echo(config_schema.markdown(), nl=False)
+        say(config_schema.markdown(), nl=False)
         return
     found = config_schema.json_schema(kind) if kind is not None else {name: config_schema.json_schema(name) for name in config_schema.KINDS}
     print_json(found, one_line=session.format == "jsonl")

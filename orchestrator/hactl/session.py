@@ -17,6 +17,7 @@ from orchestrator.api.client import DEFAULT_SOCKET, ApiClient
 from orchestrator.defaults import DEFAULT_CONFIG
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
+from rfs.show import printable
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -46,7 +47,7 @@ class Session:
     @property
     def client(self) -> ApiClient:
         """hactld."""
-        return ApiClient(self.socket)
+        return ApiClient(self.socket, for_people=self.format in ("table", "plain"))
 
     @property
     def format(self) -> str:
@@ -66,12 +67,12 @@ class Session:
 
     def confirm(self, question: str) -> None:
         """Ask a person at a terminal."""
-        if self.asks and not click.confirm(question):
+        if self.asks and not click.confirm(printable(question)):
             raise Failure("nothing was done", exit_codes.FAILED)
 
     def confirm_by_name(self, warning: str, name: str) -> None:
         """What cannot be taken back is said by typing the module's name."""
-        if self.asks and click.prompt(f"{warning}\nType the module's name to go on", default="", show_default=False) != name:
+        if self.asks and click.prompt(f"{printable(warning)}\nType the module's name to go on", default="", show_default=False) != name:
             raise Failure("nothing was done", exit_codes.FAILED)
 
 

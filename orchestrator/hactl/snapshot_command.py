@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +14,13 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.config import own_name
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from orchestrator.units import show_bytes
 from rfs import exit_codes
+from rfs.durably import write_durably
 from rfs.errors import SaidNo
+from rfs.show import printable
 
 if TYPE_CHECKING:
     from orchestrator.hactl.examiner import Examiner
@@ -118,9 +119,7 @@ def _documents(examiner: Examiner, nodes: list[str]) -> tuple[dict[str, str], di
 def _keep_catalogue(target: Path, catalogue: Mapping[str, str]) -> str:
     """Beside the file, never in it."""
     path = target.with_name(target.name.removesuffix(".tar.gz") + CATALOGUE)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        json.dump(dict(sorted(catalogue.items())), file, indent=1)
-        file.write("\n")
+    write_durably(path, (json.dumps(dict(sorted(catalogue.items())), indent=1) + "\n").encode())
     return str(path)
 
 
@@ -130,7 +129,7 @@ def _progress() -> Callable[[str, float], None]:
         return lambda what, done: None
 
     def tell(what: str, done: float) -> None:
-        sys.stderr.write("\r\x1b[K" + (f"{what} {done:4.0%}" if what and done else what))
+        sys.stderr.write("\r\x1b[K" + printable(f"{what} {done:4.0%}" if what and done else what))
         sys.stderr.flush()
 
     return tell
@@ -139,9 +138,9 @@ def _progress() -> Callable[[str, float], None]:
 def _say(document: Mapping[str, Any]) -> None:
     for entry in document["nodes"]:
         if entry["missing"]:
-            click.echo(f"! {entry['node']} is missing: {entry['missing']}", err=True)
-    click.echo(f"{document['file']}: {show_bytes(document['bytes'])}, {document['items']} texts, {document['removed']} secrets removed")
+            say(f"! {entry['node']} is missing: {entry['missing']}", err=True)
+    say(f"{document['file']}: {show_bytes(document['bytes'])}, {document['items']} texts, {document['removed']} secrets removed")
     if document["left_out"]:
-        click.echo(f"{len(document['left_out'])} texts are left out; MANIFEST.json in it says which and why")
+        say(f"{len(document['left_out'])} texts are left out; MANIFEST.json in it says which and why")
     if document["catalogue"]:
-        click.echo(f"{document['catalogue']} says what stands for what: keep it, do not send it")
+        say(f"{document['catalogue']} says what stands for what: keep it, do not send it")

@@ -10,7 +10,7 @@ import click
 
 from orchestrator.api.client import ApiFailure
 from orchestrator.exit_codes import CHECK
-from orchestrator.hactl.output import print_json
+from orchestrator.hactl.output import print_json, say
 from orchestrator.hactl.session import Failure, Session, chosen_module, module_argument, session_options
 from orchestrator.hactl.status_view import NAGIOS_UNKNOWN, nagios, render
 from rfs import exit_codes
@@ -91,7 +91,7 @@ def _watch(session: Session, module: str | None, interval: float, options: dict[
         except ApiFailure as failure:
             if failure.code not in (exit_codes.DAEMON_NOT_REACHABLE, exit_codes.PEER_NOT_REACHABLE):
                 raise
-            click.echo(f"hactl: {failure}", err=True)
+            say(f"hactl: {failure}", err=True)
             time.sleep(interval)
 
 
@@ -100,7 +100,7 @@ def _for_nagios(session: Session, module: str | None) -> int:
         line, code = nagios(ask(session, module))
     except ApiFailure as failure:
         line, code = f"LOCKSTEP {NAGIOS_UNKNOWN[0]} - {failure}", NAGIOS_UNKNOWN[1]
-    click.echo(line)
+    say(line)
     return code
 
 
@@ -112,11 +112,11 @@ def show_status(session: Session, document: Mapping[str, Any], *, again: bool = 
         for module in document["modules"]:
             for node in module["nodes"]:
                 values = (module["name"], node["node"], node["state"], node["readiness"], node["data"] or "-", node["link"] or "-")
-                click.echo("\t".join(values))
+                say("\t".join(values))
     else:
         if again and session.colour:
             click.clear()
-        click.echo(render(document, colour=session.colour, **options))
+        say(render(document, colour=session.colour, **options), styled=session.colour)
 
 
 def show_status_and_next(session: Session) -> None:
@@ -124,9 +124,9 @@ def show_status_and_next(session: Session) -> None:
     document = session.client.status(session.node)
     show_status(session, document)
     if session.format == "table":
-        click.echo("\nNext:")
+        say("\nNext:")
         for command, what in likely_next(document):
-            click.echo(f"  {command:34} {what}")
+            say(f"  {command:34} {what}")
 
 
 def likely_next(document: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.hactl.config_commands import show_complaints
-from orchestrator.hactl.output import print_json, print_rows
+from orchestrator.hactl.output import print_json, print_rows, say
 from orchestrator.hactl.session import Failure, Session, session_options
 from rfs import exit_codes
 
@@ -44,10 +44,10 @@ def templates(session: Session, name: str | None) -> None:
         document = {"name": name, "title": template.title, "found": template.found(machine), "about": about, "settings": settings}
         print_json(document, one_line=session.format == "jsonl")
         return
-    click.echo(about)
-    click.echo(f"Found here: {template.found(machine) or 'nothing'}\n\n--set KEY=VALUE takes:")
+    say(about)
+    say(f"Found here: {template.found(machine) or 'nothing'}\n\n--set KEY=VALUE takes:")
     for key, meaning in settings.items():
-        click.echo(f"  {key.ljust(20)}  {meaning}")
+        say(f"  {key.ljust(20)}  {meaning}")
 
 
 def settings_of(template: Template, words: Sequence[str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def show_rows(session: Session, error: ConfigError, file: Path, text: str) -> No
     numbers = sorted({each.line for each in error.complaints if each.file == file and each.line is not None})
     if session.format not in ("json", "jsonl"):
         for number in (number for number in numbers if number <= len(rows)):
-            click.echo(f"{number:6d} | {rows[number - 1]}", err=True)
+            say(f"{number:6d} | {rows[number - 1]}", err=True)
 
 
 def text_of(config_dir: Path, template: Template, wishes: Wishes, draft: Draft, nodes: Sequence[str]) -> str:
@@ -178,7 +178,7 @@ def finish(session: Session, module: ModuleConfig, text: str, scripts: dict[str,
     for_people = session.format not in ("json", "jsonl")
     if for_people:
         for sentence in said:
-            click.echo(f"! {sentence}", err=True)
+            say(f"! {sentence}", err=True)
     written = []
     if not session.dry_run:
         if said and for_people:
@@ -189,14 +189,14 @@ def finish(session: Session, module: ModuleConfig, text: str, scripts: dict[str,
         print_json(document | {"text": text, "to_know": list(said), "next": steps}, one_line=session.format == "jsonl")
         return
     if session.dry_run:
-        click.echo(text, nl=False)
-        click.echo(f"{file}: not written (--dry-run)", err=True)
+        say(text, nl=False)
+        say(f"{file}: not written (--dry-run)", err=True)
         return
     for path in written:
-        click.echo(f"written: {path}")
-    click.echo("next:")
+        say(f"written: {path}")
+    say("next:")
     for step in steps:
-        click.echo(f"  {step}")
+        say(f"  {step}")
     sys.stdout.flush()
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tarfile
 import time
 from collections.abc import Mapping
@@ -100,11 +101,12 @@ class Bundle:
         }  # fmt: skip
 
     def write(self, path: Path, manifest: Mapping[str, Any]) -> int:
-        """The file, whole or not at all, for its owner alone; how many bytes it has."""
-        draft = path.with_name(path.name + ".part")
+        """The file, whole or not at all, for its owner alone; how many bytes it has. It may be made in /tmp: under a name that nobody can
+        have planted a link for."""
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         top = path.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar") or "snapshot"
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
                     add(archive, f"{top}/MANIFEST.json", json.dumps(manifest, indent=1).encode(), manifest["began_s"])
                     for name, text in sorted(self.texts.items()):

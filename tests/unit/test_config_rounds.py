@@ -289,6 +289,36 @@ async def test_what_is_applied_is_as_open_as_the_files_of_each_node(tmp_path: Pa
     assert "nothing to do" in (await apply(one.alive, Order("ann")))["message"] and modes() == [0o700, 0o700]
 
 
+async def test_a_node_that_takes_up_its_own_files_only(tmp_path: Path) -> None:
+    """A peer in the wrong hands cannot bring code: neither by an apply, nor by force, nor by having applied something while this node was
+    away. What its own root has put into its files is applied with the peer as everywhere."""
+    world = await World(tmp_path).boot()
+    one, two = world.places["node1"], world.places["node2"]
+    two.alive.own_files_only = True
+    old, new = two.files(), world.edit("node1")
+    for force in (False, True):
+        with pytest.raises(SaidNo, match="node2 takes up only what its own files hold: put the files of node1 into"):
+            await apply(one.alive, Order("ann", force_from_here=force))
+    world.cut = lambda source, target, method: True
+    await apply(one.alive, Order("ann", without_peer=True))
+    world.cut = lambda source, target, method: False
+    await one.boot()
+    (await two.boot()).own_files_only = True
+    await two.alive.ask("node1")
+    assert (two.alive.applied.digest, two.files()) == (old, old) and one.alive.applied.digest == new
+    warnings = {warning["code"]: warning["fix"] for warning in two.alive.warnings()}
+    assert "own files" in warnings["CONFIG_DIFFERS"]
+    world.edit("node2")
+    await two.alive.ask("node1")
+    assert two.alive.applied.digest == new and world.promises() == []
+    await two.boot()
+    two.alive.own_files_only = True
+    newest = world.edit("node1", 'boot = "on"', 'boot = "auto"')
+    await one.boot()
+    assert world.edit("node2", 'boot = "on"', 'boot = "auto"') == newest
+    assert (await apply(one.alive, Order("ann")))["code"] == 0 and world.digests() == {newest}
+
+
 COORDINATORS = ("config-kept", "config-promised", "config-switched", "config-committed")
 DEATHS = [*(("node1", step) for step in COORDINATORS), ("node2", "config-prepared"), ("node2", "config-switched")]
 

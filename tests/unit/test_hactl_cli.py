@@ -374,7 +374,7 @@ def test_the_command_itself(tmp_path: Path) -> None:
     ours = {name for name in loaded if name.startswith(("orchestrator.", "rfs."))}
     allowed = ("api", "api.client", "defaults", "exit_codes", "hactl", "hactl.cli", "hactl.output", "hactl.session", "hactl.status_command",
                "hactl.status_view", "sentence", "units")  # fmt: skip
-    assert ours <= {*(f"orchestrator.{name}" for name in allowed), "rfs.exit_codes"}
+    assert ours <= {*(f"orchestrator.{name}" for name in allowed), "rfs.exit_codes", "rfs.show"}
 
 
 def test_a_new_cluster_that_cannot_be_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
