@@ -1,0 +1,132 @@
+"""A user without root races renames and links in the mirrored trees: through the mount, and in the plain trees through descriptors that he
+opened before anything lay over them and hid from the scan that looks for such. Nothing outside changes, nothing of outside comes in, nobody
+dies or hangs, and when he is gone the pair comes together and both trees are equal.
+
+`LOCKSTEP_RACE_SECONDS` (default 20) says how long; `script/soak hostile-user` takes ten minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lab.trees import differences, manifest
+from rfs import exit_codes
+from rfs.control.blocking import BlockingClient
+from rfs.errors import SaidNo
+from tests.hostile_user.canary import build, fingerprint, holds_secret
+from tests.hostile_user.racer import Racer, all_ended, compile_racer
+from tests.posix.node import Node, free_address, know_each_other, needs_mounts
+
+pytestmark = [pytest.mark.mount, needs_mounts]
+
+SECONDS = float(os.environ.get("LOCKSTEP_RACE_SECONDS", "20"))
+USER, OTHER_USER = 40001, 40002
+
+
+class Race:
+    """A pair, and everything that the user may reach."""
+
+    def __init__(self, place: Path) -> None:
+        place.chmod(0o755)
+        self.place, self.canary = place, build(place)
+        self.program = compile_racer(place)
+        here, there = free_address(), free_address()
+        self.a, self.b = Node(place, "a", here, there), Node(place, "b", there, here)
+        know_each_other(self.a, self.b)
+        for node in (self.a, self.b):
+            for directory in (node.directories[0] / "shared", node.directories[1]):
+                directory.mkdir(exist_ok=True)
+                directory.chmod(0o777)
+        for number in range(200):
+            (self.a.directories[0] / f"file{number}").write_bytes(os.urandom(number * 37))
+
+    def places(self, node: Node) -> list[Path]:
+        return [node.directories[0] / "shared", node.directories[1]]
+
+    def racer(self, uid: int, seconds: float, node: Node, *, hidden: bool = False) -> Racer:
+        return Racer(self.program, uid, os.getpid() + uid + hidden, seconds, self.canary, *self.places(node), hidden=hidden)
+
+    def clean(self) -> None:
+        self.b.clean()
+        self.a.clean()
+
+    def disturb(self, until: float) -> dict[str, int]:
+        """What a pair goes through meanwhile: the secondary dies and is brought up to date by marks, all is compared, a verify runs."""
+        count = {"rejoined": 0, "compared": 0, "verified": 0}
+        while time.monotonic() < until:
+            self.b.kill()
+            if self.b.mount("secondary", "--timeout", "3").returncode == exit_codes.DONE:
+                count["rejoined"] += 1
+            self.call(self.a, "recopy")
+            count["compared"] += self.comes_together(3)
+            count["verified"] += "error" not in self.call(self.a, "verify")
+        return count
+
+    def call(self, node: Node, method: str) -> dict[str, object]:
+        """What it answers; a refusal is an answer too, silence is not."""
+        with BlockingClient(str(node.state), 10.0) as client:
+            try:
+                return client.call(method)
+            except SaidNo as no:
+                assert no.exit_code not in (exit_codes.TIMEOUT, exit_codes.DAEMON_NOT_REACHABLE), no.sentence
+                return {"error": no.sentence}
+
+    def comes_together(self, within_s: float) -> bool:
+        """Is it a whole pair within that time?"""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            status = self.call(self.a, "status")
+            assert status["code"] != "FAILED", status["reason"]
+            if status["link"] == "paired":
+                return True
+            self.call(self.a, "stats")
+        return False
+
+
+@pytest.fixture
+def race() -> Iterator[Race]:
+    """Not mounted yet."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-race-", dir="/var/tmp") as path:
+        made = Race(Path(path))
+        try:
+            yield made
+        finally:
+            import shutil  # KEEPLOGS
+            for n in (made.a, made.b): shutil.copy(n.state / 'rfsmount.log', f'/tmp/racelog-{n.name}')
+            made.clean()
+
+
+def test_nothing_outside_changes_and_nothing_comes_in(race: Race) -> None:
+    a, b = race.a, race.b
+    before = fingerprint(race.canary)
+    hidden = [race.racer(USER, SECONDS, node, hidden=True) for node in (a, b)]
+    with all_ended(hidden):
+        assert a.mount("primary").returncode == 0
+        serving = (a.state / "rfsmount.pid").read_text()
+        assert b.mount("secondary", "--seeded").returncode == 0
+        mounted = [race.racer(uid, SECONDS, a) for uid in (USER, OTHER_USER)]
+        with all_ended(mounted):
+            begun = time.monotonic()
+            clean = race.disturb(begun + SECONDS / 4)  # the mount alone: nobody is behind the mirror's back
+            assert clean["rejoined"] and clean["compared"], clean
+            for racer in reversed(hidden):
+                racer.go()
+                count = race.disturb(time.monotonic() + SECONDS * 3 / 8)
+            print(clean, count, [racer.end() for racer in (*hidden, *mounted)])
+    assert fingerprint(race.canary) == before
+    assert (a.state / "rfsmount.pid").read_text() == serving
+    b.kill()
+    b.mount("secondary")
+    race.call(a, "recopy")
+    assert race.comes_together(20), race.call(a, "status")
+    for node in (a, b):
+        assert [path for directory in node.directories for path in holds_secret(directory)] == []
+    for here, there in zip(a.directories, b.directories, strict=True):
+        assert differences(manifest(str(here)), manifest(str(there))) == []
+    assert fingerprint(race.canary) == before
