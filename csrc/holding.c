@@ -17,18 +17,42 @@
 #include "op.h"
 #include "tree.h"
 
+enum { TAKEN_OVER = 8, PURGED_AGAIN = 3 };
+
 static const char ARRIVING[] = "arriving.";
+
+/* Who may write in the root itself of a tree may have put something there before it was mirrored, or from behind. What is not root's alone is not ours. */
+int reserved_look(int root, const char *name) {
+    struct stat stat;
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return errno == ENOTDIR || errno == ELOOP ? -ENOENT : -errno;
+    if (fstat(fd, &stat) == 0 && stat.st_uid == geteuid() && !(stat.st_mode & 077)) return fd;
+    close(fd);
+    return -ENOENT;
+}
+
+/* A directory becomes ours, with what is in it; anything else had no right to the name. */
+static int take_over(int root, const char *name) {
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) return unlinkat(root, name, 0) < 0 && errno != ENOENT && errno != EISDIR ? -errno : 0;
+    if (fd < 0) return errno == ENOENT ? 0 : -errno;
+    if (fchown(fd, geteuid(), getegid()) < 0 || fchmod(fd, 0700) < 0) result = -errno;
+    close(fd);
+    return result;
+}
 
 /* They come and go without a trace in the root's mtime, which is the application's: no op that changes the root's entries may be applied meanwhile. */
 static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
     struct stat before;
-    int root = engine->directory[directory].root_fd, result = 0;
+    int root = engine->directory[directory].root_fd, result = -ENOENT;
     if (fstat(root, &before) < 0) return -errno;
-    if (mkdirat(root, name, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
-    else if (errno != EEXIST) result = -errno;
-    if (result < 0) return result;
-    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    for (int tries = 0; result == -ENOENT && tries < TAKEN_OVER; tries++) {
+        int taken = mkdirat(root, name, 0700) == 0 ? set_mtime(root, stat_mtime_ns(&before)) : errno != EEXIST ? -errno : 0;
+        result = taken < 0 ? taken : reserved_look(root, name);
+        if (result == -ENOENT) taken = take_over(root, name);
+        if (taken < 0) return taken;
+    }
+    return result;
 }
 
 /* No op that changes the root's entries may be applied meanwhile: it would lose its mtime of the root. */
@@ -36,7 +60,7 @@ static int remove_holding(int root) {
     struct stat before;
     if (fstat(root, &before) < 0) return -errno;
     if (unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) == 0) return set_mtime(root, stat_mtime_ns(&before));
-    return errno == ENOENT || errno == ENOTEMPTY ? 0 : -errno; /* not empty: something has come in since */
+    return errno == ENOENT || errno == ENOTEMPTY || errno == ENOTDIR ? 0 : -errno; /* not empty: something has come in since; no directory: not ours */
 }
 
 static uint64_t next_number(rfs_engine *engine) { return atomic_fetch_add(&engine->held, 1); }
@@ -109,26 +133,37 @@ static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, in
 
 /* Something gone meanwhile is done: what is held may be given a place again. */
 static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name) {
-    if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
-    if (errno != EISDIR && errno != EPERM) return -errno;
-    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    int result = fd < 0 ? -errno : purge_below(engine, directory, scope, fd);
+    int fd = -1;
+    for (int tries = 0; fd < 0; tries++) { /* who has it as his working directory may make it another thing in between */
+        if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
+        if (errno != EISDIR && errno != EPERM) return -errno;
+        fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && ((errno != ENOTDIR && errno != ELOOP) || tries == PURGED_AGAIN)) return errno == ENOENT ? 0 : -errno;
+    }
+    int result = purge_below(engine, directory, scope, fd);
     if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0) result = -errno;
     return result == -ENOENT ? 0 : result;
+}
+
+/* As often as somebody who is still in it makes something there; not for ever. */
+static int purge_whole(rfs_engine *engine, uint16_t directory, scope_t scope, int holding, const char *name) {
+    int result = -ENOTEMPTY;
+    for (int tries = 0; result == -ENOTEMPTY && tries <= PURGED_AGAIN; tries++) result = purge_entry(engine, directory, scope, holding, name);
+    return result;
 }
 
 static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const char *name, int what) {
     unsigned long long fid, scope;
     unsigned mark;
-    if (!strncmp(name, ARRIVING, sizeof ARRIVING - 1)) return what & RFS_ARRIVING ? purge_entry(engine, directory, 0, holding, name) : 0;
+    if (!strncmp(name, ARRIVING, sizeof ARRIVING - 1)) return what & RFS_ARRIVING ? purge_whole(engine, directory, 0, holding, name) : 0;
     if (!(what & RFS_HELD)) return 0;
-    if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_entry(engine, directory, scope, holding, name);
+    if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_whole(engine, directory, scope, holding, name);
     return keep_alone(engine, directory, holding, name);
 }
 
 static int purge(rfs_engine *engine, uint16_t directory, int what) {
     DIR *stream;
-    int result = tree_open(engine->directory[directory].root_fd, HOLDING_NAME, &stream);
+    int result = tree_stream(reserved_look(engine->directory[directory].root_fd, HOLDING_NAME), &stream);
     if (result < 0) return result == -ENOENT ? 0 : result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));)
         result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);

@@ -46,6 +46,7 @@ enum rfs_event_kind {
     RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
     RFS_EVENT_VERIFIED = 10,    /* source: the verify has ended; result = 0 or -errno of what cut it off */
     RFS_EVENT_BEFORE_LOST = 11, /* target: the snapshot of before was given up (result, text): no room, mostly */
+    RFS_EVENT_TREE_CHANGED = 12, /* source: somebody changes the plain tree beside the mirror (result, text). All is marked, the session ends */
 };
 
 typedef struct {

@@ -50,6 +50,7 @@ class EventKind(IntEnum):
     RELAY_LOST = 9
     VERIFIED = 10
     BEFORE_LOST = 11
+    TREE_CHANGED = 12
 
 
 class Snapshot(IntEnum):

@@ -245,6 +245,8 @@ class Replica:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
             self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
+        elif event.kind is EventKind.TREE_CHANGED:
+            log.warning("%s; all of it is compared again. Who writes to the plain directory?", event.text)
         elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED, EventKind.BEFORE_LOST):
             pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the others by who waits for a touch
         elif self.session is not None:

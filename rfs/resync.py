@@ -257,5 +257,13 @@ async def _end_target(core: SessionCore, session: int) -> None:
     await core.link.expect("paired")
     core.now_paired(session)
     reached("target-paired")
-    await replica.engine.purge_holding()
+    await purge(replica)
     await throw_away(replica)
+
+
+async def purge(replica: Replica) -> None:
+    """What a resync has put away is gone for good; what cannot be removed (somebody is in it) waits for the end of the next one."""
+    try:
+        await replica.engine.purge_holding()
+    except OSError as failure:
+        log.warning("cannot remove what was put away: %s", failure.strerror)
