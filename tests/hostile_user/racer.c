@@ -4,6 +4,7 @@
  *
  * Started as root, to become UID. It opens the directories, and with "-h" in front hides the descriptors in flight in a socket, where no scan of
  * /proc finds them, says "ready" and takes them out again when it reads a line: so it holds a plain tree that was mirrored since.
+ * RACER_RESERVED: also the names that are Lockstep's own; RACER_LINKS: directories and links to a directory of the canary's, and nothing else.
  * Every name of NAMES becomes, again and again, a directory, a link to a canary outside, a pipe, a socket, a file, a hard link, a deep tree; they are exchanged,
  * renamed over each other, removed. What an application does (writes, modes, attributes) follows links: he may do nothing to the canaries, so who
  * changes one is not he. Ends after SECONDS, or at the end of its standard input; prints how many calls succeeded, by kind. */
@@ -38,7 +39,7 @@ static atomic_ulong done[KINDS];
 static atomic_bool stop;
 static const char *canary;
 static int directory[DIRECTORIES], directories;
-static bool plants_reserved;
+static bool plants_reserved, links_only;
 
 struct chance {
     uint64_t state;
@@ -56,7 +57,7 @@ static void name(struct chance *chance, char out[300]) {
 }
 
 static void link_target(struct chance *chance, char out[600]) {
-    switch (draw(chance, 9)) {
+    switch (links_only ? 1 : draw(chance, 9)) {
     case 0: snprintf(out, 600, "%s", canary); break;
     case 1: snprintf(out, 600, "%s/open", canary); break;
     case 2: snprintf(out, 600, "%s/open/file", canary); break;
@@ -171,7 +172,8 @@ static void *run(void *argument) {
     struct chance chance = {(uint64_t)(uintptr_t)argument};
     while (!atomic_load(&stop)) {
         /* Exchanges most of all: each is a moment in which a name is another thing. */
-        uint32_t kind = draw(&chance, 3) ? draw(&chance, KINDS) : 1;
+        static const uint32_t linking[] = {0, 1, 3, 4};
+        uint32_t kind = links_only ? linking[draw(&chance, 4)] : draw(&chance, 3) ? draw(&chance, KINDS) : 1;
         if (step(&chance, kind) == 0) atomic_fetch_add(&done[kind], 1);
     }
     return NULL;
@@ -236,6 +238,7 @@ int main(int count, char **words) {
     for (int i = 5; i < count && directories < DIRECTORIES; i++)
         if ((directory[directories++] = open(words[i], O_RDONLY | O_DIRECTORY)) < 0) die(words[i]);
     plants_reserved = getenv("RACER_RESERVED") != NULL;
+    links_only = getenv("RACER_LINKS") != NULL;
     if (hides) hide_until_told();
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)

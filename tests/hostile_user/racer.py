@@ -21,9 +21,9 @@ def compile_racer(place: Path) -> Path:
 class Racer:
     """One of them. `hidden`: he opens the directories now, and nobody finds that he has them, until `go`."""
 
-    def __init__(self, program: Path, uid: int, seed: int, seconds: float, canary: Path, *directories: Path, hidden: bool = False) -> None:
+    def __init__(self, program: Path, uid: int, seed: int, seconds: float, canary: Path, *directories: Path, hidden: bool = False, kind: str = "RACER_RESERVED") -> None:
         line = [str(program), *(["-h"] if hidden else []), str(uid), str(seconds), str(seed), str(canary), *map(str, directories)]
-        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"RACER_RESERVED": "1"})
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {kind: "1"})
         self.done: dict[str, int] = {}
         if hidden:
             assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
@@ -61,3 +61,11 @@ def all_ended(racers: list[Racer]) -> Iterator[None]:
     finally:
         for racer in racers:
             racer.kill()
+
+
+def compile_preload(place: Path) -> Path:
+    """The mistake that the race must find out (follows_links.c)."""
+    library = place / "follows_links.so"
+    source = SOURCE.with_name("follows_links.c")
+    subprocess.run(["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True, timeout=60)
+    return library

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from tests.hostile_user.canary import build, fingerprint, holds_secret
-from tests.hostile_user.racer import Racer, all_ended, compile_racer
+from tests.hostile_user.racer import Racer, all_ended, compile_preload, compile_racer
 from tests.posix.node import Node, free_address, know_each_other, needs_mounts
 
 pytestmark = [pytest.mark.mount, needs_mounts]
@@ -49,8 +50,8 @@ class Race:
     def places(self, node: Node) -> list[Path]:
         return [node.directories[0] / "shared", node.directories[1]]
 
-    def racer(self, uid: int, seconds: float, node: Node, *, hidden: bool = False) -> Racer:
-        return Racer(self.program, uid, os.getpid() + uid + hidden, seconds, self.canary, *self.places(node), hidden=hidden)
+    def racer(self, uid: int, seconds: float, node: Node, **more: Any) -> Racer:
+        return Racer(self.program, uid, os.getpid() + uid + len(more), seconds, self.canary, *self.places(node), **more)
 
     def clean(self) -> None:
         self.b.clean()
@@ -98,7 +99,7 @@ def race() -> Iterator[Race]:
             yield made
         finally:
             import shutil  # KEEPLOGS
-            for n in (made.a, made.b): shutil.copy(n.state / 'rfsmount.log', f'/tmp/racelog-{n.name}')
+            for n in (made.a, made.b): (n.state / 'rfsmount.log').exists() and shutil.copy(n.state / 'rfsmount.log', f'/tmp/racelog-{n.name}')
             made.clean()
 
 
@@ -122,7 +123,7 @@ def test_nothing_outside_changes_and_nothing_comes_in(race: Race) -> None:
     assert fingerprint(race.canary) == before
     assert (a.state / "rfsmount.pid").read_text() == serving
     b.kill()
-    b.mount("secondary")
+    b.mount("secondary", "--timeout", "3")
     race.call(a, "recopy")
     assert race.comes_together(20), race.call(a, "status")
     for node in (a, b):
@@ -130,3 +131,27 @@ def test_nothing_outside_changes_and_nothing_comes_in(race: Race) -> None:
     for here, there in zip(a.directories, b.directories, strict=True):
         assert differences(manifest(str(here)), manifest(str(there))) == []
     assert fingerprint(race.canary) == before
+
+
+def test_a_build_that_follows_links_is_found_out(race: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same race against a secondary whose every open follows a link: it cannot pass."""
+    a, b = race.a, race.b
+    before = fingerprint(race.canary)
+    library = compile_preload(race.place)
+    hidden = race.racer(USER, 60, b, hidden=True, kind="RACER_LINKS")
+    with all_ended([hidden]):
+        for number in range(24):  # what is compared with what lies under these names on the secondary
+            (a.directories[1] / f"n{number}").mkdir()
+        assert a.mount("primary").returncode == 0
+        hiding = True
+        while fingerprint(race.canary) == before and hidden.is_racing():
+            with monkeypatch.context() as context:
+                context.setenv("LD_PRELOAD", str(library))
+                b.mount("secondary", "--seeded", "--timeout", "2")
+            if hiding:
+                hidden.go()
+            hiding = False
+            race.call(a, "recopy")
+            race.comes_together(2)
+            b.kill()
+        assert fingerprint(race.canary) != before
