@@ -266,6 +266,12 @@ _WARNINGS = (
         "This copy is inside a resync, and what it was before is not kept: only its peer makes it whole.",
         "keep the other node running until the resync ends",
     ),
+    Message(
+        "MUCH_REMOVED",
+        "warning",
+        "A resync took more files away from this copy than it left: they are set aside, and nothing of them is gone.",
+        "look whether the source's file system was mounted; 'rfsmount discard' on that node when they are to go",
+    ),
 )
 _WITNESS = (
     Message("ok", "witness", "It answers, and would grant."),

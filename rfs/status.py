@@ -132,6 +132,8 @@ def _warnings(replica: Replica) -> list[Status]:
         found.append({"code": "WITNESS", "text": "this module has a witness, and this node does not ask it: mount it with --witness"})
     if replica.record.generation and shown_snapshot(replica) == "none":  # without one there was nothing to go back to
         found.append({"code": "NO_SNAPSHOT", "text": NO_SNAPSHOT})
+    state_directory = replica.settings.state_directory
+    found += [{"code": "MUCH_REMOVED", "text": removal.sentence(state_directory)} for removal in replica.removals]
     if replica.settings.insecure:
         return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
     return [*found, *({"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms())]
