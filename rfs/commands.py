@@ -39,7 +39,8 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "recopy": self.recopy, "discard": self.discard, "arm": self.arm, "diff": self.diff, "resolve": self.resolve, "add_directories": self.add_directories,
+            "recopy": self.recopy, "discard": self.discard, "arm": self.arm, "diff": self.diff, "resolve": self.resolve,
+            "add_directories": self.add_directories,
             **verify.methods(self._replica),
         }  # fmt: skip
         return {

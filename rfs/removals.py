@@ -1,7 +1,7 @@
 """What a resync took away and nobody has confirmed yet: the brake's view for people (csrc/brake.c).
 
-Where a copy was to lose more files than it keeps, they lie in `.lockstep-kept/removed.NUMBER.FILES-of-FILES` of that directory until somebody
-says `rfsmount discard`. The name of the place is all there is to know, so nothing else has to survive a restart.
+Where a copy was to lose more files than it keeps, they lie in `.lockstep-kept/removed.NUMBER.FILES-of-FILES` of that directory until
+somebody says `rfsmount discard`. The name of the place is all there is to know, so nothing else has to survive a restart.
 """
 
 import os

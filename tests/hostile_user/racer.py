@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+RESERVED, LINKS = "RACER_RESERVED", "RACER_LINKS"  # what he is after: see there
 SOURCE = Path(__file__).with_name("racer.c")
 
 
@@ -21,7 +22,9 @@ def compile_racer(place: Path) -> Path:
 class Racer:
     """One of them. `hidden`: he opens the directories now, and nobody finds that he has them, until `go`."""
 
-    def __init__(self, program: Path, uid: int, seed: int, seconds: float, canary: Path, *directories: Path, hidden: bool = False, kind: str = "RACER_RESERVED") -> None:
+    def __init__(
+        self, program: Path, uid: int, seed: int, seconds: float, canary: Path, *directories: Path, hidden: bool = False, kind: str = RESERVED
+    ) -> None:
         line = [str(program), *(["-h"] if hidden else []), str(uid), str(seconds), str(seed), str(canary), *map(str, directories)]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {kind: "1"})
         self.done: dict[str, int] = {}
@@ -66,6 +69,6 @@ def all_ended(racers: list[Racer]) -> Iterator[None]:
 def compile_preload(place: Path) -> Path:
     """The mistake that the race must find out (follows_links.c)."""
     library = place / "follows_links.so"
-    source = SOURCE.with_name("follows_links.c")
-    subprocess.run(["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True, timeout=60)
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE.with_name("follows_links.c"))]
+    subprocess.run(command, check=True, timeout=60)
     return library

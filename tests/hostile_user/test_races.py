@@ -21,7 +21,7 @@ from rfs import exit_codes
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
 from tests.hostile_user.canary import build, fingerprint, holds_secret
-from tests.hostile_user.racer import Racer, all_ended, compile_preload, compile_racer
+from tests.hostile_user.racer import LINKS, Racer, all_ended, compile_preload, compile_racer
 from tests.posix.node import Node, free_address, know_each_other, needs_mounts
 
 pytestmark = [pytest.mark.mount, needs_mounts]
@@ -136,7 +136,7 @@ def test_a_build_that_follows_links_is_found_out(race: Race, monkeypatch: pytest
     a, b = race.a, race.b
     before = fingerprint(race.canary)
     library = compile_preload(race.place)
-    hidden = race.racer(USER, 60, b, hidden=True, kind="RACER_LINKS")
+    hidden = race.racer(USER, 60, b, hidden=True, kind=LINKS)
     with all_ended([hidden]):
         for number in range(24):  # what is compared with what lies under these names on the secondary
             (a.directories[1] / f"n{number}").mkdir()
