@@ -23,7 +23,15 @@ class Racer:
     """One of them. `hidden`: he opens the directories now, and nobody finds that he has them, until `go`."""
 
     def __init__(
-        self, program: Path, uid: int, seed: int, seconds: float, canary: Path, *directories: Path, hidden: bool = False, kind: str = RESERVED
+        self,
+        program: Path,
+        uid: int,
+        seed: int,
+        seconds: float,
+        canary: Path,
+        *directories: Path,
+        hidden: bool = False,
+        kind: str = RESERVED,
     ) -> None:
         line = [str(program), *(["-h"] if hidden else []), str(uid), str(seconds), str(seed), str(canary), *map(str, directories)]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {kind: "1"})
