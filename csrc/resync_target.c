@@ -378,7 +378,13 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
     if (known) {
         result = bring(engine, known, &place, body->name);
         if (result == 0) inode_named(engine, known, body->fid, body->name);
-    } else {
+        if (result == -ESTALE || result == -ENOENT) { /* purged after an earlier session (it had left, and has come back), or removed beside us */
+            inode_drop(engine, known, -1);
+            inode_put(engine, known);
+            known = NULL;
+        }
+    }
+    if (!known) {
         result = exists ? 0 : before_touch(engine, place.directory);
         if (result == 0 && !exists && made_fd < 0) result = made_fd = create(place.descriptor.fd, body, data);
         if (result >= 0) result = adopt(engine, &place, body, made_fd, kept_fd);
