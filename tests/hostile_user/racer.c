@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -233,8 +232,9 @@ int main(int count, char **words) {
     uint64_t seed = strtoull(words[3], NULL, 10);
     canary = words[4];
     umask(0);
+    errno = 0;
     if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0 || !uid) die("racer: cannot become that user");
-    if (setpriority(PRIO_PROCESS, 0, 10) < 0) die("nice");
+    if (nice(10) < 0 && errno) die("nice");
     for (int i = 5; i < count && directories < DIRECTORIES; i++)
         if ((directory[directories++] = open(words[i], O_RDONLY | O_DIRECTORY)) < 0) die(words[i]);
     plants_reserved = getenv("RACER_RESERVED") != NULL;

@@ -162,7 +162,7 @@ class FakeEngine(Engine):
         await self._stream.send_all(b"E")
 
     async def purge_holding(self, *, arriving: bool = False, confirmed: bool = False) -> int:
-        self.calls += [] if arriving else ["purge"]
+        self.calls += [] if arriving else ["purge what was asked for" if confirmed else "purge"]
         return 0
 
     async def discard_set_aside(self) -> None:
