@@ -270,7 +270,7 @@ _WARNINGS = (
         "MUCH_REMOVED",
         "warning",
         "A resync took more files away from this copy than it left: they are set aside, and nothing of them is gone.",
-        "look whether the source's file system was mounted; 'rfsmount discard' on that node when they are to go",
+        "look whether the source's file system was mounted; hactl discard MODULE -H NODE when they are to go",
     ),
 )
 _WITNESS = (
@@ -366,7 +366,7 @@ _EVENTS = tuple(
         "script": "A script begins, ends, or fails.",
         "script-says": "A line of a script's.",
         "script-error": "A line of a script's, about something that went wrong.",
-        "work": "Long work on the data (verify, repair, resync, diff, resolve) has ended.",
+        "work": "Long work on the data (verify, repair, resync, diff, resolve, discard) has ended.",
         "hactld": "hactld started, ended, or could not do something for itself.",
         "logs": "Logs were cut to their bound.",
         "heartbeat": "Something about heartbeats.",

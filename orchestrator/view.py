@@ -118,6 +118,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
             *switched_off(module),
             *down_warnings(module.name, (here, there)),
             *witness_warnings(module.name, rfs),
+            *removal_warnings(module.name, around.node, rfs),
         ],
     }
 
@@ -246,6 +247,13 @@ def witness_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
     """What rfsmount says of the witness: nothing is lost yet, but the next failure would find nobody to ask."""
     texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "WITNESS"]
     return [{"code": "WITNESS", "text": f"{name}: {text}", "fix": "'hactl witness status' on each node says more"} for text in texts]
+
+
+def removal_warnings(name: str, node: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a resync took away here, more than it left, and nobody has confirmed."""
+    texts = [warning.get("text", "") for warning in rfs.get("warnings", ()) if warning.get("code") == "MUCH_REMOVED"]
+    fix = f"look what became of them; 'hactl discard {name} -H {node}' removes them for good"
+    return [{"code": "MUCH_REMOVED", "text": f"{name}: {text}", "fix": fix} for text in texts]
 
 
 def network_warnings(node: Node) -> list[dict[str, str]]:
