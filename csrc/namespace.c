@@ -120,6 +120,9 @@ static int make_held(rfs_engine *engine, const struct op *op, uint16_t directory
     return make_object(fd, name, op);
 }
 
+/* What was made lies elsewhere by now: somebody who reaches the plain tree has done that, and no disk has failed. */
+static bool is_replaced(int error) { return error == ENOENT || error == ENOTDIR || error == EISDIR || error == ENOTEMPTY; }
+
 int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct inode *parent;
@@ -158,7 +161,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     result = held ? 0 : parent_time(directory.fd, &body->mtime_ns, replay);
     goto out;
 undo:
-    if (!held && unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0) < 0) result = -EIO;
+    if (!held && unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0) < 0 && !is_replaced(errno)) result = -EIO;
 undone:
     if (!replay && put_mtime_back(directory.fd, &before) < 0) result = -EIO;
 out:
@@ -308,7 +311,7 @@ static bool swaps(const struct rename *rename, const struct op_body *body) { ret
 static int keep_time(int directory_fd, const char *name, const struct stat *before) {
     if (!S_ISDIR(before->st_mode)) return 0;
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, before->st_mtim};
-    return utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? -EIO : 0; /* it is done: see change_failed() */
+    return utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT ? -EIO : 0; /* it is done: see change_failed() */
 }
 
 static int swapped(const struct rename *rename, const struct op_body *body) {

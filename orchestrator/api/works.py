@@ -1,8 +1,8 @@
 """Long work on a module's data: comparing both copies, making them equal, ending a divergence. Minutes or hours, so it is begun with one
 question and looked at with others; who began it may go away and come back.
 
-rfsmount does it (its control socket knows `verify`, `repair`, `diff`, `resolve`, `discard`); here is one place for each module, with what runs
-or ran there last. A second work while one runs is refused: both would be about the same copies.
+rfsmount does it (its control socket knows `verify`, `repair`, `diff`, `resolve`, `discard`); here is one place for each module, with what
+runs or ran there last. A second work while one runs is refused: both would be about the same copies.
 """
 
 from __future__ import annotations

@@ -53,6 +53,10 @@ class Racer:
             self.done = {kind: int(count) for kind, count in (word.split("=") for word in said.split())}
         return self.done
 
+    def wait(self) -> None:
+        """Until his time is over."""
+        self._process.wait(60)
+
     def is_racing(self) -> bool:
         """His time is not over yet."""
         return self._process.poll() is None

@@ -164,6 +164,26 @@ def test_a_build_that_follows_links_is_found_out(race: Race, monkeypatch: pytest
         assert fingerprint(race.canary) != before
 
 
+def test_nobody_comes_through_the_guard(race: Race) -> None:
+    """A secondary's tree is there to be read: he finds no name, no link and no descriptor that lets him change it."""
+    a, b = race.a, race.b
+    assert a.mount("primary").returncode == 0
+    assert b.mount("secondary", "--seeded").returncode == 0
+    for name in ("n0", "n1"):
+        (a.directories[1] / name).write_text("there")
+        (a.directories[1] / name).chmod(0o666)
+    a.until(link="paired")
+    racer = race.racer(USER, 1, b)
+    with all_ended([racer]):
+        racer.wait()
+        done = racer.end()
+    assert done.pop("walk") > 0 and not any(done.values()), done
+    race.check_equal()
+    held = Path("/proc", (b.state / "rfsmount.pid").read_text().strip(), "fd")
+    tried = subprocess.run(["ls", str(held)], capture_output=True, user=USER, group=USER, extra_groups=[], check=False)
+    assert tried.returncode != 0, "the plain tree's descriptors are rfsmount's alone"
+
+
 def dig(top: Path, depth: int) -> None:
     """Deeper than any path can say; a file at the bottom."""
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
