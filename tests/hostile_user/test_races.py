@@ -28,7 +28,7 @@ from tests.hostile_user.racer import LINKS, Racer, all_ended, compile_preload, c
 from tests.posix.node import Node, free_address, know_each_other, needs_mounts
 
 SECONDS = float(os.environ.get("LOCKSTEP_RACE_SECONDS", "20"))
-pytestmark = [pytest.mark.mount, needs_mounts, pytest.mark.timeout(SECONDS + 240)]
+pytestmark = [pytest.mark.mount, needs_mounts, pytest.mark.timeout(SECONDS * 2 + 240)]
 USER, OTHER_USER = 40001, 40002
 DEPTH, MANY = 1500, 300
 
@@ -108,7 +108,7 @@ def race() -> Iterator[Race]:
         yield made
     finally:
         made.clean()
-        subprocess.run(["rm", "-rf", place], check=True, timeout=60)  # what lies there may be too deep for Python
+        subprocess.run(["rm", "-rf", place], check=True, timeout=300)  # what lies there may be too deep for Python
 
 
 def test_nothing_outside_changes_and_nothing_comes_in(race: Race) -> None:
