@@ -20,8 +20,7 @@
 #include "tree.h"
 
 int before_directory(rfs_engine *engine, uint16_t directory) {
-    int fd = openat(engine->directory[directory].root_fd, BEFORE_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    return reserved_look(engine->directory[directory].root_fd, BEFORE_NAME);
 }
 
 /* ---- whether there is one ------------------------------------------------------------------------------------------------------ */
@@ -33,7 +32,7 @@ static int has(rfs_engine *engine, uint16_t directory, const char *state) {
         there = faccessat(fd, state, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 1 : -errno;
         close(fd);
     }
-    return there == -ENOENT || there == -ENOTDIR || there == -ELOOP ? 0 : there; /* none, or nothing of ours */
+    return there == -ENOENT ? 0 : there;
 }
 
 int before_state(rfs_engine *engine) {
@@ -89,10 +88,12 @@ static int throw_away(rfs_engine *engine) {
         static const char *const parts[] = {BEFORE_OBJECTS, BEFORE_LIMBO, BEFORE_MADE, BEFORE_RESTORING};
         for (size_t part = 0; fd >= 0 && result == 0 && part < sizeof parts / sizeof *parts; part++) result = remove_tree(fd, parts[part]);
         if (fd >= 0) close(fd);
-        if (fd < 0 || result < 0) return fd < 0 ? fd : result;
+        if (fd < 0 && fd != -ENOENT) return fd;
+        if (fd < 0) result = remove_tree(root, BEFORE_NAME); /* somebody else's: see reserved_look() */
+        if (result < 0) return result;
         /* No op changes the root's mtime between the two: it is the application's. */
         pthread_rwlock_wrlock(&engine->state);
-        if (fstat(root, &before) < 0 || unlinkat(root, BEFORE_NAME, AT_REMOVEDIR) < 0) result = -errno;
+        if (fstat(root, &before) < 0 || (unlinkat(root, BEFORE_NAME, AT_REMOVEDIR) < 0 && errno != ENOENT)) result = -errno;
         if (result == 0) result = set_mtime(root, stat_mtime_ns(&before));
         pthread_rwlock_unlock(&engine->state);
     }

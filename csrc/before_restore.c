@@ -417,5 +417,5 @@ int rfs_before_restore(rfs_engine *engine) {
     pthread_rwlock_wrlock(&engine->state);
     inodes_forget_all(engine);
     pthread_rwlock_unlock(&engine->state);
-    return result < 0 ? result : rfs_purge_holding(engine, RFS_HELD | RFS_ARRIVING);
+    return result < 0 ? result : rfs_purge_holding(engine, RFS_HELD | RFS_ARRIVING | RFS_CONFIRMED);
 }

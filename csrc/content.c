@@ -344,6 +344,7 @@ static int read_small_file(rfs_engine *engine, struct inode *file, int fd, struc
     uint8_t *xattrs;
     size_t bytes;
     if (fstat(fd, &stat) < 0) return -errno;
+    if (!S_ISREG(stat.st_mode) || stat.st_ino != file->number) return -ESTALE; /* the name is another object's by now */
     if (!may_go_with_entry(engine, file, &stat)) return -E2BIG;
     int result = xattrs_pack(fd, &xattrs, &bytes);
     free(xattrs);

@@ -247,7 +247,8 @@ struct inode {
 int inodes_init(rfs_engine *engine);
 int inodes_enter_root(rfs_engine *engine, uint32_t index);
 void inodes_free(rfs_engine *engine);
-void inodes_forget_all(rfs_engine *engine); /* all but the directories' roots */
+void inodes_forget_all(rfs_engine *engine);
+void inodes_drop_removed(rfs_engine *engine); /* takes `names` and stripes */ /* all but the directories' roots */
 void inodes_forget_kernel(rfs_engine *engine);
 struct inode *inode_get(rfs_engine *engine, uint64_t fid); /* NULL: unknown */
 struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number); /* the same by backing number */

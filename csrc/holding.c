@@ -5,7 +5,7 @@
  * within a session leaves those alone.
  * KEPT_NAME: local files (scope.h) whose directory is purged or was removed by the primary. Nothing of them is ever deleted.
  *
- * What is held carries in its name the scope it had, so that the purge knows what is local below it; and a mark of the patterns, because after
+ * What is held carries in its name the one that it had, for people should it be set aside (brake.c), and the scope, so that the purge knows what is local below it; and a mark of the patterns, because after
  * a restart with other patterns a scope means nothing, and then it is kept as a whole. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,21 +14,45 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "brake.h"
 #include "op.h"
 #include "tree.h"
 
-static const char ARRIVING[] = "arriving.";
+enum { TAKEN_OVER = 8, PURGED_AGAIN = 3 };
+
+
+/* Who may write in the root itself of a tree may have put something there before it was mirrored, or from behind. What is not root's alone is not ours. */
+int reserved_look(int root, const char *name) {
+    struct stat stat;
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return errno == ENOTDIR || errno == ELOOP ? -ENOENT : -errno;
+    if (fstat(fd, &stat) == 0 && stat.st_uid == geteuid() && !(stat.st_mode & 077)) return fd;
+    close(fd);
+    return -ENOENT;
+}
+
+/* A directory becomes ours, with what is in it; anything else had no right to the name. */
+static int take_over(int root, const char *name) {
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) return unlinkat(root, name, 0) < 0 && errno != ENOENT && errno != EISDIR ? -errno : 0;
+    if (fd < 0) return errno == ENOENT ? 0 : -errno;
+    if (fchown(fd, geteuid(), getegid()) < 0 || fchmod(fd, 0700) < 0) result = -errno;
+    close(fd);
+    return result;
+}
 
 /* They come and go without a trace in the root's mtime, which is the application's: no op that changes the root's entries may be applied meanwhile. */
-static int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
+int reserved_open(rfs_engine *engine, uint16_t directory, const char *name) {
     struct stat before;
-    int root = engine->directory[directory].root_fd, result = 0;
+    int root = engine->directory[directory].root_fd, result = -ENOENT;
     if (fstat(root, &before) < 0) return -errno;
-    if (mkdirat(root, name, 0700) == 0) result = set_mtime(root, stat_mtime_ns(&before));
-    else if (errno != EEXIST) result = -errno;
-    if (result < 0) return result;
-    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    for (int tries = 0; result == -ENOENT && tries < TAKEN_OVER; tries++) {
+        int taken = mkdirat(root, name, 0700) == 0 ? set_mtime(root, stat_mtime_ns(&before)) : errno != EEXIST ? -errno : 0;
+        result = taken < 0 ? taken : reserved_look(root, name);
+        if (result == -ENOENT) taken = take_over(root, name);
+        if (taken < 0) return taken;
+    }
+    return result;
 }
 
 /* No op that changes the root's entries may be applied meanwhile: it would lose its mtime of the root. */
@@ -36,18 +60,18 @@ static int remove_holding(int root) {
     struct stat before;
     if (fstat(root, &before) < 0) return -errno;
     if (unlinkat(root, HOLDING_NAME, AT_REMOVEDIR) == 0) return set_mtime(root, stat_mtime_ns(&before));
-    return errno == ENOENT || errno == ENOTEMPTY ? 0 : -errno; /* not empty: something has come in since */
+    return errno == ENOENT || errno == ENOTEMPTY || errno == ENOTDIR ? 0 : -errno; /* not empty: something has come in since; no directory: not ours */
 }
 
 static uint64_t next_number(rfs_engine *engine) { return atomic_fetch_add(&engine->held, 1); }
 
 int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name) {
-    char held[80];
+    char held[256];
     int fd = reserved_open(engine, directory, HOLDING_NAME), result;
     if (fd < 0) return fd;
     do {
-        snprintf(held, sizeof held, "%016llx.%016llx.%08x.%llu", (unsigned long long)fid, (unsigned long long)scope, engine->directory[directory].scopes.mark,
-                 (unsigned long long)next_number(engine));
+        snprintf(held, sizeof held, "%016llx.%016llx.%08x.%llu.%.160s", (unsigned long long)fid, (unsigned long long)scope, engine->directory[directory].scopes.mark,
+                 (unsigned long long)next_number(engine), name);
         result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
     } while (result == -EEXIST); /* held since an earlier process */
     close(fd);
@@ -67,7 +91,7 @@ int keep(rfs_engine *engine, uint16_t directory, int directory_fd, const char *n
 }
 
 int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]) {
-    snprintf(name, 48, "%s%016llx", ARRIVING, (unsigned long long)fid);
+    snprintf(name, 48, "%s%016llx", ARRIVING_PREFIX, (unsigned long long)fid);
     return reserved_open(engine, directory, HOLDING_NAME);
 }
 
@@ -109,31 +133,47 @@ static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, in
 
 /* Something gone meanwhile is done: what is held may be given a place again. */
 static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name) {
-    if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
-    if (errno != EISDIR && errno != EPERM) return -errno;
-    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    int result = fd < 0 ? -errno : purge_below(engine, directory, scope, fd);
+    int fd = -1;
+    for (int tries = 0; fd < 0; tries++) { /* who has it as his working directory may make it another thing in between */
+        if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
+        if (errno != EISDIR && errno != EPERM) return -errno;
+        fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && ((errno != ENOTDIR && errno != ELOOP) || tries == PURGED_AGAIN)) return errno == ENOENT ? 0 : -errno;
+    }
+    int result = purge_below(engine, directory, scope, fd);
     if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0) result = -errno;
     return result == -ENOENT ? 0 : result;
+}
+
+/* As often as somebody who is still in it makes something there; not for ever. */
+static int purge_whole(rfs_engine *engine, uint16_t directory, scope_t scope, int holding, const char *name) {
+    int result = -ENOTEMPTY;
+    for (int tries = 0; result == -ENOTEMPTY && tries <= PURGED_AGAIN; tries++) result = purge_entry(engine, directory, scope, holding, name);
+    return result;
 }
 
 static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const char *name, int what) {
     unsigned long long fid, scope;
     unsigned mark;
-    if (!strncmp(name, ARRIVING, sizeof ARRIVING - 1)) return what & RFS_ARRIVING ? purge_entry(engine, directory, 0, holding, name) : 0;
+    if (!strncmp(name, ARRIVING_PREFIX, sizeof ARRIVING_PREFIX - 1)) return what & RFS_ARRIVING ? purge_whole(engine, directory, 0, holding, name) : 0;
     if (!(what & RFS_HELD)) return 0;
-    if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_entry(engine, directory, scope, holding, name);
+    if (sscanf(name, "%16llx.%16llx.%8x.", &fid, &scope, &mark) == 3 && mark == engine->directory[directory].scopes.mark) return purge_whole(engine, directory, scope, holding, name);
     return keep_alone(engine, directory, holding, name);
 }
 
-static int purge(rfs_engine *engine, uint16_t directory, int what) {
+int purge_all(rfs_engine *engine, uint16_t directory, int fd, int what) {
     DIR *stream;
-    int result = tree_open(engine->directory[directory].root_fd, HOLDING_NAME, &stream);
-    if (result < 0) return result == -ENOENT ? 0 : result;
+    int result = tree_stream(fd, &stream);
+    if (result < 0) return result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));)
         result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
     closedir(stream);
-    if (result < 0) return result;
+    return result;
+}
+
+static int purge(rfs_engine *engine, uint16_t directory, int what) {
+    int result = purge_all(engine, directory, reserved_look(engine->directory[directory].root_fd, HOLDING_NAME), what);
+    if (result < 0) return result == -ENOENT ? 0 : result;
     pthread_rwlock_wrlock(&engine->state);
     result = remove_holding(engine->directory[directory].root_fd);
     pthread_rwlock_unlock(&engine->state);
@@ -144,8 +184,10 @@ static int purge(rfs_engine *engine, uint16_t directory, int what) {
 int rfs_purge_holding(rfs_engine *engine, int what) {
     int result = 0;
     for (uint32_t i = 0; i < engine->directories; i++) {
-        int purged = purge(engine, (uint16_t)i, what);
-        if (result == 0) result = purged;
+        int braked = what & RFS_HELD && !(what & RFS_CONFIRMED) ? brake(engine, (uint16_t)i) : 0;
+        int purged = braked < 0 ? braked : purge(engine, (uint16_t)i, what);
+        if (purged < 0 && result >= 0) result = purged;
+        if (result >= 0) result += braked > 0;
     }
     return result;
 }

@@ -15,7 +15,7 @@
 #include "tree.h"
 #include "walk.h"
 
-enum { FIRST_BUCKETS = 1024 };
+enum { FIRST_BUCKETS = 1024, MEETINGS = 8 };
 
 static size_t number_hash(const rfs_engine *engine, uint16_t directory, uint64_t number) {
     return hash_slot(number + ((uint64_t)directory << 56), engine->inodes.buckets);
@@ -250,8 +250,10 @@ static int open_met(int parent_fd, const char *name, const struct stat *stat) {
     return fd < 0 ? -errno : fd;
 }
 
-int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd) {
+/* -EAGAIN: the name became another object's between the look and the opening. */
+static int meet(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd) {
     int path_fd = -1, result = 0;
+    struct stat opened;
     *fd = -1;
     uint16_t directory = parent->directory;
     if (fstatat(parent_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
@@ -270,6 +272,12 @@ int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, con
     if (*out) return 0;
     path_fd = open_met(parent_fd, name, stat);
     if (path_fd < 0) return path_fd;
+    if (fstat(path_fd, &opened) < 0) result = -errno;
+    else if (opened.st_ino != stat->st_ino || opened.st_dev != stat->st_dev || (opened.st_mode ^ stat->st_mode) & S_IFMT) result = -EAGAIN;
+    if (result < 0) {
+        close(path_fd);
+        return result;
+    }
     pthread_mutex_lock(&engine->tagging); /* two who meet it at once must not give it two ids */
     uint64_t fid;
     result = read_fid(path_fd, &fid);
@@ -284,6 +292,14 @@ int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, con
     if (result == 0) *fd = path_fd;
     else close(path_fd);
     return result;
+}
+
+int inode_met(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd) {
+    for (int tries = 0; tries < MEETINGS; tries++) {
+        int result = meet(engine, parent, parent_fd, name, out, stat, fd);
+        if (result != -EAGAIN) return result;
+    }
+    return -ENOENT; /* never the same twice: nothing has that name */
 }
 
 int inode_at(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat) {
@@ -417,6 +433,35 @@ void inode_drop(rfs_engine *engine, struct inode *inode, int pin) {
     }
     pthread_mutex_unlock(&engine->inodes.lock);
     if (pin >= 0) close(pin);
+}
+
+static void drop_removed(rfs_engine *engine, struct inode *inode) {
+    pthread_mutex_lock(&engine->names);
+    pthread_mutex_t *stripe = inode_stripe(engine, inode->fid);
+    pthread_mutex_lock(stripe);
+    int fd = inode->orphan ? -1 : inode_open(engine, inode, O_PATH | O_NOFOLLOW);
+    if (fd == -ESTALE) inode_drop(engine, inode, -1);
+    if (fd >= 0) close(fd);
+    pthread_mutex_unlock(stripe);
+    pthread_mutex_unlock(&engine->names);
+}
+
+/* What was removed beside the mirror is in the table still, and would be taken for whatever has its number now. */
+void inodes_drop_removed(rfs_engine *engine) {
+    struct inode_table *table = &engine->inodes;
+    size_t count = 0;
+    pthread_mutex_lock(&table->lock);
+    uint64_t *fids = malloc((table->count + 1) * sizeof *fids);
+    for (size_t i = 0; fids && i < table->buckets; i++)
+        for (struct inode *inode = table->by_fid[i]; inode; inode = inode->next_fid)
+            if (!is_root(inode)) fids[count++] = inode->fid;
+    pthread_mutex_unlock(&table->lock);
+    while (count) {
+        struct inode *inode = inode_get(engine, fids[--count]);
+        if (inode) drop_removed(engine, inode);
+        inode_put(engine, inode);
+    }
+    free(fids);
 }
 
 int inode_open(rfs_engine *engine, struct inode *inode, int flags) {

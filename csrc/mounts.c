@@ -11,8 +11,8 @@
 
 #include "engine.h"
 
-static int set_read_only(int mount_fd, bool read_only) {
-    struct mount_attr attributes = {.attr_set = read_only ? MOUNT_ATTR_RDONLY : 0, .attr_clr = read_only ? 0 : MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
+static int set_flags(int mount_fd, uint64_t on, uint64_t off) {
+    struct mount_attr attributes = {.attr_set = on, .attr_clr = off, .propagation = MS_PRIVATE};
     return syscall(SYS_mount_setattr, mount_fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes) < 0 ? -errno : 0;
 }
 
@@ -24,7 +24,8 @@ static int clone_tree(int at, const char *path, unsigned flags) {
 int rfs_tree_open(const char *path) {
     int tree = clone_tree(AT_FDCWD, path, 0);
     if (tree < 0) return tree;
-    int result = set_read_only(tree, false), root = -1;
+    /* Whatever a name leads to when it is opened: never to a driver. (Devices are opened through FUSE by the kernel itself.) */
+    int result = set_flags(tree, MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY), root = -1;
     if (result == 0) {
         root = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* file handles need a real descriptor, not O_PATH */
         if (root < 0) result = -errno;
@@ -61,7 +62,7 @@ int rfs_tree_probe(int tree_fd, char reason[RFS_REASON_BYTES]) {
 int rfs_guard(int tree_fd, const char *path) {
     int tree = clone_tree(tree_fd, "", AT_EMPTY_PATH);
     if (tree < 0) return tree;
-    int result = set_read_only(tree, true);
+    int result = set_flags(tree, MOUNT_ATTR_RDONLY, 0);
     if (result == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0) result = -errno;
     close(tree);
     return result;

@@ -43,6 +43,20 @@ int parent_time(int fd, int64_t *mtime_ns, bool replay) {
 
 /* ---- making ----------------------------------------------------------------------------------------------------------- */
 
+/* It gets an owner, a mode and an id next: never what somebody who reaches the plain tree has put in its place. What was just made is root's, has no
+ * other name and no id, and nobody but root can make anything that is like it. */
+int opened_made(int directory_fd, const char *name, mode_t type) {
+    struct stat stat;
+    uint64_t fid = 0;
+    int fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    int result = fstat(fd, &stat) < 0 ? -errno : read_fid(fd, &fid);
+    bool ours = result == 0 && (stat.st_mode & S_IFMT) == type && stat.st_uid == geteuid() && (S_ISDIR(type) || stat.st_nlink == 1) && !fid;
+    if (ours) return fd;
+    close(fd);
+    return result < 0 ? result : -ESTALE;
+}
+
 /* A descriptor of what was made: by CREATE an open file's, else its path's. */
 static int make_object(int directory_fd, const char *name, const struct op *op) {
     const struct op_body *body = &op->body;
@@ -64,11 +78,9 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
         fd = openat(directory_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 07777);
         return fd < 0 ? -errno : fd;
     }
-    fd = openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0) return fd;
-    int result = -errno; /* no descriptor is left, say */
-    unlinkat(directory_fd, name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0);
-    return result;
+    fd = opened_made(directory_fd, name, op->type == FRAME_MKDIR ? S_IFDIR : op->type == FRAME_SYMLINK ? S_IFLNK : body->mode & S_IFMT ? body->mode & S_IFMT : S_IFREG);
+    if (fd < 0 && fd != -ESTALE) unlinkat(directory_fd, name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0); /* no descriptor is left, say */
+    return fd;
 }
 
 /* Where the directory has a default ACL it takes the umask's place, here as in the kernel. */
@@ -108,6 +120,9 @@ static int make_held(rfs_engine *engine, const struct op *op, uint16_t directory
     return make_object(fd, name, op);
 }
 
+/* What was made lies elsewhere by now: somebody who reaches the plain tree has done that, and no disk has failed. */
+static bool is_replaced(int error) { return error == ENOENT || error == ENOTDIR || error == EISDIR || error == ENOTEMPTY; }
+
 int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct inode *parent;
@@ -146,7 +161,7 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     result = held ? 0 : parent_time(directory.fd, &body->mtime_ns, replay);
     goto out;
 undo:
-    if (!held && unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0) < 0) result = -EIO;
+    if (!held && unlinkat(directory.fd, body->name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0) < 0 && !is_replaced(errno)) result = -EIO;
 undone:
     if (!replay && put_mtime_back(directory.fd, &before) < 0) result = -EIO;
 out:
@@ -296,7 +311,7 @@ static bool swaps(const struct rename *rename, const struct op_body *body) { ret
 static int keep_time(int directory_fd, const char *name, const struct stat *before) {
     if (!S_ISDIR(before->st_mode)) return 0;
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, before->st_mtim};
-    return utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? -EIO : 0; /* it is done: see change_failed() */
+    return utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT ? -EIO : 0; /* it is done: see change_failed() */
 }
 
 static int swapped(const struct rename *rename, const struct op_body *body) {

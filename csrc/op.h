@@ -116,8 +116,13 @@ int set_mtime(int fd, int64_t mtime_ns);
 int put_mtime_back(int fd, const struct stat *before); /* an op failed that may have changed it: the peer will not hear of that */
 int xattrs_pack(int fd, uint8_t **out, size_t *bytes);
 int xattrs_unpack(int fd, const uint8_t *data, size_t bytes);
+#define ARRIVING_PREFIX "arriving." /* in the holding directory: what is yet to get its name */
 /* holding.c: into the holding directory, or among what is kept; the place and name there of what is made without a name. */
+int reserved_look(int root, const char *name); /* the directory's descriptor; -ENOENT: none, or none of ours */
+int reserved_open(rfs_engine *engine, uint16_t directory, const char *name); /* ... made, or made ours */
+int opened_made(int directory_fd, const char *name, mode_t type); /* what was just made there, as a path; -ESTALE: the name is another object's by now */
 int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name);
+int purge_all(rfs_engine *engine, uint16_t directory, int fd, int what); /* what lies in such a directory, which it closes; what is local is kept */
 int keep(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name);
 int held_open(rfs_engine *engine, uint16_t directory, uint64_t fid, char name[48]);
 void held_close(rfs_engine *engine, uint16_t directory, int fd);

@@ -122,8 +122,7 @@ static int create(int directory_fd, const struct op_body *body, const uint8_t *d
         break;
     default: result = mknodat(directory_fd, body->name, (body->mode & S_IFMT) | 0600, body->rdev);
     }
-    if (result == 0) result = openat(directory_fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    return result < 0 ? -errno : result;
+    return result < 0 ? -errno : opened_made(directory_fd, body->name, body->mode & S_IFMT);
 }
 
 /* Consumes the descriptor, or opens it where there is none. kept_fd (may be NULL): what was made is the caller's again. */
@@ -183,7 +182,7 @@ static bool index_one(rfs_engine *engine, struct announced *announced) {
 static void index_holding(rfs_engine *engine) {
     for (uint32_t i = 0; i < engine->directories; i++) {
         struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
-        int fd = engine->directory[i].scopes.any ? -1 : openat(engine->directory[i].root_fd, HOLDING_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int fd = engine->directory[i].scopes.any ? -1 : reserved_look(engine->directory[i].root_fd, HOLDING_NAME);
         if (fd >= 0) index_directory(engine, root, fd);
         if (fd >= 0) close(fd);
         inode_put(engine, root);
@@ -379,7 +378,13 @@ static int entry(rfs_engine *engine, struct link *link, const struct op_body *bo
     if (known) {
         result = bring(engine, known, &place, body->name);
         if (result == 0) inode_named(engine, known, body->fid, body->name);
-    } else {
+        if (result == -ESTALE || result == -ENOENT) { /* purged after an earlier session (it had left, and has come back), or removed beside us */
+            inode_drop(engine, known, -1);
+            inode_put(engine, known);
+            known = NULL;
+        }
+    }
+    if (!known) {
         result = exists ? 0 : before_touch(engine, place.directory);
         if (result == 0 && !exists && made_fd < 0) result = made_fd = create(place.descriptor.fd, body, data);
         if (result >= 0) result = adopt(engine, &place, body, made_fd, kept_fd);

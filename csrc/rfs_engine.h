@@ -46,6 +46,7 @@ enum rfs_event_kind {
     RFS_EVENT_RELAY_LOST = 9,   /* the cold-op (pyfuse3) socket closed; rfs_relay_open() starts it again */
     RFS_EVENT_VERIFIED = 10,    /* source: the verify has ended; result = 0 or -errno of what cut it off */
     RFS_EVENT_BEFORE_LOST = 11, /* target: the snapshot of before was given up (result, text): no room, mostly */
+    RFS_EVENT_TREE_CHANGED = 12, /* source: somebody changes the plain tree beside the mirror (result, text). All is marked, the session ends */
 };
 
 typedef struct {
@@ -211,8 +212,15 @@ int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 /* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
 int rfs_send_end(rfs_engine *engine);
 /* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */
-enum { RFS_HELD = 1, RFS_ARRIVING = 2 /* what was to get its name when the session ended: only between sessions */ };
+enum {
+    RFS_HELD = 1,
+    RFS_ARRIVING = 2,  /* what was to get its name when the session ended: only between sessions */
+    RFS_CONFIRMED = 4, /* a person has said that this copy is to be overwritten: however much it is (brake.c) */
+};
+/* Returns in how many directories what was held was more than what is left, and was set aside instead. */
 int rfs_purge_holding(rfs_engine *engine, int what);
+/* What was set aside is gone for good. [worker] */
+int rfs_discard_set_aside(rfs_engine *engine);
 /* Target: the snapshot of what a resync overwrites (before.c). Begin: before INCONSISTENT is durable; whole: the copy is (a new snapshot), else the one
  * of before goes on. Returns the state. End: after END was adopted, or a restored copy is. Restore: idle, without a session. [worker]
  * Begin and restore fail where it cannot be looked at; rfs_before_state then says that there is none to count on. */

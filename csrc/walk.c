@@ -269,7 +269,7 @@ static int describe_entry(int directory_fd, const char *name, const struct stat 
     if (!S_ISLNK(stat->st_mode)) return 0;
     char target[RFS_TARGET_BYTES + 1];
     ssize_t bytes = readlinkat(directory_fd, name, target, sizeof target);
-    if (bytes < 0) return -errno;
+    if (bytes < 0) return errno == EINVAL ? -ENOENT : -errno; /* it is no link any more: somebody changes the tree beside us */
     op->data = malloc((size_t)bytes);
     if (!op->data) return -ENOMEM;
     memcpy(op->data, target, (size_t)bytes);
@@ -468,6 +468,10 @@ out:
     return result < 0 ? result : 0;
 }
 
+/* What was there and is not now: no disk does that, somebody does who reaches the plain tree. The copy is as good as it was, and nothing that is
+ * known of it is: the next session compares all of it. */
+static bool is_changed_beside_us(int result) { return result == -ENOENT || result == -ESTALE || result == -ENOTDIR || result == -ELOOP || result == -EXDEV; }
+
 static void *run(void *argument) {
     rfs_engine *engine = argument;
     struct walk *walk = engine->walk;
@@ -475,7 +479,12 @@ static void *run(void *argument) {
     while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
     walk_send(engine);
     if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
-    else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
+    if (is_changed_beside_us(result)) {
+        emit(engine, RFS_EVENT_TREE_CHANGED, result, 0, "somebody changes the tree beside the mirror: %s", strerror(-result));
+        rfs_mark_everything(engine);
+        inodes_drop_removed(engine);
+        walk_end_session(engine);
+    } else if (result < 0 && result != -ECANCELED) emit(engine, RFS_EVENT_LOCAL_FAILED, result, 0, "the resync cannot read this copy: %s", strerror(-result));
     return NULL;
 }
 

@@ -272,6 +272,12 @@ _WARNINGS = (
         "rfsmount could not give up rights that it has no use for: the kernel has no filters of system calls, or a container forbids it.",
         "nothing is wrong with the data; a kernel with seccomp, or a container that lets its root drop capabilities",
     ),
+    Message(
+        "MUCH_REMOVED",
+        "warning",
+        "A resync took more files away from this copy than it left: they are set aside, and nothing of them is gone.",
+        "look whether the source's file system was mounted; hactl discard MODULE -H NODE when they are to go",
+    ),
 )
 _WITNESS = (
     Message("ok", "witness", "It answers, and would grant."),
@@ -366,7 +372,7 @@ _EVENTS = tuple(
         "script": "A script begins, ends, or fails.",
         "script-says": "A line of a script's.",
         "script-error": "A line of a script's, about something that went wrong.",
-        "work": "Long work on the data (verify, repair, resync, diff, resolve) has ended.",
+        "work": "Long work on the data (verify, repair, resync, diff, resolve, discard) has ended.",
         "hactld": "hactld started, ended, or could not do something for itself.",
         "logs": "Logs were cut to their bound.",
         "heartbeat": "Something about heartbeats.",

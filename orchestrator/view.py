@@ -117,7 +117,7 @@ def module_status(node: Node, config: ModuleConfig, module: Module, rfs: Mapping
             *never_started(module.name, here),
             *switched_off(module),
             *down_warnings(module.name, (here, there)),
-            *rfs_warnings(module.name, rfs),
+            *rfs_warnings(module.name, around.node, rfs),
         ],
     }
 
@@ -247,13 +247,14 @@ def warnings_of(name: str, here: Mapping[str, Any], there: Mapping[str, Any], ve
 FIXES_OF_RFS: Final[Mapping[str, str]] = {
     "WITNESS": "'hactl witness status' on each node says more",
     "RIGHTS": "a kernel with seccomp, or a container that lets its root drop capabilities",
+    "MUCH_REMOVED": "look what became of them; 'hactl discard {name} -H {node}' removes them for good",
 }
 
 
-def rfs_warnings(name: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
+def rfs_warnings(name: str, node: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
     """Its warnings, with what to do."""
     return [
-        {"code": warning["code"], "text": f"{name}: {warning.get('text', '')}", "fix": FIXES_OF_RFS[warning["code"]]}
+        {"code": warning["code"], "text": f"{name}: {warning.get('text', '')}", "fix": FIXES_OF_RFS[warning["code"]].format(name=name, node=node)}
         for warning in rfs.get("warnings", ())
         if warning.get("code") in FIXES_OF_RFS
     ]

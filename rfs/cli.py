@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         ("promote", "make this node primary"),
         ("demote", "make this node secondary"),
         ("unmount", "goodbye to the peer, then the plain directories"),
+        ("discard", "what a resync took away here, much as it was, is gone for good"),
         ("verify", "compare both copies while the application writes"),
         ("diff", "what differs between two nodes that have diverged"),
         ("resolve", "after DIVERGED: keep one node's data; what differs on the other is saved first"),

@@ -39,7 +39,8 @@ class Commands:
         """By the names that the control protocol has for them."""
         changes = {
             "grant": self.grant, "promote": self.promote, "demote": self.demote, "outdate": self.outdate, "fence": self.fence,
-            "recopy": self.recopy, "arm": self.arm, "diff": self.diff, "resolve": self.resolve, "add_directories": self.add_directories,
+            "recopy": self.recopy, "discard": self.discard, "arm": self.arm, "diff": self.diff, "resolve": self.resolve,
+            "add_directories": self.add_directories,
             **verify.methods(self._replica),
         }  # fmt: skip
         return {
@@ -258,6 +259,19 @@ class Commands:
             if not replica.is_primary:
                 raise SaidNo(f"only a primary's data can be copied, this node is {_described(replica)}")
             await verify.recopy(replica)
+        return build_status(replica)
+
+    async def discard(self, params: Params) -> Params:
+        """A person's word: what a resync took away here is gone for good."""
+        replica = self._replica
+        if not replica.removals:
+            raise SaidNo("nothing is set aside on this node: there is nothing to discard")
+        try:
+            await replica.engine.discard_set_aside()
+        except OSError as failure:
+            raise SaidNo(f"not all of what is set aside could be removed ({failure}); try again", exit_codes.FAILED) from failure
+        finally:
+            await replica.look_for_removals()
         return build_status(replica)
 
     async def add_directories(self, params: Params) -> Params:

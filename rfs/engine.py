@@ -50,6 +50,7 @@ class EventKind(IntEnum):
     RELAY_LOST = 9
     VERIFIED = 10
     BEFORE_LOST = 11
+    TREE_CHANGED = 12
 
 
 class Snapshot(IntEnum):
@@ -518,10 +519,15 @@ class Engine:
         """END into the stream of ops."""
         _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._handle), "send the end of the resync")
 
-    async def purge_holding(self, *, arriving: bool = False) -> None:
-        """Throw away what waited in the holding directory."""
-        what = self._lib.RFS_ARRIVING if arriving else self._lib.RFS_HELD
-        _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle, what), "purge the holding directory")
+    async def purge_holding(self, *, arriving: bool = False, confirmed: bool = False) -> int:
+        """Throw away what waited in the holding directory. Returns in how many directories it was more than what is left, and was set aside
+        (csrc/brake.c): never where a person's word covers it."""
+        what = self._lib.RFS_ARRIVING if arriving else self._lib.RFS_HELD | (self._lib.RFS_CONFIRMED if confirmed else 0)
+        return _check(await trio.to_thread.run_sync(self._lib.rfs_purge_holding, self._handle, what), "purge the holding directory")
+
+    async def discard_set_aside(self) -> None:
+        """What the brake has set aside is gone for good."""
+        _check(await trio.to_thread.run_sync(self._lib.rfs_discard_set_aside, self._handle), "remove what was set aside")
 
     async def begin_before(self, *, whole: bool) -> Snapshot:
         """Before INCONSISTENT is durable: what the resync overwrites is kept. `whole`: a new snapshot; else the one there is goes on."""

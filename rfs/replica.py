@@ -28,6 +28,7 @@ from rfs.handshake import Hello
 from rfs.mount import Layers
 from rfs.record import DataState, Record, Role
 from rfs.record_file import RecordFile
+from rfs.removals import Removal, find_removals
 from rfs.second_try import SecondTry
 from rfs.security import Security
 from rfs.session_state import PeerView, SessionSlot, Stage
@@ -104,6 +105,7 @@ class Replica:
         self.pending_directories = 0  # so many, at the end, were added and have not been part of a whole pair
         self.unfinished: Unfinished | None = None  # asked for once more, it is finished
         self.second_try = SecondTry()  # a copy that failed to keep up does not try again at once
+        self.removals: tuple[Removal, ...] = ()  # what a resync took away, and nobody has confirmed
         self.stopping = False
         self.keeps_guards = False
         self.finished = trio.Event()
@@ -206,6 +208,22 @@ class Replica:
             self.unfinished.marked = True
         if self.record.data is not DataState.INCONSISTENT:
             await self._forget_what_was_before()
+        await self.look_for_removals()
+
+    async def look_for_removals(self) -> None:
+        """What the brake has set aside, here and in earlier runs."""
+        self.removals = await trio.to_thread.run_sync(find_removals, tuple(self.layers.paths), tuple(self.layers.trees))
+        self.touch()
+
+    async def purge_holding(self, *, confirmed: bool = False) -> None:
+        """What a resync has put away is gone for good, or set aside where it is much and nobody has asked for it. What cannot be removed
+        (somebody is in it) waits for the end of the next one."""
+        try:
+            if braked := await self.engine.purge_holding(confirmed=confirmed):
+                log.warning("more was taken away than is left, in %d directories: it is set aside until somebody confirms", braked)
+        except OSError as failure:
+            log.warning("cannot remove what was put away: %s", failure.strerror)
+        await self.look_for_removals()
 
     async def settle_directories(self) -> None:
         """The pair is whole: what was added to it belongs to it."""
@@ -246,6 +264,8 @@ class Replica:
             self.nursery.start_soon(self._make_used)
         elif event.kind is EventKind.LOCAL_FAILED:
             self.nursery.start_soon(self.disk_failed, event.text or "a write to this copy's disk failed")
+        elif event.kind is EventKind.TREE_CHANGED:
+            log.warning("%s; all of it is compared again. Who writes to the plain directory?", event.text)
         elif event.kind in (EventKind.KERNEL_GONE, EventKind.RELAY_LOST, EventKind.VERIFIED, EventKind.BEFORE_LOST):
             pass  # the first is the end of what we ended; the second is seen by pyfuse3 itself; the others by who waits for a touch
         elif self.session is not None:

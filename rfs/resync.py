@@ -179,6 +179,7 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     if said["type"] == "open":
         await _pair_target(core, data, said)
         return None
+    is_asked_for = replica.record.generation == 0 and not has_begun_copy(replica.settings.state_directory)
     if replica.record.generation == 0:
         await _take_first_copy(core)
     await _keep_what_is_overwritten(replica)
@@ -200,7 +201,8 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     core.began_at = trio.current_time()
     replica.is_live.set()
     replica.touch()
-    return lambda: _end_target(core, data.session)
+    await replica.look_for_removals()  # of an earlier session that was cut off
+    return lambda: _end_target(core, data.session, is_asked_for=is_asked_for)
 
 
 async def _keep_what_is_overwritten(replica: Replica) -> None:
@@ -239,8 +241,9 @@ async def _take_first_copy(core: SessionCore) -> None:
     await trio.to_thread.run_sync(note_copy_begun, state_directory)
 
 
-async def _end_target(core: SessionCore, session: int) -> None:
-    """Everything up to END is applied: durable, then adopted in one write, then answered."""
+async def _end_target(core: SessionCore, session: int, *, is_asked_for: bool) -> None:
+    """Everything up to END is applied: durable, then adopted in one write, then answered. What the source does not have is removed at last;
+    how much that may be without a question depends on whether a person has asked for this copy."""
     replica = core.replica
     await core.end_received.wait()
     ending = await core.link.expect("ending")
@@ -257,5 +260,5 @@ async def _end_target(core: SessionCore, session: int) -> None:
     await core.link.expect("paired")
     core.now_paired(session)
     reached("target-paired")
-    await replica.engine.purge_holding()
+    await replica.purge_holding(confirmed=is_asked_for)
     await throw_away(replica)

@@ -143,7 +143,7 @@ class Session(SessionCore):
 
     async def _enter(self) -> None:
         replica = self.replica
-        await replica.second_try.wait(replica.spaces, lambda: replica.engine.peer_space, replica.engine.purge_holding)
+        await replica.second_try.wait(replica.spaces, lambda: replica.engine.peer_space, replica.purge_holding)
         await self.link.send("ready")
         await self.link.expect("ready", timeout_s=READY_TIMEOUT_S)
         async with AsyncExitStack() as stack:

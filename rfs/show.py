@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 Status = dict[str, Any]
 
+SHOWN_ELSEWHERE = frozenset({"INSECURE", "WITNESS", "NO_SNAPSHOT"})  # in a line of their own, or in the reason
+
 
 def _bytes(count: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -73,6 +75,7 @@ def render_status(status: Status) -> str:
     else:
         lines.append("  peer: not heard of yet")
     lines.extend(f"  {'mounted' if entry['mounted'] else 'guarded'}  {entry['path']}" for entry in status["directories"])
+    lines.extend(f"  {warning['text']}" for warning in status.get("warnings", ()) if warning["code"] not in SHOWN_ELSEWHERE)
     lines.append(f"  generation {status['generation']}, term {status['term']}, seq {status['seq']} (acknowledged {status['acked_seq']})")
     if status.get("witness"):
         lines.append(f"  {render_witness(status['witness'])}")

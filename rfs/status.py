@@ -133,6 +133,8 @@ def _warnings(replica: Replica) -> list[Status]:
     if replica.record.generation and shown_snapshot(replica) == "none":  # without one there was nothing to go back to
         found.append({"code": "NO_SNAPSHOT", "text": NO_SNAPSHOT})
     found += [{"code": "RIGHTS", "text": f"rfsmount runs with more rights than it needs: {what}"} for what in replica.unprotected]
+    state_directory = replica.settings.state_directory
+    found += [{"code": "MUCH_REMOVED", "text": removal.sentence(state_directory)} for removal in replica.removals]
     if replica.settings.insecure:
         return [*found, {"code": "INSECURE", "text": "links are not protected (--insecure): pair the nodes and mount without it"}]
     return [*found, *({"code": "KEY_EXPIRES", "text": alarm} for alarm in replica.security.alarms())]

@@ -40,7 +40,7 @@ VERBS: Final[Mapping[str, Role]] = {
     **dict.fromkeys(("failures-count", "failures-check", "failures-reset", "note"), OPERATOR),
     **dict.fromkeys(("prim", "second"), OPERATOR),
     **dict.fromkeys(("verify", "diff"), OPERATOR),
-    **dict.fromkeys(("repair", "resync", "resolve"), ADMIN),
+    **dict.fromkeys(("repair", "resync", "resolve", "discard"), ADMIN),
     **dict.fromkeys(("open", "close"), ADMIN),
 }
 

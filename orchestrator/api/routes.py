@@ -88,7 +88,7 @@ class Routes:
                 return self.here.note(module, request.body)
             case "POST", ("v1", "modules", module, "checkers", resource):
                 return self.here.checked(module, resource, request.body)
-            case "POST", ("v1", "modules", module, "verify" | "repair" | "resync" | "diff" | "resolve" as verb):
+            case "POST", ("v1", "modules", module, "verify" | "repair" | "resync" | "diff" | "resolve" | "discard" as verb):
                 return await self._begin(module, verb, request.body, wanted, f"{request.who} on {self.node}")
             case "POST", ("v1", "modules", module, verb):
                 return await self._command(module, verb, request.body, wanted, f"{request.who} on {self.node}")

@@ -1,8 +1,8 @@
 """Long work on a module's data: comparing both copies, making them equal, ending a divergence. Minutes or hours, so it is begun with one
 question and looked at with others; who began it may go away and come back.
 
-rfsmount does it (its control socket knows `verify`, `repair`, `diff`, `resolve`); here is one place for each module, with what runs or ran
-there last. A second work while one runs is refused: both would be about the same copies.
+rfsmount does it (its control socket knows `verify`, `repair`, `diff`, `resolve`, `discard`); here is one place for each module, with what
+runs or ran there last. A second work while one runs is refused: both would be about the same copies.
 """
 
 from __future__ import annotations
@@ -239,7 +239,15 @@ async def resolve(copy: Copy, work: Work, options: Mapping[str, Any]) -> None:
     work.message = f"{work.result.get('yields')} gives its data up: {work.result.get('places')} places that differed are {where}"
 
 
-DOINGS: Final[Mapping[str, Doing]] = {"verify": verify, "repair": repair, "resync": resync, "diff": diff, "resolve": resolve}
+async def discard(copy: Copy, work: Work, options: Mapping[str, Any]) -> None:
+    """A person's word: what a resync took away on this node is gone for good."""
+    await copy.ask("discard", {})
+    work.message = "what was set aside on this node is gone for good"
+
+
+DOINGS: Final[Mapping[str, Doing]] = {
+    "verify": verify, "repair": repair, "resync": resync, "diff": diff, "resolve": resolve, "discard": discard,
+}  # fmt: skip
 
 
 def progress_of(now: Mapping[str, Any], elapsed_s: float) -> dict[str, Any]:

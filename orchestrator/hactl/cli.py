@@ -55,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "resync": ("data_commands", "resync", "follow the resync that runs, or have everything compared"),
         "verify": ("data_commands", "verify", "compare both copies while the application writes"),
         "resolve": ("data_commands", "resolve", "end a divergence: say whose data stays"),
+        "discard": ("data_commands", "discard", "what a resync took away, and set aside, is gone for good"),
     },
     "Set up": {
         "cluster": ("cluster_commands", "cluster", "make a cluster, let a node join, replace keys"),

@@ -1,4 +1,4 @@
-"""`data`, `resync`, `verify` and `resolve`: a module's copies, and what can be done about them."""
+"""`data`, `resync`, `verify`, `resolve` and `discard`: a module's copies, and what can be done about them."""
 
 from __future__ import annotations
 
@@ -246,6 +246,33 @@ def difference(line: Line, directories: list[str], here: str, there: str) -> str
         node, size = (here, line.get("size_here")) if line["where"] == "here" else (there, line.get("size_there"))
         return f"  only on {node}: {shown} ({line['type']}{f', {show_bytes(size or 0)}' if line['type'] == 'file' else ''})"
     return f"  {', '.join(line['what'])}: {shown}"
+
+
+# ---- discard ---------------------------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@module_argument
+@session_options
+def discard(session: Session, module: str | None) -> None:
+    """What a resync took away on a node, more than it left, is gone for good. Until then it is kept there: 'hactl status' on that node
+    says where.
+
+    \b
+    hactl discard pg -H node2     on node2
+    """
+    document = session.client.status()
+    name = chosen_module(document, module)
+    where = session.node or document["node"]
+    sentence = f"What a resync of {name} took away on {where}, and set aside there, is gone for good then."
+    if session.dry_run:
+        if not print_answer(session, sentence):
+            click.echo(sentence)
+        return
+    session.confirm_by_name(sentence, name)
+    work = follow(session, name, "discard", {})
+    if session.format not in ("json", "jsonl"):
+        click.echo(f"{name}: {work['message']}")
 
 
 # ---- long work -------------------------------------------------------------------------------------------------------------------------

@@ -161,8 +161,12 @@ class FakeEngine(Engine):
         self.mode = Mode.PAIRED
         await self._stream.send_all(b"E")
 
-    async def purge_holding(self, *, arriving: bool = False) -> None:
-        self.calls += [] if arriving else ["purge"]
+    async def purge_holding(self, *, arriving: bool = False, confirmed: bool = False) -> int:
+        self.calls += [] if arriving else ["purge what was asked for" if confirmed else "purge"]
+        return 0
+
+    async def discard_set_aside(self) -> None:
+        self.calls.append("discard")
 
     async def session_turn(self, *, now_source: bool) -> None:
         self.mode, self.target = (Mode.PAIRED, False) if now_source else (Mode.IDLE, True)

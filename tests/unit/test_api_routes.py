@@ -310,5 +310,12 @@ async def test_a_witness_that_is_away_blocks_failover_and_is_a_warning() -> None
     assert document["failover"] == {"state": "blocked", "reason": "the witness does not answer: without it no node goes on alone"}
     assert [found["text"] for found in document["warnings"] if found["code"] == "WITNESS"] == [f"pg: {warning['text']}"]
     rights = {"code": "RIGHTS", "text": "rfsmount runs with more rights than it needs: system calls are not filtered (Invalid argument)"}
-    found = view.rfs_warnings("pg", {"warnings": [rights, {"code": "NO_SNAPSHOT", "text": "of rfsmount's own"}]})
+    found = view.rfs_warnings("pg", "node1", {"warnings": [rights, {"code": "NO_SNAPSHOT", "text": "of rfsmount's own"}]})
     assert [each["text"] for each in found] == [f"pg: {rights['text']}"] and found[0]["fix"]
+
+
+async def test_what_the_brake_has_set_aside_is_a_warning_with_its_next_step() -> None:
+    removed = {"code": "MUCH_REMOVED", "text": "a resync took away 5 of 6 files of /srv/pg"}
+    document = view.status(make_runner(FakeEffects(), serving()).node, CLUSTER, {"pg": CONFIG}, {"pg": {"warnings": [removed]}})
+    (found,) = (warning for warning in document["warnings"] if warning["code"] == "MUCH_REMOVED")
+    assert found["text"] == f"pg: {removed['text']}" and "hactl discard pg -H node1" in found["fix"]

@@ -258,6 +258,20 @@ async def test_a_resolve_that_is_refused(node: Node, tmp_path: Path) -> None:
     assert code == 6 and "nothing was changed" in err
 
 
+# ---- discard ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_discard_asks_and_does(node: Node) -> None:
+    node.copy.answers = {"discard": [{}, SaidNo("nothing is set aside on this node: there is nothing to discard")]}
+    code, out, _ = await node.hactl("discard", "pg", "--dry-run")
+    assert code == 0 and "gone for good" in out and node.copy.asked == []
+    code, out, _ = await node.hactl("discard", "pg")
+    assert code == 0 and out == "pg: what was set aside on this node is gone for good\n"
+    code, _, err = await node.hactl("discard", "pg")
+    assert code == 6 and "nothing is set aside" in err
+    assert node.copy.asked == [("discard", {})] * 2
+
+
 # ---- where it is done ---------------------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ def test_insecure_must_be_said(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("words", ["status", "stats", "promote", "demote", "unmount", "verify", "diff", "resolve --keep here"])
+@pytest.mark.parametrize("words", ["status", "stats", "promote", "demote", "discard", "unmount", "verify", "diff", "resolve --keep here"])
 def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
     code, text = run(capsys, *words.split(), "--state", str(tmp_path))
     assert code == exit_codes.DAEMON_NOT_REACHABLE
