@@ -23,6 +23,7 @@ import trio
 
 from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
+from rfs.foreign import from_json, moment, whole
 
 EVENTS_MAX = 2000
 LOG_BYTES_MAX = 8 << 20
@@ -58,9 +59,9 @@ class Line:
 def line_from(text: str) -> Line | None:
     """One line of the file; None for what a crash has torn."""
     try:
-        entry = json.loads(text)
+        entry = from_json(text)
         more = {name: entry[name] for name in ("who", "role", "inputs") if name in entry}
-        numbers = int(entry["number"]), float(entry["wall_s"]), float(entry["monotonic_s"])
+        numbers = whole(entry["number"]), moment(entry["wall_s"]), moment(entry["monotonic_s"])
         return Line(*numbers, str(entry["module"]), str(entry["kind"]), str(entry["text"]), more)
     except (ValueError, KeyError, TypeError):
         return None
