@@ -6,8 +6,8 @@
   script/fuzz --replay [NAME...]           only the inputs of tests/fuzz/corpus
   script/fuzz --keep [NAME...]             adds what was learned and reaches more to tests/fuzz/corpus
 
-Names are those of tests/fuzz/fuzz_*.c (the engine, by clang's libFuzzer under ASan and UBSan) and fuzz_*.py (by atheris). What is found lies in
-csrc/build/fuzz/found; what was learned is kept beside it, and goes on the next time.
+Names are those of tests/fuzz/fuzz_*.c (the engine, by clang's libFuzzer under ASan and UBSan) and fuzz_*.py (by atheris). What is found
+lies in csrc/build/fuzz/found; what was learned is kept beside it, and goes on the next time.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fuzz.place import GIVEN, IN_MEMORY
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "fuzz"
 BUILT = ROOT / "csrc" / "build" / "fuzz"
 RESULTS = ROOT / "bench" / "results" / "fuzz.json"
 AT_A_TIME = 2
+STARTING_S = 3.0  # of Python, whose modules are instrumented first
 CANNOT = 3  # the exit code of a fuzzer that cannot run here; it says why
 KEPT_BYTES_MAX = 2048  # of an input that is kept: what reaches more and is larger is found again
 SANITIZERS = {
@@ -57,6 +60,11 @@ class Fuzzer:
     def corpus(self) -> Path:
         """What is kept."""
         return HERE / "corpus" / self.name
+
+    @property
+    def kept(self) -> int:
+        """How many inputs."""
+        return len(os.listdir(self.corpus)) if self.corpus.is_dir() else 0
 
     @property
     def learned(self) -> Path:
@@ -106,10 +114,9 @@ def run(fuzzer: Fuzzer, options: list[str]) -> Ended:
     fixed = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096", "-print_final_stats=1", f"-artifact_prefix={BUILT}/found/{fuzzer.name}-"]
     began, commit = time.monotonic(), output_of("git", "describe", "--always", "--dirty", "--abbrev=10")
     log = BUILT / f"{fuzzer.name}.log"
-    with log.open("wb") as file:
-        done = subprocess.run(
-            [*fuzzer.command, *fixed, *options], stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **SANITIZERS}, cwd=ROOT, check=False
-        )
+    with log.open("wb") as file, tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as place:
+        words, around = [*fuzzer.command, *fixed, *options], {**os.environ, **SANITIZERS, GIVEN: place}
+        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=around, cwd=ROOT, check=False)
     return Ended(fuzzer, done.returncode, log.read_text(errors="replace"), time.monotonic() - began, commit)
 
 
@@ -123,8 +130,8 @@ def replay(fuzzer: Fuzzer) -> Ended:
     return run(fuzzer, [str(path) for path in sorted(fuzzer.corpus.iterdir())] if fuzzer.corpus.is_dir() else [])
 
 
-def keep(fuzzer: Fuzzer) -> str:
-    """Adds to the corpus what was learned, is small, and reaches what the corpus does not."""
+def keep(fuzzer: Fuzzer) -> tuple[int, str]:
+    """Adds to the corpus what was learned, is small, and reaches what the corpus does not; the exit code, and what is said of it."""
     with tempfile.TemporaryDirectory() as merged, tempfile.TemporaryDirectory() as small:
         for path in fuzzer.learned.iterdir():
             if path.stat().st_size <= KEPT_BYTES_MAX:
@@ -132,13 +139,13 @@ def keep(fuzzer: Fuzzer) -> str:
         known = {path.read_bytes() for path in fuzzer.corpus.iterdir()}
         for content in known:
             (Path(merged) / f"{len(os.listdir(merged))}").write_bytes(content)
-        ended = run(fuzzer, ["-merge=1", merged, small])
+        ended = run(fuzzer, ["-set_cover_merge=1", merged, small])
         if ended.status:
-            return tell(ended)
+            return ended.status, tell(ended)
         new = [path for path in Path(merged).iterdir() if path.read_bytes() not in known]
         for path in new:
             (fuzzer.corpus / f"learned-{path.name[:16]}").write_bytes(path.read_bytes())
-        return f"fuzz: {fuzzer.name}: {len(new)} inputs more are kept, {sum(path.stat().st_size for path in new)} bytes"
+        return 0, f"fuzz: {fuzzer.name}: {len(new)} inputs more are kept, {sum(path.stat().st_size for path in new)} bytes"
 
 
 # ---- what is said of it ---------------------------------------------------------------------------------------------------------
@@ -160,7 +167,9 @@ def tell(ended: Ended) -> str:
 def reason(log: str) -> Iterator[str]:
     """The part of a log that says what was wrong."""
     lines = [line for line in log.splitlines() if not line.startswith("#")]
-    starts = [at for at, line in enumerate(lines) if re.search(r"FAILED: |runtime error: |ERROR: |Uncaught Python exception|Traceback", line)]
+    starts = [
+        at for at, line in enumerate(lines) if re.search(r"FAILED: |runtime error: |ERROR: |Uncaught Python exception|Traceback", line)
+    ]
     yield from lines[starts[0] :][:40] if starts else lines[-10:]
 
 
@@ -204,7 +213,9 @@ def output_of(*command: str) -> str:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; exits with 2 and a sentence."""
-    parser = argparse.ArgumentParser(prog="script/fuzz", usage="script/fuzz [--seconds N | --in-all N | --runs N | --replay | --keep] [NAME...]")
+    parser = argparse.ArgumentParser(
+        prog="script/fuzz", usage="script/fuzz [--seconds N | --in-all N | --runs N | --replay | --keep] [NAME...]"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--seconds", type=whole, default=20)
     how.add_argument("--in-all", type=whole)
@@ -231,38 +242,49 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def limit_of(given: argparse.Namespace) -> list[str]:
-    """How long each of them runs."""
-    if given.runs:
-        return [f"-runs={given.runs}"]
-    seconds = given.in_all * AT_A_TIME // len(given.fuzzers) if given.in_all else given.seconds
-    return [f"-max_total_time={max(seconds, 1)}"]
+class Limits:
+    """How long each of them runs; `--in-all` is shared out anew whenever one begins, for those in Python take long to begin."""
+
+    def __init__(self, given: argparse.Namespace, count: int) -> None:
+        self._given, self._left, self._end = given, count, time.monotonic() + (given.in_all or 0)
+
+    def of(self, fuzzer: Fuzzer) -> list[str]:
+        """Of the next one."""
+        if self._given.runs:
+            return [f"-runs={self._given.runs}"]
+        seconds = self._given.seconds
+        if self._given.in_all:
+            share = (self._end - time.monotonic()) * AT_A_TIME / max(self._left, AT_A_TIME)
+            seconds = int(share - (0 if fuzzer.is_native else STARTING_S))
+        self._left -= 1
+        return [f"-max_total_time={max(seconds, 1)}"]
 
 
 def main(arguments: list[str]) -> int:
     """1 when something was found."""
     given = parse(arguments)
     ready = set(os.environ.get("LOCKSTEP_FUZZ_READY", "native python").split())  # script/fuzz says what it could install
-    able = [fuzzer for fuzzer in given.fuzzers if ("native" if fuzzer.is_native else "python") in ready or (given.replay and not fuzzer.is_native)]
-    failed, said = False, threading.Lock()
+    able = [fuzzer for fuzzer in given.fuzzers if not fuzzer.is_native or "native" in ready]
+    able.sort(key=lambda fuzzer: (fuzzer.is_native, -fuzzer.kept))  # those first whose time is less sure: the later ones get what is left
+    one_at_a_time, limits = threading.Lock(), Limits(given, len(able))
 
-    def one(fuzzer: Fuzzer) -> None:
-        nonlocal failed
+    def one(fuzzer: Fuzzer) -> bool:
+        with one_at_a_time:
+            limit = limits.of(fuzzer)
         if given.keep:
-            line, status = keep(fuzzer), 0
+            status, line = keep(fuzzer)
         else:
-            ended = replay(fuzzer) if given.replay else fuzz(fuzzer, limit_of(given))
-            line, status = tell(ended), ended.status
-            if given.record and status == 0:
-                with said:
-                    record(ended)
-        with said:
-            failed |= status not in (0, CANNOT)
+            only_replayed = given.replay or not (fuzzer.is_native or "python" in ready)  # which needs no atheris
+            ended = replay(fuzzer) if only_replayed else fuzz(fuzzer, limit)
+            status, line = ended.status, tell(ended)
+        with one_at_a_time:
             print(line, flush=True)
+            if given.record and status == 0:
+                record(ended)
+        return status in (0, CANNOT)
 
     with ThreadPoolExecutor(AT_A_TIME) as executor:
-        list(executor.map(one, able))
-    return int(failed)
+        return int(not all(list(executor.map(one, able))))
 
 
 if __name__ == "__main__":
