@@ -21,6 +21,12 @@ def has_wide_ciphers() -> bool:
     return platform.machine() == "x86_64" and Path("/usr/include/intel-ipsec-mb.h").exists()
 
 
+# What turns a mistake that the fuzzers have missed into a crash, or takes from it what it could be used for; tests/unit/test_hardening.py
+# looks for each in what was built. (Python brings flags of its own along: on Debian the protector, and that assertions are left out.)
+HARDENING = ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fstack-clash-protection", "-UNDEBUG"]
+HARDENING_OF = {"x86_64": ["-fcf-protection=full"], "aarch64": ["-mbranch-protection=standard"]}
+HARDENING_OF_LINKS = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,-z,separate-code"]
+
 # A build for tests that die at named steps (csrc/steps.h): tests/faults/variant.py makes it apart from the one that is installed.
 FOR_TESTS = ["-DLOCKSTEP_STEPS"] if os.environ.get("LOCKSTEP_BUILD_STEPS") else []
 
@@ -33,8 +39,11 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CSRC.glob("*.h")),
     # The glue that cffi generates is not ours to keep clean; csrc/Makefile compiles our own files under WARNINGS.
-    extra_compile_args=["-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", *FOR_TESTS],
-    extra_link_args=["-pthread"],
+    extra_compile_args=[
+        *("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"),
+        *(*HARDENING, *HARDENING_OF.get(platform.machine(), []), *FOR_TESTS),
+    ],
+    extra_link_args=["-pthread", *HARDENING_OF_LINKS],
     libraries=["ssl", "crypto", *(["IPSec_MB"] if has_wide_ciphers() else [])],
     py_limited_api=True,
 )

@@ -24,6 +24,7 @@ from orchestrator.security import KEYS_DIR
 from rfs import exit_codes
 from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
+from rfs.foreign import from_msgpack
 from rfs.pairing import Files
 
 FILES_MAX = 500
@@ -173,9 +174,9 @@ def unpack(packed: object) -> Files:
         plain = unpacker.decompress(packed, BYTES_MAX * 2)
         if unpacker.unconsumed_tail or not unpacker.eof:
             raise ValueError("too long")
-        entries = msgpack.unpackb(plain, raw=False)
+        entries = from_msgpack(plain)
         files = {_text(name): (0o755 if executable is True else 0o644, _bytes(data)) for name, executable, data in entries}
-    except (zlib.error, ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+    except (zlib.error, ValueError, TypeError) as error:
         raise SaidNo(f"the other node sends something that is no configuration ({error})") from error
     for name in files:
         checked(name)

@@ -24,6 +24,7 @@ from orchestrator import config_archive
 from rfs import exit_codes
 from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
+from rfs.foreign import from_json, moment
 from rfs.pairing import Files
 
 KEPT_MAX: Final = 20
@@ -102,7 +103,7 @@ class GenerationStore:
 
     def _document(self, name: str) -> dict[str, Any]:
         try:
-            found = json.loads((self.root / name).read_bytes())
+            found = from_json((self.root / name).read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -254,7 +255,7 @@ def generation_from(entry: Mapping[str, Any]) -> Generation:
     digest, base, transaction, who, comment = words
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise ValueError("not a digest")
-    return Generation(number, digest, base, transaction, who, float(wall_s), comment[:COMMENT_CHARACTERS_MAX])
+    return Generation(number, digest, base, transaction, who, moment(wall_s), comment[:COMMENT_CHARACTERS_MAX])
 
 
 def prepared_from(entry: Mapping[str, Any]) -> Prepared:

@@ -139,19 +139,24 @@ class Heartbeats:
         echo = max((pulse.echoes.get(own, 0) for own in self._sealer.runs), default=0)
         was_proven = self._opener.proven == run
         if not was_proven and newest is None:
+            self._forget_runs()  # or whoever has the key could make us remember a number of each of any number of runs
             self.pulse_now()  # a number to echo that nobody can have recorded
         if not self._opener.believes(run, echo):
             return
         if not was_proven:
             self.pulse_now()  # so does the peer learn at once that it was heard
-            known = {run, *self._opener.unproven}
-            self._newest = {key: counter for key, counter in self._newest.items() if key[1] in known}
+            self._forget_runs()
             self._first_heard = FirstHeard()
         self.peer_boot = pulse.boot
         at = self._first_heard.note(pulse.counter, trio.current_time())
         self._words.heard(pulse.incarnation, pulse.counter, pulse.share, at)
         words = self._words.now(trio.current_time())
         self.deliver(Heartbeat(at, network.name, pulse.incarnation, pulse.counter, echo, words))
+
+    def _forget_runs(self) -> None:
+        """What was heard of those that the opener does not know any more."""
+        known = {self._opener.proven, *self._opener.unproven}
+        self._newest = {key: counter for key, counter in self._newest.items() if key[1] in known}
 
     def told(self, told: PeerTold) -> None:
         """What the peer said over the call channel, because it could not wait for the next pulse. It joins what the pulses say: else the

@@ -23,6 +23,7 @@ from orchestrator.bugs import Bugs, unheard
 from orchestrator.heartbeat import IP_FREEBIND, Network
 from rfs import exit_codes, tls
 from rfs.errors import SaidNo
+from rfs.foreign import from_msgpack
 from rfs.keys import KeyStore
 from rfs.tls import Refused
 
@@ -69,10 +70,7 @@ async def receive(stream: trio.abc.ReceiveStream) -> Message:
     (length,) = HEADER.unpack(await receive_exactly(stream, HEADER.size))
     if not 0 < length <= MESSAGE_BYTES_MAX:
         raise ValueError(f"a frame of {length} bytes")
-    try:
-        message = msgpack.unpackb(await receive_exactly(stream, length), raw=False, strict_map_key=True)
-    except msgpack.exceptions.UnpackException as error:
-        raise ValueError("no msgpack") from error
+    message = from_msgpack(await receive_exactly(stream, length))
     if not isinstance(message, dict):
         raise ValueError("no map")
     return message

@@ -24,6 +24,7 @@ import msgpack
 
 from orchestrator.core.states import Readiness, State, Summary
 from orchestrator.seal import OVERHEAD_BYTES, RUN_BYTES
+from rfs.foreign import from_msgpack
 
 VERSION: Final = 3
 ECHOES_MAX: Final = 4
@@ -145,9 +146,9 @@ def modules_from_wire(wire: object) -> dict[str, Summary]:
 @lru_cache(maxsize=64)  # an idle pair says the same again and again
 def _modules_from_bytes(packed: bytes, beside: bytes) -> dict[str, Summary]:
     try:
-        modules = modules_from_wire(msgpack.unpackb(packed, raw=False, strict_map_key=True))
-        return with_resources(modules, msgpack.unpackb(beside, raw=False, strict_map_key=True) if beside else None)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        modules = modules_from_wire(from_msgpack(packed))
+        return with_resources(modules, from_msgpack(beside) if beside else None)
+    except ValueError as error:
         raise BadPulse("malformed") from error
 
 
@@ -221,8 +222,8 @@ def decode(data: bytes, cluster: str, peer: str) -> Pulse:
     if len(data) > PULSE_BYTES_MAX:
         raise BadPulse("too-long")
     try:
-        document = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        document = from_msgpack(data)
+    except ValueError as error:
         raise BadPulse("malformed") from error
     if not isinstance(document, dict) or type(document.get("lockstep")) is not int:
         raise BadPulse("malformed")

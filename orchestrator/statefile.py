@@ -15,6 +15,7 @@ import trio
 
 from orchestrator.core.states import Memory
 from rfs.durably import write_durably
+from rfs.foreign import from_json
 
 TRY_EVERY_S = 5.0
 
@@ -33,7 +34,7 @@ Remembered = Mapping[str, Kept]
 def read(path: Path) -> dict[str, Kept]:
     """By module."""
     try:
-        document = json.loads(path.read_text())
+        document = from_json(path.read_text())
         if "wanted" in document:  # as the first release wrote it
             return {str(name): Kept(str(document["boot"]), Memory(wanted=bool(value))) for name, value in document["wanted"].items()}
         return {str(name): _kept(entry) for name, entry in document["modules"].items()}

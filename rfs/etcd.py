@@ -15,6 +15,7 @@ import h11
 import trio
 
 from rfs.etcd_endpoint import Endpoint
+from rfs.foreign import from_json
 
 REQUEST_TIMEOUT_S: Final = 1.5  # for each endpoint
 ANSWER_BYTES_MAX: Final = 256 * 1024
@@ -132,7 +133,7 @@ class Etcd:
         finally:
             await trio.aclose_forcefully(connection)
         try:
-            found = json.loads(answer)
+            found = from_json(answer)
         except ValueError:
             found = None
         if not isinstance(found, dict):

@@ -137,8 +137,8 @@ def _text(field: bytes) -> str:
         text = raw.decode()
     except UnicodeDecodeError as failure:
         raise PeerProtocolError("a hello with a name that is no UTF-8") from failure
-    if not text or not text.isprintable():
-        raise PeerProtocolError("a hello with an empty or unprintable name")
+    if not text or not text.isprintable() or len(raw) > NAME_BYTES_MAX:
+        raise PeerProtocolError("a hello with a name that is empty, too long or unprintable")
     return text
 
 

@@ -26,6 +26,7 @@ from typing import Any, Final
 from rfs import exit_codes
 from rfs.durably import sync_directory, write_durably
 from rfs.errors import SaidNo
+from rfs.foreign import from_json
 
 IDENTITY: Final = "identity.pem"
 NEXT: Final = "next.pem"
@@ -110,8 +111,8 @@ class KeyStore:
     def trust(self) -> Trust:
         """Whom this node believes now."""
         try:
-            raw: Any = json.loads(self._read(TRUST))
-            peers = {name: tuple(Pinned(**entry) for entry in entries) for name, entries in raw["peers"].items()}
+            raw: Any = from_json(self._read(TRUST))
+            peers = {name: tuple(_pinned_from(entry) for entry in entries) for name, entries in raw["peers"].items()}
             retired = {name: tuple(pins) for name, pins in raw.get("retired", {}).items()}
             return Trust(str(raw["cluster"]), peers, retired, tuple(raw["revoked"]))
         except FileNotFoundError:
@@ -258,6 +259,14 @@ class KeyStore:
         with self._changing():
             (self.directory / FORMER).unlink(missing_ok=True)
             sync_directory(self.directory)
+
+
+def _pinned_from(entry: Any) -> Pinned:
+    """As it was written; ValueError or TypeError for what was not."""
+    found = Pinned(**entry)
+    if not (isinstance(found.pin, str) and isinstance(found.certificate, str) and type(found.expires) is int):
+        raise ValueError("not a key")
+    return found
 
 
 # ---- for people -------------------------------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def read(file: BinaryIO) -> Iterator[Entry]:
             raise BadManifest("it is cut off")
         length = _LENGTH.unpack(head)[0]
         row = file.read(length) if _HEAD.size <= length <= ENTRY_BYTES_MAX else b""
-        if len(row) != length:
+        if not row or len(row) != length:
             raise BadManifest("it is cut off, or an entry has an impossible length")
         directory, mode, uid, gid, size, rdev, mtime_ns, content, xattrs, number, path_bytes, target_bytes = _HEAD.unpack_from(row)
         if _HEAD.size + path_bytes + target_bytes != length:

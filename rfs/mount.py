@@ -24,6 +24,7 @@ import trio
 from rfs import directory_checks, engine, exit_codes
 from rfs.engine import Engine
 from rfs.errors import SaidNo
+from rfs.foreign import from_json, whole
 from rfs.mount_table import MountEntry, read_mount_table, stack_at
 from rfs.small_file import write_small
 
@@ -246,10 +247,10 @@ class Layers:
     def _read_guards(self) -> None:
         """Mount ids mean something only within the boot (and the namespace) that gave them."""
         try:
-            noted = json.loads(self._guards_file.read_text())
+            noted = from_json(self._guards_file.read_text())
             self._trusted = noted["trusted"] is True
             if noted["boot"] == self._boot and noted["namespace"] == _namespace():
-                self._guards = {str(path): int(mount) for path, mount in noted["guards"].items()}
+                self._guards = {str(path): whole(mount) for path, mount in noted["guards"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._trusted = False
 

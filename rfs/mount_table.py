@@ -48,10 +48,20 @@ def parse_mount_table(lines: Iterable[str]) -> list[MountEntry]:
     return entries
 
 
+def lines_of(text: str) -> list[str]:
+    """The kernel ends lines with a newline and escapes it in names, and nothing else that Python takes for the end of a line."""
+    return [line for line in text.split("\n") if line]
+
+
+def read_mountinfo() -> str:
+    """The mounts of this process' namespace, now. Read as bytes: of text Python makes newlines out of carriage returns, and a name may
+    have them."""
+    return Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
+
+
 def read_mount_table() -> list[MountEntry]:
-    """The mounts of this process' namespace, now."""
-    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    return parse_mount_table(line for line in text.split("\n") if line)
+    """The same, taken apart."""
+    return parse_mount_table(lines_of(read_mountinfo()))
 
 
 def stack_at(path: str, table: list[MountEntry]) -> list[MountEntry]:

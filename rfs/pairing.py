@@ -36,6 +36,7 @@ import trio
 
 from rfs import exit_codes
 from rfs.errors import PeerProtocolError, SaidNo
+from rfs.foreign import from_msgpack
 from rfs.handshake import receive_exactly
 from rfs.keys import KeyStore, Own, fingerprint
 
@@ -95,7 +96,7 @@ def parse_invitation(text: str) -> tuple[Code, str, int]:
     code, separator, address = text.strip().partition("@")
     host, colon, port = address.rpartition(":") if address.count(":") == 1 or "]:" in address else (address, "", "")
     host = host.removeprefix("[").removesuffix("]")
-    if not separator or not host or (colon and not (port.isdigit() and 0 < int(port) < 65536)):
+    if not separator or not host or (colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
         raise SaidNo("expected CODE@ADDRESS, as the other node shows it", exit_codes.USAGE)
     return Code.parse(code), host, int(port) if colon else PORT
 
@@ -153,8 +154,8 @@ async def _receive(stream: trio.abc.Stream) -> dict[str, Any]:
     if not 0 < length <= MESSAGE_BYTES_MAX:
         raise PeerProtocolError(f"a message of {length} bytes")
     try:
-        message = msgpack.unpackb(await receive_exactly(stream, length), raw=False, strict_map_key=True)
-    except (ValueError, msgpack.exceptions.UnpackException) as failure:
+        message = from_msgpack(await receive_exactly(stream, length))
+    except ValueError as failure:
         raise PeerProtocolError("a message that is no msgpack") from failure
     if not isinstance(message, dict):
         raise PeerProtocolError("a message that is no map")

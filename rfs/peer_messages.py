@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgpack
 
 from rfs.errors import PeerProtocolError
+from rfs.foreign import from_msgpack
 
 HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
@@ -81,8 +82,8 @@ def decode_length(header: bytes) -> int:
 def decode(body: bytes) -> Message:
     """The message in `body`, checked against the vocabulary."""
     try:
-        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.exceptions.UnpackException) as failure:
+        message = from_msgpack(body)
+    except ValueError as failure:
         raise PeerProtocolError(f"a peer message that is no msgpack: {failure}") from failure
     if not isinstance(message, dict):
         raise PeerProtocolError("a peer message that is no map")

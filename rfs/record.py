@@ -13,6 +13,8 @@ from typing import Any
 
 import msgpack
 
+from rfs.foreign import from_msgpack
+
 SLOT_BYTES = 4096
 MAX_NAMES = 128  # of a history and of the tried names: both fit into a slot beside the longest texts
 MAX_TEXT_BYTES = 200
@@ -168,8 +170,8 @@ def decode(slot: bytes) -> Record | None:
     if zlib.crc32(struct.pack("<QI", number, length) + payload) != checksum:
         return None
     try:
-        record = from_wire(msgpack.unpackb(payload))
-    except (BadRecord, ValueError, TypeError, msgpack.UnpackException):
+        record = from_wire(from_msgpack(payload))
+    except ValueError:  # a BadRecord is one
         return None
     return record if record.number == number else None
 

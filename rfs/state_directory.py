@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rfs import exit_codes
 from rfs.errors import SaidNo
+from rfs.foreign import from_json, whole
 from rfs.small_file import overwrite, write_small
 
 PID_FILE = "rfsmount.pid"
@@ -94,8 +95,8 @@ def judge(known: Directories, paths: Sequence[str]) -> Given | None:
 def read_directories(state_directory: str) -> Directories | None:
     """None: nothing is recorded, or nothing that can be read."""
     try:
-        found = json.loads(Path(state_directory, "directories").read_text())
-        known = Directories(tuple(map(str, found["paths"])), int(found.get("pending", 0)))
+        found = from_json(Path(state_directory, "directories").read_text())
+        known = Directories(tuple(map(str, found["paths"])), whole(found.get("pending", 0)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return known if 0 <= known.pending < max(len(known.paths), 1) else None

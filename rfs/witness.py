@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from urllib.parse import quote
 
+from rfs.foreign import from_json
 from rfs.peer_messages import TERM_MAX
 from rfs.record import MAX_NAMES, MAX_U64, DataState, Record
 
@@ -46,7 +47,7 @@ def encode(held: Held) -> bytes:
 def decode(value: bytes) -> Held | None:
     """The inverse; None for an emptied register, or one that says nothing we understand."""
     try:
-        found = json.loads(value)
+        found = from_json(value)
     except ValueError:
         return None
     if not isinstance(found, dict) or found.get("version") != _VERSION:

@@ -21,6 +21,7 @@ from orchestrator.bugs import Bugs, unheard
 from rfs import exit_codes
 from rfs.control.client import ControlLost
 from rfs.errors import SaidNo
+from rfs.foreign import from_json
 
 LOOK_S = 0.5
 FRESH_DEADLINE_S = 2.0  # for a status of now; then the newest that it has sent
@@ -278,7 +279,7 @@ def head(path: Path) -> list[Any]:
             if len(found) >= SHOWN_MAX:
                 break
             try:
-                found.append(json.loads(line))
+                found.append(from_json(line))
             except ValueError:  # torn: what comes before it is whole, and all are counted
                 break
     return found

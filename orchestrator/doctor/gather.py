@@ -27,6 +27,7 @@ from orchestrator.doctor.scene import Scene, read_scene
 from orchestrator.paths import Paths
 from rfs import exit_codes, privileges
 from rfs.errors import SaidNo
+from rfs.foreign import from_json
 
 SCHEMA: Final = "hactl.facts/1"
 DEADLINE_S: Final = 6.0  # for the probes; whoever asks a peer waits ten seconds
@@ -121,7 +122,7 @@ def gather(
     words += ["--deadline", str(deadline_s), *(["--insecure"] if insecure else []), *(f"--only={name}" for name in only)]
     output = read_bounded(words, deadline_s + STARTING_S, FACTS_BYTES_MAX)
     try:
-        found = json.loads(output)
+        found = from_json(output)
     except ValueError:
         found = None
     if not isinstance(found, dict):

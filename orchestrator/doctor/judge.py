@@ -123,7 +123,8 @@ def judge_all(facts: Sequence[Facts], silent: Mapping[str, str]) -> list[Finding
 
 def _are_peers(one: Facts, other: Facts) -> bool:
     named = one.get("configuration", {})
-    return not isinstance(named, Mapping) or "peers" not in named or node_of(other) in named["peers"]
+    peers = named.get("peers") if isinstance(named, Mapping) else None
+    return not isinstance(peers, list) or node_of(other) in peers
 
 
 def _said(name: str, judge: Callable[[], Iterable[Said]]) -> list[Said]:
@@ -136,7 +137,7 @@ def _said(name: str, judge: Callable[[], Iterable[Said]]) -> list[Said]:
         pass
     except Missing as missing:
         said.append(unknown(f"{name}: {missing}"))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         said.append(unknown(f"{name}: the facts are not those of this version"))
     return said
 

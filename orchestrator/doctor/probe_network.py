@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import http.client
 import ipaddress
-import json
 import re
 import socket
 import ssl
@@ -28,6 +27,7 @@ from orchestrator.peer import PeerClient, PeerRefused, PeerUnreachable
 from orchestrator.security import key_store
 from rfs.control.blocking import BlockingClient
 from rfs.errors import SaidNo
+from rfs.foreign import from_json
 from rfs.pairing import PORT as PAIRING_PORT
 from rfs.settings import parse_witness
 
@@ -265,7 +265,7 @@ def _member(url: str, ca: str) -> dict[str, Any]:
         connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=CONNECT_TIMEOUT_S)
     try:
         connection.request("POST", "/v3/maintenance/status", "{}", {"content-type": "application/json"})
-        answer = json.loads(connection.getresponse().read(ANSWER_BYTES_MAX))
+        answer = from_json(connection.getresponse().read(ANSWER_BYTES_MAX))
         return {"url": url, "cluster": str(answer["header"]["cluster_id"]), "trouble": ""}
     except (OSError, http.client.HTTPException) as failure:
         return {"url": url, "cluster": "", "trouble": getattr(failure, "strerror", None) or str(failure) or type(failure).__name__}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from rfs.mount_table import unescape
+from rfs.mount_table import lines_of, read_mountinfo, unescape
 
 FREEZE_PATIENCE_S = 1.0  # a process deep in a kernel wait is as good as frozen
 LOOK_EVERY_S = 0.01
@@ -26,11 +26,11 @@ PARENT = "lockstep"
 def own_groups(mountinfo: str, own: str) -> list[Path]:
     """The directories that our own group may have, from the texts of /proc/self/mountinfo and /proc/self/cgroup. Of several, some may
     be hidden under mounts that came later."""
-    inside = next((line[3:] for line in own.splitlines() if line.startswith("0::")), None)
+    inside = next((line[3:] for line in lines_of(own) if line.startswith("0::")), None)
     if inside is None or inside.startswith("/.."):
         return []
     found = []
-    for line in mountinfo.splitlines():
+    for line in lines_of(mountinfo):
         fields = line.split(" ")
         kind = fields[fields.index("-") + 1]
         root = unescape(fields[3])
@@ -43,7 +43,7 @@ def own_groups(mountinfo: str, own: str) -> list[Path]:
 def find_place() -> Path | None:
     """Where groups of ours may be made: below the group in which this process really is."""
     try:
-        mountinfo, own = (Path(f"/proc/self/{name}").read_text(errors="surrogateescape") for name in ("mountinfo", "cgroup"))
+        mountinfo, own = read_mountinfo(), Path("/proc/self/cgroup").read_text(errors="surrogateescape")
     except OSError:
         return None
     for group in own_groups(mountinfo, own):

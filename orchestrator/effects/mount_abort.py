@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rfs.mount_table import FUSE_TYPE, unescape
+from rfs.mount_table import FUSE_TYPE, lines_of, read_mountinfo, unescape
 
 CONTROL = Path("/sys/fs/fuse/connections")
 MNT_FORCE = 1
@@ -20,7 +20,7 @@ MNT_FORCE = 1
 def connections(mountinfo: str, directories: Iterable[str]) -> dict[int, str]:
     """The number of each FUSE connection of ours that is mounted on one of the directories, with one of its mount points."""
     wanted, found = set(directories), dict[int, str]()
-    for line in mountinfo.splitlines():
+    for line in lines_of(mountinfo):
         fields = line.split(" ")
         path, (major, _, minor) = unescape(fields[4]), fields[2].partition(":")
         if path in wanted and fields[fields.index("-") + 1] == FUSE_TYPE and major == "0":
@@ -31,8 +31,7 @@ def connections(mountinfo: str, directories: Iterable[str]) -> dict[int, str]:
 def abort(directories: Iterable[str], control: Path = CONTROL) -> list[int]:
     """Abort them; the numbers of those that were. Never waits for who serves them."""
     done = []
-    mountinfo = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    for number, path in connections(mountinfo, directories).items():
+    for number, path in connections(read_mountinfo(), directories).items():
         try:
             (control / str(number) / "abort").write_text("1")
         except OSError:

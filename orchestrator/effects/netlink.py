@@ -102,6 +102,8 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Kind, flags and body of each."""
     while len(data) >= HEADER.size:
         length, kind, flags, *_ = HEADER.unpack_from(data)
+        if length < HEADER.size:
+            break
         yield kind, flags, data[HEADER.size : length]
         data = data[(length + 3) & ~3 :]
 

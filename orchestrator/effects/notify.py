@@ -23,6 +23,7 @@ import trio
 
 from orchestrator.effects.appender import Appender
 from orchestrator.effects.journal import Journal
+from rfs.foreign import from_json, moment, whole
 from rfs.show import printable
 
 EVENTS_MAX = 2000
@@ -60,9 +61,9 @@ class Line:
 def line_from(text: str) -> Line | None:
     """One line of the file; None for what a crash has torn."""
     try:
-        entry = json.loads(text)
+        entry = from_json(text)
         more = {name: entry[name] for name in ("who", "role", "inputs") if name in entry}
-        numbers = int(entry["number"]), float(entry["wall_s"]), float(entry["monotonic_s"])
+        numbers = whole(entry["number"]), moment(entry["wall_s"]), moment(entry["monotonic_s"])
         return Line(*numbers, str(entry["module"]), str(entry["kind"]), str(entry["text"]), more)
     except (ValueError, KeyError, TypeError):
         return None

@@ -46,14 +46,14 @@ ADD_DEADLINE_S = 120.0  # it looks through what is added
 
 def view_from(status: Mapping[str, Any]) -> RfsView:
     """What decisions need of a status; a field that is missing gets the value that permits least."""
-    resync, witness = status.get("resync"), status.get("witness")
+    resync, witness, term = status.get("resync"), status.get("witness"), status.get("term")
     return RfsView(
         role="primary" if status.get("role") == "primary" else "secondary",
         link=str(status.get("link", "connecting")),
         mode=str(status.get("mode", "idle")),
         data=str(status.get("data", "INCONSISTENT")),
         generation=str(status.get("generation", "")),
-        term=int(status.get("term", 0)),
+        term=term if type(term) is int else 0,
         code=str(status.get("code", "")),
         reason=str(status.get("reason") or ""),
         needs_grant=status.get("needs_grant") is True,

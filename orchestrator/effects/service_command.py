@@ -24,6 +24,7 @@ from orchestrator.effects.cgroups import Cgroup
 from orchestrator.effects.ending import Log
 from orchestrator.effects.processes import Process
 from orchestrator.paths import Paths
+from rfs.foreign import from_json
 
 READY_EVERY_S = 0.2
 IDENTITY_DEADLINE_S = 2.0
@@ -50,7 +51,7 @@ class Group:
     def read(cls, path: Path) -> Group:
         """An empty one when nothing, or nothing sensible, is noted."""
         try:
-            noted = json.loads(path.read_text())
+            noted = from_json(path.read_text())
             return cls(str(noted["mark"]), Cgroup(Path(noted["cgroup"])) if noted["cgroup"] else None)
         except (OSError, ValueError, KeyError, TypeError):
             return cls("", None)

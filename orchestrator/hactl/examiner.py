@@ -196,7 +196,7 @@ class Examiner:
             return self._fetch(node, tell, end)
         except (ApiFailure, PeerUnreachable, PeerRefused) as failure:
             raise SaidNo(str(failure), exit_codes.PEER_NOT_REACHABLE) from failure
-        except (KeyError, TypeError, ValueError) as failure:
+        except (KeyError, TypeError, ValueError, OverflowError) as failure:
             raise SaidNo(f"{node} answers with something that is no part of a snapshot", exit_codes.FAILED) from failure
 
     def _fetch(self, node: str, tell: Callable[[str, float], None], end: float) -> bytes:

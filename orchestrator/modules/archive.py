@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator import secret_words
+from orchestrator import plain_tar, secret_words
 from orchestrator.modules.place import Files
 from orchestrator.sentence import Sentence
 from rfs import exit_codes
+from rfs.foreign import from_json
 
 SCHEMA = "lockstep.module/1"
 MANIFEST, MODULE = "manifest.json", "module.toml"
@@ -158,21 +159,18 @@ def _unsqueezed(file: Path, squeezed: bytes) -> bytes:
 def _entries(file: Path, raw: bytes) -> dict[str, tuple[bool, bytes]]:
     found: dict[str, tuple[bool, bytes]] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
-            for entry in tar:
-                shown = entry.name[:80]
-                if len(found) > FILES_MAX:
-                    raise BadArchive(file, f"it holds more than {FILES_MAX} files")
-                if not entry.isreg() or entry.issparse() or entry.pax_headers:
-                    raise BadArchive(file, f"'{shown}' is no plain file (a link, a device, a directory)")
-                if not _is_plain(entry.name):
-                    raise BadArchive(file, f"'{shown}' is no name that a package may hold")
-                if entry.name in found:
-                    raise BadArchive(file, f"'{shown}' is in it twice")
-                content = tar.extractfile(entry)
-                assert content is not None, "a regular file without content"
-                found[entry.name] = (bool(entry.mode & 0o100), content.read())
-    except (tarfile.TarError, EOFError, ValueError, OSError):
+        for entry in plain_tar.read(raw):
+            shown = entry.name[:80]
+            if len(found) > FILES_MAX:
+                raise BadArchive(file, f"it holds more than {FILES_MAX} files")
+            if not _is_plain(entry.name):
+                raise BadArchive(file, f"'{shown}' is no name that a package may hold")
+            if entry.name in found:
+                raise BadArchive(file, f"'{shown}' is in it twice")
+            found[entry.name] = (entry.executable, entry.data)
+    except plain_tar.NotPlain as entry:
+        raise BadArchive(file, f"'{str(entry)[:80]}' is no plain file (a link, a device, a directory)") from None
+    except plain_tar.BadTar:
         raise BadArchive(file, "it is no module package (the archive is damaged)") from None
     for name in found:
         if any(parent.as_posix() in found for parent in PurePosixPath(name).parents):
@@ -193,13 +191,13 @@ def _manifest(file: Path, entry: tuple[bool, bytes] | None) -> Mapping[str, Any]
     if entry is None:
         raise BadArchive(file, f"it is no module package (it has no {MANIFEST})")
     try:
-        document = json.loads(entry[1])
+        document = from_json(entry[1])
         schema = document["schema"]
         if schema != SCHEMA and str(schema).startswith("lockstep.module/"):
             raise BadArchive(file, f"it is a {str(schema)[:40]}, and this release reads {SCHEMA}: update Lockstep here")
         whole = all(isinstance(document[key], str) for key in ("name", "mode", "lockstep")) and isinstance(document["files"], list)
         listed = [(each["path"], each["sha256"], each["bytes"], each["executable"]) for each in document["files"]]
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BadArchive(file, f"its {MANIFEST} is none") from None
     if schema != SCHEMA or not whole or not all(isinstance(path, str) for path, *_ in listed):
         raise BadArchive(file, f"its {MANIFEST} is none")

@@ -174,19 +174,30 @@ def _subnet(number: int) -> str:
 
 
 def learn_from(anonymiser: Anonymiser, facts: Mapping[str, Any]) -> None:
-    """Everything that one node's facts name."""
+    """Everything that one node's facts name. Another node's may be of another version, or of whoever has that node."""
 
-    def names(place: str, key: str) -> list[Any]:
-        table = facts.get(place)
-        found = table.get(key) if isinstance(table, Mapping) else None
-        return list(found) if isinstance(found, list | dict) else [found] if isinstance(found, str) and found else []
+    def table(place: str, key: str) -> dict[str, Any]:
+        found = facts.get(place)
+        inner = found.get(key) if isinstance(found, Mapping) else None
+        return inner if isinstance(inner, dict) else {}
+
+    def names(place: str, key: str) -> list[str]:
+        found = facts.get(place)
+        inner = found.get(key) if isinstance(found, Mapping) else None
+        named = inner if isinstance(inner, list | dict) else [inner]
+        return [name for name in named if isinstance(name, str) and name]
 
     anonymiser.nodes([*names("configuration", "nodes"), *names("identity", "hostname")])
     for cluster in names("configuration", "cluster"):
         anonymiser.cluster(cluster)
     anonymiser.modules(names("configuration", "modules"))
     anonymiser.users([*names("accounts", "users"), *names("accounts", "groups")])
-    for owners in facts.get("owners", {}).get("by_path", {}).values() if names("owners", "by_path") else ():
-        anonymiser.users(str(name) for kind in ("uids", "gids") for name in owners.get(kind, {}).values())
+    for owners in table("owners", "by_path").values():
+        found = [owners.get(kind) for kind in ("uids", "gids")] if isinstance(owners, dict) else []
+        anonymiser.users(str(name) for named in found if isinstance(named, dict) for name in named.values())
     anonymiser.paths(names("directories", "by_path"))
-    anonymiser.paths(str(service.get("program", "")) for service in names("services", "services") if isinstance(service, dict))
+    services = facts.get("services")
+    listed = services.get("services") if isinstance(services, Mapping) else None
+    for service in listed if isinstance(listed, list) else ():
+        if isinstance(service, dict):
+            anonymiser.paths([str(service.get("program", ""))])

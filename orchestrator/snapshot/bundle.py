@@ -10,14 +10,17 @@ import os
 import secrets
 import tarfile
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator import plain_tar
 from orchestrator.snapshot.anonymise import Anonymiser, learn_from
 from orchestrator.snapshot.part import MANIFEST, TEXT_BYTES_MAX, add
 from orchestrator.snapshot.redact import Redactor
+from rfs.foreign import from_json
 
 SCHEMA: Final = "hactl.snapshot/1"
 UNPACKED_BYTES_MAX: Final = 64 << 20
@@ -43,15 +46,17 @@ class Bundle:
     def add_part(self, node: str, data: bytes) -> None:
         """A node's own."""
         texts, manifest = unpack(data)
-        self.removed += int(manifest.get("removed") or 0)
+        self.removed += manifest.get("removed", 0)
         self.nodes.append({"node": node, "took_s": manifest.get("took_s"), "began_s": manifest.get("began_s"), "missing": ""})
-        for entry in manifest.get("left_out") or []:
+        for entry in manifest.get("left_out", []):
             self.left_out.append({"name": f"{node}/{entry['name']}", "why": str(entry["why"])})
         self.texts |= {f"{node}/{name}": text for name, text in texts.items()}
         try:
-            self.facts[node] = json.loads(texts.get(FACTS, ""))
+            facts = from_json(texts.get(FACTS, ""))
         except ValueError:
-            pass  # it is among what was left out
+            return  # it is among what was left out
+        if isinstance(facts, dict):
+            self.facts[node] = facts
 
     def add_missing(self, node: str, why: str) -> None:
         """A node that gave no part."""
@@ -128,17 +133,17 @@ def unpack(data: bytes) -> tuple[dict[str, str], dict[str, Any]]:
         if len(plain) > UNPACKED_BYTES_MAX:
             raise BadPart("it is larger than a part may be")
         texts: dict[str, str] = {}
-        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as archive:
-            for entry in archive:
-                file = archive.extractfile(entry)
-                if file is None or entry.name.startswith("/") or ".." in entry.name.split("/"):
-                    raise BadPart(f"an entry '{entry.name[:80]}' that is no file of a part")
-                texts[entry.name] = file.read().decode(errors="replace")
-        manifest = json.loads(texts.pop(MANIFEST))
-    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError) as failure:
+        for entry in plain_tar.read(plain):
+            if entry.name.startswith("/") or ".." in entry.name.split("/"):
+                raise BadPart(f"an entry '{entry.name[:80]}' that is no file of a part")
+            texts[entry.name] = entry.data.decode(errors="replace")
+        manifest = from_json(texts.pop(MANIFEST))
+    except (OSError, EOFError, zlib.error, KeyError, ValueError) as failure:
         raise failure if isinstance(failure, BadPart) else BadPart(f"it cannot be read ({failure})") from failure
-    if not isinstance(manifest, dict) or not all(
-        isinstance(entry, dict) and {"name", "why"} <= set(entry) for entry in manifest.get("left_out") or []
-    ):
+    left_out = manifest.get("left_out", []) if isinstance(manifest, dict) else None
+    removed = manifest.get("removed", 0) if isinstance(manifest, dict) else None
+    if not isinstance(left_out, list) or not all(isinstance(entry, dict) and {"name", "why"} <= set(entry) for entry in left_out):
         raise BadPart("its list cannot be read")
+    if type(removed) is not int:
+        raise BadPart("its list does not say what was removed")
     return texts, manifest

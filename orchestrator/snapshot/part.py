@@ -243,15 +243,19 @@ def pack(node: str, texts: dict[str, str], left_out: list[dict[str, str]], remov
     """Texts and their list, within bounds: the small ones first."""
     items: list[dict[str, Any]] = []
     output, total = io.BytesIO(), 0
-    with tarfile.open(fileobj=output, mode="w:gz", compresslevel=6) as archive:
+    with tarfile.open(fileobj=output, mode="w:gz", compresslevel=6, format=tarfile.USTAR_FORMAT) as archive:  # plain_tar.py reads no other
         for name, text in sorted(texts.items(), key=lambda each: len(each[1])):
             data = text.encode(errors="replace")
             total += len(data)
             if total > PART_TEXT_BYTES_MAX:
                 left_out.append({"name": name, "why": f"{len(data)} bytes are more than there is room for"})
                 continue
+            try:
+                add(archive, name, data, began)
+            except ValueError:
+                left_out.append({"name": name, "why": "its name is too long for a part"})
+                continue
             items.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-            add(archive, name, data, began)
         manifest = {
             "schema": SCHEMA, "node": node, "began_s": began, "took_s": round(time.time() - began, 2), "removed": removed,
             "items": items, "left_out": left_out,

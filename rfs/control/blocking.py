@@ -55,11 +55,9 @@ class BlockingClient:
         except (OSError, PeerProtocolError) as failure:
             raise SaidNo(f"{self._path}: rfsmount went away while '{method}' was asked ({failure})", exit_codes.FAILED) from failure
         if "error" in answer:
-            refusal = answer["error"]
-            raise SaidNo(str(refusal.get("message")), int(refusal.get("code", exit_codes.FAILED)))
+            raise protocol.refusal_in(answer)
         value = answer.get("result")
-        assert isinstance(value, dict)
-        return value
+        return value if isinstance(value, dict) else {}
 
     def _send(self, message: protocol.Message) -> None:
         self._socket.sendall(protocol.encode(message))

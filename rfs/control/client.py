@@ -14,9 +14,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from rfs import exit_codes
 from rfs.control import protocol
-from rfs.errors import PeerProtocolError, SaidNo
+from rfs.errors import PeerProtocolError
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -54,8 +53,7 @@ class ControlClient:
         finally:
             self._answers.pop(number, None)
         if "error" in answer:
-            refusal = answer["error"]
-            raise SaidNo(str(refusal.get("message")), int(refusal.get("code", exit_codes.FAILED)))
+            raise protocol.refusal_in(answer)
         value = answer.get("result")
         return value if isinstance(value, dict) else {}
 
@@ -79,8 +77,8 @@ class ControlClient:
                 message = await receive(self._stream)
                 if message.get("event") == "status" and isinstance(message.get("status"), dict):
                     self._status_in.send_nowait(message["status"])
-                elif (waiting := self._answers.get(message.get("id", 0))) is not None:
-                    waiting.send_nowait(message)
+                elif isinstance(number := message.get("id"), int) and (waiting := self._answers.pop(number, None)) is not None:
+                    waiting.send_nowait(message)  # once: whoever decodes the peer's bytes must not end hactld by answering twice
         except (ControlLost, PeerProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:

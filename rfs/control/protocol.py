@@ -16,7 +16,9 @@ from typing import Any, Final
 
 import msgpack
 
-from rfs.errors import PeerProtocolError
+from rfs import exit_codes
+from rfs.errors import PeerProtocolError, SaidNo
+from rfs.foreign import from_msgpack
 
 VERSION: Final = 1
 SOCKET_NAME: Final = "control.sock"
@@ -44,8 +46,8 @@ def decode_length(header: bytes) -> int:
 def decode_body(body: bytes) -> Message:
     """The message in `body`: a map with text keys, or PeerProtocolError."""
     try:
-        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        message = from_msgpack(body)
+    except ValueError as error:
         raise PeerProtocolError(f"a control frame that is no msgpack: {error}") from error
     if not isinstance(message, dict):
         raise PeerProtocolError("a control frame that is no map")
@@ -80,6 +82,13 @@ def request(number: int, method: str, params: Message) -> Message:
 def result(number: int, value: Message) -> Message:
     """Its answer."""
     return {"id": number, "result": value}
+
+
+def refusal_in(answer: Message) -> SaidNo:
+    """What an answer with an "error" says; in whatever form, it is a no."""
+    said = answer["error"] if isinstance(answer["error"], dict) else {}
+    code = said.get("code")
+    return SaidNo(str(said.get("message")), code if type(code) is int else exit_codes.FAILED)
 
 
 def error(number: int, code: int, sentence: str) -> Message:

@@ -4,7 +4,9 @@
 The fuzzers make lengths, sums, seqs and ids fit (see fuzz_*.c), so here only what each message means is said.
 """
 
+import importlib
 import struct
+import sys
 from pathlib import Path
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -440,13 +442,99 @@ RECORDS = {
 }
 
 
+# ---- the intent log's files: the fuzzer makes sums fit
+
+
+def log_header(born: int = 40, nonce: int = 9) -> bytes:
+    return struct.pack("<8sQQQII", b"LSTPLOG", 1, born, nonce, 1, 0).ljust(64, b"\0")
+
+
+def log_record(kind: int, body: bytes = b"", *, batch: int = 1, slots: int = 1, left: int = 0, mark: int = 0) -> bytes:
+    return (struct.pack("<IIHBBi", 0, batch, left, kind, slots, mark) + body).ljust(slots * 64, b"\0")
+
+
+def log_mark(fid: int, mark: int, index: int = 0, grains: int = 0, **more: int) -> bytes:
+    return log_record(1, struct.pack("<QQQ", fid, index, grains), mark=mark, **more)
+
+
+def log_where(fid: int, path: bytes, fids: tuple[int, ...] = (), **more: int) -> bytes:
+    text = path + b"\0" + b"".join(struct.pack("<Q", each) for each in fids)
+    return log_record(2, struct.pack("<QiHHHB28s", fid, 1, 0, len(fids), len(text), 8, b"handle") + text, slots=3, **more)
+
+
+COMPLETE, CLEAN, OPENED, EVERYTHING = log_record(4), log_record(5, batch=3), log_record(6, batch=2), log_record(3, batch=2)
+MARKS = log_mark(5, 1) + log_mark(6, 8, 3, 0xFF) + log_mark(6, 4, 9) + log_where(6, b"d/e", (5,))
+LOGS = {
+    "one": log_header() + MARKS + COMPLETE,
+    "stopped": log_header() + MARKS + COMPLETE + log_mark(7, 2, batch=2) + CLEAN,
+    "opened": log_header() + MARKS + COMPLETE + OPENED + log_mark(8, 8, 1, 1, batch=3),
+    "everything": log_header() + COMPLETE + EVERYTHING,
+    "torn": log_header() + MARKS + COMPLETE + log_mark(7, 2, batch=2, left=1) + log_record(1, batch=5, left=0xFFFF),
+}
+
+# ---- patterns and names
+
+
+SCOPES = {
+    "one": b"\1*.tmp\0a.tmp\0b\0",
+    "deep": b"\2cache/**/x\0+./keep/[a-c]?\0cache\0y\0x\0",
+    "brackets": b"\3[!]-]*\0+[a-\0[]]b\0]b\0z[\0",
+    "stars": b"\1a*a*a*b\0aaaaaaaaaaaaaaaa\0",
+    "any depth": b"\1**/a/**\0x\0a\0y\0",
+}
+
+# ---- records of the snapshot of before
+
+
+def before(xattrs: bytes = b"", more: bytes = b"", mode: int = 0o100644) -> bytes:
+    return struct.pack("<QQqqIIIIII", 0, 0, 10**18, 10**18, mode, 1, 2, len(xattrs), len(more), 0) + xattrs + more
+
+
+XATTR = struct.pack("<HI", 6, 5) + b"user.a" + b"value"
+BEFORE = {
+    "file": b"\0" + before(XATTR),
+    "two": b"\0" + before(XATTR + struct.pack("<HI", 6, 0) + b"user.b", mode=0o104755),
+    "directory": b"\2" + before(XATTR, b"1.0102030405\0name\x002.ff\0other\0", 0o40755),
+    "odd keys": b"\2" + before(b"", b"zz\0a\x001.0\0b\x001." + b"ab" * 200 + b"\0c\0", 0o40755),
+    "raw": b"\1" + before(XATTR) + struct.pack("<QQII", 0x31656250526B634C, 0, 75, 0),
+}
+
+# ---- what a target answers
+
+
+def peer_mark(kind: int, path: bytes, fids: tuple[int, ...] = (), index: int = 0) -> bytes:
+    text = path + b"\0" + b"".join(struct.pack("<Q", each) for each in fids)
+    return op("peer_mark", F, data=text, other=len(fids), flags=kind, offset=index)
+
+
+FRAMES |= {"peer_mark": 69, "peer_marks": 70, "fresh": 71}
+ANSWERS = {
+    "marks": peer_mark(1, b"d/e", (2,)) + peer_mark(8, b"f", index=3) + op("peer_marks", 0, offset=0, length=40),
+    "everything": op("peer_marks", 0, offset=1),
+    "paths": peer_mark(1, b"../x") + peer_mark(1, b"a//b"),
+    "walk": frame("fresh", F, b"") + frame("fresh", D, b"") + frame("different", 0, b"", seq=2, offset=5),
+    "verified": frame("verified", 0, b"\0\1\0a\1\2\0xy\2\0\0", seq=3, offset=1) + frame("verified", 0, b"", seq=1, offset=1 << 63),
+}
+
+
 def save(fuzzer: str, name: str, content: bytes) -> None:
     directory = CORPUS / fuzzer
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"seed-{name.replace(' ', '-')}").write_bytes(content)
 
 
+def save_python() -> None:
+    """What the fuzzers in Python say of themselves: the first byte chooses the parser."""
+    sys.path.insert(0, str(CORPUS.parents[2]))
+    for path in sorted(CORPUS.parent.glob("fuzz_*.py")):
+        fuzzer = importlib.import_module(f"tests.fuzz.{path.stem}")
+        for place, parser in enumerate(fuzzer.PARSERS):
+            for name, content in fuzzer.seeds()[parser].items():
+                save(path.stem.removeprefix("fuzz_"), f"{parser} {name}", bytes([place]) + content)
+
+
 def main() -> None:
+    save_python()
     for name, content in REQUESTS.items():
         for mode, suffix in enumerate(("", "-paired", "-frozen")):
             save("requests", name + suffix, bytes([mode]) + content)
@@ -464,6 +552,17 @@ def main() -> None:
         save("apply", name + " in pieces", bytes([options | 8 | 0x80]) + content)
         save("apply", name + " in parallel", bytes([options | 0x30]) + content)
     save("apply", "raw", b"\1" + STREAMS["writes"])
+    for name, content in LOGS.items():
+        save("log", name, b"\0\xff" + content)
+        save("log", name + " both", bytes([2, len(content) // 64]) + content + LOGS["one"])
+    save("log", "raw", b"\1\4" + LOGS["stopped"])
+    for name, content in SCOPES.items():
+        save("scope", name, content)
+    for name, content in BEFORE.items():
+        save("before", name, content)
+    for name, content in ANSWERS.items():
+        save("answers", name, b"\0" + content)
+        save("answers", name + " raw", b"\1" + content)
     for suite in range(3):
         for name, content in RECORDS.items():
             save("records", f"{name} {suite}", bytes([suite | (0x80 if suite else 0)]) + content)

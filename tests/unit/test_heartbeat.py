@@ -25,7 +25,7 @@ from orchestrator.core.states import Readiness, State, Summary
 from orchestrator.doors import CallDoor, PulseDoor
 from orchestrator.heartbeat import FirstHeard, Heartbeats, Network
 from orchestrator.pulse import BadPulse, Pulse, Share, Speech, decode, encode
-from orchestrator.seal import Secrets
+from orchestrator.seal import UNPROVEN_MAX, Sealer, Secrets
 from rfs import tls
 from rfs.control import protocol
 from rfs.keys import NEXT, KeyStore
@@ -371,6 +371,18 @@ def test_a_pulse_that_was_held_back_stands_for_the_time_when_it_was_said() -> No
         now = 100.0 + (released - 20) * 2.0
         detector = detector.heard("lan", 7, released, released, heard.note(released, now))
         assert detector.silent(now) is (now - 100.0 >= 3.0), "the death is seen all the same"
+
+
+async def test_who_begins_anew_with_every_datagram_is_not_remembered() -> None:
+    """Whoever has the peer's key could fill the memory with a number for each of its runs."""
+    ours = make(HERE, 1, [], [])
+    for number in range(3 * UNPROVEN_MAX):
+        theirs = Sealer(Secrets(None, "node1"), "node2")
+        theirs.renew()
+        text = encode(replace(PULSE, node="node2", counter=number, echoes={}))
+        ours.hear(HERE, theirs.seal(text, 0, HERE.name, number))
+    assert not ours.dropped
+    assert len(ours._opener.unproven) <= UNPROVEN_MAX and len(ours._newest) <= UNPROVEN_MAX
 
 
 async def test_a_flood_from_forged_addresses_is_one_line() -> None:

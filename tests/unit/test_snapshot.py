@@ -8,12 +8,15 @@ import re
 import tarfile
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.doctor.judge import judge_all
 from orchestrator.doctor.scene import read_scene
 from orchestrator.paths import Paths
 from orchestrator.snapshot import part
@@ -288,3 +291,23 @@ def test_the_file(tmp_path: Path) -> None:
     assert told["nodes"][1] == {"node": "nodeB", "took_s": None, "began_s": None, "missing": "nodeB did not answer"}
     assert {entry["name"] for entry in told["left_out"]} == {"nodeA/x", "nodeB/", "nodeB/hactld/status.json"}
     assert {f"help/{entry['name']}" for entry in told["items"]} | {"help/MANIFEST.json"} == set(found)
+
+
+def test_facts_of_a_node_in_the_wrong_hands_stop_neither_the_doctor_nor_a_snapshot() -> None:
+    """Every value of a healthy node's facts replaced by what it is not."""
+
+    def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+            yield (*path, key)
+            yield from places(inner, (*path, key))
+
+    for path in places(healthy("node2")):
+        for wrong in (None, -1, "x", [], {}, [1], {"a": 1}, float("inf"), [[]], [{}]):
+            facts: Any = healthy("node2")
+            inside = facts
+            for key in path[:-1]:
+                inside = inside[key]
+            inside[path[-1]] = wrong
+            learn_from(Anonymiser(), facts)
+            judge_all([healthy("node1"), facts], {})
+            judge_all([facts, healthy("node1")], {})
