@@ -78,8 +78,6 @@ void held_close(rfs_engine *engine, uint16_t directory, int fd) {
 
 /* ---- purging ---------------------------------------------------------------------------------------------------------------- */
 
-static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name);
-
 /* Beside ops: see reserved_open(). */
 static int keep_alone(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name) {
     pthread_rwlock_wrlock(&engine->state);
@@ -88,6 +86,10 @@ static int keep_alone(rfs_engine *engine, uint16_t directory, int directory_fd, 
     return result;
 }
 
+static int remove_file(int directory_fd, const char *name) { return unlinkat(directory_fd, name, 0) < 0 ? -errno : 0; }
+
+/* Directories go up beside the one that they lie in, where they are met by the next round: so no tree is deeper than a stack, or than there are
+ * descriptors. */
 static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int fd) { /* which it closes */
     const struct scopes *scopes = &engine->directory[directory].scopes;
     DIR *stream;
@@ -95,13 +97,12 @@ static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, in
     if (result < 0) return result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
         struct stat stat;
-        if (!scopes->any) {
-            result = purge_entry(engine, directory, 0, dirfd(stream), entry->d_name);
-            continue;
-        }
         if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
         scope_t below = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
-        result = below & SCOPE_LOCAL ? keep_alone(engine, directory, dirfd(stream), entry->d_name) : purge_entry(engine, directory, below, dirfd(stream), entry->d_name);
+        result = below & SCOPE_LOCAL ? keep_alone(engine, directory, dirfd(stream), entry->d_name)
+                 : S_ISDIR(stat.st_mode) ? hold(engine, directory, 0, below, dirfd(stream), entry->d_name)
+                                         : remove_file(dirfd(stream), entry->d_name);
+        if (result == -ENOENT) result = 0;
     }
     closedir(stream);
     return result;
@@ -126,13 +127,24 @@ static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const
     return keep_alone(engine, directory, holding, name);
 }
 
-static int purge(rfs_engine *engine, uint16_t directory, int what) {
+/* Once through all that is held. */
+static int purge_round(rfs_engine *engine, uint16_t directory, int what) {
     DIR *stream;
     int result = tree_open(engine->directory[directory].root_fd, HOLDING_NAME, &stream);
     if (result < 0) return result == -ENOENT ? 0 : result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));)
         result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
     closedir(stream);
+    return result;
+}
+
+static int purge(rfs_engine *engine, uint16_t directory, int what) {
+    int result = 0;
+    for (uint64_t before = 0, now = 1; result == 0 && before != now;) { /* until nothing came up */
+        before = atomic_load(&engine->held);
+        result = purge_round(engine, directory, what);
+        now = atomic_load(&engine->held);
+    }
     if (result < 0) return result;
     pthread_rwlock_wrlock(&engine->state);
     result = remove_holding(engine->directory[directory].root_fd);
