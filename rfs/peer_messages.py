@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgpack
 
 from rfs.errors import PeerProtocolError
+from rfs.show import printable
 
 HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
@@ -18,6 +19,12 @@ LIST_MAX: Final = 16
 BYTES_MAX: Final = 48 * 1024
 U64_MAX: Final = 2**64 - 1
 TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
+DIRECTORIES_MAX: Final = 32
+SEQ_MAX: Final = 2**63  # of one row for the life of a cluster: what is added to it never wraps
+BOUNDS: Final = {
+    "term": TERM_MAX, "directories": DIRECTORIES_MAX, "directory": DIRECTORIES_MAX, "empty": 2**DIRECTORIES_MAX - 1,
+    "fresh": 2**DIRECTORIES_MAX - 1, "seq": SEQ_MAX, "applied_seq": SEQ_MAX, "offset": SEQ_MAX, "count": 2**32,
+}  # fmt: skip
 
 Message = dict[str, Any]
 
@@ -87,7 +94,8 @@ def decode(body: bytes) -> Message:
     if not isinstance(message, dict):
         raise PeerProtocolError("a peer message that is no map")
     check(message)
-    return message
+    # Its words stand in logs, a status, a terminal: one line each, and nothing that moves a cursor.
+    return {name: printable(value) if isinstance(value, str) else value for name, value in message.items()}
 
 
 def check(message: Message) -> None:
@@ -106,5 +114,5 @@ def check(message: Message) -> None:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
         if isinstance(value, bytes) and len(value) > BYTES_MAX:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
-        if isinstance(value, int) and not 0 <= value <= (TERM_MAX if name == "term" else U64_MAX):
+        if isinstance(value, int) and not 0 <= value <= BOUNDS.get(name, U64_MAX):
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is out of range")
