@@ -20,10 +20,10 @@ BYTES_MAX: Final = 48 * 1024
 U64_MAX: Final = 2**64 - 1
 TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
 DIRECTORIES_MAX: Final = 32
-SEQ_MAX: Final = 2**63  # of one row for the life of a cluster: what is added to it never wraps
+SEQ_MAX: Final = 2**63  # with which a session begins: what is added to it never wraps
 BOUNDS: Final = {
     "term": TERM_MAX, "directories": DIRECTORIES_MAX, "directory": DIRECTORIES_MAX, "empty": 2**DIRECTORIES_MAX - 1,
-    "fresh": 2**DIRECTORIES_MAX - 1, "seq": SEQ_MAX, "applied_seq": SEQ_MAX, "offset": SEQ_MAX, "count": 2**32,
+    "fresh": 2**DIRECTORIES_MAX - 1, "offset": 2**63 - 1, "count": 2**32,
 }  # fmt: skip
 
 Message = dict[str, Any]
