@@ -77,10 +77,13 @@ static void measure(struct applier *applier, uint64_t took_ns, uint32_t bytes) {
 /* State is held shared: session, generation and role cannot change meanwhile. */
 static int apply(struct applier *applier, const struct wire_header *header, const uint8_t *payload, char reason[RFS_REASON_BYTES]) {
     uint64_t began = now_ns();
-    int result = apply_frame(applier->engine, applier->link, header, payload);
+    const char *why = "it makes no sense here";
+    int result = apply_frame(applier->engine, applier->link, header, payload, &why);
     if (is_of_one_inode(header->type)) measure(applier, now_ns() - began, header->payload_bytes);
     if (result == -EUCLEAN) rfs_mark_everything(applier->engine); /* the copies are not what both believed: next time all is compared */
-    if (result < 0) {
+    if (result == -EPROTO) { /* the peer's fault, and nothing of this copy's: the link ends, and that is all */
+        snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) of the peer's is refused: %s", (unsigned long long)header->seq, header->type, why);
+    } else if (result < 0) {
         snprintf(reason, RFS_REASON_BYTES, "op %llu (type %u) cannot be applied here: %s", (unsigned long long)header->seq, header->type, strerror(-result));
         emit(applier->engine, RFS_EVENT_APPLY_FAILED, result, 0, "%s", reason);
     }
@@ -243,6 +246,7 @@ int applier_take(struct applier *applier, const struct wire_header *header, cons
     /* No lock is held in this wait: the lanes' threads need `state`, which prefers a transition that may be waiting for us. */
     int result = wait_for_less(applier, apart ? QUEUED_BYTES : 0);
     if (result < 0) return applier_error(applier, reason);
+    if (header->flags & FLAG_DURABLE) wait_for_peer_syncs(engine);
     pthread_rwlock_rdlock(&engine->state);
     result = check(engine, header, reason);
     if (result == 0 && is_again(engine, header)) {

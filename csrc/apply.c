@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "before.h"
+#include "frame_rules.h"
 #include "link.h"
 #include "op.h"
 #include "steps.h"
@@ -23,6 +24,20 @@ struct peer_sync {
     bool data_only;
 };
 
+/* No lock is held in this wait: a sync takes `state` to answer. A peer that asks for more than this disk does waits, as its bytes do. */
+void wait_for_peer_syncs(rfs_engine *engine) {
+    pthread_mutex_lock(&engine->peer_syncs.lock);
+    while (engine->peer_syncs.count >= MOST_PEER_SYNCS) pthread_cond_wait(&engine->peer_syncs.done, &engine->peer_syncs.lock);
+    pthread_mutex_unlock(&engine->peer_syncs.lock);
+}
+
+static void count_peer_sync(rfs_engine *engine, bool done) {
+    pthread_mutex_lock(&engine->peer_syncs.lock);
+    engine->peer_syncs.count += done ? UINT32_MAX : 1;
+    if (done) pthread_cond_signal(&engine->peer_syncs.done);
+    pthread_mutex_unlock(&engine->peer_syncs.lock);
+}
+
 static void sync_for_peer(rfs_engine *engine, struct job *job) {
     struct peer_sync *sync = ITEM(job, struct peer_sync, job);
     int result = (sync->data_only ? fdatasync(sync->fd) : fsync(sync->fd)) < 0 ? -errno : 0;
@@ -34,6 +49,7 @@ static void sync_for_peer(rfs_engine *engine, struct job *job) {
     if (!atomic_load(&engine->failed) && link && engine->target && link_session(link) == sync->session) link_send_small(link, FRAME_SYNCED, sync->seq, 0);
     pthread_rwlock_unlock(&engine->state);
     free(sync);
+    count_peer_sync(engine, true);
 }
 
 static int start_sync(rfs_engine *engine, struct link *link, const struct wire_header *header, bool again) {
@@ -52,6 +68,7 @@ static int start_sync(rfs_engine *engine, struct link *link, const struct wire_h
         return result;
     }
     *sync = (struct peer_sync){.job.run = sync_for_peer, .session = link_session(link), .seq = header->seq, .fd = result, .data_only = header->flags & FLAG_DATA_ONLY};
+    count_peer_sync(engine, false);
     submit_job(engine, &sync->job);
     return 0;
 }
@@ -91,10 +108,12 @@ static int apply_kind(rfs_engine *engine, struct link *link, const struct wire_h
 
 static bool is_content(uint16_t type) { return type == FRAME_WRITE || type == FRAME_BLOCK || type == FRAME_FALLOCATE; }
 
-int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload) {
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, const char **why) {
     struct op_body body;
     const uint8_t *data;
-    int result = atomic_load(&engine->failed) ? -EIO : wire_decode_body(header, payload, &body, &data);
+    if (wire_decode_body(header, payload, &body, &data) < 0) return -EPROTO;
+    int result = frame_judge(engine->policy, header, &body, data, why);
+    if (result == 0 && atomic_load(&engine->failed)) result = -EIO;
     if (result == 0 && wire_is_verify(header->type)) return apply_verify(engine, link, header, &body, data);
     if (result == 0) result = before_frame(engine, header, &body);
     if (result == 0) result = apply_kind(engine, link, header, &body, data);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "op.h"
+#include "policy.h"
 
 enum { MAX_LIST_BYTES = 65536, MAX_VALUE_BYTES = 65536 };
 
@@ -22,9 +23,9 @@ int put_mtime_back(int fd, const struct stat *before) {
     return stat_mtime_ns(&now) == stat_mtime_ns(before) ? 0 : set_mtime(fd, stat_mtime_ns(before));
 }
 
-static int get_object(rfs_engine *engine, struct op *op, struct descriptor *descriptor) {
+static int get_object(rfs_engine *engine, struct op *op, struct descriptor *descriptor, bool replay) {
     *descriptor = (struct descriptor){-1, -1};
-    if (!op->inode) op->inode = inode_get(engine, op->body.fid);
+    if (!op->inode) op->inode = replay ? inode_of_peer(engine, op->body.fid) : inode_get(engine, op->body.fid);
     return op->inode ? descriptor_get(engine, op->inode, descriptor) : -ESTALE;
 }
 
@@ -78,8 +79,12 @@ static int take_bits_away(int fd, struct op_body *body) {
 int local_set_attributes(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor object;
-    int result = get_object(engine, op, &object);
+    int result = get_object(engine, op, &object, replay);
     if (result < 0) return result;
+    result = -EPROTO; /* an object of another type than it is told to be may be one that the policy forbids */
+    if (replay && body->flags & HAS_MODE && (body->mode & S_IFMT) != op->inode->type) goto out;
+    result = -EPERM;
+    if (!replay && body->flags & HAS_MODE && policy_forbids(engine->policy, op->inode->type | (body->mode & 07777)) && !(body->flags & CLEARS_MODE)) goto out;
     result = -EINVAL;
     if (body->flags & HAS_SIZE && (!S_ISREG(op->inode->type) || body->length > INT64_MAX)) goto out;
     result = -EOPNOTSUPP;
@@ -104,14 +109,16 @@ out:
     return result;
 }
 
+static bool is_hidden(const char *name) { return !strncmp(name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1); }
+
 int local_set_xattr(rfs_engine *engine, struct op *op, bool replay) {
     struct descriptor object;
-    int result = get_object(engine, op, &object);
+    int result = get_object(engine, op, &object, replay);
     if (result < 0) return result;
     /* During a resync the copy may still have, or lack, what the source has changed: what counts is how it is afterwards. */
     int flags = replay ? 0 : (int)op->body.flags;
     struct proc_path path = proc_path(object.fd);
-    if (!strncmp(op->body.name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) {
+    if (is_hidden(op->body.name) || (op->type == FRAME_SET_XATTR && policy_forbids_xattr(engine->policy, op->body.name))) {
         result = -EPERM;
     } else if (op->type == FRAME_REMOVE_XATTR) {
         if (removexattr(path.text, op->body.name) < 0 && !(replay && errno == ENODATA)) result = -errno;
@@ -143,8 +150,6 @@ static ssize_t all_names(int fd, const struct proc_path *path, char few[FEW_NAME
     bytes = list_names(fd, path, *names, MAX_LIST_BYTES);
     return bytes < 0 ? -errno : bytes;
 }
-
-static bool is_hidden(const char *name) { return !strncmp(name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1); }
 
 static int pack_one(const char *path, const char *name, uint8_t *out, size_t room) {
     size_t name_bytes = strlen(name);
@@ -201,15 +206,15 @@ static int set_one(const char *path, const uint8_t *data, size_t bytes, size_t *
     char name[256];
     uint16_t name_bytes;
     uint32_t value_bytes;
-    if (*at + 6 > bytes) return -EBADMSG;
+    if (*at + 6 > bytes) return -EPROTO;
     memcpy(&name_bytes, data + *at, 2);
     memcpy(&value_bytes, data + *at + 2, 4);
     name_bytes = le16toh(name_bytes);
     value_bytes = le32toh(value_bytes);
-    if (name_bytes > 255 || value_bytes > MAX_VALUE_BYTES || *at + 6 + name_bytes + value_bytes > bytes) return -EBADMSG;
+    if (name_bytes > 255 || value_bytes > MAX_VALUE_BYTES || *at + 6 + name_bytes + value_bytes > bytes) return -EPROTO;
     memcpy(name, data + *at + 6, name_bytes);
     name[name_bytes] = 0;
-    if (!strncmp(name, HIDDEN_PREFIX, sizeof HIDDEN_PREFIX - 1)) return -EBADMSG;
+    if (is_hidden(name)) return -EPROTO;
     if (setxattr(path, name, data + *at + 6 + name_bytes, value_bytes, 0) < 0) return -errno;
     *at += 6 + (size_t)name_bytes + value_bytes;
     return 0;

@@ -51,13 +51,43 @@ int rfs_before_state(rfs_engine *engine) {
     return state < 0 ? RFS_BEFORE_NONE : state;
 }
 
+static bool is_directory_error(int error) { return error == EISDIR || error == EPERM; }
+
+/* Files go; directories go up into `top`, under a number. */
+static int empty_into(int top, const char *name, uint64_t *number) {
+    DIR *stream;
+    int result = tree_open(top, name, &stream);
+    if (result < 0) return result;
+    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
+        if (unlinkat(dirfd(stream), entry->d_name, 0) == 0) continue;
+        if (!is_directory_error(errno)) result = -errno;
+        char free_name[32];
+        while (result == 0) {
+            snprintf(free_name, sizeof free_name, "up.%llu", (unsigned long long)++*number);
+            if (renameat2(dirfd(stream), entry->d_name, top, free_name, RENAME_NOREPLACE) == 0) break;
+            if (errno != EEXIST) result = -errno;
+        }
+    }
+    closedir(stream);
+    return result == 0 && unlinkat(top, name, AT_REMOVEDIR) < 0 ? -errno : result;
+}
+
+/* Level by level, so no tree is deeper than a stack, or than there are descriptors. */
 int remove_tree(int parent_fd, const char *name) {
     if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
-    if (errno != EISDIR && errno != EPERM) return -errno;
+    if (!is_directory_error(errno)) return -errno;
     DIR *stream;
+    uint64_t number = 0;
     int result = tree_open(parent_fd, name, &stream);
     if (result < 0) return result;
-    for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) result = remove_tree(dirfd(stream), entry->d_name);
+    for (bool any = true; result == 0 && any; rewinddir(stream)) {
+        any = false;
+        for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
+            any = true;
+            if (unlinkat(dirfd(stream), entry->d_name, 0) == 0 || errno == ENOENT) continue;
+            result = is_directory_error(errno) ? empty_into(dirfd(stream), entry->d_name, &number) : -errno;
+        }
+    }
     closedir(stream);
     return result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0 ? -errno : result;
 }

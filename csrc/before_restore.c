@@ -296,40 +296,56 @@ static int forget_ids(int directory_fd, bool root) {
 
 /* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
 
-/* From the root on, because what was made is found by its name only: its handle is not the one of before. */
+/* From the root on, because what was made is found by its name only: its handle is not the one of before. So each directory is noted under both: the
+ * key of its record, and where it is now. In a row, not in a tree: it may be deeper than a stack. */
 struct dressing {
-    struct restoring *restoring;
-    int fd;
+    struct keys were, are;
+    int fd; /* of the one that is looked into */
 };
 
-static int dress_tree(struct restoring *restoring, const struct before_key *key, int fd);
-
 static int dress_below(struct restoring *restoring, const struct before_key *directory, const char *text, const char *name, void *context) {
-    const struct dressing *dressing = context;
-    struct before_key key;
+    struct dressing *dressing = context;
+    struct before_key was, is;
     struct stat stat;
-    (void)directory;
-    int result = set_key(&key, text);
+    (void)restoring, (void)directory;
+    int result = set_key(&was, text);
     if (result < 0) return result;
     if (fstatat(dressing->fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
     if (!S_ISDIR(stat.st_mode)) return 0;
-    int fd = openat(dressing->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    result = dress_tree(restoring, &key, fd);
-    close(fd);
+    result = before_key_of(dressing->fd, name, &is);
+    if (result == 0) result = add(&dressing->were, &was);
+    return result < 0 ? result : add(&dressing->are, &is);
+}
+
+/* Attributes last: what is below it has changed its times. */
+static int dress_one(struct restoring *restoring, const struct before_key *was, const struct before_key *is) {
+    struct before_record record;
+    int kept = before_read(restoring->objects, was, &record, NULL);
+    if (kept < 0) return kept == -ENOENT ? 0 : kept;
+    int fd = before_open(restoring->root, is, O_RDONLY | O_DIRECTORY), result = fd < 0 ? fd : dress(fd, &record);
+    if (fd >= 0) close(fd);
+    before_record_free(&record);
     return result;
 }
 
-static int dress_tree(struct restoring *restoring, const struct before_key *key, int fd) {
-    struct dressing dressing = {restoring, fd};
-    struct before_record record;
-    int result = each_entry(restoring, key, dress_below, &dressing);
-    if (result == 0) result = forget_ids(fd, is_root_key(restoring, key));
-    if (result < 0) return result;
-    int kept = before_read(restoring->objects, key, &record, NULL);
-    if (kept == 0) result = dress(fd, &record);
-    else if (kept != -ENOENT) result = kept;
-    before_record_free(&record);
+static int look_below(struct restoring *restoring, struct dressing *dressing, size_t at) {
+    struct before_key was = dressing->were.at[at], is = dressing->are.at[at]; /* the rows may be moved while they grow */
+    dressing->fd = before_open(restoring->root, &is, O_RDONLY | O_DIRECTORY);
+    if (dressing->fd < 0) return dressing->fd;
+    int result = each_entry(restoring, &was, dress_below, dressing);
+    if (result == 0) result = forget_ids(dressing->fd, is_root_key(restoring, &was));
+    close(dressing->fd);
+    return result;
+}
+
+static int dress_tree(struct restoring *restoring) {
+    struct dressing dressing = {.fd = -1};
+    int result = add(&dressing.were, &restoring->root_key);
+    if (result == 0) result = add(&dressing.are, &restoring->root_key);
+    for (size_t i = 0; result == 0 && i < dressing.are.count; i++) result = look_below(restoring, &dressing, i);
+    for (size_t i = dressing.are.count; result == 0 && i-- > 0;) result = dress_one(restoring, &dressing.were.at[i], &dressing.are.at[i]);
+    free(dressing.were.at);
+    free(dressing.are.at);
     return result;
 }
 
@@ -371,7 +387,7 @@ static int restore_one(struct restoring *restoring) {
     for (size_t i = 0; result == 0 && i < restoring->filled.count; i++) result = empty(restoring, &restoring->filled.at[i]);
     if (result == 0) result = fill_all(restoring);
     for (size_t i = 0; result == 0 && i < restoring->others.count; i++) result = put_back(restoring, &restoring->others.at[i]);
-    if (result == 0) result = dress_tree(restoring, &restoring->root_key, restoring->root);
+    if (result == 0) result = dress_tree(restoring);
     return result == 0 && syncfs(restoring->root) < 0 ? -errno : result;
 }
 

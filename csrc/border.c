@@ -137,7 +137,8 @@ int local_place(rfs_engine *engine, struct op *op) {
     struct descriptor directory;
     char held[48];
     int holding = -1, result = get_directory(engine, body->fid, &parent, &directory);
-    if (result == 0 && is_reserved(body->fid, body->name)) result = -EBADMSG;
+    if (result == 0 && is_reserved(body->fid, body->name)) result = -EPROTO;
+    if (result == 0 && scope_in(engine, parent, body->name, false) & SCOPE_LOCAL) result = -EPROTO;
     if (result == 0) result = holding = held_open(engine, parent->directory, body->child, held);
     if (result >= 0) result = faccessat(holding, held, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ? -EUCLEAN : make_place(engine, op, parent, directory.fd);
     if (result == 0 && renameat2(holding, held, directory.fd, body->name, 0) < 0) result = -errno;

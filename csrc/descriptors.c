@@ -1,9 +1,16 @@
 /* Open descriptors of inodes: a small direct-mapped cache, so that a hot directory or file is not opened for every op. */
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine.h"
+
+/* A handle leads to the object that it was taken of, or nowhere. This is what is lost if that were ever not so. */
+static bool is_same(int fd, const struct inode *inode) {
+    struct stat stat;
+    return fstat(fd, &stat) == 0 && stat.st_ino == inode->number && (stat.st_mode & S_IFMT) == inode->type;
+}
 
 int descriptor_get(rfs_engine *engine, struct inode *inode, struct descriptor *out) {
     struct descriptor_cache *cache = &engine->descriptors;
@@ -20,6 +27,10 @@ int descriptor_get(rfs_engine *engine, struct inode *inode, struct descriptor *o
     pthread_mutex_unlock(&cache->lock);
     int fd = inode_open(engine, inode, flags);
     if (fd < 0) return fd;
+    if (!is_same(fd, inode)) {
+        close(fd);
+        return -ESTALE;
+    }
     *out = (struct descriptor){fd, -1};
     if (!kept) return 0;
     pthread_mutex_lock(&cache->lock);

@@ -228,6 +228,8 @@ static void init_locks(rfs_engine *engine) {
     pthread_mutex_init(&engine->events.lock, NULL);
     pthread_mutex_init(&engine->workers.lock, NULL);
     pthread_cond_init(&engine->workers.wake, NULL);
+    pthread_mutex_init(&engine->peer_syncs.lock, NULL);
+    pthread_cond_init(&engine->peer_syncs.done, NULL);
     list_init(&engine->events.events);
     list_init(&engine->workers.jobs);
     list_init(&engine->entries);
@@ -301,6 +303,8 @@ void rfs_engine_free(rfs_engine *engine) {
     if (engine->events.fd >= 0) close(engine->events.fd);
     free(engine);
 }
+
+void rfs_set_policy(rfs_engine *engine, int refused) { engine->policy = refused; }
 
 int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int only) {
     if (index >= engine->directories) return -EINVAL;

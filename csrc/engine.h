@@ -25,6 +25,7 @@ enum {
     RESYNC_WINDOW_BYTES = RESYNC_BLOCK_BYTES * RESYNC_WINDOW_BLOCKS,
     MESSAGE_BYTES = MAX_WRITE_BYTES + 8192,
     SPARE_MESSAGES = 8,
+    MOST_PEER_SYNCS = 4096, /* of the peer's, not done yet: each has a descriptor */
     LARGE_FILE_BLOCKS = 32768, /* of 512 bytes: what takes long to free */
     WINDOW_OPS = 4096,
     WINDOW_BYTES = 64 << 20,
@@ -79,7 +80,7 @@ struct job {
 struct inode_table {
     pthread_mutex_t lock; /* every field below, and nlookup, refs and the chains of each inode */
     struct inode **by_fid, **by_number;
-    size_t buckets, count;
+    size_t buckets, count, most; /* most: so many take half of the machine's memory */
 };
 
 struct descriptor_slot {
@@ -129,6 +130,12 @@ struct workers {
     pthread_t ids[4];
 };
 
+struct peer_syncs {
+    pthread_mutex_t lock; /* count */
+    pthread_cond_t done;
+    uint32_t count;
+};
+
 struct directory {
     int root_fd; /* O_RDONLY directory in the detached clone of the tree */
     uint64_t device;
@@ -152,6 +159,7 @@ struct rfs_engine {
     bool end_sent;          /* source: END is in the op stream */
     bool resumable;         /* source: the session was a whole pair, so its waiting window can be shipped again */
     bool demoting;          /* new mutations are refused, those under way are finished */
+    int policy;             /* RFS_REFUSE_*: policy.h; fixed once ops may come */
     struct listing *listing; /* target: the directory whose entries are arriving (the receiving thread's own) */
     uint32_t epoch;         /* counts full sessions; resync flags of an inode with another epoch are void */
     rfs_session session;
@@ -189,6 +197,7 @@ struct rfs_engine {
     struct mirror mirror;
     struct event_queue events;
     struct workers workers;
+    struct peer_syncs peer_syncs;
     pthread_t parked_thread;
     bool stopping; /* under mirror.lock */
     bool mirror_started;
@@ -251,6 +260,7 @@ void inodes_forget_all(rfs_engine *engine);
 void inodes_drop_removed(rfs_engine *engine); /* takes `names` and stripes */ /* all but the directories' roots */
 void inodes_forget_kernel(rfs_engine *engine);
 struct inode *inode_get(rfs_engine *engine, uint64_t fid); /* NULL: unknown */
+struct inode *inode_of_peer(rfs_engine *engine, uint64_t fid); /* NULL also: it is local, and so none of the peer's business */
 struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number); /* the same by backing number */
 bool inode_known(rfs_engine *engine, uint16_t directory, uint64_t number);
 void inode_put(rfs_engine *engine, struct inode *inode);

@@ -10,10 +10,10 @@
 #include "op.h"
 
 /* The open file's own descriptor if the op came through one; else one of the cache. */
-static int get_file(rfs_engine *engine, struct op *op, struct descriptor *descriptor) {
+static int get_file(rfs_engine *engine, struct op *op, struct descriptor *descriptor, bool replay) {
     *descriptor = (struct descriptor){-1, -1};
     if (op->file && file_fd(op->file) >= 0) return file_fd(op->file);
-    if (!op->inode) op->inode = inode_get(engine, op->body.fid);
+    if (!op->inode) op->inode = replay ? inode_of_peer(engine, op->body.fid) : inode_get(engine, op->body.fid);
     if (!op->inode) return -ESTALE;
     if (!S_ISREG(op->inode->type)) return -EINVAL;
     int result = descriptor_get(engine, op->inode, descriptor);
@@ -45,7 +45,7 @@ int local_write(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor descriptor;
     size_t written;
-    int fd = get_file(engine, op, &descriptor), result = fd;
+    int fd = get_file(engine, op, &descriptor, replay), result = fd;
     if (fd < 0) return fd;
     result = write_all(fd, op->data + op->data_skip, body->data_bytes, body->offset, &written);
     if (result < 0 && (replay || !written) && !is_change_all_the_same(op, replay, result)) goto out;
@@ -69,7 +69,7 @@ int local_fallocate(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor descriptor;
     struct stat before;
-    int fd = get_file(engine, op, &descriptor), result = 0;
+    int fd = get_file(engine, op, &descriptor, replay), result = 0;
     if (fd < 0) return fd;
     if (fstat(fd, &before) < 0) {
         result = -errno;
@@ -129,10 +129,10 @@ int local_copy(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct descriptor target, source = {-1, -1};
     uint64_t copied = 0;
-    if (!op->source) op->source = inode_get(engine, body->other);
+    if (!op->source) op->source = replay ? inode_of_peer(engine, body->other) : inode_get(engine, body->other);
     if (!op->source) return -ESTALE;
     if (!S_ISREG(op->source->type) || overlaps(body)) return -EINVAL;
-    int fd = get_file(engine, op, &target), result = fd;
+    int fd = get_file(engine, op, &target, replay), result = fd;
     if (fd < 0) return fd;
     result = descriptor_get(engine, op->source, &source);
     if (result < 0) goto out;

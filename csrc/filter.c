@@ -230,7 +230,8 @@ uint64_t kernel_open_files(rfs_engine *engine) {
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
 
-static int fuse_mount(int fuse_fd) {
+static int fuse_mount(int fuse_fd, int policy) {
+    const unsigned attributes = (policy & RFS_REFUSE_DEVICES ? MOUNT_ATTR_NODEV : 0U) | (policy & RFS_REFUSE_SETUID ? MOUNT_ATTR_NOSUID : 0U);
     char option[16];
     snprintf(option, sizeof option, "%d", fuse_fd);
     int context = (int)syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC), mount_fd = -1;
@@ -243,7 +244,7 @@ static int fuse_mount(int fuse_fd) {
     for (size_t i = 0; result == 0 && i < sizeof flags / sizeof flags[0]; i++)
         if (syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, flags[i], NULL, 0) < 0) result = -errno;
     if (result == 0 && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) result = -errno;
-    if (result == 0) mount_fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+    if (result == 0) mount_fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
     if (result == 0 && mount_fd < 0) result = -errno;
     close(context);
     return result < 0 ? result : mount_fd;
@@ -268,7 +269,7 @@ int rfs_kernel_open(rfs_engine *engine) {
     list_init(&connection->files);
     connection->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     int result = connection->fd < 0 ? -errno : messages_prepare(engine);
-    if (result == 0) result = fuse_mount(connection->fd);
+    if (result == 0) result = fuse_mount(connection->fd, engine->policy);
     pthread_mutex_lock(&engine->connection_lock);
     if (result >= 0 && engine->connection) result = -EBUSY;
     if (result >= 0) engine->connection = connection;

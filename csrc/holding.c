@@ -20,7 +20,6 @@
 
 enum { TAKEN_OVER = 8, PURGED_AGAIN = 3 };
 
-
 /* Who may write in the root itself of a tree may have put something there before it was mirrored, or from behind. What is not root's alone is not ours. */
 int reserved_look(int root, const char *name) {
     struct stat stat;
@@ -65,16 +64,22 @@ static int remove_holding(int root) {
 
 static uint64_t next_number(rfs_engine *engine) { return atomic_fetch_add(&engine->held, 1); }
 
-int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name) {
+static int hold_in(rfs_engine *engine, uint16_t directory, int place, uint64_t fid, scope_t scope, int directory_fd, const char *name) {
     char held[256];
-    int fd = reserved_open(engine, directory, HOLDING_NAME), result;
-    if (fd < 0) return fd;
+    int result;
     do {
         snprintf(held, sizeof held, "%016llx.%016llx.%08x.%llu.%.160s", (unsigned long long)fid, (unsigned long long)scope, engine->directory[directory].scopes.mark,
                  (unsigned long long)next_number(engine), name);
-        result = renameat2(directory_fd, name, fd, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
+        result = renameat2(directory_fd, name, place, held, RENAME_NOREPLACE) < 0 ? -errno : 0;
     } while (result == -EEXIST); /* held since an earlier process */
-    close(fd);
+    return result;
+}
+
+int hold(rfs_engine *engine, uint16_t directory, uint64_t fid, scope_t scope, int directory_fd, const char *name) {
+    int place = reserved_open(engine, directory, HOLDING_NAME);
+    if (place < 0) return place;
+    int result = hold_in(engine, directory, place, fid, scope, directory_fd, name);
+    close(place);
     return result;
 }
 
@@ -102,8 +107,6 @@ void held_close(rfs_engine *engine, uint16_t directory, int fd) {
 
 /* ---- purging ---------------------------------------------------------------------------------------------------------------- */
 
-static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name);
-
 /* Beside ops: see reserved_open(). */
 static int keep_alone(rfs_engine *engine, uint16_t directory, int directory_fd, const char *name) {
     pthread_rwlock_wrlock(&engine->state);
@@ -112,36 +115,39 @@ static int keep_alone(rfs_engine *engine, uint16_t directory, int directory_fd, 
     return result;
 }
 
-static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int fd) { /* which it closes */
+static int remove_file(int directory_fd, const char *name) { return unlinkat(directory_fd, name, 0) < 0 ? -errno : 0; }
+
+/* Directories go up beside the one that they lie in, where they are met by the next round: so no tree is deeper than a stack, or than there are
+ * descriptors. */
+static int purge_below(rfs_engine *engine, uint16_t directory, scope_t scope, int place, int fd) { /* which it closes */
     const struct scopes *scopes = &engine->directory[directory].scopes;
     DIR *stream;
     int result = tree_stream(fd, &stream);
     if (result < 0) return result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));) {
         struct stat stat;
-        if (!scopes->any) {
-            result = purge_entry(engine, directory, 0, dirfd(stream), entry->d_name);
-            continue;
-        }
         if (fstatat(dirfd(stream), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) < 0) continue;
         scope_t below = scope_below(scopes, scope, entry->d_name, S_ISDIR(stat.st_mode));
-        result = below & SCOPE_LOCAL ? keep_alone(engine, directory, dirfd(stream), entry->d_name) : purge_entry(engine, directory, below, dirfd(stream), entry->d_name);
+        result = below & SCOPE_LOCAL ? keep_alone(engine, directory, dirfd(stream), entry->d_name)
+                 : S_ISDIR(stat.st_mode) ? hold_in(engine, directory, place, 0, below, dirfd(stream), entry->d_name)
+                                         : remove_file(dirfd(stream), entry->d_name);
+        if (result == -ENOENT) result = 0;
     }
     closedir(stream);
     return result;
 }
 
 /* Something gone meanwhile is done: what is held may be given a place again. */
-static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int parent_fd, const char *name) {
+static int purge_entry(rfs_engine *engine, uint16_t directory, scope_t scope, int place, const char *name) {
     int fd = -1;
     for (int tries = 0; fd < 0; tries++) { /* who has it as his working directory may make it another thing in between */
-        if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
+        if (unlinkat(place, name, 0) == 0 || errno == ENOENT) return 0;
         if (errno != EISDIR && errno != EPERM) return -errno;
-        fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        fd = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0 && ((errno != ENOTDIR && errno != ELOOP) || tries == PURGED_AGAIN)) return errno == ENOENT ? 0 : -errno;
     }
-    int result = purge_below(engine, directory, scope, fd);
-    if (result == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0) result = -errno;
+    int result = purge_below(engine, directory, scope, place, fd);
+    if (result == 0 && unlinkat(place, name, AT_REMOVEDIR) < 0) result = -errno;
     return result == -ENOENT ? 0 : result;
 }
 
@@ -161,13 +167,25 @@ static int purge_held(rfs_engine *engine, uint16_t directory, int holding, const
     return keep_alone(engine, directory, holding, name);
 }
 
-int purge_all(rfs_engine *engine, uint16_t directory, int fd, int what) {
+/* Once through all that is held. */
+static int purge_round(rfs_engine *engine, uint16_t directory, int place, int what) {
     DIR *stream;
-    int result = tree_stream(fd, &stream);
+    int result = tree_open(place, ".", &stream);
     if (result < 0) return result;
     for (struct dirent *entry; result == 0 && (entry = tree_next(stream, false, &result));)
-        result = purge_held(engine, directory, dirfd(stream), entry->d_name, what);
+        result = purge_held(engine, directory, place, entry->d_name, what);
     closedir(stream);
+    return result;
+}
+
+int purge_all(rfs_engine *engine, uint16_t directory, int place, int what) {
+    int result = place < 0 ? place : 0;
+    for (uint64_t before = 0, now = 1; result == 0 && before != now;) { /* until nothing came up */
+        before = atomic_load(&engine->held);
+        result = purge_round(engine, directory, place, what);
+        now = atomic_load(&engine->held);
+    }
+    if (place >= 0) close(place);
     return result;
 }
 

@@ -15,7 +15,7 @@
 #include "tree.h"
 #include "walk.h"
 
-enum { FIRST_BUCKETS = 1024, MEETINGS = 8 };
+enum { FIRST_BUCKETS = 1024, MEETINGS = 8, INODE_BYTES = 256 /* with its name, its buckets and what malloc needs */ };
 
 static size_t number_hash(const rfs_engine *engine, uint16_t directory, uint64_t number) {
     return hash_slot(number + ((uint64_t)directory << 56), engine->inodes.buckets);
@@ -195,6 +195,7 @@ bool is_reserved(uint64_t parent, const char *name) { return is_root_fid(parent)
 /* Enter an object under `fid`; an entry of the same backing inode under another fid makes way (a new session renames ids). */
 int inode_enter(rfs_engine *engine, uint16_t directory, int path_fd, const struct stat *stat, uint64_t fid, scope_t scope, struct inode **out) {
     struct inode *fresh;
+    if (stat->st_dev != engine->directory[directory].device) return -EXDEV;
     int result = new_inode(directory, path_fd, stat, fid, scope, &fresh);
     if (result < 0) return result;
     pthread_mutex_lock(&engine->inodes.lock);
@@ -211,6 +212,11 @@ int inode_enter(rfs_engine *engine, uint16_t directory, int path_fd, const struc
         pthread_mutex_unlock(&engine->inodes.lock);
         free(fresh);
         return -EEXIST;
+    }
+    if (!old && engine->inodes.count >= engine->inodes.most) {
+        pthread_mutex_unlock(&engine->inodes.lock);
+        free(fresh);
+        return -ENOMEM;
     }
     if (old && (old->refs || old->nlookup)) { /* in use under its old id: cannot be, see walk.c */
         pthread_mutex_unlock(&engine->inodes.lock);
@@ -250,12 +256,20 @@ static int open_met(int parent_fd, const char *name, const struct stat *stat) {
     return fd < 0 ? -errno : fd;
 }
 
-/* -EAGAIN: the name became another object's between the look and the opening. */
+/* Between the look at a name and its opening somebody may have put another object there: what is entered is one object, in every respect. */
+static int is_still(int fd, struct stat *stat) {
+    struct stat now;
+    if (fstat(fd, &now) < 0) return -errno;
+    bool same = now.st_ino == stat->st_ino && now.st_dev == stat->st_dev && ((now.st_mode ^ stat->st_mode) & S_IFMT) == 0;
+    *stat = now;
+    return same ? 0 : -EAGAIN;
+}
+
 static int meet(rfs_engine *engine, const struct inode *parent, int parent_fd, const char *name, struct inode **out, struct stat *stat, int *fd) {
     int path_fd = -1, result = 0;
-    struct stat opened;
     *fd = -1;
     uint16_t directory = parent->directory;
+    if (is_reserved(parent->fid, name)) return -ENOENT; /* whoever asks for it: it is nobody's but ours, and gets no id */
     if (fstatat(parent_fd, name, stat, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
     if (stat->st_dev != engine->directory[directory].device) return -EXDEV; /* a nested mount: not ours */
     scope_t scope = scope_in(engine, parent, name, S_ISDIR(stat->st_mode));
@@ -272,8 +286,7 @@ static int meet(rfs_engine *engine, const struct inode *parent, int parent_fd, c
     if (*out) return 0;
     path_fd = open_met(parent_fd, name, stat);
     if (path_fd < 0) return path_fd;
-    if (fstat(path_fd, &opened) < 0) result = -errno;
-    else if (opened.st_ino != stat->st_ino || opened.st_dev != stat->st_dev || (opened.st_mode ^ stat->st_mode) & S_IFMT) result = -EAGAIN;
+    result = is_still(path_fd, stat);
     if (result < 0) {
         close(path_fd);
         return result;
@@ -378,6 +391,16 @@ void inodes_settle_unmet(rfs_engine *engine, uint32_t met) {
             if (!S_ISDIR(inode->type) && !inode->orphan && engine->directory[inode->directory].scopes.any && !(resync_flags(engine, inode) & met))
                 atomic_store(&inode->scope, SCOPE_LOCAL);
     pthread_mutex_unlock(&table->lock);
+}
+
+struct inode *inode_of_peer(rfs_engine *engine, uint64_t fid) {
+    struct inode *inode = inode_get(engine, fid);
+    struct stat stat;
+    if (!inode || !inode_is_local(inode)) return inode;
+    bool other_names = !S_ISDIR(inode->type) && inode_stat(engine, inode, &stat) == 0 && stat.st_nlink > 1; /* one of which may be replicated */
+    if (other_names) return inode;
+    inode_put(engine, inode);
+    return NULL;
 }
 
 struct inode *inode_numbered(rfs_engine *engine, uint16_t directory, uint64_t number) {
@@ -527,6 +550,7 @@ int inodes_init(rfs_engine *engine) {
     pthread_mutex_init(&engine->descriptors.lock, NULL);
     for (int i = 0; i < DESCRIPTOR_SLOTS; i++) engine->descriptors.slots[i].fd = -1;
     table->buckets = FIRST_BUCKETS;
+    table->most = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2 / INODE_BYTES;
     table->by_fid = calloc(table->buckets, sizeof *table->by_fid);
     table->by_number = calloc(table->buckets, sizeof *table->by_number);
     if (!table->by_fid || !table->by_number) return -ENOMEM;

@@ -23,6 +23,7 @@
 #include "verify.h"
 #include "walk.h"
 
+enum { MOST_UNREAD_BYTES = 64 << 20 }; /* answers that the peer does not read: a hundred times what an honest one leaves */
 enum { BATCH_FRAMES = 16, TICK_MS = 100, LOOK_AGAIN_NS = 400000, BUSY_GAP_NS = 400000, CROWDED_NS = 25000, MAX_GAP_NS = 10 * BUSY_GAP_NS, RECEIVE_BYTES = 2 * (MAX_PAYLOAD_BYTES + WIRE_HEADER_BYTES) };
 
 struct link {
@@ -40,7 +41,7 @@ struct link {
     bool want_poll;
 
     pthread_mutex_t flush_lock; /* the channel's sending side, and the sent part of the head frame */
-    atomic_uint_fast64_t sent_seq, last_sent_ns;
+    atomic_uint_fast64_t sent_seq, last_sent_ns, unread_bytes;
 
     /* The receiver's own: the mean time between arrivals; how much of the payload that is still arriving is in its checksum already. */
     uint64_t gap_ns;
@@ -61,7 +62,14 @@ void link_end(struct link *link) {
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------ */
 
+/* What was sent because the peer has asked or done something; its own marks a target tells unasked. */
+static uint64_t answer_bytes(const struct frame *frame) {
+    bool own = frame->header.type == FRAME_PEER_MARK || frame->header.type == FRAME_PEER_MARKS;
+    return frame->standalone && !own ? sizeof *frame + frame->header.payload_bytes : 0;
+}
+
 void link_append(struct link *link, struct frame *frame) {
+    atomic_fetch_add(&link->unread_bytes, answer_bytes(frame));
     frame->next = NULL;
     frame->sent_bytes = 0;
     frame->header.session = link->session.session;
@@ -105,6 +113,7 @@ static void advance(struct link *link, size_t bytes) {
         if (!done) return;
         atomic_fetch_add(&link->engine->count.frames_sent, 1);
         bool standalone = frame->standalone;
+        atomic_fetch_sub(&link->unread_bytes, answer_bytes(frame));
         if (wire_is_sequenced(frame->header.type)) STEP("op-sent");
         if (wire_is_sequenced(frame->header.type) && frame->header.seq > atomic_load(&link->sent_seq))
             atomic_store(&link->sent_seq, frame->header.seq); /* from here on not ours */
@@ -250,6 +259,10 @@ static int handle(struct link *link, const struct wire_header *header, const uin
     }
     if (header->session != link->session.session) {
         snprintf(reason, RFS_REASON_BYTES, "a frame of another session");
+        return -EPROTO;
+    }
+    if (atomic_load(&link->unread_bytes) > MOST_UNREAD_BYTES) {
+        snprintf(reason, RFS_REASON_BYTES, "the peer goes on asking and reads no answer");
         return -EPROTO;
     }
     int result = 0;

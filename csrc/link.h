@@ -39,10 +39,11 @@ void link_acknowledge_alone(struct link *link, uint64_t seq);
 /* For tests: ops are applied in parallel from here on. */
 void link_apply_in_parallel(struct link *link);
 
-/* apply.c: one frame of the peer's, with state held shared. Its payload is checked here. */
-int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload);
+/* apply.c: one frame of the peer's, with state held shared. Its payload is checked here. -EPROTO: no honest peer sends it, `why` says more. */
+int apply_frame(rfs_engine *engine, struct link *link, const struct wire_header *header, const uint8_t *payload, const char **why);
 /* ... that came again and is applied already. */
 int apply_again(rfs_engine *engine, struct link *link, const struct wire_header *header);
+void wait_for_peer_syncs(rfs_engine *engine); /* until there are not too many; no lock is held */
 /* resync_target.c */
 int apply_resync(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data);
 void listing_free(rfs_engine *engine);

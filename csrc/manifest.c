@@ -265,10 +265,35 @@ void rfs_manifest_free(rfs_manifest *manifest) {
     free(manifest);
 }
 
+/* The same without openat2(): name by name. */
+static int open_by_names(int tree_fd, const char *path) {
+    char name[256];
+    struct stat tree, stat;
+    int at = openat(tree_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = at < 0 || fstat(at, &tree) < 0 ? -errno : 0;
+    while (result == 0) {
+        const char *end = strchrnul(path, '/');
+        size_t bytes = (size_t)(end - path);
+        if (!bytes || bytes > 255 || !memcmp(path, "..", bytes < 3 ? bytes : 3)) result = -EXDEV; /* as RESOLVE_BENEATH has it, or stricter */
+        if (result < 0) break;
+        memcpy(name, path, bytes);
+        name[bytes] = 0;
+        int next = openat(at, name, O_NOFOLLOW | O_CLOEXEC | (*end ? O_PATH | O_DIRECTORY : O_RDONLY | O_NONBLOCK));
+        if (next < 0 || fstat(next, &stat) < 0) result = -errno;
+        else if (stat.st_dev != tree.st_dev) result = -EXDEV;
+        close(at);
+        at = next;
+        if (!*end) break;
+        path = end + 1;
+    }
+    if (result < 0 && at >= 0) close(at);
+    return result < 0 ? result : at;
+}
+
 /* The path comes from the peer: it never leads out of the tree, nor through a link. */
 static int open_beneath(int tree_fd, const char *path) {
-    struct open_how how = {.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+    struct open_how how = {.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
     long fd = syscall(SYS_openat2, tree_fd, path, &how, sizeof how);
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) return open_by_names(tree_fd, path); /* a seccomp filter that does not know it, mostly */
     return fd < 0 ? -errno : (int)fd;
 }
 

@@ -666,13 +666,15 @@ int marker_tell(rfs_engine *engine, struct link *link) {
     rfs_marks_cursor cursor = {0};
     rfs_mark mark;
     int result = 0;
+    size_t told = 0;
     if (marker) {
         pthread_mutex_lock(&marker->lock);
-        while (result == 0 && marks_each(marker->marks, &cursor, &mark)) result = tell_one(marker, link, &mark);
-        end.offset = marks_everything(marker->marks);
+        while (result == 0 && told <= MOST_PEER_MARKS && marks_each(marker->marks, &cursor, &mark)) result = told++ < MOST_PEER_MARKS ? tell_one(marker, link, &mark) : 0;
+        end.offset = marks_everything(marker->marks) || told > MOST_PEER_MARKS;
         end.length = marks_born(marker->marks);
         pthread_mutex_unlock(&marker->lock);
     }
+    if (told > MOST_PEER_MARKS) rfs_mark_everything(engine); /* this session ends, and the next one knows */
     return result < 0 ? result : link_send_body(link, FRAME_PEER_MARKS, &end, NULL);
 }
 

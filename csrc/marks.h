@@ -25,6 +25,7 @@ enum {
     MARK_GRAIN_BYTES = 1 << 16, /* of a chunk: one of 64 bits */
     MARK_HANDLE_BYTES = 28,
     MARK_PATH_BYTES = 400,
+    MOST_PEER_MARKS = 2 << 20, /* that one node tells the other: about 1 GiB of memory there; beyond that everything is marked */
 };
 
 enum mark_kind {

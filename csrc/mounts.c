@@ -11,10 +11,20 @@
 
 #include "engine.h"
 
-static int set_flags(int mount_fd, uint64_t on, uint64_t off) {
-    struct mount_attr attributes = {.attr_set = on, .attr_clr = off, .propagation = MS_PRIVATE};
+static int set_attributes(int mount_fd, uint64_t set, uint64_t clear) {
+    struct mount_attr attributes = {.attr_set = set, .attr_clr = clear, .propagation = MS_PRIVATE};
     return syscall(SYS_mount_setattr, mount_fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes) < 0 ? -errno : 0;
 }
+
+/* The engine opens no device and follows no link, whatever has been planted in the tree: here the kernel does not let it. */
+static int set_for_engine(int mount_fd) {
+    const uint64_t never = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+    int result = set_attributes(mount_fd, never | MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY);
+    return result == -EINVAL ? set_attributes(mount_fd, never, MOUNT_ATTR_RDONLY) : result; /* Linux before 5.14 */
+}
+
+/* People look through it; but nobody becomes another, or reaches a device, by what the peer has put there. */
+static int set_for_guard(int mount_fd) { return set_attributes(mount_fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0); }
 
 static int clone_tree(int at, const char *path, unsigned flags) {
     int fd = (int)syscall(SYS_open_tree, at, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
@@ -24,8 +34,7 @@ static int clone_tree(int at, const char *path, unsigned flags) {
 int rfs_tree_open(const char *path) {
     int tree = clone_tree(AT_FDCWD, path, 0);
     if (tree < 0) return tree;
-    /* Whatever a name leads to when it is opened: never to a driver. (Devices are opened through FUSE by the kernel itself.) */
-    int result = set_flags(tree, MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY), root = -1;
+    int result = set_for_engine(tree), root = -1;
     if (result == 0) {
         root = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* file handles need a real descriptor, not O_PATH */
         if (root < 0) result = -errno;
@@ -62,7 +71,7 @@ int rfs_tree_probe(int tree_fd, char reason[RFS_REASON_BYTES]) {
 int rfs_guard(int tree_fd, const char *path) {
     int tree = clone_tree(tree_fd, "", AT_EMPTY_PATH);
     if (tree < 0) return tree;
-    int result = set_flags(tree, MOUNT_ATTR_RDONLY, 0);
+    int result = set_for_guard(tree);
     if (result == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0) result = -errno;
     close(tree);
     return result;

@@ -17,6 +17,7 @@
 #include "before.h"
 #include "marker.h"
 #include "op.h"
+#include "policy.h"
 #include "walk.h"
 
 int get_directory(rfs_engine *engine, uint64_t fid, struct inode **inode, struct descriptor *descriptor) {
@@ -57,17 +58,23 @@ int opened_made(int directory_fd, const char *name, mode_t type) {
     return result < 0 ? result : -ESTALE;
 }
 
-/* A descriptor of what was made: by CREATE an open file's, else its path's. */
+static uint32_t made_type(const struct op *op) {
+    if (op->type == FRAME_MKDIR) return S_IFDIR;
+    if (op->type == FRAME_SYMLINK) return S_IFLNK;
+    return op->type == FRAME_MKNOD && op->body.mode & S_IFMT ? op->body.mode & S_IFMT : S_IFREG;
+}
+
+/* A descriptor of what was made: by CREATE an open file's, else its path's. Nothing is setuid yet: see dress(). */
 static int make_object(int directory_fd, const char *name, const struct op *op) {
     const struct op_body *body = &op->body;
     char target[RFS_TARGET_BYTES + 1];
     int fd = -1;
     switch (op->type) {
     case FRAME_MKDIR:
-        if (mkdirat(directory_fd, name, body->mode & 07777) < 0) return -errno;
+        if (mkdirat(directory_fd, name, body->mode & 0777) < 0) return -errno;
         break;
     case FRAME_MKNOD:
-        if (mknodat(directory_fd, name, body->mode, body->rdev) < 0) return -errno;
+        if (mknodat(directory_fd, name, body->mode & (S_IFMT | 0777), body->rdev) < 0) return -errno;
         break;
     case FRAME_SYMLINK:
         memcpy(target, op->data, body->data_bytes);
@@ -75,10 +82,10 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
         if (symlinkat(target, directory_fd, name) < 0) return -errno;
         break;
     default:
-        fd = openat(directory_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 07777);
+        fd = openat(directory_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, body->mode & 0777);
         return fd < 0 ? -errno : fd;
     }
-    fd = opened_made(directory_fd, name, op->type == FRAME_MKDIR ? S_IFDIR : op->type == FRAME_SYMLINK ? S_IFLNK : body->mode & S_IFMT ? body->mode & S_IFMT : S_IFREG);
+    fd = opened_made(directory_fd, name, made_type(op));
     if (fd < 0 && fd != -ESTALE) unlinkat(directory_fd, name, op->type == FRAME_MKDIR ? AT_REMOVEDIR : 0); /* no descriptor is left, say */
     return fd;
 }
@@ -86,11 +93,18 @@ static int make_object(int directory_fd, const char *name, const struct op *op) 
 /* Where the directory has a default ACL it takes the umask's place, here as in the kernel. */
 static bool has_default_acl(int directory_fd) { return fgetxattr(directory_fd, "system.posix_acl_default", NULL, 0) >= 0; }
 
+/* What was made is opened by its name, unless it is a file: another object in its place, a hard link say to what is not in the tree, is not given away. */
+static bool is_ours(const struct op *op, const struct stat *stat) {
+    uint32_t type = made_type(op);
+    return (stat->st_mode & S_IFMT) == type && (op->type == FRAME_CREATE || type == S_IFDIR || stat->st_nlink == 1);
+}
+
 /* The owner first: chown takes suid and sgid away. A new object in a setgid directory keeps the directory's group. */
 static int dress(const struct stat *parent, int fd, struct op *op, struct stat *stat, bool replay, bool inherits) {
     struct op_body *body = &op->body;
     uint32_t gid = body->gid, wanted = body->mode & 07777;
     if (fstat(fd, stat) < 0) return -errno;
+    if (!is_ours(op, stat)) return -ESTALE;
     if (!replay && parent->st_mode & S_ISGID) {
         gid = parent->st_gid;
         if (S_ISDIR(stat->st_mode)) wanted |= S_ISGID;
@@ -123,6 +137,9 @@ static int make_held(rfs_engine *engine, const struct op *op, uint16_t directory
 /* What was made lies elsewhere by now: somebody who reaches the plain tree has done that, and no disk has failed. */
 static bool is_replaced(int error) { return error == ENOENT || error == ENOTDIR || error == EISDIR || error == ENOTEMPTY; }
 
+/* What the policy is asked about: a directory or a link is never forbidden. */
+static uint32_t made_mode(const struct op *op) { return op->type == FRAME_CREATE || op->type == FRAME_MKNOD ? made_type(op) | (op->body.mode & 07777) : made_type(op); }
+
 int local_make(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
     struct inode *parent;
@@ -135,6 +152,8 @@ int local_make(rfs_engine *engine, struct op *op, bool replay) {
     if (is_reserved(body->fid, body->name)) goto out;
     scope_t scope = held ? 0 : scope_in(engine, parent, body->name, op->type == FRAME_MKDIR);
     op->local = scope & SCOPE_LOCAL;
+    result = replay && op->local ? -EPROTO : !replay && policy_forbids(engine->policy, made_mode(op)) ? -EPERM : 0;
+    if (result < 0) goto out;
     bool inherits = !replay && has_default_acl(directory.fd);
     if (!replay && !inherits) body->mode &= ~op->umask;
     if (!replay && fstat(directory.fd, &before) < 0) {
@@ -174,7 +193,7 @@ out:
 
 int local_link(rfs_engine *engine, struct op *op, bool replay) {
     struct op_body *body = &op->body;
-    struct inode *parent = NULL, *inode = inode_get(engine, body->other);
+    struct inode *parent = NULL, *inode = replay ? inode_of_peer(engine, body->other) : inode_get(engine, body->other);
     struct descriptor directory = {-1, -1};
     int path_fd = -1, result = -ESTALE;
     if (!inode) goto out;
@@ -183,7 +202,7 @@ int local_link(rfs_engine *engine, struct op *op, bool replay) {
     result = is_reserved(body->fid, body->name) ? -EPERM : inode->orphan ? -ENOENT : inode->directory != parent->directory ? -EXDEV : 0;
     if (result < 0) goto out;
     op->local = scope_in(engine, parent, body->name, S_ISDIR(inode->type)) & SCOPE_LOCAL;
-    result = !replay && op->local != inode_is_local(inode) ? -EXDEV : 0; /* its names are all on one side: see border.c */
+    result = replay && op->local ? -EPROTO : !replay && op->local != inode_is_local(inode) ? -EXDEV : 0; /* its names are all on one side: see border.c */
     if (result < 0) goto out;
     result = path_fd = inode_open(engine, inode, O_PATH | O_NOFOLLOW);
     if (result < 0) goto out;
@@ -230,6 +249,8 @@ int local_remove(rfs_engine *engine, struct op *op, bool replay) {
     result = expect(victim, body->child, replay);
     if (result < 0) goto out;
     op->local = scope_in(engine, parent, body->name, S_ISDIR(stat.st_mode)) & SCOPE_LOCAL;
+    result = replay && op->local ? -EPROTO : 0;
+    if (result < 0) goto out;
     stripe = inode_stripe(engine, victim->fid);
     pthread_mutex_lock(stripe);
     bool last = last_name(victim, &stat);
@@ -302,6 +323,14 @@ static int judge_crossing(rfs_engine *engine, struct rename *rename, struct op *
     }
     rename->told = rename->crossing == ARRIVES && (engine->mode == RFS_PAIRED || (engine->mode == RFS_RESYNCING && resync_flags(engine, rename->to) & BOUND && walk_is_clean(engine, rename->to)));
     return 0;
+}
+
+/* From the peer: no local name is any of its business. */
+static int stays_replicated(rfs_engine *engine, const struct rename *rename, const struct op_body *body) {
+    bool is_directory = S_ISDIR(rename->moved_stat.st_mode);
+    scope_t scopes = scope_in(engine, rename->from, body->name, is_directory) | scope_in(engine, rename->to, body->name2, is_directory);
+    if (rename->victim) scopes |= scope_in(engine, rename->to, body->name2, S_ISDIR(rename->victim_stat.st_mode));
+    return scopes & SCOPE_LOCAL ? -EPROTO : 0;
 }
 
 static bool swaps(const struct rename *rename, const struct op_body *body) { return body->flags & RENAME_EXCHANGE && rename->victim; }
@@ -380,7 +409,7 @@ int local_rename(rfs_engine *engine, struct op *op, bool replay) {
     struct rename rename = {.from_directory = {-1, -1}, .to_directory = {-1, -1}, .pin = -1};
     list_init(&rename.arrival);
     int result = find_both(engine, &rename, body, replay);
-    if (result == 0 && !replay) result = judge_crossing(engine, &rename, op);
+    if (result == 0) result = replay ? stays_replicated(engine, &rename, body) : judge_crossing(engine, &rename, op);
     if (result < 0) goto out;
     bool overwrites = rename.victim && rename.victim != rename.moved && !(body->flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
     bool last = overwrites && last_name(rename.victim, &rename.victim_stat);

@@ -13,8 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "before.h"
 #include "link.h"
@@ -22,23 +26,18 @@
 #include "tree.h"
 #include "walk.h"
 
-enum { FIRST_NAMES = 64, EARLY_WRITE_BYTES = 8 << 20, SYNCED_FILES = 8192 };
+enum { FIRST_NAMES = 64, MOST_NAMES = 1 << 27, MOST_ANNOUNCED = 8 << 20, EARLY_WRITE_BYTES = 8 << 20, SYNCED_FILES = 8192 };
 
 /* The names listed so far of the directory whose frames are arriving: an open-addressed set. */
 struct listing {
     uint64_t fid;
     char **names;
     size_t count, room; /* room is a power of two */
+    uint64_t seed;      /* the peer chooses the names, and must not choose where they go */
 };
 
-static size_t name_hash(const char *name, size_t room) {
-    uint64_t hash = UINT64_C(14695981039346656037);
-    for (; *name; name++) hash = (hash ^ (uint8_t)*name) * UINT64_C(1099511628211);
-    return (size_t)hash & (room - 1);
-}
-
 static char **find(const struct listing *listing, const char *name) {
-    size_t at = name_hash(name, listing->room);
+    size_t at = (size_t)XXH3_64bits_withSeed(name, strlen(name), listing->seed) & (listing->room - 1);
     while (listing->names[at] && strcmp(listing->names[at], name)) at = (at + 1) & (listing->room - 1);
     return &listing->names[at];
 }
@@ -57,6 +56,7 @@ static int begin(rfs_engine *engine, uint64_t fid) {
     struct listing *listing = calloc(1, sizeof *listing);
     if (!listing) return -ENOMEM;
     listing->fid = fid;
+    if (getrandom(&listing->seed, sizeof listing->seed, GRND_NONBLOCK) < 0) listing->seed = now_ns(); /* before there is any chance in the machine */
     listing->room = FIRST_NAMES;
     listing->names = calloc(listing->room, sizeof *listing->names);
     engine->listing = listing;
@@ -64,8 +64,9 @@ static int begin(rfs_engine *engine, uint64_t fid) {
 }
 
 static int remember(struct listing *listing, const char *name) {
+    if (listing->count >= MOST_NAMES) return -EPROTO;
     if (listing->count * 2 >= listing->room) {
-        struct listing larger = {.room = listing->room * 2, .names = calloc(listing->room * 2, sizeof *larger.names)};
+        struct listing larger = {.seed = listing->seed, .room = listing->room * 2, .names = calloc(listing->room * 2, sizeof *larger.names)};
         if (!larger.names) return -ENOMEM;
         for (size_t i = 0; i < listing->room; i++)
             if (listing->names[i]) *find(&larger, listing->names[i]) = listing->names[i];
@@ -74,7 +75,7 @@ static int remember(struct listing *listing, const char *name) {
         listing->room = larger.room;
     }
     char **slot = find(listing, name);
-    if (*slot) return -EBADMSG; /* the same name twice */
+    if (*slot) return -EPROTO; /* the same name twice */
     *slot = strdup(name);
     listing->count++;
     return *slot ? 0 : -ENOMEM;
@@ -125,13 +126,19 @@ static int create(int directory_fd, const struct op_body *body, const uint8_t *d
     return result < 0 ? -errno : opened_made(directory_fd, body->name, body->mode & S_IFMT);
 }
 
+/* Another object may have come in its place since it was made or looked at, a hard link say to what is not in the tree: that is not given away. */
+static bool is_listed(const struct stat *stat, const struct op_body *body, bool made) {
+    return (stat->st_mode & S_IFMT) == (body->mode & S_IFMT) && (!made || S_ISDIR(stat->st_mode) || stat->st_nlink == 1);
+}
+
 /* Consumes the descriptor, or opens it where there is none. kept_fd (may be NULL): what was made is the caller's again. */
 static int adopt(rfs_engine *engine, const struct place *place, const struct op_body *body, int made_fd, int *kept_fd) {
     struct inode *inode = NULL;
     struct stat stat;
     int path_fd = made_fd >= 0 ? made_fd : openat(place->descriptor.fd, body->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (path_fd < 0) return -errno;
-    int result = fstat(path_fd, &stat) < 0 ? -errno : inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
+    int result = fstat(path_fd, &stat) < 0 ? -errno : is_listed(&stat, body, made_fd >= 0) ? 0 : -ESTALE;
+    if (result == 0) result = inode_adopt(engine, place->directory->directory, path_fd, &stat, body->child, scope_in(engine, place->directory, body->name, S_ISDIR(body->mode)), &inode);
     if (result == 0) inode_named(engine, inode, body->fid, body->name);
     if (result == 0 && made_fd >= 0) before_is_new(engine, inode);
     if (result == 0 && S_ISDIR(body->mode)) resync_change(engine, inode, MARKED_THERE, 0);
@@ -148,15 +155,33 @@ static bool is_clean_here(const rfs_engine *engine, struct inode *directory) {
     return engine->whole ? flags & ENTRIES_CLEAN : !(flags & MARKED_THERE);
 }
 
-/* All that lies in this open directory is in the table from here on. */
-static int index_directory(rfs_engine *engine, struct inode *directory, int directory_fd) {
+struct fids {
+    uint64_t *at;
+    size_t count, room;
+};
+
+static int add_fid(struct fids *fids, uint64_t fid) {
+    if (fids->count == fids->room) {
+        uint64_t *larger = realloc(fids->at, (fids->room * 2 + 64) * sizeof *larger);
+        if (!larger) return -ENOMEM;
+        fids->at = larger;
+        fids->room = fids->room * 2 + 64;
+    }
+    fids->at[fids->count++] = fid;
+    return 0;
+}
+
+/* All that lies in this open directory is in the table from here on. below (may be NULL): its directories. */
+static int index_directory(rfs_engine *engine, struct inode *directory, int directory_fd, struct fids *below) {
     DIR *stream;
     int result = tree_open(directory_fd, ".", &stream);
     if (result < 0) return result;
     for (struct dirent *item; result == 0 && (item = tree_next(stream, is_root(directory), &result));) {
         struct inode *inode;
         struct stat stat;
-        if (inode_at(engine, directory, directory_fd, item->d_name, &inode, &stat) == 0) inode_put(engine, inode);
+        if (inode_at(engine, directory, directory_fd, item->d_name, &inode, &stat) < 0) continue;
+        if (below && S_ISDIR(inode->type)) result = add_fid(below, inode->fid);
+        inode_put(engine, inode);
     }
     closedir(stream);
     return result;
@@ -172,7 +197,7 @@ static bool index_one(rfs_engine *engine, struct announced *announced) {
     struct descriptor descriptor = {-1, -1};
     if (!directory) return false;
     announced->indexed = true;
-    if (S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd);
+    if (S_ISDIR(directory->type) && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd, NULL);
     descriptor_put(engine, &descriptor);
     inode_put(engine, directory);
     return true;
@@ -183,27 +208,23 @@ static void index_holding(rfs_engine *engine) {
     for (uint32_t i = 0; i < engine->directories; i++) {
         struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
         int fd = engine->directory[i].scopes.any ? -1 : reserved_look(engine->directory[i].root_fd, HOLDING_NAME);
-        if (fd >= 0) index_directory(engine, root, fd);
+        if (fd >= 0) index_directory(engine, root, fd, NULL);
         if (fd >= 0) close(fd);
         inode_put(engine, root);
     }
 }
 
-static void index_below(rfs_engine *engine, struct inode *directory) {
-    struct descriptor descriptor = {-1, -1};
-    DIR *stream;
-    int result = descriptor_get(engine, directory, &descriptor);
-    if (result == 0) result = tree_open(descriptor.fd, ".", &stream);
-    descriptor_put(engine, &descriptor);
-    if (result < 0) return;
-    for (struct dirent *item; (item = tree_next(stream, is_root(directory), &result));) {
-        struct inode *inode;
-        struct stat stat;
-        if (inode_at(engine, directory, dirfd(stream), item->d_name, &inode, &stat) < 0) continue;
-        if (S_ISDIR(inode->type)) index_below(engine, inode);
-        inode_put(engine, inode);
+/* Everything, in a loop: a tree may be deeper than a stack. */
+static void index_trees(rfs_engine *engine) {
+    struct fids below = {0};
+    for (uint32_t i = 0; i < engine->directories || below.count;) {
+        struct inode *directory = inode_get(engine, below.count ? below.at[--below.count] : FIRST_DIRECTORY_FID + i++);
+        struct descriptor descriptor = {-1, -1};
+        if (directory && descriptor_get(engine, directory, &descriptor) == 0) index_directory(engine, directory, descriptor.fd, &below);
+        descriptor_put(engine, &descriptor);
+        inode_put(engine, directory);
     }
-    closedir(stream);
+    free(below.at);
 }
 
 /* Announced directories that were not looked into yet; what they hold may be others of them. False: there was none. */
@@ -235,10 +256,8 @@ static struct inode *find_named(rfs_engine *engine, uint64_t parent_fid, const c
 
 static int bind(rfs_engine *engine, const struct op_body *body) {
     struct inode *inode = find_named(engine, body->fid, body->name, body->child);
-    for (uint32_t i = 0; !inode && !body->fid && i < engine->directories; i++) { /* none of its names is known there: rare */
-        struct inode *root = inode_get(engine, FIRST_DIRECTORY_FID + i);
-        index_below(engine, root);
-        inode_put(engine, root);
+    if (!inode && !body->fid) { /* none of its names is known there: rare. Once in a session, if it is in vain: that ends it */
+        index_trees(engine);
         inode = inode_get(engine, body->child);
     }
     if (!inode) return -EUCLEAN;
@@ -252,6 +271,7 @@ static int announce(rfs_engine *engine, const struct op_body *body) {
     struct inode *directory = inode_get(engine, body->fid);
     if (directory) resync_change(engine, directory, MARKED_THERE, ENTRIES_CLEAN);
     inode_put(engine, directory);
+    if (engine->announced_count >= MOST_ANNOUNCED) return -EPROTO;
     if (engine->announced_count == engine->announced_room) {
         struct announced *larger = realloc(engine->announced, (engine->announced_room * 2 + 64) * sizeof *larger);
         if (!larger) return -ENOMEM;
@@ -265,7 +285,8 @@ static int announce(rfs_engine *engine, const struct op_body *body) {
 
 /* ---- entries, again ------------------------------------------------------------------------------------------------------------------- */
 
-/* A directory has one place: the open directory in which it lies now, and its name there. */
+/* A directory has one place: the open directory in which it lies now, and its name there. (From what somebody has moved out of the tree ".." leads
+ * nowhere: the kernel sees to that, -ENOENT.) */
 static int find_place(rfs_engine *engine, struct inode *inode, DIR **out, char name[256]) {
     struct stat stat;
     int fd = inode_open(engine, inode, O_RDONLY | O_DIRECTORY);
@@ -356,11 +377,12 @@ static bool is_there(const struct place *place, const char *name, struct stat *s
 static int entry(rfs_engine *engine, struct link *link, const struct op_body *body, const uint8_t *data, int *kept_fd) {
     struct stat stat;
     struct place place;
-    if (is_reserved(body->fid, body->name)) return -EBADMSG;
     struct inode *known = engine->whole ? inode_get(engine, body->child) : find_named(engine, body->fid, body->name, body->child);
     int result = engine->listing && engine->listing->fid == body->fid ? open_place(engine, body->fid, &place) : -EPROTO;
     if (result == -EPROTO) goto out;
     if (result == 0) result = remember(engine->listing, body->name);
+    if (result == 0 && scope_in(engine, place.directory, body->name, S_ISDIR(body->mode)) & SCOPE_LOCAL) result = -EPROTO;
+    if (result == 0 && known && known->type != (body->mode & S_IFMT)) result = -EUCLEAN; /* one id, two objects */
     if (result < 0) goto close;
     int made_fd = -1;
     bool expected = engine->session.fresh >> place.directory->directory & 1 && !known; /* not to be there: that costs no look */
@@ -445,7 +467,7 @@ static bool is_dressed(int path_fd, const struct op_body *body, const uint8_t *d
 
 /* A file's descriptor is at hand, if its content has just been written. */
 static int attributes(rfs_engine *engine, const struct op_body *body, const uint8_t *data) {
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = inode_of_peer(engine, body->fid);
     struct descriptor file = {-1, -1};
     if (!inode) return -EUCLEAN;
     bool open = S_ISREG(inode->type) && descriptor_get(engine, inode, &file) == 0;
@@ -463,7 +485,7 @@ static int small_file(rfs_engine *engine, struct link *link, const struct op_bod
     int fd = -1, result = entry(engine, link, body, NULL, &fd);
     if (result == 0 && fd < 0) { /* it was there: what it holds beyond this is cut off below */
         struct inode *inode = inode_get(engine, body->child);
-        result = inode ? before_touch(engine, inode) : -EUCLEAN;
+        result = inode && S_ISREG(inode->type) ? before_touch(engine, inode) : -EUCLEAN; /* nothing else is opened to be written */
         if (result == 0) result = fd = inode_open(engine, inode, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
         inode_put(engine, inode);
     }
@@ -510,7 +532,7 @@ static void begin_writing(int fd, uint64_t offset, uint64_t bytes) {
 }
 
 static int block(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = inode_of_peer(engine, body->fid);
     struct descriptor file = {-1, -1};
     int result = inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
     if (result == 0 && header->flags & FLAG_ZERO) {
@@ -526,9 +548,9 @@ static int block(rfs_engine *engine, const struct wire_header *header, const str
 }
 
 static int set_size(rfs_engine *engine, const struct op_body *body) {
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = inode_of_peer(engine, body->fid);
     struct descriptor file = {-1, -1};
-    int result = body->length > INT64_MAX ? -EBADMSG : inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
+    int result = inode && S_ISREG(inode->type) ? descriptor_get(engine, inode, &file) : -EUCLEAN;
     struct stat stat;
     if (result == 0 && fstat(file.fd, &stat) < 0) result = -errno;
     if (result == 0 && (uint64_t)stat.st_size != body->length) { /* else it would cost the mtime */
@@ -542,8 +564,7 @@ static int set_size(rfs_engine *engine, const struct op_body *body) {
 
 static int hashes(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
     size_t blocks = (body->length + RESYNC_BLOCK_BYTES - 1) / RESYNC_BLOCK_BYTES;
-    if (!blocks || blocks > RESYNC_WINDOW_BLOCKS || body->data_bytes != blocks * sizeof(struct block_hash)) return -EBADMSG;
-    struct inode *inode = inode_get(engine, body->fid);
+    struct inode *inode = inode_of_peer(engine, body->fid);
     struct descriptor file = {-1, -1};
     uint8_t *buffer = malloc(RESYNC_WINDOW_BYTES);
     uint64_t different = 0;

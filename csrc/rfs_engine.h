@@ -115,6 +115,9 @@ rfs_engine *rfs_engine_new(const int *directory_fds, uint32_t directories, int *
 /* Before anything else: what the pattern matches is local (or, if `only`, what none of these matches). csrc/scope.c tells of patterns.
  * -EINVAL: it is none; -E2BIG: too many names in all. */
 int rfs_add_pattern(rfs_engine *engine, uint32_t index, const char *pattern, int only);
+/* Before anything else, and the same on both nodes: what the module does not let in. Its mount is nodev or nosuid then, and who tries hears EPERM. */
+enum { RFS_REFUSE_DEVICES = 1, RFS_REFUSE_SETUID = 2 /* setuid and setgid files, and file capabilities */ };
+void rfs_set_policy(rfs_engine *engine, int refused);
 /* One more, at the end, of a node that runs: without a session, idle or alone (else -EBUSY). Returns its index (-E2BIG: there are enough). Its patterns, its
  * mark and its mount follow before a session begins: nothing of it is the peer's yet. [worker] */
 int rfs_add_directory(rfs_engine *engine, int directory_fd);

@@ -154,7 +154,7 @@ static void record_answer(struct verify *verify, const struct question *question
 /* On the link's thread. Of a verify that has ended, or of one before a short loss of the link: nobody's any more. */
 int verify_answer(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload) {
     struct verify *verify = atomic_load(&engine->verify);
-    if (!verify) return -EPROTO;
+    if (!verify || header->payload_bytes > VERIFY_ANSWER_BYTES) return -EPROTO;
     pthread_mutex_lock(&verify->lock);
     if (verify->running && verify->reported < sizeof verify->reports / sizeof verify->reports[0]) {
         struct report *report = &verify->reports[verify->reported++];

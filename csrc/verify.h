@@ -56,6 +56,6 @@ void entry_add(struct entry_sums *sums, const struct entry *entry);
 /* The source's side. */
 int verify_answer(rfs_engine *engine, const struct wire_header *header, const uint8_t *payload);
 void verify_free(rfs_engine *engine);
-/* The target's side: what it finds is told by FRAME_VERIFIED, and never ends the session; -EBADMSG does. */
+/* The target's side: what it finds is told by FRAME_VERIFIED, and never ends the session; -EPROTO does. */
 int apply_verify(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data);
 #endif

@@ -25,7 +25,8 @@ static struct inode *find_asked(rfs_engine *engine, const struct op_body *body) 
         inode = NULL;
     descriptor_put(engine, &directory);
     inode_put(engine, parent);
-    if (inode && inode->fid == body->fid) return inode;
+    bool asked = inode && inode->fid == body->fid && !inode_is_local(inode);
+    if (asked) return inode;
     inode_put(engine, inode);
     return NULL;
 }
@@ -81,8 +82,8 @@ static uint64_t compare_hole(int fd, const struct op_body *body, uint8_t *buffer
 static int compare_range(rfs_engine *engine, const struct wire_header *header, const struct op_body *body, const uint8_t *data, uint64_t *different) {
     bool hole = header->flags & FLAG_ZERO;
     uint64_t blocks = (body->length + VERIFY_BLOCK_BYTES - 1) / VERIFY_BLOCK_BYTES, limit = hole ? VERIFY_HOLE_BYTES : VERIFY_BYTES;
-    if (!body->length || body->length > limit || body->offset > (uint64_t)INT64_MAX - limit) return -EBADMSG;
-    if (body->data_bytes != (hole ? 0 : blocks * sizeof(struct block_hash))) return -EBADMSG;
+    if (!body->length || body->length > limit || body->offset > (uint64_t)INT64_MAX - limit) return -EPROTO;
+    if (body->data_bytes != (hole ? 0 : blocks * sizeof(struct block_hash))) return -EPROTO;
     struct inode *inode = find_asked(engine, body);
     struct descriptor file = {-1, -1};
     uint8_t *buffer = malloc(VERIFY_BLOCK_BYTES);
@@ -100,7 +101,7 @@ static int compare_range(rfs_engine *engine, const struct wire_header *header, c
 static int compare_attributes(rfs_engine *engine, const struct op_body *body, const uint8_t *data, uint64_t *different) {
     struct block_hash hashes[2]; /* xattrs, target */
     struct facts mine;
-    if (body->data_bytes != sizeof hashes) return -EBADMSG;
+    if (body->data_bytes != sizeof hashes) return -EPROTO;
     memcpy(hashes, data, sizeof hashes);
     struct inode *inode = find_asked(engine, body);
     int result = inode ? facts_read(engine, inode, &mine) : -EUCLEAN;
@@ -135,7 +136,7 @@ static int visit_directory(rfs_engine *engine, const struct op_body *body, entry
 static int compare_entries(rfs_engine *engine, const struct op_body *body, const uint8_t *data, uint64_t *different) {
     struct block_hash theirs[VERIFY_BUCKETS];
     struct entry_sums mine = {.seed = engine->session.session};
-    if (body->data_bytes != sizeof theirs) return -EBADMSG;
+    if (body->data_bytes != sizeof theirs) return -EPROTO;
     memcpy(theirs, data, sizeof theirs);
     int result = visit_directory(engine, body, add_entry, &mine);
     *different = result < 0 ? UINT64_MAX : 0; /* every name is asked for then, and found to be missing */
@@ -197,7 +198,7 @@ static int compare_name(void *context, const struct entry *entry) {
 static int parse_names(const uint8_t *data, size_t bytes, struct naming *naming) {
     for (size_t at = 0; at < bytes; naming->count++) {
         struct asked *asked = &naming->asked[naming->count];
-        if (bytes - at < 14) return -EBADMSG;
+        if (bytes - at < 14) return -EPROTO;
         memcpy(&asked->fid, data + at, 8);
         memcpy(&asked->type, data + at + 8, 4);
         memcpy(&asked->name_bytes, data + at + 12, 2);
@@ -206,14 +207,14 @@ static int parse_names(const uint8_t *data, size_t bytes, struct naming *naming)
         asked->name_bytes = le16toh(asked->name_bytes);
         asked->name = data + at + 14;
         at += 14;
-        if (!asked->name_bytes || asked->name_bytes > 255 || asked->name_bytes > bytes - at) return -EBADMSG;
+        if (!asked->name_bytes || asked->name_bytes > 255 || asked->name_bytes > bytes - at) return -EPROTO;
         at += asked->name_bytes;
     }
     return 0;
 }
 
 static int compare_names(rfs_engine *engine, struct link *link, const struct wire_header *header, const struct op_body *body, const uint8_t *data) {
-    if (body->length > VERIFY_NAME_BITS) return -EBADMSG;
+    if (body->length > VERIFY_NAME_BITS) return -EPROTO;
     struct naming naming = {.mask = (UINT64_C(1) << body->length) - 1, .value = body->offset};
     naming.asked = calloc(body->data_bytes / 15 + 1, sizeof *naming.asked); /* one takes 15 bytes at least */
     naming.answer = malloc(VERIFY_ANSWER_BYTES);

@@ -87,21 +87,34 @@ static struct inode *place_of(rfs_engine *engine, struct inode *inode, char name
 
 /* State shared, `names` held. A file none of whose names is known (one of several was removed) is searched for by the target. */
 bool walk_bind_one(rfs_engine *engine, struct inode *inode) {
-    if (is_root(inode) || resync_flags(engine, inode) & BOUND) return true;
-    if (inode->orphan || inode_is_local(inode)) return false;
-    struct op *op = walk_frame(FRAME_BIND, 0);
-    struct inode *parent = place_of(engine, inode, op->body.name);
-    bool can = parent ? walk_is_clean(engine, parent) && walk_bind_one(engine, parent) : !engine->whole && !marker_is_new(engine, inode->fid);
-    if (can) {
+    struct list way; /* BINDs of it and of what is above it, the topmost first: in a loop, for a tree may be deeper than a stack */
+    struct inode *at = inode_get(engine, inode->fid);
+    bool can = false, found = false;
+    list_init(&way);
+    while (at && !found) {
+        found = can = is_root(at) || resync_flags(engine, at) & BOUND;
+        if (found || at->orphan || inode_is_local(at)) break;
+        struct op *op = walk_frame(FRAME_BIND, 0);
+        struct inode *parent = place_of(engine, at, op->body.name);
         op->body.fid = parent ? parent->fid : 0;
         op->body.name_bytes = parent ? (uint16_t)strlen(op->body.name) : 0;
-        op->body.child = inode->fid;
-        mirror_ship(engine, op);
-        resync_change(engine, inode, BOUND, 0);
-    } else {
-        op_free(engine, op);
+        op->body.child = at->fid;
+        list_append(way.next, &op->item);
+        if (!parent) can = !engine->whole && !marker_is_new(engine, at->fid);
+        found = !parent || !walk_is_clean(engine, parent);
+        inode_put(engine, at);
+        at = parent;
     }
-    inode_put(engine, parent);
+    inode_put(engine, at);
+    while (!list_empty(&way)) {
+        struct op *op = ITEM(way.next, struct op, item);
+        struct inode *bound = can ? inode_get(engine, op->body.child) : NULL;
+        list_remove(&op->item);
+        if (can) mirror_ship(engine, op);
+        else op_free(engine, op);
+        if (bound) resync_change(engine, bound, BOUND, 0);
+        inode_put(engine, bound);
+    }
     return can;
 }
 

@@ -13,7 +13,7 @@
 #include "tree.h"
 #include "walk_state.h"
 
-enum { PEER_MARKS_TIMEOUT_S = 30, MOST_PEER_MARKS = 16 << 20 };
+enum { PEER_MARKS_TIMEOUT_S = 30 };
 
 /* Names below the replicated directory, all the way down. */
 static bool is_path(const char *path) {
@@ -45,10 +45,11 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
     } else {
         if (walk->peer_count == walk->peer_room) {
             struct peer_mark *larger = realloc(walk->peer_marks, (walk->peer_room * 2 + 64) * sizeof *larger);
-            if (!larger) abort(); /* marks that cannot be kept */
-            walk->peer_marks = larger;
-            walk->peer_room = walk->peer_room * 2 + 64;
+            if (!larger) result = -ENOMEM; /* the session ends */
+            if (larger) walk->peer_marks = larger;
+            if (larger) walk->peer_room = walk->peer_room * 2 + 64;
         }
+        if (result < 0) goto unlock;
         struct peer_mark *mark = &walk->peer_marks[walk->peer_count++];
         *mark = (struct peer_mark){.mark = {.fid = body.fid, .index = body.offset, .grains = body.length, .kind = (int32_t)body.flags}};
         mark->where = (rfs_where){.fid = body.fid, .depth = (uint16_t)body.other, .directory = (uint16_t)body.rdev};
@@ -57,6 +58,7 @@ int walk_hear_mark(rfs_engine *engine, const struct wire_header *header, const u
         bool good = whole && (body.flags == MARK_ENTRIES || body.flags == MARK_ATTRIBUTES || body.flags == MARK_TAIL || body.flags == MARK_CHUNK);
         if (!good || body.rdev >= engine->directories || body.offset > INT64_MAX / MARK_CHUNK_BYTES) result = -EBADMSG;
     }
+unlock:
     pthread_mutex_unlock(&walk->lock);
 out:
     pthread_rwlock_unlock(&engine->state);

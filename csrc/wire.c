@@ -49,6 +49,10 @@ bool wire_is_sequenced(uint16_t type) {
     return (type >= FRAME_WRITE && type <= FRAME_LAST_OP) || (type >= FRAME_DIRECTORY_BEGIN && type <= FRAME_LAST_RESYNC) || wire_is_verify(type);
 }
 
+bool wire_is_bare(uint16_t type) {
+    return type == FRAME_ACK || type == FRAME_SYNCED || type == FRAME_DIFFERENT || type == FRAME_KEEPALIVE || type == FRAME_ACK_ALONE;
+}
+
 void wire_encode_header(const struct wire_header *header, uint8_t out[WIRE_HEADER_BYTES]) {
     uint8_t *at = out;
     at = put16(at, MAGIC);
@@ -85,7 +89,7 @@ int wire_decode_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *
     (void)get32(&at);
     if (get32(&at) != crc32c(0, in, WIRE_HEADER_BYTES - 4)) return -EBADMSG;
     if (!wire_is_sequenced(header->type) && !(header->type >= FRAME_ACK && header->type <= FRAME_LAST_UNSEQUENCED)) return -EBADMSG;
-    if (header->payload_bytes > MAX_PAYLOAD_BYTES) return -EBADMSG;
+    if (header->payload_bytes > MAX_PAYLOAD_BYTES || (wire_is_bare(header->type) && header->payload_bytes)) return -EBADMSG;
     return 0;
 }
 

@@ -86,4 +86,5 @@ void wire_encode_body(const struct op_body *body, const uint8_t *data, uint8_t *
 int wire_decode_body(const struct wire_header *header, const uint8_t *payload, struct op_body *body, const uint8_t **data);
 bool wire_is_sequenced(uint16_t type);
 bool wire_is_verify(uint16_t type);
+bool wire_is_bare(uint16_t type); /* all header: a payload would be received for nothing */
 #endif

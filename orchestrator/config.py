@@ -166,6 +166,8 @@ class ModuleConfig:
     port: int
     scripts_dir: Path
     ack: Literal["memory", "disk"] = "memory"
+    devices: Literal["allow", "refuse"] = "allow"
+    setuid: Literal["allow", "refuse"] = "allow"
     script_start_timeout_s: float = 300.0
     script_stop_timeout_s: float = 60.0
     script_force_timeout_s: float = 30.0

@@ -53,6 +53,8 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "module.default_primary": L,
     "module.boot": L,
     "module.ack": S,
+    "module.devices": S,
+    "module.setuid": S,
     "module.max_restarts": L,
     "module.port": S,
     "module.replicated+": L,  # the last: see BY_PLACE

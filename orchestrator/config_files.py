@@ -277,7 +277,7 @@ def _check_light(model: ModuleModel, text: ConfigText, written: Mapping[str, Any
     """A light module is services that run on each of its nodes, watched and restarted there: nothing moves."""
     senseless = {
         "replicated": "mirrors no directory", "vip": "has no service address", "default_primary": "has no primary",
-        **dict.fromkeys(("replication_network", "ack", "port"), "replicates nothing"),
+        **dict.fromkeys(("replication_network", "ack", "devices", "setuid", "port"), "replicates nothing"),
     }
     for key, what in senseless.items():
         if key in written:
@@ -431,6 +431,8 @@ def _build_module(text: ConfigText, model: ModuleModel, cluster: ClusterConfig, 
         port=port,
         scripts_dir=text.path.with_suffix(""),
         ack=model.ack,
+        devices=model.devices,
+        setuid=model.setuid,
         script_start_timeout_s=parse_duration_s(model.scripts.start_timeout),
         script_stop_timeout_s=parse_duration_s(model.scripts.stop_timeout),
         script_force_timeout_s=parse_duration_s(model.scripts.force_timeout),

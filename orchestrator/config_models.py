@@ -132,6 +132,8 @@ class ModuleModel(Model):
     default_primary: StrictStr = "alone"
     boot: Literal["auto", "on", "off"] = "auto"
     ack: Literal["memory", "disk"] = "memory"
+    devices: Literal["allow", "refuse"] = "allow"
+    setuid: Literal["allow", "refuse"] = "allow"
     max_restarts: Restarts = "3 per 24h"
     port: Port | None = None
     replicated: list[ReplicatedModel] = []

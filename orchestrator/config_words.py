@@ -34,6 +34,8 @@ WORDS: Final[Mapping[str, str]] = {
     "module.default_primary": "`alone`: who serves goes on. A node: it gets the role back; `lastprim`: who served last does.",
     "module.boot": "After a boot: `auto` as it was before, `on` started, `off` stopped.",
     "module.ack": "When a change counts as mirrored: in the `memory` of the peer's kernel, or on its `disk`.",
+    "module.devices": "Whether device nodes may be made in the directories; `refuse`: EPERM, and the mount is nodev.",
+    "module.setuid": "Whether files there may be setuid or setgid, or have capabilities; `refuse`: EPERM, and the mount is nosuid.",
     "module.max_restarts": "So often in so long services are started again; after that the role goes to the other node.",
     "module.port": "Of the data link; by default 5600 and the module's place in the order of names.",
     "module.replicated": "The mirrored directories. Their order is part of what they are.",

@@ -155,7 +155,12 @@ _CODES = (
         "The two nodes mirror different numbers of directories.",
         "make the configuration equal: hactl config diff",
     ),
-    Message("PATTERNS_DIFFER", "code", "The two nodes leave out different names.", "make `exclude` and `only` equal on both"),
+    Message(
+        "PATTERNS_DIFFER",
+        "code",
+        "The two nodes leave out different names, or refuse different files.",
+        "make `exclude`, `only`, `devices` and `setuid` equal on both",
+    ),
     Message("REFUSED", "code", "The other node refused the session; the reason has its words."),
     Message(
         "NOT_PAIRED",

@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     mount.add_argument(
         "--ack", choices=("memory", "disk"), default="memory", help="when a change counts as mirrored: in the peer's memory, or on its disk"
     )
+    for option, what in (
+        ("--devices", "whether device nodes may be made in the directories"),
+        ("--setuid", "whether files there may be setuid or setgid, or have capabilities"),
+    ):
+        mount.add_argument(option, choices=("allow", "refuse"), default="allow", help=what)
     mount.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="what it matches stays local, e.g. '*.tmp' or 'cache/**'"
     )

@@ -21,7 +21,7 @@ import trio
 
 from rfs import manifest
 from rfs.control_link import ControlLink
-from rfs.errors import PeerProtocolError
+from rfs.errors import PeerProtocolError, SaidNo
 from rfs.manifest import BLOCK_BYTES, HASH_BYTES, BadManifest, Difference, Where
 from rfs.patterns import Patterns
 from rfs.peer_messages import BYTES_MAX, Message
@@ -31,6 +31,7 @@ log = logging.getLogger("rfs.comparison")
 WORK_TIMEOUT_S = 7 * 86400.0  # listing and hashing a tree takes what it takes; a dead peer is noticed by its silence
 BLOCKS_AT_ONCE = 2048
 MANIFEST_BYTES_MAX = 2**40
+ROOM_SHARE = 0.5  # of what is free: the record and the intent log are written there too
 ANSWERS = ("manifest", "manifest_read", "blocks")
 
 
@@ -136,11 +137,18 @@ async def compare(link: ControlLink, trees: Trees) -> Summary:
 
 async def _fetch(link: ControlLink, file: BinaryIO) -> None:
     ready = await link.expect("manifest_ready", timeout_s=WORK_TIMEOUT_S)
+    room = os.fstatvfs(file.fileno())
+    room_bytes = int(room.f_bavail * room.f_frsize * ROOM_SHARE)
+    if ready["bytes"] > room_bytes:
+        raise SaidNo(
+            f"the peer's list of its files takes {ready['bytes'] >> 20} MiB, and there is room for {room_bytes >> 20} MiB of it "
+            "in the state directory: make room there, then ask again"
+        )
     offset = 0
     while offset < ready["bytes"]:
         await link.send("manifest_read", offset=offset)
         part: bytes = (await link.expect("manifest_part"))["data"]
-        if not part or offset + len(part) > MANIFEST_BYTES_MAX:
+        if not part or offset + len(part) > min(ready["bytes"], MANIFEST_BYTES_MAX):
             raise PeerProtocolError("a manifest that ends too early or not at all")
         file.write(part)
         offset += len(part)
@@ -152,7 +160,7 @@ def _find(link: ControlLink, trees: Trees, mine: BinaryIO, theirs: BinaryIO, sum
     temporary = summary.file + ".new"
     try:
         with open(temporary, "w", encoding="utf-8") as out:
-            for difference in manifest.compare(manifest.read(mine), manifest.read(theirs), trees.local_mtimes):
+            for difference in manifest.compare(manifest.read(mine), manifest.read(theirs, len(trees.trees)), trees.local_mtimes):
                 trio.from_thread.check_cancelled()
                 line = line_of(difference)
                 if "content" not in line["what"] or trio.from_thread.run(_refine, link, trees, line):

@@ -23,6 +23,7 @@ SILENCE_S = 5.0
 STEP_TIMEOUT_S = 5.0
 SYNC_TIMEOUT_S = 600.0  # a step that makes a whole tree durable first; a dead peer is noticed by its silence, not by this
 UNREAD_MAX = 64  # messages that arrived before anybody asked for them
+HANDLED_MAX = 32  # that are being followed, each in its task; an honest peer has two or three under way
 
 Handler = Callable[[Message], Awaitable[None]]
 
@@ -39,6 +40,7 @@ class ControlLink:
         self._stream = stream
         self._lock = trio.Lock()
         self._unread: deque[Message] = deque()
+        self._handled = 0
         self._arrived = trio.Condition()
         self._ended: str | None = None
 
@@ -101,9 +103,18 @@ class ControlLink:
             if message["type"] == "ping":
                 heard(message)
             elif message["type"] in handled:
-                nursery.start_soon(handler, message)
+                if self._handled >= HANDLED_MAX:
+                    raise SessionEnded("the peer asks for more at once than there is to ask")
+                self._handled += 1
+                nursery.start_soon(self._handle, handler, message)
             else:
                 await self._deliver(message)
+
+    async def _handle(self, handler: Handler, message: Message) -> None:
+        try:
+            await handler(message)
+        finally:
+            self._handled -= 1
 
     async def _deliver(self, message: Message) -> None:
         async with self._arrived:

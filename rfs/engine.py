@@ -20,6 +20,7 @@ import trio
 
 from rfs.errors import SaidNo
 from rfs.patterns import Patterns
+from rfs.refuses import Refuses
 
 ROOT_FID = 1  # the virtual root; what is asked of it is asked of the first directory
 
@@ -323,7 +324,7 @@ def _flags(patterns: Patterns) -> list[tuple[str, int]]:
 class Engine:
     """One engine: what serves, mirrors and applies the operations of one module."""
 
-    def __init__(self, trees: Sequence[int], patterns: Sequence[Patterns] = ()) -> None:
+    def __init__(self, trees: Sequence[int], patterns: Sequence[Patterns] = (), refuses: Refuses = Refuses.NOTHING) -> None:
         module = _library()
         self._ffi: Any = module.ffi
         self._lib: Any = module.lib
@@ -331,6 +332,7 @@ class Engine:
         self._pointer = self._lib.rfs_engine_new(self._ffi.new("int[]", list(trees)), len(trees), error)
         if self._pointer == self._ffi.NULL:
             raise OSError(abs(error[0]), f"the engine does not start: {os.strerror(abs(error[0]))}")
+        self._lib.rfs_set_policy(self._pointer, int(refuses))
         for index, own in enumerate(patterns):
             self.add_patterns(index, own)
         self.peer_space: Space | None = None  # as the peer last said, in a session

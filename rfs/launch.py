@@ -12,6 +12,7 @@ from rfs.errors import SaidNo
 from rfs.handshake import NAME_BYTES_MAX
 from rfs.keys import KeyStore
 from rfs.patterns import by_directory
+from rfs.refuses import Refuses
 from rfs.settings import OnPeerLoss, Settings, parse_address, parse_witness
 from rfs.show import printable, say
 
@@ -60,6 +61,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
         required_files=tuple(options.require),
         patterns=by_directory(directories, options.exclude, options.only),
         ack_disk=options.ack == "disk",
+        refuses=Refuses.of(devices=options.devices, setuid=options.setuid),
         witness=tuple(map(parse_witness, options.witness)),
         witness_ca=_witness_ca(options.witness_ca),
     )

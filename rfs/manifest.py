@@ -23,6 +23,7 @@ _HEAD = struct.Struct("<HIIIQQq16s16sQHH")
 ENTRY_BYTES_MAX = 16384
 BLOCK_BYTES = 65536
 HASH_BYTES = 16
+DIRECTORIES_MAX = 32
 
 
 class BadManifest(Exception):
@@ -89,8 +90,8 @@ class Difference:
 # ---- reading ----------------------------------------------------------------------------------------------------------------------------
 
 
-def read(file: BinaryIO) -> Iterator[Entry]:
-    """The entries of a manifest; the peer's is checked as everything from it is."""
+def read(file: BinaryIO, directories: int = DIRECTORIES_MAX) -> Iterator[Entry]:
+    """The entries of a manifest; the peer's is checked as everything from it is. `directories`: so many there are."""
     before: tuple[int, bytes] | None = None
     while head := file.read(_LENGTH.size):
         if len(head) != _LENGTH.size:
@@ -105,8 +106,8 @@ def read(file: BinaryIO) -> Iterator[Entry]:
         path = row[_HEAD.size : _HEAD.size + path_bytes]
         target = row[_HEAD.size + path_bytes :]
         entry = Entry(directory, mode, uid, gid, size, rdev, mtime_ns, content, xattrs, number, path, target)
-        if not _is_plain(path) or (before is not None and entry.order <= before):
-            raise BadManifest("its paths are not what they should be")
+        if size >= 2**63 or directory >= directories or not _is_plain(path) or (before is not None and entry.order <= before):
+            raise BadManifest("its places or sizes are not what they should be")
         before = entry.order
         yield entry
 

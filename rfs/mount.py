@@ -263,8 +263,8 @@ class Layers:
 def _holds(tree: int, name: str) -> bool:
     try:
         os.stat(name.lstrip("/"), dir_fd=tree, follow_symlinks=False)
-    except OSError:
-        return False
+    except OSError as failure:
+        return failure.errno == errno.ELOOP  # a link on the way is there; the engine's tree follows none (csrc/mounts.c)
     return True
 
 

@@ -6,14 +6,15 @@ difference, and the resync of a FAILED copy would leave the hole where it is. So
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 
 def forget(trees: Sequence[int]) -> int:
     """Drop the clean pages of every file below; returns of how many. What cannot be opened is left: the resync will find out."""
     count = 0
     for tree in trees:
-        for _, _, names, directory in os.fwalk(".", dir_fd=tree):
+        for directory, names in _directories(tree):
             for name in names:
                 try:
                     if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
@@ -27,3 +28,36 @@ def forget(trees: Sequence[int]) -> int:
                 finally:
                     os.close(file)
     return count
+
+
+def _directories(tree: int) -> Iterator[tuple[int, list[str]]]:
+    """Each directory, open, with its names that are no directories. Not os.fwalk: a tree may be deeper than a stack."""
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        way = waiting.pop()
+        try:
+            directory = _open(tree, way)
+        except OSError:
+            continue
+        try:
+            names: list[str] = []
+            with suppress(OSError):
+                for entry in os.scandir(directory):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((*way, entry.name))
+                    else:
+                        names.append(entry.name)
+            yield directory, names
+        finally:
+            os.close(directory)
+
+
+def _open(tree: int, way: Sequence[str]) -> int:
+    at = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    for name in way:
+        above = at
+        try:
+            at = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        finally:
+            os.close(above)
+    return at

@@ -80,7 +80,9 @@ def within(directory: str, pattern: str) -> str:
     return f"{directory}/{rest}" if "/" in pattern else f"{directory}/**/{rest}"
 
 
-def digest(patterns: Sequence[Patterns]) -> str:
-    """The same on two nodes that leave out the same."""
-    plain = [[sorted(one.exclude), sorted(one.only)] for one in patterns]
+def digest(patterns: Sequence[Patterns], refuses: int = 0) -> str:
+    """The same on two nodes that leave out, and refuse, the same. (Where nothing is refused it is that of releases that refuse nothing.)"""
+    plain: list[object] = [[sorted(one.exclude), sorted(one.only)] for one in patterns]
+    if refuses:
+        plain.append(refuses)
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()

@@ -11,6 +11,7 @@ import msgpack
 
 from rfs.errors import PeerProtocolError
 from rfs.foreign import from_msgpack
+from rfs.show import printable
 
 HEADER: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 64 * 1024
@@ -19,6 +20,12 @@ LIST_MAX: Final = 16
 BYTES_MAX: Final = 48 * 1024
 U64_MAX: Final = 2**64 - 1
 TERM_MAX: Final = 2**22 - 2**10  # a term is a part of every fid, and has to leave room for those to come
+DIRECTORIES_MAX: Final = 32
+SEQ_MAX: Final = 2**63  # with which a session begins: what is added to it never wraps
+BOUNDS: Final = {
+    "term": TERM_MAX, "directories": DIRECTORIES_MAX, "directory": DIRECTORIES_MAX, "empty": 2**DIRECTORIES_MAX - 1,
+    "fresh": 2**DIRECTORIES_MAX - 1, "offset": 2**63 - 1, "count": 2**32,
+}  # fmt: skip
 
 Message = dict[str, Any]
 
@@ -88,7 +95,8 @@ def decode(body: bytes) -> Message:
     if not isinstance(message, dict):
         raise PeerProtocolError("a peer message that is no map")
     check(message)
-    return message
+    # Its words stand in logs, a status, a terminal: one line each, and nothing that moves a cursor.
+    return {name: printable(value) if isinstance(value, str) else value for name, value in message.items()}
 
 
 def check(message: Message) -> None:
@@ -107,5 +115,5 @@ def check(message: Message) -> None:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
         if isinstance(value, bytes) and len(value) > BYTES_MAX:
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is too long")
-        if isinstance(value, int) and not 0 <= value <= (TERM_MAX if name == "term" else U64_MAX):
+        if isinstance(value, int) and not 0 <= value <= BOUNDS.get(name, U64_MAX):
             raise PeerProtocolError(f"a peer message '{kind}' whose '{name}' is out of range")

@@ -97,6 +97,7 @@ class Replica:
         self.scope = ""  # of the last session: nothing, marks or everything
         self.broken_off = 0  # sessions in a row that did not come to a whole pair
         self.resumable = 0  # the session whose window could still be shipped again
+        self.peer_faults = 0  # data links that were ended because what came over them was not the protocol
         self._resumed_in_vain = self._acked_at_loss = 0
         self.note = ""  # why we are as we are, when the state itself does not tell: "the peer left: its disk is full"
         self.mismatch = ""  # the wish of the command line against the record

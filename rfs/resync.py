@@ -17,7 +17,7 @@ from rfs.decide import Decision
 from rfs.engine import Channel, Snapshot
 from rfs.errors import PeerProtocolError, SessionEnded
 from rfs.force import throw_away
-from rfs.peer_messages import Message
+from rfs.peer_messages import SEQ_MAX, Message
 from rfs.record import DataState, Record, to_wire
 from rfs.replace_data import has_begun_copy, note_copy_begun, set_aside
 from rfs.replica import Replica
@@ -123,7 +123,7 @@ async def _pair_source(core: SessionCore, data: DataLink) -> None:
 
 async def _pair_target(core: SessionCore, data: DataLink, opened: Message) -> None:
     replica = core.replica
-    if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation:
+    if replica.record.data is not DataState.UPTODATE or opened["generation"] != replica.record.generation or opened["seq"] > SEQ_MAX:
         raise PeerProtocolError("an 'open' without a resync for a copy that needs one")
     replica.scope = "nothing"
     if replica.engine.snapshot() is not Snapshot.NONE:  # its resync ended, and then the link, before it was thrown away
@@ -188,7 +188,7 @@ async def begin_target(core: SessionCore, data: DataLink, decision: Decision) ->
     reached("target-inconsistent")
     await core.link.send("degraded")
     opened = await core.link.expect("open", timeout_s=SYNC_TIMEOUT_S)
-    if opened["session"] != data.session:
+    if opened["session"] != data.session or opened["seq"] > SEQ_MAX:
         raise PeerProtocolError("an 'open' of another session")
     channel = await data.open()
     core.attached = True

@@ -105,7 +105,7 @@ async def serve(settings: Settings, report: Report) -> None:
         await _forget_former_ids(layers, record)
         write_directories(settings.state_directory, Directories(tuple(paths), given.pending))
         identity = replace(identity, backing=layers.backing())  # not of the paths: a dead mount of ours may lie there
-        replica = Replica(settings, layers, file, record, identity, lambda now: Engine(layers.trees, now.patterns), security)
+        replica = Replica(settings, layers, file, record, identity, lambda now: Engine(layers.trees, now.patterns, now.refuses), security)
         replica.pending_directories = given.pending
         replica.unprotected = unprotected
         supervisor = Supervisor(replica, settings.listen, settings.peer, enter, security)

@@ -12,6 +12,7 @@ Whatever goes wrong ends the session: SessionEnded unwinds everything, the engin
 decides what comes next from its record alone.
 """
 
+import errno
 import logging
 import os
 import secrets
@@ -44,6 +45,7 @@ REFUSED_AGAIN_S = 2.0
 HANDSHAKE_AGAIN_S = 0.1  # a session that broke off before it was whole; twice as long after each further one
 BROKEN_OFF_AGAIN_MAX_S = 5.0
 GOODBYE_AFTER_LOSS_S = 2.0
+PEER_FAULTS = frozenset({errno.EPROTO, errno.EBADMSG})  # of a data link: what came over it is not the protocol
 
 
 class Session(SessionCore):
@@ -104,6 +106,11 @@ class Session(SessionCore):
                 # A target that fails closes its data link before its goodbye arrives. Either that or the end of the control link
                 # cancels this wait at once; a goodbye that is heard spares the application a grant.
                 await trio.sleep(GOODBYE_AFTER_LOSS_S)
+            if event.kind is EventKind.LINK_LOST and abs(event.result) in PEER_FAULTS:
+                self.replica.resumable = 0  # it would send the same again
+                self.replica.peer_faults += 1
+                self.replica.note = f"{self.link.theirs.node} does not keep to the protocol: {event.text}"
+                raise PeerProtocolError(event.text)
             raise SessionEnded(f"{event.kind.name}: {event.text or os.strerror(abs(event.result))}")
 
     async def _cannot_follow(self, error: int, text: str) -> None:
@@ -183,7 +190,7 @@ class Session(SessionCore):
             "applied_seq": replica.engine.statistics().applied_seq,
             "proposal": secrets.randbits(64) or 1,
             "directories": len(replica.layers.paths),
-            "patterns": digest(replica.settings.patterns),
+            "patterns": digest(replica.settings.patterns, replica.settings.refuses),
             "marks": marked(replica.engine.statistics()),
         }
 
@@ -222,7 +229,11 @@ class Session(SessionCore):
                 "or 'rfsmount add' what the other one has",
             )
         if mine["patterns"] != theirs["patterns"]:
-            return Refused("PATTERNS_DIFFER", "the nodes leave out different names: give the same --exclude and --only on both")
+            return Refused(
+                "PATTERNS_DIFFER",
+                "the nodes leave out different names, or refuse different files: "
+                "give the same --exclude and --only, --devices and --setuid on both",
+            )
         if decision.outcome is not Outcome.PAIR:
             return Refused(decision.outcome.name, decision.reason)
         am_target = decision.source is Source.THEIRS

@@ -67,6 +67,8 @@ class SessionCore:
             raise PeerProtocolError("a record that is not the record of the node that said hello")
         if record.term > TERM_MAX:
             raise PeerProtocolError("a record with an impossible term")
+        if not all(text.isprintable() for text in (record.node, record.boot, record.backing)):
+            raise PeerProtocolError("a record with unprintable names")
         return record
 
     def parameters(self, session: int, **more: int) -> SessionParameters:

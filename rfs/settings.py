@@ -9,6 +9,7 @@ from rfs import exit_codes
 from rfs.errors import SaidNo
 from rfs.etcd_endpoint import Endpoint
 from rfs.patterns import Patterns
+from rfs.refuses import Refuses
 
 
 class OnPeerLoss(StrEnum):
@@ -55,6 +56,7 @@ class Settings:
     patterns: tuple[Patterns, ...] = ()  # by the directories' positions; empty: everything is replicated
     checkpoint_s: float = 30.0  # at most so long does what is durable on both nodes stay marked
     ack_disk: bool = False  # mirrored means: on the peer's disk
+    refuses: Refuses = Refuses.NOTHING  # what is not let into the directories, whoever asks
     witness: tuple[Endpoint, ...] = ()  # the members of one etcd; none: the policy grants
     witness_ca: str = ""  # a file; empty: the system's
 

@@ -60,6 +60,7 @@ def build_status(replica: Replica) -> Status:
         "insecure": replica.settings.insecure,
         "warnings": _warnings(replica),
         "refused_connections": dict(replica.security.refused),
+        "peer_faults": replica.peer_faults,
         "needs_grant": replica.needs_grant,
         "witness": build_witness(replica) if replica.arbiter is not None else None,
         "promotable": may_promote,

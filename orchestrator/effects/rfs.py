@@ -182,6 +182,7 @@ class Rfs:
         line += ["--insecure"] if self.keys is None else ["--keys", str(self.keys.directory), "--peer-node", peer]
         line += ["--link-timeout", f"{self.cluster.heartbeat_timeout_s:g}"]
         line += ["--ack", config.ack]
+        line += [word for option in ("devices", "setuid") if getattr(config, option) == "refuse" for word in (f"--{option}", "refuse")]
         line += [word for url in self.cluster.witness for word in ("--witness", url)]
         line += ["--witness-ca", self.cluster.witness_ca] if self.cluster.witness_ca else []
         for option, patterns in patterns_of(config.replicated).items():

@@ -530,6 +530,12 @@ static void send_any(int fd, uint64_t seq, const rfs_session *session, struct ch
                            .flags = (uint32_t)chance_next(chance) & (uint32_t)chance_next(chance), .data_bytes = chance_below(chance, 600)};
     if (chance_below(chance, 3)) header.fid = ROOT;
     else if (chance_below(chance, 2)) header.fid = 1000 + chance_below(chance, 6);
+    static const uint16_t with_data[] = {FRAME_WRITE, FRAME_SYMLINK, FRAME_SET_XATTR, FRAME_HASHES, FRAME_BLOCK};
+    bool has_data = false; /* most frames make sense but for one thing */
+    for (size_t i = 0; i < sizeof with_data / sizeof with_data[0]; i++) has_data |= with_data[i] == header.type;
+    if (!has_data && chance_below(chance, 16)) body.data_bytes = 0;
+    if (chance_below(chance, 4)) header.flags = 0;
+    if (chance_below(chance, 4)) body.flags = header.type == FRAME_SET_ATTRIBUTES ? HAS_MTIME : 0;
     if (header.type == FRAME_HASHES) body.data_bytes = 16 * (1 + chance_below(chance, 30));
     header.offset = chance_below(chance, 4) ? chance_below(chance, 100000) : chance_next(chance);
     header.length = header.type == FRAME_WRITE || header.type == FRAME_BLOCK ? body.data_bytes : header.type == FRAME_HASHES ? body.data_bytes * 4096 : chance_below(chance, 100000);

@@ -163,3 +163,11 @@ async def test_a_half_added_directory_is_finished_beside_the_peer_too(tmp_path: 
     with trio.fail_after(60):
         await rfs._add_directories(1, cast(ControlClient, client))
     assert client.asked == 2
+
+
+def test_what_a_module_refuses_is_said_on_the_command_line(tmp_path: Path) -> None:
+    assert "refuse" not in make(tmp_path).command("primary", replace_data=False)
+    refusing = replace(CONFIG, devices="refuse", setuid="refuse")
+    rfs = Rfs(refusing, CLUSTER, "node1", Paths(tmp_path), keys=None, status=lambda *_: None, gone=lambda *_: None, log=lambda *_: None)
+    said = " ".join(rfs.command("primary", replace_data=False))
+    assert "--devices refuse" in said and "--setuid refuse" in said
