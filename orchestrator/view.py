@@ -254,9 +254,9 @@ FIXES_OF_RFS: Final[Mapping[str, str]] = {
 def rfs_warnings(name: str, node: str, rfs: Mapping[str, Any]) -> list[dict[str, str]]:
     """Its warnings, with what to do."""
     return [
-        {"code": warning["code"], "text": f"{name}: {warning.get('text', '')}", "fix": FIXES_OF_RFS[warning["code"]].format(name=name, node=node)}
+        {"code": warning["code"], "text": f"{name}: {warning.get('text', '')}", "fix": fix.format(name=name, node=node)}
         for warning in rfs.get("warnings", ())
-        if warning.get("code") in FIXES_OF_RFS
+        if (fix := FIXES_OF_RFS.get(warning.get("code")))
     ]
 
 

@@ -267,12 +267,12 @@ def discard(session: Session, module: str | None) -> None:
     sentence = f"What a resync of {name} took away on {where}, and set aside there, is gone for good then."
     if session.dry_run:
         if not print_answer(session, sentence):
-            click.echo(sentence)
+            say(sentence)
         return
     session.confirm_by_name(sentence, name)
     work = follow(session, name, "discard", {})
     if session.format not in ("json", "jsonl"):
-        click.echo(f"{name}: {work['message']}")
+        say(f"{name}: {work['message']}")
 
 
 # ---- long work -------------------------------------------------------------------------------------------------------------------------

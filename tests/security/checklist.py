@@ -287,31 +287,6 @@ CHECKLIST: Final[Table] = {
     },
 }
 
-# Made at the same time on other branches: what is there counts like everything else, what is not is no failure. Emptied when all is there.
-ON_OTHER_BRANCHES: Final[Mapping[str, str]] = {
-    "tests/hostile/": "apply",
-    "tests/posix/test_policy.py": "apply",
-    "docs/decisions/0035-what-a-peer-may-ask-for.md": "apply",
-    "tests/hostile_user/": "racer",
-    "tests/posix/test_brake.py": "racer",
-    "docs/decisions/0036-the-brake-waits-beside-the-pair.md": "racer",
-    "tests/posix/test_privileges.py": "privileges",
-    "tests/unit/test_privileges.py": "privileges",
-    "tests/unit/test_ownership.py": "privileges",
-    "tests/unit/test_state_files.py": "privileges",
-    "tests/unit/test_sockets.py": "privileges",
-    "tests/cluster/test_units.py": "privileges",
-    "docs/decisions/0037-what-is-left-of-roots-rights.md": "privileges",
-    "tests/unit/test_hardening.py": "fuzz",
-    "tests/unit/test_fuzz_script.py": "fuzz",
-}
-
-
-def may_be_missing(name: str) -> bool:
-    """Is this file of another branch?"""
-    return any(name == each or (each.endswith("/") and name.startswith(each)) for each in ON_OTHER_BRANCHES)
-
-
 INTRODUCTION: Final = (
     "Each item, and the tests that hold it. What is protected against whom, and what is not: [SECURITY.md](../SECURITY.md). A console for\n"
     "browsers is not there yet, so what only concerns one (sessions, CSRF, passwords) is not here either."

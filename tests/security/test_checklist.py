@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.checklist import CHECKLIST, PAGE, may_be_missing, named, page
+from tests.security.checklist import CHECKLIST, PAGE, named, page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def there(test: str) -> bool:
 def test_every_test_is_there_and_collected() -> None:
     """By pytest itself: a test that is misspelt, renamed or skipped as a whole module is not found."""
     wanted = [test for test in named() if test.startswith("tests/")]
-    missing = [test for test in wanted if not there(test) and not may_be_missing(test)]
+    missing = [test for test in wanted if not there(test)]
     assert missing == [], "named in tests/security/checklist.py, and not there"
     files = sorted({test.partition("::")[0] for test in wanted if there(test)})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
@@ -65,7 +65,7 @@ def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text()
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
-            assert ((ROOT / name).parent / target).exists() or may_be_missing(target), f"{name}: {target}"
+            assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
 def test_what_security_md_names_is_there() -> None:
@@ -74,7 +74,7 @@ def test_what_security_md_names_is_there() -> None:
     files = re.findall(r"`((?:tests|csrc|rfs|orchestrator|script|docs|requirements)/[\w./*-]+)`", text)
     assert len(files) >= 10
     for name in files:
-        assert list(ROOT.glob(name.rstrip("/"))) or may_be_missing(name), f"SECURITY.md names {name}"
+        assert list(ROOT.glob(name.rstrip("/"))), f"SECURITY.md names {name}"
     from orchestrator.hactl.cli import every_command
 
     commands = {" ".join(words) for words, _ in every_command()}
