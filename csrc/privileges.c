@@ -1,14 +1,14 @@
 /* What rfsmount may ask of the kernel: few of root's rights, and of the system calls all but those that a file server never needs.
  *
- * Two rings. The process (rfs_keep_capabilities, rfs_filter_calls) keeps what mounts, serves and scans need over its whole life. The threads that
- * read the peer's bytes and apply them (link.c, and the lanes of applier.c, which are started by one of them) go further down by themselves
- * when they start: they never mount, never open or connect a socket, signal nobody and look into no other process. CAP_SYS_ADMIN stays with
- * them, because `trusted.*` attributes need it; what else it would open is closed by the second filter.
+ * Two rings. The process (rfs_keep_capabilities, rfs_filter_calls) keeps what mounts, serves and scans need over its whole life. The
+ * threads that read the peer's bytes and apply them (link.c, and the lanes of applier.c, which are started by one of them) go further
+ * down by themselves when they start: they never mount, never open or connect a socket, signal nobody and look into no other process.
+ * CAP_SYS_ADMIN stays with them, because `trusted.*` attributes need it; what else it would open is closed by the second filter.
  *
- * The filters name what is refused and let the rest pass. A list of what is allowed would be shorter, but the next release of the C library
- * may ask for a call that is not on it, and what is refused here in an apply is a failover. A refused call gets EPERM and stands in the kernel's log
- * (`audit: type=1326`); clone3 gets ENOSYS, quietly, because its flags cannot be seen, and the C library takes clone instead. Whoever injects faults
- * from outside (strace) makes call -1 of what it fails: that is nobody's, and passes.
+ * The filters name what is refused and let the rest pass. A list of what is allowed would be shorter, but the next release of the C
+ * library may ask for a call that is not on it, and what is refused here in an apply is a failover. A refused call gets EPERM and stands
+ * in the kernel's log (`audit: type=1326`); clone3 gets ENOSYS, quietly, because its flags cannot be seen, and the C library takes clone
+ * instead. Whoever injects faults from outside (strace) makes call -1 of what it fails: that is nobody's, and passes.
  *
  * Landlock was tried for the second ring and left out (docs/decisions/0037): it refuses to link a file that was opened by its handle. */
 #include "privileges.h"
@@ -32,8 +32,9 @@
 
 /* Any object of the tree is made, changed and owned for somebody else; trusted.* and security.capability are set; a quota or a locked
  * memory is no reason to fail where the primary did not. */
-static const uint64_t LINK_CAPABILITIES = BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) |
-                                          BIT(CAP_SETFCAP) | BIT(CAP_MKNOD) | BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_RESOURCE) | BIT(CAP_IPC_LOCK);
+static const uint64_t LINK_CAPABILITIES = BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) |
+                                          BIT(CAP_FSETID) | BIT(CAP_SETFCAP) | BIT(CAP_MKNOD) | BIT(CAP_SYS_ADMIN) |
+                                          BIT(CAP_SYS_RESOURCE) | BIT(CAP_IPC_LOCK);
 
 /* ---- capabilities --------------------------------------------------------------------------------------------------------- */
 
@@ -75,10 +76,11 @@ int rfs_keep_capabilities(uint64_t keep) {
 /* Of nobody here: programs, other processes, the kernel itself, its newer and wider doors. */
 static const int NEVER[] = {
     SYS_execve, SYS_execveat, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_pidfd_getfd, SYS_process_madvise,
-    SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_syslog, SYS_acct,
-    SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_fanotify_init,
-    SYS_keyctl, SYS_add_key, SYS_request_key, SYS_unshare, SYS_setns, SYS_chroot, SYS_pivot_root, SYS_mount, SYS_fspick, SYS_quotactl, SYS_personality,
-    SYS_settimeofday, SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex, SYS_sethostname, SYS_setdomainname, SYS_vhangup,
+    SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff,
+    SYS_syslog, SYS_acct, SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
+    SYS_fanotify_init, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_unshare, SYS_setns, SYS_chroot, SYS_pivot_root, SYS_mount,
+    SYS_fspick, SYS_quotactl, SYS_personality, SYS_settimeofday, SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex, SYS_sethostname,
+    SYS_setdomainname, SYS_vhangup,
 #ifdef __x86_64__
     SYS_fork, SYS_vfork, SYS_iopl, SYS_ioperm, SYS_modify_ldt, SYS_uselib, SYS_ustat,
 #endif
