@@ -212,7 +212,8 @@ int rfs_session_source(rfs_engine *engine, rfs_channel *channel, const rfs_sessi
 int rfs_session_resume(rfs_engine *engine, rfs_channel *channel, const rfs_session *session);
 /* Target. A session that compares everything forgets what it knew of fids: the walk teaches them. */
 int rfs_session_target(rfs_engine *engine, rfs_channel *channel, const rfs_session *session, int resume);
-/* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. */
+/* Source: END into the op stream, after RFS_EVENT_DRAINED and the durable record. Mode RFS_PAIRED. -EAGAIN: an op has left something to do since;
+ * RFS_EVENT_DRAINED comes once more. */
 int rfs_send_end(rfs_engine *engine);
 /* Target after END was answered, or after the peer's planned demotion: throw away what waited in the holding directory. [worker] */
 enum {

@@ -249,7 +249,7 @@ int rfs_send_end(rfs_engine *engine) {
     struct op *end = op_new(FRAME_END);
     if (!end) return -ENOMEM;
     pthread_rwlock_wrlock(&engine->state);
-    int result = engine->mode == RFS_RESYNCING && engine->link && walk_is_drained(engine) ? 0 : -EINVAL;
+    int result = engine->mode == RFS_RESYNCING && engine->link ? walk_end(engine) : -EINVAL;
     if (result == 0) {
         if (engine->whole) inodes_settle_unmet(engine, BOUND);
         if (engine->whole) marker_nothing_to_do(engine); /* what it has not met is gone */

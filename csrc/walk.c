@@ -433,6 +433,14 @@ static void *count_ahead(void *argument) {
 /* All became marked while the session compares some: what an op was to note for it is nowhere (marks_set_to_do()). */
 static bool is_too_narrow(rfs_engine *engine) { return !engine->whole && marker_everything(engine); }
 
+int walk_end(rfs_engine *engine) {
+    struct walk *walk = engine->walk;
+    if (!walk) return -EINVAL;
+    bool drained = walk_is_drained(engine);
+    atomic_store(drained ? &walk->over : &walk->told, drained);
+    return drained ? 0 : -EAGAIN;
+}
+
 bool walk_is_drained(rfs_engine *engine) {
     struct walk *walk = engine->walk;
     if (!walk || is_too_narrow(engine)) return false;
@@ -458,6 +466,14 @@ static bool drained(rfs_engine *engine) {
 static void rest(void) {
     struct timespec nap = {.tv_nsec = 500000};
     nanosleep(&nap, NULL);
+}
+
+/* Nothing is to do. END is on its way (RFS_EVENT_DRAINED), and may come too late: an op that leaves something to do meanwhile is walked like any other,
+ * and it is told again. */
+static void tell_drained(rfs_engine *engine) {
+    walk_send(engine);
+    if (!atomic_exchange(&engine->walk->told, true)) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
+    rest();
 }
 
 /* One step. 1: drained. */
@@ -489,9 +505,11 @@ static void *run(void *argument) {
     rfs_engine *engine = argument;
     struct walk *walk = engine->walk;
     int result = walk_begin(engine);
-    while (result == 0 && !atomic_load(&walk->stop)) result = step(engine);
+    while (result >= 0 && !atomic_load(&walk->stop) && !atomic_load(&walk->over)) {
+        result = step(engine);
+        if (result == 1) tell_drained(engine);
+    }
     walk_send(engine);
-    if (result == 1) emit(engine, RFS_EVENT_DRAINED, 0, 0, "%s", "");
     if (is_changed_beside_us(result)) {
         emit(engine, RFS_EVENT_TREE_CHANGED, result, 0, "somebody changes the tree beside the mirror: %s", strerror(-result));
         rfs_mark_everything(engine);

@@ -28,6 +28,7 @@ static inline void resync_change(const rfs_engine *engine, struct inode *inode, 
 
 int walk_start(rfs_engine *engine);
 bool walk_is_drained(rfs_engine *engine); /* state is held: nothing is marked */
+int walk_end(rfs_engine *engine); /* state is held exclusively; -EAGAIN: not drained any more, and it will be told again */
 void walk_stop(rfs_engine *engine); /* joins; the caller holds no lock */
 /* Are the entries of this directory equal on the target? */
 bool walk_is_clean(rfs_engine *engine, struct inode *directory);

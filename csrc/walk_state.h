@@ -25,7 +25,8 @@ struct window {
 struct walk {
     pthread_t thread, counter;
     bool counting;
-    atomic_bool stop;
+    atomic_bool stop, over; /* over: END is sent */
+    atomic_bool told;       /* that nothing is to do; not heard any more if END came too late */
     uint8_t *buffer; /* one window; the walk's thread's own, like all without another word */
     uint32_t windows_out;
     uint64_t entry_seq; /* of the last listing: when it is acknowledged, the target has told what it had to make */

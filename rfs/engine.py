@@ -517,9 +517,10 @@ class Engine:
         """A session as target."""
         await self._with_channel(self._lib.rfs_session_target, channel, parameters, int(resume), what="session as target")
 
-    async def send_end(self) -> None:
-        """END into the stream of ops."""
-        _check(await trio.to_thread.run_sync(self._lib.rfs_send_end, self._handle), "send the end of the resync")
+    async def send_end(self) -> bool:
+        """END into the stream of ops. False: an op has left something to do since DRAINED, which comes once more."""
+        result = await trio.to_thread.run_sync(self._lib.rfs_send_end, self._handle)
+        return result != -errno.EAGAIN and _check(result, "send the end of the resync") == 0
 
     async def purge_holding(self, *, arriving: bool = False, confirmed: bool = False) -> int:
         """Throw away what waited in the holding directory. Returns in how many directories it was more than what is left, and was set aside

@@ -149,8 +149,9 @@ async def _end_source(core: SessionCore, session: int) -> None:
         await replica.commit(rules.source_before_end(replica.record), "nothing is marked any more")
         reached("end-promised")
         await core.link.send("ending", record=to_wire(replica.record))
-        await replica.engine.send_end()
-        reached("end-sent")
+    while not await _send_end(core):
+        await core.drained.wait()
+    reached("end-sent")
     adopted = await core.link.expect("adopted", timeout_s=SYNC_TIMEOUT_S)
     reached("adopted-heard")
     async with replica.changing:
@@ -159,6 +160,15 @@ async def _end_source(core: SessionCore, session: int) -> None:
         reached("source-paired")
         await core.link.send("paired")
         core.now_paired(session)
+
+
+async def _send_end(core: SessionCore) -> bool:
+    """False: while the promise became durable and was told, an op has left something to do. An application that moves files across the
+    border all the time would else break off every resync. What was promised stays true: it is about an END that may come."""
+    async with core.replica.changing:
+        _still(core.replica, DataState.UPTODATE)
+        core.drained = trio.Event()
+        return await core.replica.engine.send_end()
 
 
 def _still(replica: Replica, data: DataState) -> None:

@@ -43,7 +43,7 @@ class Service:
 
 
 class _Connection:
-    def __init__(self, stream: trio.SocketStream, service: Service) -> None:
+    def __init__(self, stream: trio.abc.Stream, service: Service) -> None:
         self._stream = stream
         self._service = service
         self._lock = trio.Lock()
@@ -115,13 +115,18 @@ class _Connection:
 
 async def _serve_connection(stream: trio.SocketStream, service: Service) -> None:
     async with stream:
-        if not is_ours(stream.socket):
+        if is_ours(stream.socket):
+            await converse(stream, service)
+        else:
             log.warning("control: a connection of another user than root was refused")
-            return
-        try:
-            await _Connection(stream, service).run()
-        except* (PeerProtocolError, ControlLost, trio.TooSlowError, trio.BrokenResourceError) as failures:
-            log.info("control: connection dropped cause=%s", failures.exceptions[0])
+
+
+async def converse(stream: trio.abc.Stream, service: Service) -> None:
+    """With whoever was let in, until either has enough."""
+    try:
+        await _Connection(stream, service).run()
+    except* (PeerProtocolError, ControlLost, trio.TooSlowError, trio.BrokenResourceError) as failures:
+        log.info("control: connection dropped cause=%s", failures.exceptions[0])
 
 
 async def serve(state_directory: str, service: Service, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

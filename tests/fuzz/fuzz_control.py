@@ -11,7 +11,7 @@ import trio
 from rfs import added_directory
 from rfs.control import protocol
 from rfs.control.client import ControlClient, ControlLost, receive
-from rfs.control.server import Service, _serve_connection
+from rfs.control.server import Service, converse
 from rfs.errors import PeerProtocolError, SaidNo
 from tests.fuzz.streams import Said, run
 
@@ -39,7 +39,7 @@ def server(data: bytes) -> None:
         said = data[1:] if data[0] & 1 else protocol.encode(protocol.client_hello()) + data[1:]
         stream = Said(said, piece=data[0] >> 1)
         service = Service("m", {"add_directories": answers, "grant": refuses}, lambda: {"state": 1}, never)
-        await _serve_connection(stream, service)  # type: ignore[arg-type]
+        await converse(stream, service)
         sent = bytes(stream.sent)
         while sent:  # what was said is whole frames
             length = protocol.decode_length(sent[:4])

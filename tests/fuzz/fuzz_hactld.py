@@ -98,7 +98,7 @@ def http(data: bytes) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
         try:
             while connection.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}:
-                answered = await server._exchange(stream, connection, asker)  # type: ignore[arg-type]
+                answered = await server._exchange(stream, connection, asker, 0)  # type: ignore[arg-type]
                 if answered is not True or connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                     assert isinstance(answered, bool | Stream)
                     break

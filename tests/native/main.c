@@ -46,6 +46,7 @@ static const struct test tests[] = {
     {"scopes", test_scopes, false, false, false, false, false},
     {"border", test_border, true, false, false, false, false},
     {"border in a resync", test_border_in_resync, true, false, false, false, false},
+    {"crossing before the end", test_crossing_before_the_end, true, false, false, false, false},
     {"arrivals beside a purge", test_arrivals_beside_a_purge, true, false, false, false, false},
     {"brake holds", test_brake_holds, false, false, false, false, false},
     {"brake", test_brake, true, false, false, false, false},

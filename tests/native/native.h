@@ -184,6 +184,7 @@ void test_turn(void);
 void test_scopes(void);
 void test_border(void);
 void test_border_in_resync(void);
+void test_crossing_before_the_end(void);
 void test_arrivals_beside_a_purge(void);
 void test_brake_holds(void);
 void test_brake(void);

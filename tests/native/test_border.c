@@ -242,6 +242,22 @@ void test_border_in_resync(void) {
     pair_close(&pair);
 }
 
+/* What crosses after the walk has ended, and before END, is walked too. */
+void test_crossing_before_the_end(void) {
+    struct pair pair;
+    open_border(&pair, true);
+    struct node *a = &pair.a, *b = &pair.b;
+    uint64_t fid = create_file(a, ROOT, "late.tmp");
+    CHECK_EQUAL(finish(a, writing(fid, 0, "late", 4)), 0);
+    pair_connect(&pair, a, b);
+    wait_event(a, RFS_EVENT_DRAINED, 1);
+    CHECK_EQUAL(rename_file(a, "late.tmp", "late", 0), 0);
+    pair_finish(a, b, 1);
+    check_content(b, "late", "late", 4);
+    check_answered_once(a);
+    pair_close(&pair);
+}
+
 /* ---- races and corners ---------------------------------------------------------------------------------------------------------- */
 
 struct beside {

@@ -155,11 +155,12 @@ class FakeEngine(Engine):
         self.calls.append("target again" if resume else "target")
         self._attach(channel.descriptor)
 
-    async def send_end(self) -> None:
+    async def send_end(self) -> bool:
         if self._stream is None or self.mode is not Mode.RESYNCING:
             raise OSError(errno.EINVAL, "the link was lost meanwhile")
         self.mode = Mode.PAIRED
         await self._stream.send_all(b"E")
+        return True
 
     async def purge_holding(self, *, arriving: bool = False, confirmed: bool = False) -> int:
         self.calls += [] if arriving else ["purge what was asked for" if confirmed else "purge"]

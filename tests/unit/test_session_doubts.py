@@ -24,9 +24,9 @@ async def test_a_turn_that_is_cut_off_pairs_again(nodes: Nodes, monkeypatch: pyt
         await become_primary(self, term, node_bit)
         resumable.discard(id(self))
 
-    async def end(self: FakeEngine) -> None:
-        await send_end(self)
+    async def end(self: FakeEngine) -> bool:
         resumable.add(id(self))
+        return await send_end(self)
 
     async def resume(self: FakeEngine, descriptor: int, parameters: SessionParameters) -> None:
         if id(self) not in resumable:
