@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import tarfile
 import zlib
 
@@ -26,7 +25,6 @@ from rfs import patterns
 from rfs.errors import SaidNo
 from tests.fuzz.place import own_place
 
-logging.disable(logging.CRITICAL)
 DIRECTORY = own_place()
 (DIRECTORY / "modules").mkdir()
 CLUSTER = """\

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import msgpack
@@ -14,8 +13,6 @@ from rfs.control.client import ControlClient, ControlLost, receive
 from rfs.control.server import Service, converse
 from rfs.errors import PeerProtocolError, SaidNo
 from tests.fuzz.streams import Said, run
-
-logging.disable(logging.CRITICAL)
 
 
 async def answers(params: protocol.Message) -> protocol.Message:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 from orchestrator import statefile
@@ -21,7 +20,6 @@ from rfs.record_file import RecordDamaged, RecordFile
 from rfs.state_directory import read_directories
 from tests.fuzz.place import own_place
 
-logging.disable(logging.CRITICAL)
 DIRECTORY = own_place()
 
 

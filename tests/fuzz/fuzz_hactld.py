@@ -6,7 +6,6 @@ Whatever is asked is answered, and no answer is "hactld has made a mistake".
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,7 +34,6 @@ from tests.unit.test_api_routes import FakePeer, make_routes
 from tests.unit.test_config import CLUSTER, MODULE
 from tests.unit.test_config_rounds import World
 
-logging.disable(logging.CRITICAL)
 DIRECTORY = own_place()
 ADMIN = Asker("root", Role.ADMIN)
 ROUNDS_MAX = 12

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from ipaddress import IPv4Address, IPv6Address
 
 import h11
@@ -20,8 +19,6 @@ from rfs.errors import PeerProtocolError, SaidNo
 from rfs.etcd import Etcd, Stored, WitnessSilent
 from rfs.etcd_endpoint import Endpoint
 from tests.fuzz.streams import Said, run
-
-logging.disable(logging.CRITICAL)
 
 
 def web_server(data: bytes) -> None:

@@ -8,16 +8,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from orchestrator import ownership
-
 GIVEN = "LOCKSTEP_FUZZ_PLACE"  # by who starts a fuzzer that may be killed, and cleans up behind it
 IN_MEMORY = Path("/dev/shm")
 
 
 def own_place() -> Path:
-    """A new directory of root's alone; what is above it, where everybody may make names, does not count."""
+    """A new directory of root's alone."""
     above = os.environ.get(GIVEN) or (str(IN_MEMORY) if IN_MEMORY.is_dir() else None)
     made = Path(tempfile.mkdtemp(prefix="lockstep-fuzz-", dir=above))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
-    ownership.TOP = made
     return made

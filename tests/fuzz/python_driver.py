@@ -12,15 +12,17 @@ than the bytes are worth.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import resource
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.fuzz.place import own_place
+from tests.fuzz.place import GIVEN, IN_MEMORY, own_place
 
 Parser = Callable[[bytes], None]
 CPU_S_MAX = 2.0  # of one input of at most a few KiB: what is ten times slower than it should be is still far below
@@ -58,9 +60,17 @@ def parsers_of(name: str) -> Mapping[str, Parser]:
     return parsers
 
 
+def trust_the_place() -> None:
+    """It is below directories in which everybody may make names; what counts begins below them."""
+    from orchestrator import ownership  # late: the import is instrumented
+
+    ownership.TOP = Path(os.environ.get(GIVEN) or (IN_MEMORY if IN_MEMORY.is_dir() else tempfile.gettempdir()))
+
+
 def replay(name: str, files: list[str]) -> None:
     """Each file once; libFuzzer's words, so that one reader understands both."""
     one = chooser(parsers_of(name))
+    trust_the_place()
     bound_memory()
     for file in files:
         print(f"Running: {file}", flush=True)
@@ -74,6 +84,7 @@ def fuzz(name: str, options: list[str]) -> None:
 
     with atheris.instrument_imports(include=["rfs", "orchestrator"]):
         one = chooser(parsers_of(name))
+        trust_the_place()
     bound_memory()
     itself = own_place() / name  # a merge begins itself again, by its own name
     itself.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.fuzz.python_driver {name} "$@"\n')
@@ -84,6 +95,7 @@ def fuzz(name: str, options: list[str]) -> None:
 
 def main(name: str, options: list[str]) -> None:
     """See the module's text."""
+    logging.disable(logging.CRITICAL)
     files = [option for option in options if os.path.isfile(option)]
     if files:
         replay(name, files)

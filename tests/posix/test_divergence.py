@@ -29,9 +29,9 @@ class Forked:
         self.b = Node(path, "b", there, self.cables[0].address)
         know_each_other(self.a, self.b)
 
-    def pair(self) -> None:
-        assert self.a.mount("primary").returncode == exit_codes.DONE
-        assert self.b.mount("secondary").returncode == exit_codes.DONE
+    def pair(self, *options: str) -> None:
+        assert self.a.mount("primary", *options).returncode == exit_codes.DONE
+        assert self.b.mount("secondary", *options).returncode == exit_codes.DONE
         self.a.until(link="paired")
 
     def cut(self) -> None:
@@ -114,9 +114,13 @@ def on_b(data: Path) -> None:
     (data / "hard2").write_bytes(COMMON)
 
 
-def split(forked: Forked) -> None:
-    forked.pair()
+def split(forked: Forked, *, checkpointed: bool = False) -> None:
+    forked.pair(*(("--checkpoint", "1") if checkpointed else ()))
     before(forked.a.directories[0])
+    deadline = time.monotonic() + 20
+    while checkpointed and forked.a.counters()["marked_places"]:  # a file that is new since is one place, and none of its bytes are counted
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.05)
     forked.cut()
     on_a(forked.a.directories[0])
     on_b(forked.b.directories[0])
@@ -128,7 +132,7 @@ def lines(path: str) -> dict[str, dict[str, object]]:
 
 
 def test_what_differs_is_shown_by_either_side(forked: Forked) -> None:
-    split(forked)
+    split(forked, checkpointed=True)
     asked = forked.b.run("diff", "--json")
     assert asked.returncode == 1, asked.stderr
     told = json.loads(asked.stdout)

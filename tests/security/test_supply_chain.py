@@ -106,8 +106,8 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     if found.get("pip") != releases["pip"]:
         pytest.skip("this environment was not made by script/bootstrap")
     assert {name: (version, found.get(name)) for name, version in releases.items() if found.get(name) != version} == {}
-    bench = {canonicalize_name(requirement.name) for requirement, _ in pinned("bench")}
-    assert set(found) - set(releases) - bench == {"lockstep-ha"}
+    besides = {canonicalize_name(requirement.name) for lock in ("bench", "fuzz") for requirement, _ in pinned(lock)}
+    assert set(found) - set(releases) - besides == {"lockstep-ha"}
 
 
 def test_bootstrap_takes_what_is_pinned_and_nothing_else() -> None:
