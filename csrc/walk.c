@@ -9,7 +9,8 @@
  * content is still to be compared: the target's copy gets both, in one order, so neither can undo the other.
  * A namespace op is shipped only if every directory it touches is clean and bound; else its directories are to do again and come back on the
  * stack, as does a file that was changed before it was bound. So when the stack is empty under `names`, and no op is under way that found its file
- * unbound, nothing is to do: DRAINED.
+ * unbound, nothing is to do: DRAINED. END follows when that was promised durably; what comes to do until then is walked like all before, and DRAINED
+ * is told again.
  *
  * Directories come before what lies below them. What a mark names and nobody has met when all directories are listed is gone: whatever moved
  * or removed it has marked the directories.
