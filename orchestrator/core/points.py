@@ -102,7 +102,7 @@ def name_of(script: Script) -> str:
 def move_of(module: Module, script: Script) -> Move:
     """What it is told. A module that is going down is told where to: that is what a stop script wants to know."""
     if script.point is None:
-        return Move(module.announced.value, script.state.value, action_of(module, entering=True))
+        return Move(module.announced.value, script.state.value, action_of(module, entering=not module.swapping))
     if script.entering:
         before = module.came_from if module.announced is script.state else module.announced
         return Move(before.value, script.state.value, action_of(module, entering=True))
@@ -124,7 +124,7 @@ def action_of(module: Module, *, entering: bool) -> str:
         return "stopstart"
     if not module.wanted:
         return "stop"
-    if module.swapping:
+    if module.swapping and not entering:  # what is entered begins, whether the peer has answered yet or not
         return "swap"
     if module.restarting:
         return "restart"
