@@ -256,8 +256,8 @@ struct inode {
 int inodes_init(rfs_engine *engine);
 int inodes_enter_root(rfs_engine *engine, uint32_t index);
 void inodes_free(rfs_engine *engine);
-void inodes_forget_all(rfs_engine *engine);
-void inodes_drop_removed(rfs_engine *engine); /* takes `names` and stripes */ /* all but the directories' roots */
+void inodes_forget_all(rfs_engine *engine); /* all but the directories' roots */
+void inodes_drop_removed(rfs_engine *engine); /* those whose object is gone; takes `names` and stripes */
 void inodes_forget_kernel(rfs_engine *engine);
 struct inode *inode_get(rfs_engine *engine, uint64_t fid); /* NULL: unknown */
 struct inode *inode_of_peer(rfs_engine *engine, uint64_t fid); /* NULL also: it is local, and so none of the peer's business */

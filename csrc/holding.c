@@ -5,8 +5,8 @@
  * within a session leaves those alone.
  * KEPT_NAME: local files (scope.h) whose directory is purged or was removed by the primary. Nothing of them is ever deleted.
  *
- * What is held carries in its name the one that it had, for people should it be set aside (brake.c), and the scope, so that the purge knows what is local below it; and a mark of the patterns, because after
- * a restart with other patterns a scope means nothing, and then it is kept as a whole. */
+ * What is held carries in its name the one that it had, for people should it be set aside (brake.c); and the scope, so that the purge knows what is
+ * local below it; and a mark of the patterns, because after a restart with other patterns a scope means nothing, and then it is kept as a whole. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
